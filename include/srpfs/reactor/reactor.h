@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// The turn loop of one thread: mailbox, then every source in order, then timers; sleeps when a turn did nothing.
+// Knows no FUSE and no RDMA.
+
+#pragma once
+
+#include <srpfs/reactor/executor.h>
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace srpfs::reactor {
+
+// Something a reactor polls: a fabric, a FUSE intake.
+class Source {
+public:
+    virtual ~Source() = default;
+    // Does a bounded batch of work without blocking; false when there was none.
+    virtual bool poll() = 0;
+    // End of the turn: hand over what was collected (doorbells, replies).
+    virtual void flush() {}
+    // About to sleep: arm notifications. False: do not sleep, poll again (something arrived meanwhile).
+    virtual bool prepare_to_sleep() { return true; }
+    // The descriptors that become readable when there is work; may change between turns. Appends to `fds`.
+    virtual void sleep_on(std::vector<int>& fds) { (void)fds; }
+};
+
+class Reactor final : public Executor {
+public:
+    explicit Reactor(std::string name);
+    ~Reactor() override;
+
+    void add_source(Source& source);     // before run(), or on the reactor's thread; polled in the order added
+    void remove_source(Source& source);  // on the reactor's thread
+
+    void post(std::function<void()> work) override;
+    TimerQueue& timers() override { return timers_; }
+
+    void run();                          // turns until stop(); the calling thread is the reactor's thread
+    void stop();                         // thread-safe; the current turn is finished
+    [[nodiscard]] const std::string& name() const { return name_; }
+    // Turns that took longer than 10 ms (architecture: a slow handler stalls its reactor).
+    [[nodiscard]] std::uint64_t slow_turns() const { return slow_turns_.load(std::memory_order_relaxed); }
+
+private:
+    bool run_mailbox();
+    void sleep();
+
+    std::string name_;
+    TimerQueue timers_;
+    std::vector<Source*> sources_;
+    std::mutex mailbox_mutex_;
+    std::vector<std::function<void()>> mailbox_;         // guarded by mailbox_mutex_
+    std::vector<std::function<void()>> mailbox_running_;
+    int wake_fd_ = -1;
+    std::vector<int> sleep_fds_;
+    std::atomic<bool> mail_waiting_ = false;
+    std::atomic<bool> stopping_ = false;
+    std::atomic<std::uint64_t> slow_turns_ = 0;
+};
+
+}  // namespace srpfs::reactor

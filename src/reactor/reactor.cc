@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include <srpfs/reactor/reactor.h>
+
+#include <srpfs/base/assert.h>
+#include <srpfs/base/log.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+namespace srpfs::reactor {
+namespace {
+
+Instant clock_now() {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return Instant(std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec));
+}
+
+constexpr auto slow_turn = std::chrono::milliseconds(10);
+
+}  // namespace
+
+Reactor::Reactor(std::string name) : name_(std::move(name)), timers_(clock_now()) {
+    wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    SRPFS_ASSERT(wake_fd_ >= 0);
+}
+
+Reactor::~Reactor() { close(wake_fd_); }
+
+void Reactor::add_source(Source& source) { sources_.push_back(&source); }
+
+void Reactor::remove_source(Source& source) { std::erase(sources_, &source); }
+
+void Reactor::post(std::function<void()> work) {
+    {
+        const std::lock_guard lock(mailbox_mutex_);
+        mailbox_.push_back(std::move(work));
+    }
+    if (!mail_waiting_.exchange(true)) {
+        const std::uint64_t one = 1;
+        [[maybe_unused]] const auto written = write(wake_fd_, &one, sizeof one);
+    }
+}
+
+void Reactor::stop() {
+    stopping_ = true;
+    post([] {});
+}
+
+bool Reactor::run_mailbox() {
+    if (!mail_waiting_.load(std::memory_order_acquire)) return false;
+    std::uint64_t count = 0;
+    [[maybe_unused]] const auto drained = read(wake_fd_, &count, sizeof count);
+    mail_waiting_.store(false);
+    {
+        const std::lock_guard lock(mailbox_mutex_);
+        mailbox_running_.swap(mailbox_);
+    }
+    for (auto& work : mailbox_running_) work();
+    const bool did_something = !mailbox_running_.empty();
+    mailbox_running_.clear();
+    return did_something;
+}
+
+void Reactor::run() {
+    while (!stopping_.load(std::memory_order_relaxed)) {
+        const Instant turn_start = clock_now();
+        timers_.advance_to(turn_start);
+        bool worked = run_mailbox();
+        // Sources may be removed by what they call.
+        for (std::size_t i = 0; i < sources_.size(); ++i) worked = sources_[i]->poll() || worked;
+        for (std::size_t i = 0; i < sources_.size(); ++i) sources_[i]->flush();
+        if (worked) {
+            if (clock_now() - turn_start > slow_turn) slow_turns_.fetch_add(1, std::memory_order_relaxed);
+            continue;
+        }
+        sleep();
+    }
+    timers_.advance_to(clock_now());
+    run_mailbox();
+}
+
+void Reactor::sleep() {
+    for (Source* source : sources_)
+        if (!source->prepare_to_sleep()) return;
+    sleep_fds_.assign(1, wake_fd_);
+    for (Source* source : sources_) source->sleep_on(sleep_fds_);
+
+    // The set of descriptors is small and changes with connections; poll(2) needs no bookkeeping for that.
+    thread_local std::vector<pollfd> polled;
+    polled.clear();
+    for (const int fd : sleep_fds_) polled.push_back({fd, POLLIN, 0});
+
+    const Instant deadline = timers_.next_deadline();
+    timespec timeout{};
+    if (deadline != instant_never) {
+        const auto left = std::max(Duration::zero(), deadline - clock_now());
+        timeout.tv_sec = std::chrono::duration_cast<std::chrono::seconds>(left).count();
+        timeout.tv_nsec = static_cast<long>((left % std::chrono::seconds(1)).count());
+    }
+    const int ready = ppoll(polled.data(), polled.size(), deadline == instant_never ? nullptr : &timeout, nullptr);
+    if (ready < 0 && errno != EINTR) log::error(name_, "poll failed ({}); trying again", std::strerror(errno));
+}
+
+}  // namespace srpfs::reactor
