@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// The mounted file system: the FUSE session (libfuse mounts, unmounts and answers the rare requests on the control
+// thread) and one request intake per reactor, which never lets READ, WRITE, FSYNC and INTERRUPT near libfuse
+// (architecture 4, fuse-performance 3.3).
+
+#pragma once
+
+#include <srpfs/base/result.h>
+#include <srpfs/fs/tree.h>
+#include <srpfs/lun/engine.h>
+#include <srpfs/reactor/reactor.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace srpfs::fs {
+
+struct MountOptions {
+    std::string mountpoint;                       // absolute
+    std::string fsname;                           // what /proc/mounts shows as the source
+    bool allow_other = false;
+    bool allow_root = false;
+    bool read_only = false;
+    bool debug = false;                           // log every request that libfuse answers
+    std::optional<unsigned> uid, gid, umask;      // of LUN files (umask: clears bits of 0666-style modes)
+    std::vector<std::string> kernel_options;      // dev, nodev, suid, nosuid, exec, noexec, atime, noatime, sync, dirsync
+    unsigned max_background = 1024;
+    unsigned max_write_bytes = 1 << 20;
+};
+
+struct ReactorResources {
+    reactor::Reactor* reactor;
+    lun::Engine* engine;
+};
+
+class FileSystemListener {
+public:
+    // The mount is gone (umount, fusermount3 -u, abort): shut down. Control thread, once.
+    virtual void on_unmounted() = 0;
+    // The kernel's INIT was answered: requests are served. Control thread, once.
+    virtual void on_serving() = 0;
+
+protected:
+    ~FileSystemListener() = default;
+};
+
+class FileSystem {
+public:
+    // Mounts (control thread, before the reactors run). Error: what to print, e.g. no /dev/fuse, mount point missing or not
+    // a directory, not permitted, allow_other without user_allow_other, already mounted by srpfs.
+    static Result<std::unique_ptr<FileSystem>> mount(const MountOptions& options, reactor::Executor& control,
+                                                     std::vector<ReactorResources> reactors, FileSystemListener& listener);
+    virtual ~FileSystem() = default;
+
+    virtual Tree& tree() = 0;
+    // Control thread. Refuses new OPENs (ESHUTDOWN) from now on.
+    virtual void refuse_opens() = 0;
+    // Detaches the mount point (MNT_DETACH); on_unmounted follows when the last user is gone or abort() was called.
+    virtual void detach() = 0;
+    // Ends every request with an error now (fuse connection abort).
+    virtual void abort() = 0;
+    // After on_unmounted, or to give up: leaves the reactors and closes everything. The reactors must still run.
+    virtual void close() = 0;
+    // Requests read and not answered yet, all reactors.
+    [[nodiscard]] virtual unsigned requests_pending() const = 0;
+    // FUSE protocol and library versions for --version and the version file.
+    static std::string versions();
+};
+
+}  // namespace srpfs::fs

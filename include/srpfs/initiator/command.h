@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// One SCSI command on its way to a logical unit: what the layer above fills in, and what comes back.
+
+#pragma once
+
+#include <srpfs/base/instant.h>
+#include <srpfs/base/intrusive_list.h>
+#include <srpfs/fabric/fabric.h>
+#include <srpfs/scsi/scsi.h>
+#include <srpfs/srp/srp.h>
+
+namespace srpfs::initiator {
+
+class Channel;
+struct Command;
+
+enum class CommandEnd : std::uint8_t {
+    answered,          // the target responded: status, sense and residual are valid
+    aborted,           // proven not to run any more by task management (decisions 1, 2); may be sent again
+    connection_lost,   // no response will come; whether the command ran, or still runs, is unknown
+};
+
+struct CommandResult {
+    CommandEnd end = CommandEnd::connection_lost;
+    scsi::Status status = scsi::Status::good;
+    scsi::Sense sense{};
+    // Bytes not transferred of what the command asked for; overflow means the target had more than that.
+    std::uint32_t residual = 0;
+    bool overflow = false;
+};
+
+class CommandOwner {
+public:
+    // Called exactly once per accepted command, from a later turn; the command and its memory are free again.
+    virtual void on_command_done(Command& command) = 0;
+
+protected:
+    ~CommandOwner() = default;
+};
+
+// Lives in its owner from submit() to on_command_done(). Its data must not be reused in between: the target may read
+// or write it until then.
+struct Command : ListHook<> {
+    // Filled in by the owner.
+    CommandOwner* owner = nullptr;
+    scsi::Lun lun{};
+    scsi::Cdb cdb{};
+    srp::DataDirection direction = srp::DataDirection::none;
+    fabric::RegionId region{};                // of `data`; RemoteAccess::write for from_target, read for to_target
+    std::span<std::byte> data{};
+    Duration time_limit = std::chrono::seconds(30);   // for the target to answer, from submit()
+
+    // Result.
+    CommandResult result{};
+
+    // The channel's, while in flight.
+    Channel* channel = nullptr;
+    srp::Tag tag = 0;
+    Instant deadline = instant_never;
+    bool immediate = false;                   // the payload travelled in the IU: nothing remote refers to `data`
+};
+
+}  // namespace srpfs::initiator

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// What one reactor has for I/O: operations, registered buffers, parking memory. Everything is bounded and its bound
+// is printed at start.
+
+#pragma once
+
+#include <srpfs/base/intrusive_list.h>
+#include <srpfs/base/random.h>
+#include <srpfs/base/result.h>
+#include <srpfs/fabric/fabric.h>
+#include <srpfs/lun/operation.h>
+#include <srpfs/reactor/executor.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+namespace srpfs::lun {
+
+// FUSE requests are read into memory that starts this many bytes before a page boundary, so that the payload of a WRITE
+// (after fuse_in_header and fuse_write_in, 40 + 40 bytes) is page aligned (fuse-performance 3.2).
+inline constexpr std::size_t intake_header_bytes = 80;
+inline constexpr std::size_t intake_payload_bytes_max = std::size_t{1} << 20;
+
+struct EngineLimits {
+    unsigned intake_buffers = 32;             // 1 MiB each, >= 3
+    unsigned read_buffers_4k = 512;
+    unsigned read_buffers_64k = 128;
+    unsigned read_buffers_1m = 24;            // 1 MiB + 128 KiB each: room for the edge blocks
+    unsigned edge_buffers = 64;               // 4 blocks of up to 64 KiB each: read-modify-write in progress
+    unsigned operations_max = 16384;          // requests being served or waiting
+    std::size_t park_bytes_max = std::size_t{256} << 20;   // payload of writes that wait (option park)
+    // Registered bytes of all of the above (parking memory is not registered).
+    [[nodiscard]] std::size_t registered_bytes() const;
+};
+
+// A piece of registered memory.
+struct Buffer : ListHook<> {
+    std::span<std::byte> bytes{};
+    fabric::RegionId region{};
+    std::uint8_t size_class = 0;
+};
+
+class EngineListener {
+public:
+    // Parking memory was exhausted: `unit` had the largest share and lost `operations` requests (decisions 11).
+    virtual void on_parking_exhausted(Unit& unit, unsigned operations) = 0;
+
+protected:
+    ~EngineListener() = default;
+};
+
+// One reactor's thread, except the constructor. Outlives its units and operations.
+class Engine {
+public:
+    // Maps the memory (not yet touched) and registers it with each of `fabrics`; RegionIds must come out equal, so the
+    // same sequence of registrations has to be made on each (a fabric of its own kind counts for itself).
+    static Result<std::unique_ptr<Engine>> create(const EngineLimits& limits, std::vector<fabric::Fabric*> fabrics,
+                                                  reactor::Executor& executor, Random& random);
+    ~Engine();                                // no operation may be in use
+    Engine(const Engine&) = delete;
+    Engine& operator=(const Engine&) = delete;
+
+    void set_listener(EngineListener* listener);
+
+    // An idle operation; nullptr when operations_max are in use and nobody could be made to give up one.
+    [[nodiscard]] Operation* take();
+
+    // Where the next FUSE request is to be read: intake_header_bytes + 1 MiB, payload page aligned. Always there.
+    [[nodiscard]] std::span<std::byte> intake();
+    // The request just read is a WRITE: gives its payload, the `payload_bytes` after the header, to `operation`. Takes the
+    // buffer itself, and intake() is another one; or copies to parking memory when buffers are short.
+    // False: no memory, even after making the unit with most parked bytes give up; answer EIO.
+    [[nodiscard]] bool take_over_intake(Operation& operation, Unit& unit, std::uint32_t payload_bytes);
+
+    [[nodiscard]] reactor::TimerQueue& timers() { return executor_.timers(); }
+    [[nodiscard]] reactor::Executor& executor() { return executor_; }
+    [[nodiscard]] Random& random() { return random_; }
+
+    struct Usage {
+        unsigned operations_in_use, intake_in_use, read_4k_in_use, read_64k_in_use, read_1m_in_use, edges_in_use;
+        std::size_t parked_bytes;
+    };
+    [[nodiscard]] Usage usage() const;
+
+private:
+    friend class Operation;
+    friend class Unit;
+    struct State;
+    Engine(reactor::Executor& executor, Random& random);
+
+    reactor::Executor& executor_;
+    Random& random_;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace srpfs::lun

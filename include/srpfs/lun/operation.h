@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// What somebody asked of a logical unit: read, write, flush, or one raw command. Split into commands, retried here and
+// nowhere else, answered exactly once.
+
+#pragma once
+
+#include <srpfs/base/instant.h>
+#include <srpfs/base/intrusive_list.h>
+#include <srpfs/initiator/command.h>
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+namespace srpfs::lun {
+
+class Engine;
+class Unit;
+class Operation;
+struct Buffer;
+struct EdgeBuffers;
+
+enum class OperationKind : std::uint8_t {
+    read,
+    write,
+    flush,             // SYNCHRONIZE CACHE of the whole unit when it has a volatile cache and unflushed writes
+    raw,               // one CDB, up to 64 KiB of data in; used by probing
+};
+
+// The end of an operation in the words of SAM and of this program. Mapped to errno in one table, in fs.
+enum class OutcomeKind : std::uint8_t {
+    ok,
+    interrupted,         // the caller gave up before anything was known
+    path_lost,           // fast_io_fail_tmo expired, or a write lost its connection before it was answered
+    gone,                // the logical unit or the target port has been removed
+    not_ready,
+    medium_error,
+    hardware_error,
+    illegal_request,
+    out_of_range,        // 5/21/00: beyond the end of the medium
+    write_protected,     // 7/27/00
+    space_exhausted,     // 7/27/07: thin provisioning
+    reservation_conflict,
+    miscompare,
+    aborted,             // retries used up
+    busy,                // BUSY or TASK SET FULL until the deadline
+    short_transfer,      // GOOD with a residual: the data is not what was asked for
+    protocol_error,      // no usable answer
+    out_of_memory,       // parking memory exhausted: this target had the largest share
+};
+
+// Trivially copyable; no strings.
+struct Outcome {
+    OutcomeKind kind = OutcomeKind::ok;
+    scsi::Status status = scsi::Status::good;
+    scsi::Sense sense{};
+    [[nodiscard]] bool ok() const { return kind == OutcomeKind::ok; }
+};
+
+class OperationListener {
+public:
+    // Called exactly once per started operation, possibly before start() returns, on the reactor's thread. For a read,
+    // operation.data() is what to hand to the caller; it stays valid until operation.release(). After release() the
+    // operation must not be touched: it goes back to its pool, at once or when its last command has ended (an operation
+    // answered early may still have commands in flight).
+    virtual void on_answered(Operation& operation) = 0;
+
+protected:
+    ~OperationListener() = default;
+};
+
+enum class Durability : std::uint8_t {
+    cached,              // an acknowledged write may sit in the unit's volatile cache
+    stable,              // O_DSYNC: FUA, or a flush before the answer
+};
+
+// Taken from an Engine, filled by one of the prepare_ functions, started by Unit::start(). One reactor's thread.
+class Operation final : public ListHook<>, private initiator::CommandOwner {
+public:
+    explicit Operation(Engine& engine) : engine_(engine) {}
+    Operation(const Operation&) = delete;
+    Operation& operator=(const Operation&) = delete;
+
+    static constexpr unsigned commands_max = 4;
+
+    // Any offset and length within the unit; `bytes` 1..1 MiB.
+    void prepare_read(Unit& unit, std::uint64_t offset, std::uint32_t bytes, OperationListener& listener);
+    // The payload is the one Engine::take_over_intake() gave this operation before.
+    void prepare_write(Unit& unit, std::uint64_t offset, Durability durability, OperationListener& listener);
+    void prepare_flush(Unit& unit, OperationListener& listener);
+    // `data_in_bytes` <= 65536.
+    void prepare_raw(Unit& unit, const scsi::Cdb& cdb, std::uint32_t data_in_bytes, OperationListener& listener);
+
+    [[nodiscard]] OperationKind kind() const { return kind_; }
+    [[nodiscard]] Unit& unit() const { return *unit_; }
+    [[nodiscard]] const Outcome& outcome() const { return outcome_; }
+    // Bytes read: exactly what was asked for, empty unless outcome().ok(). For raw: what the target sent.
+    [[nodiscard]] std::span<const std::byte> data() const { return result_; }
+    [[nodiscard]] std::uint64_t offset() const { return offset_; }
+    [[nodiscard]] std::uint32_t bytes() const { return bytes_; }
+    // Ends the listener's use of the operation, from within or after on_answered().
+    void release();
+
+    // The caller's own mark (fs: which FUSE request this is). Not looked at here.
+    std::uint64_t cookie = 0;
+
+private:
+    friend class Engine;
+    friend class Unit;
+
+    enum class Stage : std::uint8_t {
+        idle,            // in the pool
+        prepared,
+        waiting_lock,    // for overlapping writes and ghosts to end
+        waiting_memory,  // for a registered buffer
+        waiting_path,    // for the target port to run, or for credit
+        waiting_retry,   // for a back-off to end
+        active,          // commands in flight
+        answered,        // the listener has been told; commands may still be in flight
+    };
+    enum class Phase : std::uint8_t { data, edge_read, edge_write, flush };
+
+    void on_command_done(initiator::Command& command) override;
+
+    struct Part {                              // one command's share of the operation
+        initiator::Command command;
+        bool in_flight = false;
+        std::uint64_t first_block = 0;
+        std::uint32_t blocks = 0;
+    };
+
+    Engine& engine_;
+    Unit* unit_ = nullptr;
+    OperationListener* listener_ = nullptr;
+
+    OperationKind kind_ = OperationKind::read;
+    Stage stage_ = Stage::idle;
+    Phase phase_ = Phase::data;
+    Durability durability_ = Durability::cached;
+    bool released_ = false;                   // the listener is done with it
+    bool interrupted_ = false;                // marked by INTERRUPT; answered after a grace period
+    bool sent_ = false;                       // at least one write command has been submitted
+    bool holds_lock_ = false;
+    std::uint64_t offset_ = 0;
+    std::uint32_t bytes_ = 0;
+    std::uint64_t first_block_ = 0;           // the block range touched, for locks and ghosts
+    std::uint64_t block_end_ = 0;
+    std::uint64_t next_block_ = 0;            // first block of the current phase not yet submitted
+    std::uint64_t phase_end_block_ = 0;
+    unsigned parts_in_flight_ = 0;
+    unsigned retries_ = 0;                    // that count against retries_max
+    Instant started_at_{};
+    Instant deadline_ = instant_never;
+    Outcome outcome_{};
+    Outcome first_failure_{};
+    std::span<const std::byte> result_{};
+    Buffer* buffer_ = nullptr;                // registered memory: read destination, or adopted intake buffer
+    std::span<std::byte> payload_{};          // write data: inside buffer_ or in parking memory
+    std::byte* parked_ = nullptr;             // parking memory owned by this operation
+    EdgeBuffers* edges_ = nullptr;
+    scsi::Cdb raw_cdb_{};
+    std::uint64_t flush_snapshot_ = 0;
+    std::array<Part, commands_max> parts_{};
+};
+
+}  // namespace srpfs::lun
