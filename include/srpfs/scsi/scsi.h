@@ -34,7 +34,8 @@ struct Lun {
     std::array<std::byte, 8> bytes{};
     auto operator<=>(const Lun&) const = default;
 
-    // Peripheral addressing, 0..255; 256..16383 the way LIO writes them (plain number in the first level).
+    // Peripheral addressing, 0..255; 256..16383 the way LIO writes them (plain number in the first level). Less than
+    // 16384.
     static Lun from_number(std::uint16_t number);
     // The value Linux shows: level i in bits 16i..16i+15, level 0 first. 5 for 00 05 00..; 0x4100 for 41 00 00...
     [[nodiscard]] std::uint64_t linux_value() const;
@@ -109,15 +110,19 @@ struct InquiryData {
     std::uint8_t peripheral_qualifier = 0;   // 0 connected, 1 nothing connected, 3 cannot be
     std::uint8_t device_type = 0;            // 0 direct access, 0x1f none
     std::uint8_t version = 0;
-    std::string vendor, product, revision;   // printable ASCII, trailing blanks removed, other bytes as '?'
+    std::string vendor, product, revision;   // printable ASCII, trailing blanks and NULs removed, other bytes as '?'
     [[nodiscard]] bool is_disk() const { return peripheral_qualifier == 0 && device_type == 0; }
 };
+// At least the first five bytes; strings beyond the received bytes or the additional length are empty.
 std::optional<InquiryData> parse_inquiry(std::span<const std::byte> data);
 
+
+// VPD pages: nullopt when shorter than the header or of another page code. Bytes beyond the page length are ignored.
 std::optional<std::string> parse_vpd_serial(std::span<const std::byte> page);               // 80h
 std::optional<std::vector<std::uint8_t>> parse_vpd_supported(std::span<const std::byte> page);  // 00h
 // The best designator of the logical unit (association 0) as udev and multipath spell it: "naa.6001405...",
-// "eui.0025...", "t10.VENDOR..." (79.. printable), in this order of preference. nullopt: none usable.
+// "eui.0025...", "t10.VENDOR..." (unprintable bytes and backslashes as \xNN, so that different units stay different), in
+// this order of preference; the longest of a kind. nullopt: none usable.
 std::optional<std::string> parse_vpd_wwid(std::span<const std::byte> page);                 // 83h
 
 struct BlockLimits {                          // VPD B0h; 0 = not reported
@@ -137,7 +142,8 @@ struct Capacity {
     bool provisioning_enabled = false;        // LBPME
     bool reads_zeros_after_unmap = false;     // LBPRZ
 };
-// nullopt: too short, or a block length that is not a power of two in 512..65536. READ CAPACITY(10) answers
+// nullopt: shorter than 12 (8) bytes, a block length that is not a power of two in 512..65536, or more bytes than a file
+// size can express (2^63 - 1). READ CAPACITY(10) answers
 // needs_16 when the last LBA is FFFFFFFFh.
 std::optional<Capacity> parse_read_capacity_16(std::span<const std::byte> data);
 struct Capacity10 { Capacity capacity; bool needs_16 = false; };
@@ -148,6 +154,7 @@ struct ModeCaching {                          // MODE SENSE, page 08h plus the h
     bool fua_supported = false;               // DPOFUA
     bool write_cache_enabled = false;         // WCE; false as well when the page is absent
 };
+// nullopt: shorter than the header.
 std::optional<ModeCaching> parse_mode_sense_6(std::span<const std::byte> data);
 std::optional<ModeCaching> parse_mode_sense_10(std::span<const std::byte> data);
 

@@ -61,7 +61,11 @@ struct LoginRequest {
     PortId target_port{};
     bool operator==(const LoginRequest&) const = default;
 };
-// Returns the bytes written: 64 or 56. `buffer` must hold them.
+// All encoders: reserved bytes are written as zeros, `buffer` must hold the result, the bytes written are returned.
+// All parsers: reserved bytes are ignored, bytes after the unit as well (private data arrives padded). With a fault the
+// value holds what had been read, which is for the log unless a parser promises more.
+
+// Returns 64 or 56. Bad_value: a reserved multi-channel action.
 std::size_t encode(const LoginRequest& login, LoginForm form, std::span<std::byte> buffer);
 Parsed<LoginRequest> parse_login_request(std::span<const std::byte> bytes, LoginForm form);
 
@@ -77,6 +81,8 @@ struct LoginResponse {
     bool operator==(const LoginResponse&) const = default;
 };
 std::size_t encode(const LoginResponse& response, std::span<std::byte> buffer);
+// A reserved multi-channel result reads as none_existed: old targets leave garbage there. Credits and lengths come as
+// they are, for the caller to judge.
 Parsed<LoginResponse> parse_login_response(std::span<const std::byte> bytes);
 
 enum class RejectReason : std::uint32_t {
@@ -95,7 +101,7 @@ Parsed<LoginReject> parse_login_reject(std::span<const std::byte> bytes);
 // A sentence with a hint: what the target said, what it usually means (LIO answers "channel limit reached" to a missing
 // ACL), what to do.
 std::string describe(RejectReason reason);
-// The same for an IBTA connection-manager reject reason (3: the target is out of queue pairs, use a smaller ch_count;
+// The same for an IBTA connection-manager reject reason (IBTA 12.6.7.2) (3: the target is out of queue pairs, use a smaller ch_count;
 // 8: no listener at that service id or port; 10: stale connection; 28: consumer defined; ...).
 std::string describe_cm_reject(int reason);
 
@@ -138,7 +144,8 @@ struct ReceivedCommand {
     std::span<const std::byte> immediate_data;   // into the parsed bytes
 };
 // `immediate_offset` as negotiated at login, 0 when immediate data was not. Partial inline lists, zero-length
-// descriptors, counts that disagree, both directions at once: bad_format / bad_length.
+// descriptors, counts that disagree, both directions at once: bad_format / bad_length; tag, lun, attribute, cdb and
+// direction are valid then, so that the command can be answered (CHECK CONDITION).
 Parsed<ReceivedCommand> parse_command(std::span<const std::byte> bytes, std::uint16_t immediate_offset);
 
 // ---- task management ----
@@ -154,6 +161,7 @@ struct TaskManagement {
     bool operator==(const TaskManagement&) const = default;
 };
 std::size_t encode(const TaskManagement& request, std::span<std::byte> buffer);
+// Bad_value: an unknown function; tag, lun and managed_tag are valid then (answer TaskCode::not_supported).
 Parsed<TaskManagement> parse_task_management(std::span<const std::byte> bytes);
 
 // ---- responses ----
@@ -163,7 +171,7 @@ struct Response {
     std::int32_t credit_delta = 0;
     Tag tag = 0;
     scsi::Status status = scsi::Status::good;
-    std::optional<TaskCode> task_code;        // response data with at least four bytes
+    std::optional<TaskCode> task_code;        // response data with at least four bytes; reserved codes read as failed
     bool response_valid = false;              // RSPVALID set, even when the data is too short
     bool data_in_under = false, data_in_over = false, data_out_under = false, data_out_over = false;
     std::uint32_t data_in_residual = 0, data_out_residual = 0;
@@ -178,6 +186,7 @@ std::size_t encode(const Response& response, std::span<std::byte> buffer);   // 
 struct CreditRequest { std::int32_t credit_delta = 0; Tag tag = 0; };
 struct AsyncEvent { std::int32_t credit_delta = 0; Tag tag = 0; scsi::Lun lun{}; std::span<const std::byte> sense; };
 struct TargetLogout { std::uint32_t reason = 0; Tag tag = 0; };
+// Sense data whose length goes beyond the received bytes is dropped.
 Parsed<CreditRequest> parse_credit_request(std::span<const std::byte> bytes);
 Parsed<AsyncEvent> parse_async_event(std::span<const std::byte> bytes);
 Parsed<TargetLogout> parse_target_logout(std::span<const std::byte> bytes);
