@@ -49,6 +49,8 @@ struct Command : ListHook<> {
     fabric::RegionId region{};                // of `data`; RemoteAccess::write for from_target, read for to_target
     std::span<std::byte> data{};
     Duration time_limit = std::chrono::seconds(30);   // for the target to answer, from submit()
+    // May use the credit kept for flushes, probes and the second half of a read-modify-write (decisions 11).
+    bool privileged = false;
 
     // Result.
     CommandResult result{};
@@ -57,6 +59,7 @@ struct Command : ListHook<> {
     Channel* channel = nullptr;
     srp::Tag tag = 0;
     Instant deadline = instant_never;
+    bool fenced = false;                      // a successful LUN RESET covers it: it ends `aborted` if unanswered
     bool immediate = false;                   // the payload travelled in the IU: nothing remote refers to `data`
 };
 

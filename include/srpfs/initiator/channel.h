@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// One login to one SRP target port over one reliable connection.
+//
+// Owned by a TargetLink; lives on that link's reactor and is never touched from another thread.
+// Life: idle -> connecting -> live -> draining -> dead. A dead channel is replaced, not revived, so no late completion
+// can meet a new login. A channel never retries anything: lun::Operation does.
+
+#pragma once
+
+#include <srpfs/base/intrusive_list.h>
+#include <srpfs/base/random.h>
+#include <srpfs/fabric/fabric.h>
+#include <srpfs/initiator/command.h>
+#include <srpfs/reactor/timer_queue.h>
+#include <srpfs/srp/login_string.h>
+#include <srpfs/srp/srp.h>
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace srpfs::initiator {
+
+// The local RDMA port a login has to leave by.
+struct WantedPort {
+    std::string device;
+    unsigned port = 1;
+};
+
+struct ChannelConfig {
+    std::string name;                             // for the log: "10.9.9.1:5555/ch0"
+    unsigned index = 0;                           // within its target port
+    std::uint64_t epoch = 0;                      // of its target port's login
+    fabric::Address address;
+    srp::LoginParameters parameters;
+    srp::MultiChannel action = srp::MultiChannel::single;
+    Duration login_timeout = std::chrono::seconds(10);
+    std::optional<std::uint8_t> ack_timeout;      // see fabric::ConnectionLimits
+    std::optional<WantedPort> wanted_port;        // empty: wherever the route leads
+};
+
+enum class ChannelState : std::uint8_t { idle, connecting, live, draining, dead };
+
+// Why a login did not succeed or a channel ended, for program and person.
+struct ChannelEnd {
+    fabric::EndReason reason = fabric::EndReason::closed;
+    int errno_value = 0;
+    std::string text;
+    bool was_live = false;
+    bool smaller_iu_may_help = false;             // login reject 00010002
+    bool timed_out = false;                       // the login timer ended it
+    bool replace_at_once = false;                 // drained on purpose: log in again without delay
+    std::optional<srp::RejectReason> reject;
+};
+
+// What a live channel negotiated.
+struct ChannelFacts {
+    std::int32_t credits_initial = 0;
+    std::uint32_t it_iu_bytes_max = 0;            // usable: minimum of ours and the target's
+    std::uint32_t ti_iu_bytes_max = 0;
+    std::uint32_t immediate_bytes_max = 0;        // 0: no immediate data
+    fabric::LocalPort port;
+};
+
+struct ChannelCounters {
+    std::uint64_t commands = 0, responses = 0, task_management = 0, out_of_credits = 0, unknown_tags = 0, malformed = 0,
+                  timeouts = 0, credit_requests = 0, async_events = 0;
+};
+
+class ChannelListener {
+public:
+    virtual void on_channel_live(Channel& channel) = 0;
+    // Commands in flight end (connection_lost or aborted) just before on_channel_gone, when nothing can touch their
+    // memory any more.
+    virtual void on_channel_ended(Channel& channel, const ChannelEnd& end) = 0;
+    virtual void on_channel_gone(Channel& channel) = 0;      // may be destroyed from a later turn on
+    virtual void on_channel_room(Channel& channel) = 0;      // submit() may succeed again
+    virtual void on_async_event(Channel& channel, const scsi::Lun& lun, const scsi::Sense& sense) = 0;
+
+protected:
+    ~ChannelListener() = default;
+};
+
+// One task management function. Lives in its owner from submit to on_done.
+struct TaskRequest {
+    srp::TaskFunction function = srp::TaskFunction::lun_reset;
+    scsi::Lun lun{};
+    srp::Tag managed_tag = 0;
+    Duration time_limit = std::chrono::seconds(5);
+    // nullopt: no answer in time, or the connection was lost.
+    std::function<void(std::optional<srp::TaskCode>)> on_done;
+};
+
+class Channel final : private fabric::ConnectionHandler {
+public:
+    Channel(fabric::Fabric& fabric, reactor::TimerQueue& timers, ChannelConfig config, ChannelListener& listener);
+    ~Channel();                                   // idle, or gone
+
+    // Ends in on_channel_live, or in on_channel_ended and on_channel_gone (always in a later turn).
+    void connect();
+    // Takes the command now, or answers false: not live, no credit, or no tag. On true, on_command_done() comes exactly
+    // once, from a later turn.
+    [[nodiscard]] bool submit(Command& command);
+    // One at a time per channel. False: not live, no credit, or another one is under way.
+    [[nodiscard]] bool submit(TaskRequest& request);
+    // Accepts nothing new; ends when every command that is not fenced has been answered. The target may still touch
+    // memory of fenced commands until then.
+    void drain(std::string why);
+    void disconnect(std::string why);
+
+    // Marks the commands for this unit that are in flight as covered by a LUN RESET that is about to be sent.
+    // Returns how many there are.
+    unsigned mark_for_fence(const scsi::Lun& lun);
+    // The LUN RESET succeeded or failed: keep the marks as proof, or take them back.
+    void settle_fence(const scsi::Lun& lun, bool succeeded);
+    [[nodiscard]] unsigned fenced_in_flight(const scsi::Lun& lun) const;
+
+    [[nodiscard]] ChannelState state() const { return state_; }
+    [[nodiscard]] const ChannelConfig& config() const { return config_; }
+    [[nodiscard]] const ChannelFacts& facts() const { return facts_; }
+    [[nodiscard]] const ChannelCounters& counters() const { return counters_; }
+    [[nodiscard]] std::int32_t credits() const { return credits_; }
+    [[nodiscard]] unsigned in_flight() const { return in_flight_; }
+    [[nodiscard]] bool has_room(bool privileged) const;
+    [[nodiscard]] bool is_gone() const { return gone_; }
+    // Since when nothing has been heard of the target.
+    [[nodiscard]] Instant last_heard() const { return last_heard_; }
+
+private:
+    struct Slot {
+        Command* command = nullptr;
+        std::uint64_t generation = 1;
+        std::uint32_t next_free = 0;
+    };
+
+    std::span<const std::byte> on_route(const fabric::LocalPort& port) override;
+    std::optional<fabric::ReceiveRing> on_reply(std::span<const std::byte> private_data) override;
+    void on_established() override;
+    void on_received(std::span<const std::byte> message) override;
+    void on_ended(const fabric::End& end) override;
+    void on_gone() override;
+
+    void enter(ChannelState state);
+    void on_response(std::span<const std::byte> message);
+    void on_credit_request(std::span<const std::byte> message);
+    void on_async(std::span<const std::byte> message);
+    void on_task_response(const srp::Response& response);
+    void on_strange_tag(srp::Tag tag);
+    bool grant_credits(std::int32_t delta);
+    void fail(std::string why);
+    void check_deadlines();
+    void watch_deadline(Instant deadline);
+    void finish_drain_if_empty();
+    void free_slot(std::uint32_t index);
+    void refuse(int errno_value, std::string text);
+    [[nodiscard]] std::int32_t reserve(bool privileged) const;
+
+    // Written for every command.
+    std::int32_t credits_ = 0;
+    unsigned in_flight_ = 0;
+    std::uint32_t free_slot_ = 0;
+    std::vector<Slot> slots_;
+    Instant last_heard_{};
+    bool room_wanted_ = false;                    // a submit() was refused: tell when there is room
+
+    // Read for every command.
+    fabric::Connection* connection_ = nullptr;
+    ChannelState state_ = ChannelState::idle;
+    ChannelFacts facts_;
+
+    // The rest.
+    fabric::Fabric& fabric_;
+    reactor::TimerQueue& timers_;
+    ChannelConfig config_;
+    ChannelListener& listener_;
+    ChannelCounters counters_;
+    reactor::Timer login_timer_;
+    reactor::Timer deadline_timer_;
+    reactor::Timer task_timer_;
+    TaskRequest* task_ = nullptr;
+    srp::Tag task_tag_ = 0;
+    std::uint64_t task_sequence_ = 0;
+    std::vector<std::byte> login_bytes_;
+    std::uint32_t requested_it_iu_bytes_ = 0;
+    ChannelEnd end_;                              // the first cause wins
+    bool end_decided_ = false;
+    bool ended_ = false;
+    bool gone_ = false;
+    bool draining_for_replacement_ = false;
+    std::vector<Instant> strange_tags_;           // of the last minute
+};
+
+}  // namespace srpfs::initiator

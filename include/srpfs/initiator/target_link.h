@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// The channels that one reactor has to one target port, and whether I/O may use them. Created and destroyed by the
+// TargetPort (control thread), used on its reactor only.
+
+#pragma once
+
+#include <srpfs/initiator/channel.h>
+#include <srpfs/reactor/executor.h>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace srpfs::initiator {
+
+// The kernel's remote port states (scsi_transport_srp), as they act on I/O.
+enum class PortState : std::uint8_t {
+    connecting,      // before the first login has succeeded
+    running,
+    blocked,         // I/O waits
+    fail_fast,       // I/O fails at once; reconnecting goes on
+    lost,            // final
+};
+[[nodiscard]] const char* to_string(PortState state);   // "running", "blocked", "fail-fast", "lost", "connecting"
+
+enum class Submitted : std::uint8_t {
+    sent,
+    wait,            // no credit, or blocked: on_link_ready() follows
+    fail_fast,
+    lost,
+};
+
+struct LinkListenerTag {};
+class LinkListener : public ListHook<LinkListenerTag> {
+public:
+    // There is room again; called once per wait_for_room().
+    virtual void on_link_ready() = 0;
+    // The port state has changed (after the link's own state).
+    virtual void on_link_state(PortState state) = 0;
+    // Asynchronous event or unit attention information that is not tied to a command.
+    virtual void on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) = 0;
+
+protected:
+    ~LinkListener() = default;
+};
+
+// What the owner of the link (TargetPort) is told, on the reactor's thread: it posts to its own.
+class LinkOwner {
+public:
+    virtual void on_channel_live(unsigned index, std::uint64_t epoch, const ChannelFacts& facts) = 0;
+    virtual void on_channel_ended(unsigned index, std::uint64_t epoch, const ChannelEnd& end) = 0;
+    virtual void on_link_empty() = 0;            // the last channel is gone
+
+protected:
+    ~LinkOwner() = default;
+};
+
+// Numbers that other threads show; written by the link's reactor.
+struct LinkGauges {
+    std::atomic<std::int32_t> req_lim{0};        // minimum over live channels
+    std::atomic<std::uint64_t> zero_req_lim{0};
+    std::atomic<unsigned> channels_live{0};
+    std::atomic<unsigned> commands_in_flight{0};
+    std::atomic<std::uint64_t> commands{0};
+};
+
+class TargetLink final : private ChannelListener {
+public:
+    TargetLink(std::string name, fabric::Fabric& fabric, reactor::TimerQueue& timers, LinkOwner& owner);
+    ~TargetLink();                                // no channel may be left
+
+    // ---- for the units on this reactor ----
+    void attach(LinkListener& listener);
+    void detach(LinkListener& listener);
+    // Round-robin over the live channels with room.
+    [[nodiscard]] Submitted submit(Command& command);
+    // After Submitted::wait: call listener.on_link_ready() once there is room. Idempotent.
+    void wait_for_room(LinkListener& listener);
+    [[nodiscard]] PortState state() const { return state_; }
+    // The largest write that travels inside its IU on every live channel.
+    [[nodiscard]] std::uint32_t immediate_bytes_max() const { return immediate_bytes_max_; }
+    [[nodiscard]] std::uint32_t command_bytes_max() const { return command_bytes_max_; }   // max_sect
+    // LUN RESET for one unit (decisions 2, 4): commands in flight for it that stay unanswered end `aborted`.
+    // `on_done` gets success and, on failure, why. One at a time per link; EBUSY otherwise.
+    void reset_unit(const scsi::Lun& lun, std::function<void(Result<void>)> on_done);
+
+    // ---- for the target port, by mail ----
+    void set_state(PortState state);
+    void open_channel(ChannelConfig config);
+    void close_channels(const std::string& why);
+    [[nodiscard]] bool is_empty() const { return channels_.empty(); }
+    [[nodiscard]] const std::string& name() const { return name_; }
+    [[nodiscard]] std::shared_ptr<const LinkGauges> gauges() const { return gauges_; }
+    struct ChannelReport {
+        unsigned index;
+        ChannelState state;
+        std::int32_t credits;
+        unsigned in_flight;
+        ChannelCounters counters;
+        ChannelFacts facts;
+    };
+    [[nodiscard]] std::vector<ChannelReport> report() const;
+
+private:
+    void on_channel_live(Channel& channel) override;
+    void on_channel_ended(Channel& channel, const ChannelEnd& end) override;
+    void on_channel_gone(Channel& channel) override;
+    void on_channel_room(Channel& channel) override;
+    void on_async_event(Channel& channel, const scsi::Lun& lun, const scsi::Sense& sense) override;
+    void refresh();
+    void wake_waiting();
+    void finish_reset(std::optional<srp::TaskCode> code);
+    void check_reset_stragglers();
+    void bury();
+
+    std::string name_;
+    fabric::Fabric& fabric_;
+    reactor::TimerQueue& timers_;
+    LinkOwner& owner_;
+    PortState state_ = PortState::connecting;
+    std::vector<std::unique_ptr<Channel>> channels_;
+    std::vector<Channel*> live_;
+    std::size_t next_live_ = 0;
+    std::uint32_t immediate_bytes_max_ = 0;
+    std::uint32_t command_bytes_max_ = 512 * 1024;
+    IntrusiveList<LinkListener, LinkListenerTag> listeners_;
+    std::vector<LinkListener*> waiting_;
+    std::vector<LinkListener*> waking_;
+    bool waking_now_ = false;
+    reactor::Timer burial_;                       // destroys gone channels in a turn of its own
+    reactor::Timer straggler_timer_;
+    TaskRequest reset_request_;
+    std::function<void(Result<void>)> reset_done_;
+    scsi::Lun reset_lun_{};
+    std::shared_ptr<LinkGauges> gauges_ = std::make_shared<LinkGauges>();
+};
+
+}  // namespace srpfs::initiator

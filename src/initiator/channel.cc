@@ -1,0 +1,523 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include <srpfs/initiator/channel.h>
+
+#include <srpfs/base/log.h>
+
+#include <algorithm>
+#include <limits>
+
+namespace srpfs::initiator {
+namespace {
+
+constexpr srp::Tag task_tag_bit = srp::Tag{1} << 63;   // command tags have it clear
+constexpr unsigned slot_bits = 16;                     // of a command tag: slot index; above it the generation
+constexpr unsigned strange_tags_a_minute_max = 16;     // decisions 23
+constexpr std::uint32_t ti_iu_bytes_floor = 56, ti_iu_bytes_ceiling = 65536;   // srp-wire 6
+// One response to a request of the target, one task management function (srp-wire 7).
+constexpr unsigned extra_sends = 2;
+
+int errno_of(fabric::EndReason reason, int suggested) {
+    if (suggested > 0) return suggested;
+    switch (reason) {
+        case fabric::EndReason::refused_locally: return ECONNRESET;
+        case fabric::EndReason::local_error: return EIO;
+        case fabric::EndReason::address_unresolved: return ENXIO;
+        case fabric::EndReason::route_unresolved: return EHOSTUNREACH;
+        case fabric::EndReason::wrong_port: return ENXIO;
+        case fabric::EndReason::unreachable: return EHOSTUNREACH;
+        case fabric::EndReason::rejected: return ECONNREFUSED;
+        case fabric::EndReason::peer_disconnected: return ECONNRESET;
+        case fabric::EndReason::transport_error: return ECONNRESET;
+        case fabric::EndReason::device_removed: return ENODEV;
+        case fabric::EndReason::closed: return ECANCELED;
+    }
+    return EIO;
+}
+
+}  // namespace
+
+Channel::Channel(fabric::Fabric& fabric, reactor::TimerQueue& timers, ChannelConfig config, ChannelListener& listener)
+    : fabric_(fabric), timers_(timers), config_(std::move(config)), listener_(listener),
+      login_timer_(timers, [this] {
+          end_.timed_out = true;
+          refuse(ETIMEDOUT, fmt::format("no answer to the login within {} s; is the target up and reachable on this address?",
+                                        std::chrono::duration_cast<std::chrono::seconds>(config_.login_timeout).count()));
+          connection_->disconnect();
+      }),
+      deadline_timer_(timers, [this] { check_deadlines(); }),
+      task_timer_(timers, [this] {
+          if (TaskRequest* task = std::exchange(task_, nullptr)) task->on_done(std::nullopt);
+      }) {}
+
+Channel::~Channel() {
+    SRPFS_ASSERT(state_ == ChannelState::idle || gone_);
+    SRPFS_ASSERT(in_flight_ == 0);
+}
+
+void Channel::enter(ChannelState state) {
+    static constexpr const char* names[] = {"idle", "connecting", "live", "draining", "dead"};
+    const bool allowed = (state_ == ChannelState::idle && state == ChannelState::connecting) ||
+                         (state_ == ChannelState::connecting && (state == ChannelState::live || state == ChannelState::dead)) ||
+                         (state_ == ChannelState::live && (state == ChannelState::draining || state == ChannelState::dead)) ||
+                         (state_ == ChannelState::draining && state == ChannelState::dead);
+    SRPFS_ASSERT(allowed);
+    log::debug(config_.name, "{} -> {}", names[static_cast<int>(state_)], names[static_cast<int>(state)]);
+    state_ = state;
+}
+
+// ---- login ----
+
+void Channel::connect() {
+    enter(ChannelState::connecting);
+    requested_it_iu_bytes_ = srp::requested_it_iu_bytes(config_.parameters);
+
+    fabric::ConnectionLimits limits;
+    limits.sends_max = config_.parameters.queue_size + extra_sends;
+    limits.message_bytes_max = requested_it_iu_bytes_;
+    limits.retry_count = config_.parameters.tl_retry_count;
+    limits.completion_vector = config_.parameters.comp_vector + config_.index;
+    limits.ack_timeout = config_.ack_timeout;
+
+    login_timer_.arm_after(config_.login_timeout);
+    auto connection = fabric_.connect(config_.address, limits, *this);
+    if (connection) {
+        connection_ = *connection;
+        return;
+    }
+    // Nothing was started, so nobody will call: tell the listener ourselves, in a later turn.
+    refuse(connection.error().errno_value(), connection.error().context);
+    login_timer_.disarm();
+    deadline_timer_.arm_after(Duration::zero());
+}
+
+std::span<const std::byte> Channel::on_route(const fabric::LocalPort& port) {
+    if (config_.wanted_port && (config_.wanted_port->device != port.device || config_.wanted_port->port != port.port)) {
+        end_.reason = fabric::EndReason::wrong_port;
+        refuse(ENXIO, fmt::format("the route to {} leaves by port {} of {}, not by port {} of {}; log in through srp-{}-{}/add_target, "
+                                  "or give a src= address of the wanted port",
+                                  fabric::to_string(config_.address), port.port, port.device, config_.wanted_port->port,
+                                  config_.wanted_port->device, port.device, port.port));
+        return {};
+    }
+    facts_.port = port;
+
+    srp::LoginRequest login;
+    login.it_iu_bytes_max = requested_it_iu_bytes_;
+    login.multi_channel = config_.action;
+    login.immediate_data = config_.parameters.use_imm_data && config_.parameters.max_imm_data > 0;
+    login.immediate_data_offset = login.immediate_data ? srp::immediate_data_offset : std::uint16_t{0};
+    login.initiator_port = srp::initiator_port_id(config_.parameters, port.guid);
+    login.target_port = srp::target_port_id(config_.parameters);
+
+    const bool native_ib = std::holds_alternative<fabric::IbAddress>(config_.address);
+    login_bytes_.resize(native_ib ? srp::login_request_ib_bytes : srp::login_request_rdma_bytes);
+    srp::encode(login, native_ib ? srp::LoginForm::ib_cm : srp::LoginForm::rdma_cm, login_bytes_);
+    return login_bytes_;
+}
+
+std::optional<fabric::ReceiveRing> Channel::on_reply(std::span<const std::byte> private_data) {
+    const auto response = srp::parse_login_response(private_data);
+    if (!response) {
+        refuse(ECONNRESET, fmt::format("the answer to the login is not an SRP login response ({}); is an SRP target listening there?",
+                                       srp::to_string(response.fault)));
+        return std::nullopt;
+    }
+    if (response->credits < 2) {
+        refuse(ECONNRESET, fmt::format("the target grants {} credits, at least 2 are needed", response->credits));
+        return std::nullopt;
+    }
+    if (response->ti_iu_bytes_max < ti_iu_bytes_floor || response->ti_iu_bytes_max > ti_iu_bytes_ceiling) {
+        refuse(ECONNRESET, fmt::format("the target announces information units of {} bytes; {} to {} are possible",
+                                       response->ti_iu_bytes_max, ti_iu_bytes_floor, ti_iu_bytes_ceiling));
+        return std::nullopt;
+    }
+    if ((response->buffer_formats & srp::format_direct) == 0) {
+        refuse(ECONNRESET, "the target does not support direct data buffer descriptors");
+        return std::nullopt;
+    }
+    facts_.credits_initial = response->credits;
+    facts_.it_iu_bytes_max = std::min(requested_it_iu_bytes_, response->it_iu_bytes_max);
+    facts_.ti_iu_bytes_max = response->ti_iu_bytes_max;
+    if (facts_.it_iu_bytes_max < srp::command_bytes + srp::descriptor_bytes) {
+        refuse(ECONNRESET, fmt::format("the target takes information units of {} bytes only; a command with one descriptor needs {}",
+                                       facts_.it_iu_bytes_max, srp::command_bytes + srp::descriptor_bytes));
+        return std::nullopt;
+    }
+    // The bit counts only if we asked: targets before SRP-2 put garbage there (srp-wire 2.3).
+    const bool asked = config_.parameters.use_imm_data && config_.parameters.max_imm_data > 0;
+    if (asked && response->immediate_data && facts_.it_iu_bytes_max > srp::immediate_data_offset)
+        facts_.immediate_bytes_max =
+            std::min(config_.parameters.max_imm_data, facts_.it_iu_bytes_max - srp::immediate_data_offset);
+    credits_ = response->credits;
+
+    const unsigned queue = config_.parameters.queue_size;
+    slots_.resize(queue);
+    for (std::uint32_t i = 0; i < queue; ++i) slots_[i].next_free = i + 1;
+    free_slot_ = 0;
+    // Every command in flight answers once, and the target has at most one request of its own outstanding.
+    return fabric::ReceiveRing{queue + extra_sends, response->ti_iu_bytes_max};
+}
+
+void Channel::on_established() {
+    login_timer_.disarm();
+    last_heard_ = timers_.now();
+    enter(ChannelState::live);
+    listener_.on_channel_live(*this);
+}
+
+// Remembers why the channel will end; the first cause wins.
+void Channel::refuse(int errno_value, std::string text) {
+    if (end_decided_) return;
+    end_decided_ = true;
+    end_.errno_value = errno_value;
+    end_.text = std::move(text);
+}
+
+// ---- commands ----
+
+std::int32_t Channel::reserve(bool privileged) const {
+    // One credit is kept for task management, and one for flushes and probes where the target grants enough.
+    return privileged || facts_.credits_initial < 4 ? 1 : 2;
+}
+
+bool Channel::has_room(bool privileged) const {
+    return state_ == ChannelState::live && credits_ > reserve(privileged) && in_flight_ < slots_.size();
+}
+
+bool Channel::submit(Command& command) {
+    if (!has_room(command.privileged)) [[unlikely]] {
+        if (state_ == ChannelState::live && credits_ <= reserve(command.privileged)) ++counters_.out_of_credits;
+        room_wanted_ = true;
+        return false;
+    }
+    const std::uint32_t index = free_slot_;
+    Slot& slot = slots_[index];
+    const srp::Tag tag = slot.generation << slot_bits | index;
+
+    srp::CommandHead head;
+    head.tag = tag;
+    head.lun = command.lun;
+    head.cdb = command.cdb;
+    head.direction = command.direction;
+    std::span<const std::byte> payload;
+    command.immediate = command.direction == srp::DataDirection::to_target && command.data.size() <= facts_.immediate_bytes_max;
+    if (command.immediate) {
+        head.immediate_bytes = static_cast<std::uint32_t>(command.data.size());
+        payload = command.data;
+    } else if (command.direction != srp::DataDirection::none) {
+        const auto remote = connection_->describe(command.region, command.data);
+        SRPFS_ASSERT(remote.has_value());
+        SRPFS_ASSERT(remote->length > 0);
+        head.descriptor = srp::Descriptor{remote->address, remote->key, remote->length};
+    }
+    std::array<std::byte, 128> bytes;
+    const std::size_t head_bytes = srp::encode(head, bytes);
+    if (!connection_->send(std::span(bytes).first(head_bytes), payload)) [[unlikely]] {
+        // The connection has ended and on_ended is on its way, or sends complete late: the credit was not used.
+        room_wanted_ = true;
+        return false;
+    }
+    free_slot_ = slot.next_free;
+    slot.command = &command;
+    ++in_flight_;
+    --credits_;
+    ++counters_.commands;
+    command.channel = this;
+    command.tag = tag;
+    command.fenced = false;
+    command.deadline = timers_.now() + command.time_limit;
+    watch_deadline(command.deadline);
+    return true;
+}
+
+bool Channel::submit(TaskRequest& request) {
+    if (state_ != ChannelState::live && state_ != ChannelState::draining) return false;
+    if (task_ || credits_ < 1) return false;
+    srp::TaskManagement task;
+    task.tag = task_tag_bit | ++task_sequence_;
+    task.lun = request.lun;
+    task.function = request.function;
+    task.managed_tag = request.managed_tag;
+    std::array<std::byte, srp::task_management_bytes> bytes;
+    const std::size_t length = srp::encode(task, bytes);
+    if (!connection_->send(std::span(bytes).first(length), {})) return false;
+    --credits_;
+    ++counters_.task_management;
+    task_ = &request;
+    task_tag_ = task.tag;
+    task_timer_.arm_after(request.time_limit);
+    return true;
+}
+
+void Channel::free_slot(std::uint32_t index) {
+    Slot& slot = slots_[index];
+    slot.command = nullptr;
+    ++slot.generation;
+    slot.generation &= (std::uint64_t{1} << (63 - slot_bits)) - 1;
+    slot.next_free = free_slot_;
+    free_slot_ = index;
+    --in_flight_;
+}
+
+// ---- receiving ----
+
+void Channel::on_received(std::span<const std::byte> message) {
+    if (message.empty()) return fail("the target sent an empty message");
+    last_heard_ = timers_.now();
+    switch (static_cast<srp::Opcode>(message[0])) {
+        case srp::Opcode::response: return on_response(message);
+        case srp::Opcode::credit_request: return on_credit_request(message);
+        case srp::Opcode::async_event_request: return on_async(message);
+        case srp::Opcode::target_logout: {
+            const auto logout = srp::parse_target_logout(message);
+            return fail(fmt::format("the target logged us out ({})",
+                                    logout ? srp::describe_logout_reason(logout->reason) : "malformed request"));
+        }
+        default:
+            ++counters_.malformed;
+            return fail(fmt::format("the target sent an information unit of unknown type 0x{:02x}", static_cast<unsigned>(message[0])));
+    }
+}
+
+void Channel::on_response(std::span<const std::byte> message) {
+    const auto response = srp::parse_response(message);
+    if (!response) [[unlikely]] {
+        ++counters_.malformed;
+        return fail(fmt::format("the target sent a malformed response ({}, {} bytes)", srp::to_string(response.fault), message.size()));
+    }
+    if (!grant_credits(response->credit_delta)) [[unlikely]]
+        return fail(fmt::format("the target granted {} more credits, which cannot be counted", response->credit_delta));
+    if (response->tag & task_tag_bit) [[unlikely]] return on_task_response(*response);
+
+    const std::uint64_t index = response->tag & ((1U << slot_bits) - 1);
+    const std::uint64_t generation = response->tag >> slot_bits;
+    if (index >= slots_.size() || !slots_[index].command || slots_[index].generation != generation) [[unlikely]]
+        return on_strange_tag(response->tag);
+
+    Command& command = *slots_[index].command;
+    free_slot(static_cast<std::uint32_t>(index));
+    ++counters_.responses;
+
+    CommandResult& result = command.result;
+    result.end = CommandEnd::answered;
+    result.status = response->status;
+    result.sense = {};
+    if (!response->sense.empty()) [[unlikely]] result.sense = scsi::parse_sense(response->sense);
+    const bool in = command.direction == srp::DataDirection::from_target;
+    const bool under = in ? response->data_in_under : response->data_out_under;
+    result.overflow = in ? response->data_in_over : response->data_out_over;
+    result.residual = under || result.overflow ? (in ? response->data_in_residual : response->data_out_residual) : 0;
+    if (under) result.residual = std::min<std::uint32_t>(result.residual, static_cast<std::uint32_t>(command.data.size()));
+    command.channel = nullptr;
+    command.owner->on_command_done(command);   // last but the room: the owner may submit again
+
+    if (room_wanted_ && state_ == ChannelState::live) [[unlikely]] {
+        room_wanted_ = false;
+        listener_.on_channel_room(*this);
+    }
+    if (state_ == ChannelState::draining) [[unlikely]] finish_drain_if_empty();
+}
+
+void Channel::on_task_response(const srp::Response& response) {
+    if (!task_ || response.tag != task_tag_) {
+        log::warning(config_.name, "answer to a task management function that is over (tag {:016x}); ignored", response.tag);
+        return;
+    }
+    task_timer_.disarm();
+    TaskRequest* task = std::exchange(task_, nullptr);
+    // Without four bytes of response data the answer says nothing: count it as a failure (srp-wire 11).
+    task->on_done(response.task_code.value_or(srp::TaskCode::failed));
+}
+
+void Channel::on_strange_tag(srp::Tag tag) {
+    ++counters_.unknown_tags;
+    const Instant now = timers_.now();
+    std::erase_if(strange_tags_, [&](Instant seen) { return now - seen > std::chrono::minutes(1); });
+    strange_tags_.push_back(now);
+    log::warning(config_.name, "response with tag {:016x}, which is not in flight; ignored", tag);
+    if (strange_tags_.size() > strange_tags_a_minute_max)
+        fail(fmt::format("{} responses with unknown tags within a minute", strange_tags_.size()));
+}
+
+bool Channel::grant_credits(std::int32_t delta) {
+    const std::int64_t sum = std::int64_t{credits_} + delta;
+    if (sum > std::numeric_limits<std::int32_t>::max() || sum < std::numeric_limits<std::int32_t>::min()) return false;
+    credits_ = static_cast<std::int32_t>(sum);
+    return true;
+}
+
+void Channel::on_credit_request(std::span<const std::byte> message) {
+    ++counters_.credit_requests;
+    const auto request = srp::parse_credit_request(message);
+    if (!request) {
+        ++counters_.malformed;
+        log::warning(config_.name, "malformed credit request ({}); not answered", srp::to_string(request.fault));
+        return;
+    }
+    if (!grant_credits(request->credit_delta)) return fail("the target granted more credits than can be counted");
+    std::array<std::byte, 16> answer;
+    const std::size_t length = srp::encode_credit_response(request->tag, answer);
+    if (!connection_->send(std::span(answer).first(length), {})) return;   // the connection is ending
+    if (room_wanted_ && state_ == ChannelState::live) {
+        room_wanted_ = false;
+        listener_.on_channel_room(*this);
+    }
+}
+
+void Channel::on_async(std::span<const std::byte> message) {
+    ++counters_.async_events;
+    const auto event = srp::parse_async_event(message);
+    if (!event) {
+        ++counters_.malformed;
+        log::warning(config_.name, "malformed asynchronous event ({}); not answered", srp::to_string(event.fault));
+        return;
+    }
+    if (!grant_credits(event->credit_delta)) return fail("the target granted more credits than can be counted");
+    std::array<std::byte, 16> answer;
+    const std::size_t length = srp::encode_async_event_response(event->tag, answer);
+    if (!connection_->send(std::span(answer).first(length), {})) return;
+    listener_.on_async_event(*this, event->lun, scsi::parse_sense(event->sense));
+}
+
+// ---- time-outs ----
+
+void Channel::watch_deadline(Instant deadline) {
+    if (!deadline_timer_.armed() || deadline < deadline_timer_.deadline()) [[unlikely]] deadline_timer_.arm_at(deadline);
+}
+
+void Channel::check_deadlines() {
+    if (!connection_) {                            // connect() could not even start
+        ended_ = gone_ = true;
+        enter(ChannelState::dead);
+        listener_.on_channel_ended(*this, end_);
+        listener_.on_channel_gone(*this);
+        return;
+    }
+    if (state_ == ChannelState::dead) return;
+    const Instant now = timers_.now();
+    Instant next = instant_never;
+    unsigned expired = 0;
+    for (const Slot& slot : slots_) {
+        if (!slot.command || slot.command->fenced) continue;
+        if (slot.command->deadline <= now) ++expired;
+        else next = std::min(next, slot.command->deadline);
+    }
+    if (expired > 0) {
+        counters_.timeouts += expired;
+        return fail(fmt::format("{} command{} not answered in time; breaking the connection to be sure of their memory", expired,
+                                expired == 1 ? "" : "s"));
+    }
+    deadline_timer_.arm_at(next);
+}
+
+// ---- fences ----
+
+unsigned Channel::mark_for_fence(const scsi::Lun& lun) {
+    unsigned count = 0;
+    for (const Slot& slot : slots_) {
+        if (!slot.command || slot.command->lun != lun) continue;
+        slot.command->fenced = true;
+        ++count;
+    }
+    return count;
+}
+
+void Channel::settle_fence(const scsi::Lun& lun, bool succeeded) {
+    if (succeeded) return;
+    for (const Slot& slot : slots_)
+        if (slot.command && slot.command->lun == lun) {
+            slot.command->fenced = false;
+            watch_deadline(slot.command->deadline);
+        }
+}
+
+unsigned Channel::fenced_in_flight(const scsi::Lun& lun) const {
+    return static_cast<unsigned>(std::count_if(slots_.begin(), slots_.end(), [&](const Slot& slot) {
+        return slot.command && slot.command->fenced && slot.command->lun == lun;
+    }));
+}
+
+// ---- the end ----
+
+void Channel::drain(std::string why) {
+    if (state_ != ChannelState::live) return;
+    log::info(config_.name, "draining: {}", why);
+    refuse(ECONNRESET, std::move(why));
+    end_.replace_at_once = true;
+    enter(ChannelState::draining);
+    finish_drain_if_empty();
+}
+
+void Channel::finish_drain_if_empty() {
+    for (const Slot& slot : slots_)
+        if (slot.command && !slot.command->fenced) return;
+    connection_->disconnect();
+}
+
+void Channel::fail(std::string why) {
+    if (ended_) return;
+    refuse(ECONNRESET, std::move(why));
+    end_.reason = fabric::EndReason::transport_error;
+    connection_->disconnect();
+}
+
+void Channel::disconnect(std::string why) {
+    if (state_ == ChannelState::idle || ended_ || !connection_) return;
+    refuse(ECANCELED, std::move(why));
+    connection_->disconnect();
+}
+
+void Channel::on_ended(const fabric::End& end) {
+    SRPFS_ASSERT(!ended_);
+    ended_ = true;
+    login_timer_.disarm();
+    deadline_timer_.disarm();
+    end_.was_live = state_ == ChannelState::live || state_ == ChannelState::draining;
+    if (!end_decided_) {
+        end_.reason = end.reason;
+        end_.errno_value = errno_of(end.reason, end.errno_value);
+        end_.text = end.text;
+        if (end.reason == fabric::EndReason::rejected) {
+            end_.errno_value = ECONNREFUSED;
+            const auto reject = srp::parse_login_reject(end.private_data);
+            if (end.cm_reason == 28 && reject) {
+                end_.reject = reject->reason;
+                end_.smaller_iu_may_help = reject->reason == srp::RejectReason::it_iu_too_large;
+                end_.text = srp::describe(reject->reason);
+            } else if (end.cm_reason == 28 && !end.private_data.empty()) {
+                end_.text = fmt::format("rejected by something that is not an SRP target (first byte 0x{:02x} instead of 0xc2); "
+                                        "check address and port",
+                                        static_cast<unsigned>(end.private_data[0]));
+            } else {
+                end_.text = srp::describe_cm_reject(end.cm_reason);
+            }
+        }
+    } else if (end_.reason == fabric::EndReason::closed && end.reason != fabric::EndReason::closed) {
+        end_.reason = end.reason;
+    }
+    enter(ChannelState::dead);
+    if (TaskRequest* task = std::exchange(task_, nullptr)) {
+        task_timer_.disarm();
+        task->on_done(std::nullopt);
+    }
+    listener_.on_channel_ended(*this, end_);
+}
+
+void Channel::on_gone() {
+    SRPFS_ASSERT(ended_);
+    connection_ = nullptr;
+    gone_ = true;
+    // Only now can nothing of ours be touched through the queue pair any more.
+    for (std::uint32_t i = 0; i < slots_.size(); ++i) {
+        Command* command = slots_[i].command;
+        if (!command) continue;
+        free_slot(i);
+        command->result = {};
+        command->result.end = command->fenced ? CommandEnd::aborted : CommandEnd::connection_lost;
+        command->channel = nullptr;
+        command->owner->on_command_done(*command);
+    }
+    listener_.on_channel_gone(*this);
+}
+
+}  // namespace srpfs::initiator

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include <srpfs/initiator/target_link.h>
+
+#include <srpfs/base/log.h>
+
+#include <algorithm>
+#include <limits>
+
+namespace srpfs::initiator {
+namespace {
+
+// How long the answers of commands that LUN RESET did not catch may take after it (decisions 2).
+constexpr auto reset_straggler_time = std::chrono::seconds(2);
+
+}  // namespace
+
+const char* to_string(PortState state) {
+    switch (state) {
+        case PortState::connecting: return "connecting";
+        case PortState::running: return "running";
+        case PortState::blocked: return "blocked";
+        case PortState::fail_fast: return "fail-fast";
+        case PortState::lost: return "lost";
+    }
+    return "?";
+}
+
+TargetLink::TargetLink(std::string name, fabric::Fabric& fabric, reactor::TimerQueue& timers, LinkOwner& owner)
+    : name_(std::move(name)), fabric_(fabric), timers_(timers), owner_(owner), burial_(timers, [this] { bury(); }),
+      straggler_timer_(timers, [this] { check_reset_stragglers(); }) {}
+
+TargetLink::~TargetLink() {
+    SRPFS_ASSERT(channels_.empty());
+    SRPFS_ASSERT(listeners_.empty());
+}
+
+// ---- units ----
+
+void TargetLink::attach(LinkListener& listener) { listeners_.push_back(listener); }
+
+void TargetLink::detach(LinkListener& listener) {
+    listeners_.remove(listener);
+    std::erase(waiting_, &listener);
+    std::replace(waking_.begin(), waking_.end(), &listener, static_cast<LinkListener*>(nullptr));
+}
+
+Submitted TargetLink::submit(Command& command) {
+    switch (state_) {
+        case PortState::running: break;
+        case PortState::connecting:
+        case PortState::blocked: return Submitted::wait;
+        case PortState::fail_fast: return Submitted::fail_fast;
+        case PortState::lost: return Submitted::lost;
+    }
+    for (std::size_t tried = 0; tried < live_.size(); ++tried) {
+        if (next_live_ >= live_.size()) next_live_ = 0;
+        Channel& channel = *live_[next_live_++];
+        if (channel.submit(command)) {
+            gauges_->commands.fetch_add(1, std::memory_order_relaxed);
+            return Submitted::sent;
+        }
+    }
+    gauges_->zero_req_lim.fetch_add(1, std::memory_order_relaxed);
+    return Submitted::wait;
+}
+
+void TargetLink::wait_for_room(LinkListener& listener) {
+    if (std::find(waiting_.begin(), waiting_.end(), &listener) == waiting_.end()) waiting_.push_back(&listener);
+}
+
+// Each waiting unit gets its turn once per wake-up, in the order they began to wait; one that is refused again goes to
+// the end of the queue, so a busy unit cannot starve the others.
+void TargetLink::wake_waiting() {
+    if (waking_now_ || waiting_.empty()) return;
+    waking_now_ = true;
+    waking_.swap(waiting_);
+    for (std::size_t i = 0; i < waking_.size(); ++i)
+        if (LinkListener* listener = std::exchange(waking_[i], nullptr)) listener->on_link_ready();
+    waking_.clear();
+    waking_now_ = false;
+}
+
+void TargetLink::on_channel_room(Channel&) { wake_waiting(); }
+
+void TargetLink::on_async_event(Channel&, const scsi::Lun& lun, const scsi::Sense& sense) {
+    std::vector<LinkListener*> all;
+    listeners_.for_each([&](LinkListener& listener) { all.push_back(&listener); });
+    for (LinkListener* listener : all) listener->on_link_event(lun, sense);
+}
+
+// ---- LUN RESET ----
+
+void TargetLink::reset_unit(const scsi::Lun& lun, std::function<void(Result<void>)> on_done) {
+    if (reset_done_ || straggler_timer_.armed())
+        return on_done(Error(EBUSY, fmt::format("{}: another LUN RESET of this target is under way; try again in a few seconds", name_)));
+    if (state_ != PortState::running || live_.empty())
+        return on_done(Error(ENOTCONN, fmt::format("{}: not connected (state {}), a LUN RESET cannot be sent", name_, to_string(state_))));
+    reset_lun_ = lun;
+    unsigned marked = 0;
+    for (const auto& channel : channels_) marked += channel->mark_for_fence(lun);
+    reset_request_ = TaskRequest{};
+    reset_request_.function = srp::TaskFunction::lun_reset;
+    reset_request_.lun = lun;
+    reset_request_.managed_tag = 0xffffffff;      // what ib_srp sends; the function has no managed task
+    reset_request_.on_done = [this](std::optional<srp::TaskCode> code) { finish_reset(code); };
+    for (Channel* channel : live_) {
+        if (!channel->submit(reset_request_)) continue;
+        log::info(channel->config().name, "LUN RESET of {} sent, {} of its commands outstanding", lun.file_name(), marked);
+        reset_done_ = std::move(on_done);
+        return;
+    }
+    for (const auto& channel : channels_) channel->settle_fence(lun, false);
+    on_done(Error(EAGAIN, fmt::format("{}: no channel could take a LUN RESET (no credit); try again", name_)));
+}
+
+void TargetLink::finish_reset(std::optional<srp::TaskCode> code) {
+    auto on_done = std::exchange(reset_done_, nullptr);
+    const bool succeeded = code == srp::TaskCode::complete;
+    unsigned unanswered = 0;
+    for (const auto& channel : channels_) {
+        channel->settle_fence(reset_lun_, succeeded);
+        unanswered += channel->fenced_in_flight(reset_lun_);
+    }
+    if (succeeded) {
+        log::info(name_, "LUN RESET of {} complete, {} commands still unanswered", reset_lun_.file_name(), unanswered);
+        if (unanswered > 0) straggler_timer_.arm_after(reset_straggler_time);
+        return on_done({});
+    }
+    const std::string why = code ? fmt::format("the target answered task management code {:02x}", static_cast<unsigned>(*code))
+                                 : std::string("the target did not answer it in time");
+    log::warning(name_, "LUN RESET of {} failed: {}", reset_lun_.file_name(), why);
+    on_done(Error(code ? EIO : ETIMEDOUT, fmt::format("{}: LUN RESET of {} failed: {}", name_, reset_lun_.file_name(), why)));
+}
+
+void TargetLink::check_reset_stragglers() {
+    for (const auto& channel : channels_)
+        if (const unsigned count = channel->fenced_in_flight(reset_lun_); count > 0)
+            channel->drain(fmt::format("LUN RESET of {} left {} commands unanswered; the channel is replaced", reset_lun_.file_name(), count));
+}
+
+// ---- channels ----
+
+void TargetLink::set_state(PortState state) {
+    if (state_ == PortState::lost || state_ == state) return;
+    state_ = state;
+    std::vector<LinkListener*> all;
+    listeners_.for_each([&](LinkListener& listener) { all.push_back(&listener); });
+    for (LinkListener* listener : all) listener->on_link_state(state);
+    if (state != PortState::blocked && state != PortState::connecting) wake_waiting();
+}
+
+void TargetLink::open_channel(ChannelConfig config) {
+    command_bytes_max_ = config.parameters.max_sect > (1U << 20) ? 512U << 20 : config.parameters.max_sect * 512;
+    ChannelListener& listener = *this;
+    channels_.push_back(std::make_unique<Channel>(fabric_, timers_, std::move(config), listener));
+    channels_.back()->connect();
+}
+
+void TargetLink::close_channels(const std::string& why) {
+    for (const auto& channel : channels_) channel->disconnect(why);
+    if (channels_.empty()) owner_.on_link_empty();
+}
+
+void TargetLink::on_channel_live(Channel& channel) {
+    refresh();
+    owner_.on_channel_live(channel.config().index, channel.config().epoch, channel.facts());
+    wake_waiting();
+}
+
+void TargetLink::on_channel_ended(Channel& channel, const ChannelEnd& end) {
+    refresh();
+    owner_.on_channel_ended(channel.config().index, channel.config().epoch, end);
+}
+
+void TargetLink::on_channel_gone(Channel&) { burial_.arm_after(Duration::zero()); }
+
+void TargetLink::bury() {
+    std::erase_if(channels_, [](const auto& channel) { return channel->is_gone(); });
+    refresh();
+    if (channels_.empty()) owner_.on_link_empty();
+}
+
+void TargetLink::refresh() {
+    live_.clear();
+    immediate_bytes_max_ = std::numeric_limits<std::uint32_t>::max();
+    std::int32_t req_lim = std::numeric_limits<std::int32_t>::max();
+    for (const auto& channel : channels_) {
+        if (channel->state() != ChannelState::live) continue;
+        live_.push_back(channel.get());
+        immediate_bytes_max_ = std::min(immediate_bytes_max_, channel->facts().immediate_bytes_max);
+        req_lim = std::min(req_lim, channel->credits());
+    }
+    if (live_.empty()) immediate_bytes_max_ = 0, req_lim = 0;
+    gauges_->channels_live.store(static_cast<unsigned>(live_.size()), std::memory_order_relaxed);
+    gauges_->req_lim.store(req_lim, std::memory_order_relaxed);
+}
+
+std::vector<TargetLink::ChannelReport> TargetLink::report() const {
+    std::vector<ChannelReport> reports;
+    for (const auto& channel : channels_)
+        reports.push_back({channel->config().index, channel->state(), channel->credits(), channel->in_flight(),
+                           channel->counters(), channel->facts()});
+    return reports;
+}
+
+}  // namespace srpfs::initiator

@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include <srpfs/initiator/target_port.h>
+
+#include <srpfs/base/log.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <limits>
+
+namespace srpfs::initiator {
+namespace {
+
+constexpr std::uint32_t fast_io_fail_seconds_max = 600;      // SCSI_DEVICE_BLOCK_MAX_TIMEOUT
+constexpr std::uint32_t dev_loss_seconds_max = std::numeric_limits<std::int32_t>::max();
+constexpr auto replacement_delay_floor = std::chrono::seconds(1);
+
+Duration seconds(std::uint32_t count) { return std::chrono::seconds(count); }
+
+// What is tried after "requested initiator-to-target IU too large": no immediate data, then the sizes that older targets
+// are known to accept (srp-wire 2.4, srp-targets 1).
+bool shrink(srp::LoginParameters& parameters, unsigned attempt) {
+    switch (attempt) {
+        case 0: parameters.use_imm_data = false; return true;
+        case 1: parameters.max_it_iu_size = 2116; return true;
+        case 2: parameters.max_it_iu_size = 996; return true;
+        default: return false;
+    }
+}
+
+}  // namespace
+
+// ---- timers as text ----
+
+const char* to_string(TimerKind kind) {
+    switch (kind) {
+        case TimerKind::reconnect_delay: return "reconnect_delay";
+        case TimerKind::fast_io_fail_tmo: return "fast_io_fail_tmo";
+        case TimerKind::dev_loss_tmo: return "dev_loss_tmo";
+    }
+    return "?";
+}
+
+Result<std::optional<std::uint32_t>> parse_timer(std::string_view text) {
+    if (text.starts_with("off")) return std::optional<std::uint32_t>{};
+    const Error bad(EINVAL, fmt::format("'{}' is neither 'off' nor a number of seconds", text));
+    std::string_view digits = text;
+    const bool negative = digits.starts_with('-');
+    if (negative || digits.starts_with('+')) digits.remove_prefix(1);
+    int base = 10;
+    if (digits.size() > 2 && digits[0] == '0' && (digits[1] == 'x' || digits[1] == 'X')) {
+        base = 16;
+        digits.remove_prefix(2);
+    } else if (digits.size() > 1 && digits[0] == '0') {
+        base = 8;
+    }
+    std::int64_t value = 0;
+    const auto [end, fault] = std::from_chars(digits.data(), digits.data() + digits.size(), value, base);
+    if (digits.empty() || digits[0] == '-' || fault != std::errc{} || end != digits.data() + digits.size() ||
+        value > std::numeric_limits<std::int32_t>::max())
+        return bad;
+    if (negative && value > 0) return std::optional<std::uint32_t>{};
+    return std::optional<std::uint32_t>(static_cast<std::uint32_t>(value));
+}
+
+std::string format_timer(std::optional<std::uint32_t> value) { return value ? fmt::format("{}", *value) : std::string("off"); }
+
+Result<void> validate(const TransportTimers& timers) {
+    const auto& [reconnect_delay, fast_io_fail, dev_loss] = timers;
+    if (!reconnect_delay && !fast_io_fail && !dev_loss)
+        return Error(EINVAL, "reconnect_delay, fast_io_fail_tmo and dev_loss_tmo cannot all be off: I/O would hang for ever");
+    if (reconnect_delay == 0U) return Error(EINVAL, "reconnect_delay must be at least 1 second, or off");
+    if (fast_io_fail && *fast_io_fail > fast_io_fail_seconds_max)
+        return Error(EINVAL, fmt::format("fast_io_fail_tmo must not exceed {} seconds", fast_io_fail_seconds_max));
+    if (!fast_io_fail && dev_loss && *dev_loss > fast_io_fail_seconds_max)
+        return Error(EINVAL, fmt::format("dev_loss_tmo must not exceed {} seconds while fast_io_fail_tmo is off", fast_io_fail_seconds_max));
+    if (dev_loss && *dev_loss >= dev_loss_seconds_max) return Error(EINVAL, "dev_loss_tmo is too large");
+    if (fast_io_fail && dev_loss && *fast_io_fail >= *dev_loss)
+        return Error(EINVAL, fmt::format("fast_io_fail_tmo ({}) must be less than dev_loss_tmo ({}); write the one that makes room first",
+                                         *fast_io_fail, *dev_loss));
+    return {};
+}
+
+// ---- the link of one reactor ----
+
+struct TargetPort::LinkHolder final : LinkOwner {
+    LinkHolder(const std::string& name, const ReactorDoor& door_, reactor::Executor& control_, std::size_t index_)
+        : door(door_), control(control_), index(index_),
+          link(std::make_unique<TargetLink>(name, *door.fabric, door.executor->timers(), *this)), gauges(link->gauges()) {}
+
+    void on_channel_live(unsigned channel, std::uint64_t epoch, const ChannelFacts& facts) override {
+        control.post([weak = port, channel, epoch, facts] {
+            if (const auto owner = weak.lock()) owner->on_channel_live(channel, epoch, facts);
+        });
+    }
+    void on_channel_ended(unsigned channel, std::uint64_t epoch, const ChannelEnd& end) override {
+        control.post([weak = port, channel, epoch, end] {
+            if (const auto owner = weak.lock()) owner->on_channel_ended(channel, epoch, end);
+        });
+    }
+    void on_link_empty() override {
+        if (!closing) return;                     // between two logins: of no interest
+        control.post([weak = port, which = index] {
+            if (const auto owner = weak.lock()) owner->on_link_empty(which);
+        });
+    }
+
+    ReactorDoor door;
+    reactor::Executor& control;
+    std::size_t index;
+    std::weak_ptr<TargetPort> port;
+    std::unique_ptr<TargetLink> link;
+    std::shared_ptr<const LinkGauges> gauges;
+    bool closing = false;                         // the reactor's view: the port is being closed
+    bool empty = false;                           // control's view: nothing is left on the reactor
+};
+
+// ---- life ----
+
+std::shared_ptr<TargetPort> TargetPort::create(TargetPortConfig config, reactor::Executor& control,
+                                               std::vector<ReactorDoor> reactors, TargetPortListener& listener) {
+    std::shared_ptr<TargetPort> port(new TargetPort(std::move(config), control, std::move(reactors), listener));
+    for (const auto& holder : port->links_) holder->port = port;
+    return port;
+}
+
+TargetPort::TargetPort(TargetPortConfig config, reactor::Executor& control, std::vector<ReactorDoor> reactors,
+                       TargetPortListener& listener)
+    : config_(std::move(config)), control_(control), listener_(listener), effective_(config_.parameters),
+      reconnect_timer_(control.timers(), [this] { reconnect(); }),
+      fast_io_fail_timer_(control.timers(), [this] {
+          if (state_ != PortState::blocked) return;
+          enter(PortState::fail_fast, fmt::format("fast_io_fail_tmo expired for SRP {}: I/O fails from now on", config_.name));
+      }),
+      dev_loss_timer_(control.timers(), [this] {
+          close(fmt::format("dev_loss_tmo expired for SRP {}: the target is removed", config_.name));
+      }) {
+    SRPFS_ASSERT(!reactors.empty());
+    SRPFS_ASSERT(config_.parameters.ch_count >= 1);
+    for (std::size_t i = 0; i < reactors.size(); ++i)
+        links_.push_back(std::make_shared<LinkHolder>(config_.name, reactors[i], control_, i));
+}
+
+TargetPort::~TargetPort() {
+    // A link dies on the reactor it lives on; whoever dies last there destroys it.
+    for (auto& holder : links_) {
+        reactor::Executor* executor = holder->door.executor;
+        executor->post([last = std::move(holder)] {});
+    }
+}
+
+TargetLink& TargetPort::link(std::size_t index) const { return *links_.at(index)->link; }
+std::shared_ptr<const LinkGauges> TargetPort::gauges(std::size_t index) const { return links_.at(index)->gauges; }
+reactor::Executor& TargetPort::executor(std::size_t index) const { return *links_.at(index)->door.executor; }
+
+// Every change of state goes through here. docs/recovery.md has the table.
+void TargetPort::enter(PortState state, const std::string& why) {
+    if (state_ == state) return;
+    const bool allowed = (state == PortState::running && state_ != PortState::lost) ||
+                         (state == PortState::blocked && state_ == PortState::running) ||
+                         (state == PortState::fail_fast && state_ != PortState::lost) || state == PortState::lost;
+    SRPFS_ASSERT(allowed);
+    const PortState from = std::exchange(state_, state);
+    log::info(config_.name, "{} -> {}: {}", to_string(from), to_string(state), why);
+    if (state == PortState::running || state == PortState::lost) {
+        fast_io_fail_timer_.disarm();
+        dev_loss_timer_.disarm();
+    }
+    set_links(state);
+    listener_.on_port_state(*this, from, state, why);
+}
+
+void TargetPort::set_links(PortState state) {
+    for (const auto& holder : links_) holder->door.executor->post([holder, state] { holder->link->set_state(state); });
+}
+
+// ---- login ----
+
+void TargetPort::login(std::function<void(Result<PortFacts>)> on_result) {
+    on_login_result_ = std::move(on_result);
+    start_epoch();
+}
+
+void TargetPort::start_epoch() {
+    ++epoch_;
+    logging_in_ = true;
+    next_channel_ = 0;
+    channels_.assign(config_.parameters.ch_count, ChannelSlot::none);
+    open_channel(0);
+}
+
+void TargetPort::open_channel(unsigned index) {
+    channels_[index] = ChannelSlot::connecting;
+    ChannelConfig channel;
+    channel.name = fmt::format("{}/ch{}", config_.name, index);
+    channel.index = index;
+    channel.epoch = epoch_;
+    channel.address = config_.address;
+    channel.parameters = effective_;
+    // The first channel of a login ends what an earlier login of ours left; the others must not end it (srp-wire 2.5).
+    channel.action = logging_in_ && index == 0 ? srp::MultiChannel::single : srp::MultiChannel::multi;
+    channel.login_timeout = config_.login_timeout;
+    channel.ack_timeout = config_.ack_timeout;
+    channel.wanted_port = config_.wanted_port;
+    const auto& holder = links_[index % links_.size()];
+    holder->door.executor->post([holder, channel = std::move(channel)]() mutable { holder->link->open_channel(std::move(channel)); });
+}
+
+void TargetPort::on_channel_live(unsigned index, std::uint64_t epoch, const ChannelFacts& facts) {
+    if (epoch != epoch_ || closing_ || channels_[index] != ChannelSlot::connecting) return;
+    channels_[index] = ChannelSlot::live;
+    facts_.channels = static_cast<unsigned>(std::count(channels_.begin(), channels_.end(), ChannelSlot::live));
+    if (index == 0 || facts_.channels == 1) {
+        facts_.port = facts.port;
+        facts_.first = facts;
+    }
+    if (!logging_in_) {
+        log::info(config_.name, "channel {} is back, {} of {} live", index, facts_.channels, channels_.size());
+        return;
+    }
+    login_next();
+}
+
+void TargetPort::login_next() {
+    ++next_channel_;
+    if (next_channel_ < channels_.size()) return open_channel(next_channel_);
+    finish_login();
+}
+
+void TargetPort::finish_login() {
+    logging_in_ = false;
+    facts_.channels = static_cast<unsigned>(std::count(channels_.begin(), channels_.end(), ChannelSlot::live));
+    const bool first = !logged_in_once_;
+    logged_in_once_ = true;
+    failed_reconnects_ = 0;
+    reconnect_timer_.disarm();
+    enter(PortState::running, first ? fmt::format("logged in, {} channel{}", facts_.channels, facts_.channels == 1 ? "" : "s")
+                                    : fmt::format("reconnect succeeded, {} channel{}", facts_.channels, facts_.channels == 1 ? "" : "s"));
+    if (auto on_result = std::exchange(on_login_result_, nullptr)) on_result(facts_);
+    if (!closing_) listener_.on_port_login(*this, first);
+}
+
+bool TargetPort::smaller_iu_next() {
+    if (!shrink(effective_, iu_attempt_)) return false;
+    ++iu_attempt_;
+    return true;
+}
+
+void TargetPort::fail_login(const ChannelEnd& end) {
+    last_error_ = fmt::format("{}: login failed: {}", config_.name, end.text);
+    if (end.smaller_iu_may_help && smaller_iu_next()) {
+        log::info(config_.name, "{}; trying again with a smaller request size of {} bytes{}", end.text,
+                  srp::requested_it_iu_bytes(effective_), effective_.use_imm_data ? "" : ", without immediate data");
+        return start_epoch();
+    }
+    logging_in_ = false;
+    if (!logged_in_once_) {
+        log::warning({}, "{}", last_error_);
+        if (auto on_result = std::exchange(on_login_result_, nullptr)) on_result(Error(end.errno_value, last_error_));
+        return close(last_error_);
+    }
+    ++failed_reconnects_;
+    log::warning(config_.name, "reconnect attempt {} failed ({})", failed_reconnects_, end.text);
+    // The kernel's rule: with both time-outs off nothing has blocked the devices, so a failed reconnect fails their I/O.
+    if (state_ == PortState::running) enter(PortState::fail_fast, "reconnecting failed and neither fast_io_fail_tmo nor dev_loss_tmo is on");
+    schedule_reconnect();
+}
+
+void TargetPort::cancel_login() {
+    if (!on_login_result_) return;
+    auto on_result = std::exchange(on_login_result_, nullptr);
+    close("login interrupted");
+    on_result(Error(EINTR, fmt::format("{}: login interrupted", config_.name)));
+}
+
+// ---- losing it ----
+
+void TargetPort::on_channel_ended(unsigned index, std::uint64_t epoch, const ChannelEnd& end) {
+    if (epoch != epoch_ || closing_ || index >= channels_.size()) return;
+    const ChannelSlot was = std::exchange(channels_[index], ChannelSlot::none);
+    facts_.channels = static_cast<unsigned>(std::count(channels_.begin(), channels_.end(), ChannelSlot::live));
+    if (was == ChannelSlot::connecting && !logging_in_) {          // a replacement that did not come up
+        log::warning(config_.name, "channel {} could not be replaced: {}", index, end.text);
+        return schedule_reconnect();
+    }
+    if (was == ChannelSlot::connecting) {
+        if (index == 0) return fail_login(end);
+        log::warning(config_.name, "channel {} of {} was not granted ({}); using {}", index, channels_.size(), end.text, index);
+        return finish_login();
+    }
+    last_error_ = fmt::format("{}: connection lost: {}", config_.name, end.text);
+    log::warning(config_.name, "channel {} ended: {} ({})", index, end.text, fabric::to_string(end.reason));
+    if (logging_in_) {
+        // Lost one while logging in the next: begin again.
+        disconnect_all("login failed half-way");
+        return fail_login(end);
+    }
+    if (facts_.channels > 0) {
+        // The others carry on; this one is replaced.
+        if (end.replace_at_once) return open_channel(index);
+        if (!reconnect_timer_.armed()) reconnect_timer_.arm_after(replacement_delay_floor);
+        return;
+    }
+    transport_error(end.text, end.replace_at_once);
+}
+
+void TargetPort::transport_error(const std::string& why, bool reconnect_at_once) {
+    if (closing_ || state_ == PortState::lost) return;
+    const auto& timers = config_.timers;
+    if (state_ == PortState::running && (timers.fast_io_fail_tmo || timers.dev_loss_tmo)) {
+        enter(PortState::blocked, why);
+        if (timers.fast_io_fail_tmo) fast_io_fail_timer_.arm_after(seconds(*timers.fast_io_fail_tmo));
+        if (timers.dev_loss_tmo) dev_loss_timer_.arm_after(seconds(*timers.dev_loss_tmo));
+    }
+    if (reconnect_at_once) reconnect_timer_.arm_after(Duration::zero());
+    else schedule_reconnect();
+}
+
+void TargetPort::schedule_reconnect() {
+    if (!config_.timers.reconnect_delay || closing_) return;
+    const std::uint32_t factor = std::min(100U, std::max(1U, failed_reconnects_ > 10 ? failed_reconnects_ - 10 : 1U));
+    reconnect_timer_.arm_after(seconds(*config_.timers.reconnect_delay) * factor);
+}
+
+void TargetPort::reconnect() {
+    if (closing_ || logging_in_) return;
+    if (facts_.channels > 0) {
+        // Only some channels are missing: add them to the login that lives.
+        for (unsigned i = 0; i < channels_.size(); ++i)
+            if (channels_[i] == ChannelSlot::none) return open_channel(i);
+        return;
+    }
+    log::info(config_.name, "reconnecting (attempt {})", failed_reconnects_ + 1);
+    effective_ = config_.parameters;
+    for (unsigned i = 0; i < iu_attempt_; ++i) shrink(effective_, i);
+    start_epoch();
+}
+
+void TargetPort::relogin(const std::string& why) {
+    if (closing_ || logging_in_) return;
+    log::info(config_.name, "SRP reset_host called: {}", why);
+    disconnect_all(why);
+    channels_.assign(channels_.size(), ChannelSlot::none);
+    facts_.channels = 0;
+    ++epoch_;                                     // what the old channels say does not count any more
+    transport_error(why, true);
+}
+
+void TargetPort::disconnect_all(const std::string& why) {
+    for (const auto& holder : links_) holder->door.executor->post([holder, why] { holder->link->close_channels(why); });
+}
+
+// ---- logging out ----
+
+void TargetPort::close(const std::string& why) {
+    if (closing_) return;
+    closing_ = true;
+    logging_in_ = false;
+    reconnect_timer_.disarm();
+    if (state_ == PortState::blocked) enter(PortState::fail_fast, why);
+    enter(PortState::lost, why);
+    for (const auto& holder : links_)
+        holder->door.executor->post([holder, why] {
+            holder->closing = true;
+            holder->link->close_channels(why);
+        });
+    if (auto on_result = std::exchange(on_login_result_, nullptr)) on_result(Error(ECANCELED, fmt::format("{}: {}", config_.name, why)));
+}
+
+void TargetPort::on_link_empty(std::size_t link_index) {
+    links_[link_index]->empty = true;
+    check_closed();
+}
+
+void TargetPort::check_closed() {
+    if (!closing_ || closed_told_) return;
+    for (const auto& holder : links_)
+        if (!holder->empty) return;
+    closed_told_ = true;
+    log::info(config_.name, "connection closed");
+    listener_.on_port_closed(*this);
+}
+
+// ---- timers ----
+
+Result<void> TargetPort::set_timer(TimerKind kind, std::string_view text) {
+    auto value = parse_timer(text);
+    if (!value) return Error(EINVAL, fmt::format("{}: {}", to_string(kind), value.error().context));
+    TransportTimers wanted = config_.timers;
+    switch (kind) {
+        case TimerKind::reconnect_delay: wanted.reconnect_delay = *value; break;
+        case TimerKind::fast_io_fail_tmo: wanted.fast_io_fail_tmo = *value; break;
+        case TimerKind::dev_loss_tmo: wanted.dev_loss_tmo = *value; break;
+    }
+    if (auto valid = validate(wanted); !valid) return Error(EINVAL, fmt::format("{}: {}", to_string(kind), valid.error().context));
+    const bool had_reconnect = config_.timers.reconnect_delay.has_value();
+    config_.timers = wanted;
+    if (kind == TimerKind::reconnect_delay) {
+        // As the kernel: switching it on while not connected starts it, switching it off stops it; the other two timers
+        // are not restarted by a write.
+        if (!wanted.reconnect_delay) reconnect_timer_.disarm();
+        else if (!had_reconnect && state_ != PortState::running && state_ != PortState::lost && !logging_in_) schedule_reconnect();
+    }
+    return {};
+}
+
+}  // namespace srpfs::initiator
