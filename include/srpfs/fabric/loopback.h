@@ -16,16 +16,28 @@ class FaultInjector {
 public:
     enum class Direction { to_listener, to_initiator };
     // Delay before a message arrives. Messages of one connection and direction never overtake each other.
-    virtual Duration message_delay(Direction direction) { (void)direction; return {}; }
+    virtual Duration message_delay(Direction direction) {
+        (void)direction;
+        return {};
+    }
     // The connection breaks instead of carrying this message (both ends see transport_error).
-    virtual bool breaks(Direction direction) { (void)direction; return false; }
+    virtual bool breaks(Direction direction) {
+        (void)direction;
+        return false;
+    }
     // The message (and all later ones of that direction) vanishes; nobody is told. A silent peer.
-    virtual bool loses(Direction direction) { (void)direction; return false; }
+    virtual bool loses(Direction direction) {
+        (void)direction;
+        return false;
+    }
     // Rewrites the bytes of a message on its way (hostile peers).
     virtual void mangle(Direction direction, std::vector<std::byte>& message) { (void)direction, (void)message; }
     // The connect request gets no answer.
     virtual bool swallows_connect() { return false; }
     virtual Duration connect_delay() { return {}; }
+    // Between on_ended() and on_gone() of an endpoint: one-sided operations of the peer that are on their way still
+    // land.
+    virtual Duration gone_delay() { return {}; }
 
 protected:
     ~FaultInjector() = default;
@@ -41,6 +53,9 @@ public:
 };
 
 // `injector` may be null and must outlive the fabric. `port` names the one local port ("demo0", 1).
+// Any kind of Address can be listened on and connected to; equal to_string() means the same listener. Private data
+// arrives padded with zeros to what the connection manager delivers (56 or 92, 196, 148 bytes), as on real networks.
+// Send queues hold limits.sends_max messages and one-sided operations together.
 std::unique_ptr<LoopbackFabric> make_loopback_fabric(reactor::TimerQueue& timers, LocalPort port,
                                                      FaultInjector* injector);
 

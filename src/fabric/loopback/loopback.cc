@@ -1,0 +1,659 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// Everything that crosses the network is an Event in the queue of the endpoint it arrives at. An endpoint with events
+// that are due stands in ready_ once for each of them, so events are handed over in the order they became due.
+
+#include <srpfs/fabric/loopback.h>
+
+#include "ring.h"
+
+#include <srpfs/base/assert.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <utility>
+
+namespace srpfs::fabric {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+// What the connection manager of InfiniBand delivers, whatever was given to it.
+constexpr std::size_t request_bytes_ip = 56, request_bytes_ib = 92, reply_bytes = 196, reject_bytes = 148;
+// IBTA connection-manager reject reasons.
+constexpr int cm_invalid_service_id = 8, cm_consumer_defined = 28;
+
+struct Region {
+    std::span<std::byte> memory;
+    RemoteAccess access = RemoteAccess::read;
+    std::uint32_t key = 0;
+    bool registered = false;
+};
+
+enum class EventKind { route, request, reply, refusal, established, message, write, read, disconnect };
+
+struct Event {
+    EventKind kind = EventKind::message;
+    Instant arrival{};
+    Bytes* bytes = nullptr;      // message or private data; from the pool
+    std::byte* local = nullptr;  // one-sided operations: the requester's memory
+    std::size_t local_bytes = 0;
+    bool local_valid = false;  // it lay in the region the requester named
+    RemoteBuffer remote{};
+    std::uint64_t context = 0;
+    int cm_reason = 0;
+};
+
+class Network;
+
+class Endpoint final : public Connection {
+public:
+    using Direction = FaultInjector::Direction;
+    // `incoming`: of what arrives here.
+    Endpoint(Network& network, const ConnectionLimits& limits, ConnectionHandler& handler, Direction incoming);
+    ~Endpoint() override = default;
+
+    bool send(std::span<const std::byte> head, std::span<const std::byte> payload) override;
+    std::optional<RemoteBuffer> describe(RegionId region, std::span<const std::byte> bytes) const override;
+    bool rdma_write(RegionId region, std::span<const std::byte> local, const RemoteBuffer& remote,
+                    std::uint64_t context) override;
+    bool rdma_read(RegionId region, std::span<std::byte> local, const RemoteBuffer& remote,
+                   std::uint64_t context) override;
+    void disconnect() override;
+
+    // Puts the event at the end of the queue, to arrive after `delay` and after everything before it.
+    void push(Event event, Duration delay);
+    void move_due_events();
+    void end(EndReason reason, int errno_value, std::string text, int cm_reason = 0, Bytes private_data = {});
+    [[nodiscard]] Direction outgoing() const {
+        return incoming == Direction::to_listener ? Direction::to_initiator : Direction::to_listener;
+    }
+
+    enum class State { connecting, accepted, live, ended };
+
+    Network& network;
+    ConnectionHandler& handler;
+    const ConnectionLimits limits;
+    const Direction incoming;
+    State state = State::connecting;
+    Endpoint* peer = nullptr;                 // until one of the two is gone
+    class PendingRequest* request = nullptr;  // of an initiating endpoint, while nobody has answered it
+    std::string address;                      // of an initiating endpoint
+    std::size_t request_bytes = request_bytes_ip;
+    ReceiveRing ring;
+    unsigned in_flight = 0;  // sends and one-sided operations that have not reached the peer
+    bool silent = false;     // what it sends vanishes
+
+    Ring<Event> queue;
+    std::size_t due = 0;  // how many events at the front of the queue stand in ready_
+    Instant last_arrival{};
+    reactor::Timer arrival_timer;
+
+    struct {
+        EndReason reason;
+        int errno_value;
+        int cm_reason;
+        std::string text;
+        Bytes private_data;
+    } end_state{};
+    bool end_told = false;
+    std::uint64_t end_told_in_poll = 0;
+    Instant gone_at{};
+    reactor::Timer gone_timer;  // only wakes the reactor; poll() looks at gone_at
+
+private:
+    bool post_one_sided(EventKind kind, RegionId region, std::byte* local, std::size_t bytes,
+                        const RemoteBuffer& remote, std::uint64_t context);
+};
+
+class PendingRequest final : public ConnectRequest {
+public:
+    PendingRequest(Network& network, Endpoint& initiator, Bytes private_data);
+    ~PendingRequest() override;
+
+    std::span<const std::byte> private_data() const override { return private_data_; }
+    const LocalPort& local_port() const override;
+    std::string peer() const override;
+    Connection& accept(const ConnectionLimits& limits, const ReceiveRing& ring, std::span<const std::byte> private_data,
+                       ConnectionHandler& handler) override;
+    void reject(std::span<const std::byte> private_data) override;
+
+    Endpoint* initiator;  // nullptr once it has given up, or has been answered
+
+private:
+    void refuse(Bytes* private_data);
+    Network& network_;
+    Bytes private_data_;
+    bool answered_ = false;
+};
+
+class NetworkListener final : public Listener {
+public:
+    NetworkListener(Network& network, std::string address) : network_(network), address_(std::move(address)) {}
+    ~NetworkListener() override;
+
+private:
+    Network& network_;
+    std::string address_;
+};
+
+class Network final : public LoopbackFabric {
+public:
+    Network(reactor::TimerQueue& timers_, LocalPort port_, FaultInjector* injector_)
+        : timers(timers_), port(std::move(port_)), injector(injector_) {}
+    ~Network() override {
+        SRPFS_ASSERT(endpoints_.empty());
+        SRPFS_ASSERT(listeners.empty());
+    }
+
+    std::vector<LocalPort> local_ports() override {
+        LocalPort now = port;
+        now.active = port.active && link_is_up;
+        return {now};
+    }
+    Result<RegionId> register_memory(std::span<std::byte> memory, RemoteAccess access) override;
+    void unregister_memory(RegionId region) override;
+    Result<Connection*> connect(const Address& address, const ConnectionLimits& limits,
+                                ConnectionHandler& handler) override;
+    Result<std::unique_ptr<Listener>> listen(const Address& address, ListenHandler& handler) override;
+    unsigned poll(unsigned completions_max) override;
+    void flush() override {}
+    bool arm() override;
+    void sleep_on(std::vector<int>&) override {}
+    void link_down() override;
+    void link_up() override { link_is_up = true; }
+    std::size_t connections() const override { return endpoints_.size(); }
+
+    Endpoint& add_endpoint(const ConnectionLimits& limits, ConnectionHandler& handler, Endpoint::Direction incoming);
+    // Nothing crosses between the two any more; both see transport_error.
+    void cut(Endpoint& endpoint, const std::string& why);
+    void ready(Endpoint& endpoint) { ready_.push_back(&endpoint); }
+    void ended(Endpoint& endpoint) { ended_.push_back(&endpoint); }
+    Bytes* take_bytes();
+    Bytes* copy_of(std::span<const std::byte> head, std::span<const std::byte> payload, std::size_t padded_to = 0);
+    void give_back(Bytes* bytes) {
+        if (bytes) free_bytes_.push_back(bytes);
+    }
+    [[nodiscard]] const Region* region(RegionId id) const {
+        const auto index = static_cast<std::size_t>(id);
+        return index < regions_.size() && regions_[index].registered ? &regions_[index] : nullptr;
+    }
+
+    reactor::TimerQueue& timers;
+    LocalPort port;
+    FaultInjector* injector;
+    bool link_is_up = true;
+    std::map<std::string, ListenHandler*> listeners;
+
+private:
+    bool tell_gone();
+    void tell_ended(Endpoint& endpoint);
+    void handle(Endpoint& endpoint, Event event);
+    void handle_route(Endpoint& endpoint);
+    void handle_request(Endpoint& endpoint, Event& event);
+    void handle_reply(Endpoint& endpoint, Event& event);
+    void handle_message(Endpoint& endpoint, const Event& event);
+    void handle_one_sided(Endpoint& endpoint, const Event& event);
+    std::byte* remote_memory(const RemoteBuffer& remote, std::size_t bytes, RemoteAccess wanted);
+    void drop_queue(Endpoint& endpoint);
+
+    std::vector<Region> regions_;
+    std::vector<std::unique_ptr<Endpoint>> endpoints_;
+    Ring<Endpoint*> ready_;         // nullptr: the endpoint is gone
+    Ring<Endpoint*> ended_;         // on_ended() is due
+    std::vector<Endpoint*> going_;  // on_ended() was called, on_gone() is due
+    std::vector<std::unique_ptr<Bytes>> all_bytes_;
+    std::vector<Bytes*> free_bytes_;
+    std::uint64_t poll_number_ = 0;
+    bool polling_ = false;
+};
+
+// ---- Endpoint ----
+
+Endpoint::Endpoint(Network& network_, const ConnectionLimits& limits_, ConnectionHandler& handler_, Direction incoming_)
+    : network(network_), handler(handler_), limits(limits_), incoming(incoming_),
+      arrival_timer(network_.timers, [this] { move_due_events(); }), gone_timer(network_.timers, [] {}) {}
+
+void Endpoint::push(Event event, Duration delay) {
+    event.arrival = std::max(saturating_add(network.timers.now(), delay), last_arrival);
+    last_arrival = event.arrival;
+    queue.push_back(std::move(event));
+    move_due_events();
+}
+
+void Endpoint::move_due_events() {
+    const Instant now = network.timers.now();
+    while (due < queue.size() && queue[due].arrival <= now) {
+        ++due;
+        network.ready(*this);
+    }
+    if (due < queue.size() && !arrival_timer.armed()) arrival_timer.arm_at(queue[due].arrival);
+}
+
+void Endpoint::end(EndReason reason, int errno_value, std::string text, int cm_reason, Bytes private_data) {
+    if (state == State::ended) return;
+    state = State::ended;
+    end_state = {reason, errno_value, cm_reason, std::move(text), std::move(private_data)};
+    if (request) request->initiator = nullptr;
+    request = nullptr;
+    network.ended(*this);
+}
+
+bool Endpoint::send(std::span<const std::byte> head, std::span<const std::byte> payload) {
+    if (state != State::live || in_flight >= limits.sends_max) return false;
+    if (head.size() + payload.size() > limits.message_bytes_max) return false;
+    if (!peer) {
+        end(EndReason::transport_error, EIO, "the peer does not answer any more (retries exhausted)");
+        return true;
+    }
+    FaultInjector* injector = network.injector;
+    if (injector && injector->breaks(outgoing())) {
+        network.cut(*this, "the connection broke (injected)");
+        return true;
+    }
+    silent = silent || (injector && injector->loses(outgoing()));
+    if (silent) return true;
+    Bytes* message = network.copy_of(head, payload);
+    Duration delay{};
+    if (injector) {
+        injector->mangle(outgoing(), *message);
+        delay = injector->message_delay(outgoing());
+    }
+    ++in_flight;
+    peer->push({.kind = EventKind::message, .bytes = message}, delay);
+    return true;
+}
+
+std::optional<RemoteBuffer> Endpoint::describe(RegionId region, std::span<const std::byte> bytes) const {
+    const Region* known = network.region(region);
+    if (!known || bytes.data() < known->memory.data()) return std::nullopt;
+    const auto offset = static_cast<std::size_t>(bytes.data() - known->memory.data());
+    if (offset > known->memory.size() || bytes.size() > known->memory.size() - offset) return std::nullopt;
+    if (bytes.size() > UINT32_MAX) return std::nullopt;
+    return RemoteBuffer{reinterpret_cast<std::uintptr_t>(bytes.data()), known->key,
+                        static_cast<std::uint32_t>(bytes.size())};
+}
+
+bool Endpoint::rdma_write(RegionId region, std::span<const std::byte> local, const RemoteBuffer& remote,
+                          std::uint64_t context) {
+    // The bytes are only read: handle_one_sided() copies from `local` for EventKind::write.
+    return post_one_sided(EventKind::write, region, const_cast<std::byte*>(local.data()), local.size(), remote,
+                          context);
+}
+
+bool Endpoint::rdma_read(RegionId region, std::span<std::byte> local, const RemoteBuffer& remote,
+                         std::uint64_t context) {
+    return post_one_sided(EventKind::read, region, local.data(), local.size(), remote, context);
+}
+
+bool Endpoint::post_one_sided(EventKind kind, RegionId region, std::byte* local, std::size_t bytes,
+                              const RemoteBuffer& remote, std::uint64_t context) {
+    if (state != State::live || in_flight >= limits.sends_max) return false;
+    if (!peer) {
+        end(EndReason::transport_error, EIO, "the peer does not answer any more (retries exhausted)");
+        return true;
+    }
+    FaultInjector* injector = network.injector;
+    if (injector && injector->breaks(outgoing())) {
+        network.cut(*this, "the connection broke (injected)");
+        return true;
+    }
+    silent = silent || (injector && injector->loses(outgoing()));
+    ++in_flight;
+    if (silent) return true;  // never completes
+    peer->push({.kind = kind,
+                .local = local,
+                .local_bytes = bytes,
+                .local_valid = describe(region, {local, bytes}).has_value(),
+                .remote = remote,
+                .context = context},
+               injector ? injector->message_delay(outgoing()) : Duration{});
+    return true;
+}
+
+void Endpoint::disconnect() {
+    if (state == State::ended) return;
+    const bool connected = peer && !silent;
+    end(EndReason::closed, ECONNABORTED, "closed");
+    if (!connected) return;
+    FaultInjector* injector = network.injector;
+    peer->push({.kind = EventKind::disconnect}, injector ? injector->message_delay(outgoing()) : Duration{});
+}
+
+// ---- PendingRequest ----
+
+PendingRequest::PendingRequest(Network& network, Endpoint& initiator_, Bytes private_data)
+    : initiator(&initiator_), network_(network), private_data_(std::move(private_data)) {
+    initiator_.request = this;
+}
+
+PendingRequest::~PendingRequest() { refuse(nullptr); }
+
+const LocalPort& PendingRequest::local_port() const { return network_.port; }
+
+std::string PendingRequest::peer() const { return "loopback"; }
+
+Connection& PendingRequest::accept(const ConnectionLimits& limits, const ReceiveRing& ring,
+                                   std::span<const std::byte> private_data, ConnectionHandler& handler) {
+    SRPFS_ASSERT(!answered_);
+    answered_ = true;
+    Endpoint& accepting = network_.add_endpoint(limits, handler, Endpoint::Direction::to_listener);
+    accepting.state = Endpoint::State::accepted;
+    accepting.ring = ring;
+    if (!initiator) {
+        accepting.end(EndReason::unreachable, EHOSTUNREACH, "the initiator gave up before the login was answered");
+        return accepting;
+    }
+    Endpoint& asking = *std::exchange(initiator, nullptr);
+    asking.request = nullptr;
+    asking.peer = &accepting;
+    accepting.peer = &asking;
+    asking.push({.kind = EventKind::reply, .bytes = network_.copy_of(private_data, {}, reply_bytes)},
+                network_.injector ? network_.injector->connect_delay() : Duration{});
+    return accepting;
+}
+
+void PendingRequest::reject(std::span<const std::byte> private_data) {
+    SRPFS_ASSERT(!answered_);
+    refuse(network_.copy_of(private_data, {}, reject_bytes));
+}
+
+void PendingRequest::refuse(Bytes* private_data) {
+    if (answered_ || !initiator) return network_.give_back(private_data);
+    answered_ = true;
+    Endpoint& asking = *std::exchange(initiator, nullptr);
+    asking.request = nullptr;
+    asking.push({.kind = EventKind::refusal, .bytes = private_data, .cm_reason = cm_consumer_defined},
+                network_.injector ? network_.injector->connect_delay() : Duration{});
+}
+
+NetworkListener::~NetworkListener() { network_.listeners.erase(address_); }
+
+// ---- Network ----
+
+Bytes* Network::take_bytes() {
+    if (free_bytes_.empty()) {
+        all_bytes_.push_back(std::make_unique<Bytes>());
+        free_bytes_.reserve(all_bytes_.size());
+        return all_bytes_.back().get();
+    }
+    Bytes* bytes = free_bytes_.back();
+    free_bytes_.pop_back();
+    return bytes;
+}
+
+Bytes* Network::copy_of(std::span<const std::byte> head, std::span<const std::byte> payload, std::size_t padded_to) {
+    Bytes* bytes = take_bytes();
+    bytes->assign(head.begin(), head.end());
+    bytes->insert(bytes->end(), payload.begin(), payload.end());
+    if (bytes->size() < padded_to) bytes->resize(padded_to);
+    return bytes;
+}
+
+Result<RegionId> Network::register_memory(std::span<std::byte> memory, RemoteAccess access) {
+    const auto index = static_cast<std::uint32_t>(regions_.size());
+    // Keys are not plain indexes, so that a key taken from the wrong place is noticed.
+    regions_.push_back({memory, access, (index + 1) << 8 | (0x5a ^ (index & 0xff)), true});
+    return RegionId{index};
+}
+
+void Network::unregister_memory(RegionId id) {
+    SRPFS_ASSERT(region(id));
+    regions_[static_cast<std::size_t>(id)].registered = false;  // never used again: a stale key stays stale
+}
+
+Endpoint& Network::add_endpoint(const ConnectionLimits& limits, ConnectionHandler& handler,
+                                Endpoint::Direction incoming) {
+    endpoints_.push_back(std::make_unique<Endpoint>(*this, limits, handler, incoming));
+    return *endpoints_.back();
+}
+
+Result<Connection*> Network::connect(const Address& address, const ConnectionLimits& limits,
+                                     ConnectionHandler& handler) {
+    Endpoint& endpoint = add_endpoint(limits, handler, Endpoint::Direction::to_initiator);
+    endpoint.address = to_string(address);
+    endpoint.request_bytes = std::holds_alternative<IbAddress>(address) ? request_bytes_ib : request_bytes_ip;
+    endpoint.push({.kind = EventKind::route}, {});
+    return &endpoint;
+}
+
+Result<std::unique_ptr<Listener>> Network::listen(const Address& address, ListenHandler& handler) {
+    const std::string name = to_string(address);
+    if (!listeners.emplace(name, &handler).second)
+        return Error(EADDRINUSE, fmt::format("listen on {}: the loopback network has a listener of this name", name));
+    return std::unique_ptr<Listener>(std::make_unique<NetworkListener>(*this, name));
+}
+
+void Network::drop_queue(Endpoint& endpoint) {
+    while (!endpoint.queue.empty()) give_back(endpoint.queue.pop_front().bytes);
+    endpoint.due = 0;
+    endpoint.arrival_timer.disarm();
+}
+
+void Network::cut(Endpoint& endpoint, const std::string& why) {
+    Endpoint* peer = endpoint.peer;
+    drop_queue(endpoint);
+    endpoint.end(EndReason::transport_error, EIO, why);
+    if (!peer) return;
+    drop_queue(*peer);
+    peer->end(EndReason::transport_error, EIO, why);
+}
+
+void Network::link_down() {
+    link_is_up = false;
+    for (const auto& endpoint : endpoints_) {
+        drop_queue(*endpoint);
+        if (endpoint->state == Endpoint::State::live)
+            endpoint->end(EndReason::transport_error, EIO, "the link is down (retries exhausted)");
+        else
+            endpoint->end(EndReason::unreachable, EHOSTUNREACH, "the link is down");
+    }
+}
+
+bool Network::arm() {
+    if (!ready_.empty() || !ended_.empty()) return false;
+    return std::none_of(going_.begin(), going_.end(),
+                        [this](const Endpoint* endpoint) { return endpoint->gone_at <= timers.now(); });
+}
+
+unsigned Network::poll(unsigned completions_max) {
+    SRPFS_ASSERT(!polling_);
+    polling_ = true;
+    ++poll_number_;
+    unsigned handled = 0;
+    while (tell_gone()) ++handled;
+    for (std::size_t count = ended_.size(); count > 0; --count, ++handled) tell_ended(*ended_.pop_front());
+    // What the handlers send is handed over in the same call, as long as the limit allows: request and response of
+    // a busy connection then share a turn.
+    for (unsigned events = 0; events < completions_max && !ready_.empty();) {
+        Endpoint* endpoint = ready_.pop_front();
+        if (!endpoint || endpoint->due == 0) continue;  // gone or cut since it was queued
+        --endpoint->due;
+        handle(*endpoint, endpoint->queue.pop_front());
+        ++events;
+        ++handled;
+    }
+    polling_ = false;
+    return handled;
+}
+
+void Network::tell_ended(Endpoint& endpoint) {
+    endpoint.end_told = true;
+    endpoint.end_told_in_poll = poll_number_;
+    const Duration delay = injector ? injector->gone_delay() : Duration{};
+    endpoint.gone_at = saturating_add(timers.now(), delay);
+    if (delay > Duration::zero()) endpoint.gone_timer.arm_at(endpoint.gone_at);
+    going_.push_back(&endpoint);
+    const auto& state = endpoint.end_state;
+    endpoint.handler.on_ended({.reason = state.reason,
+                               .errno_value = state.errno_value,
+                               .cm_reason = state.cm_reason,
+                               .private_data = state.private_data,
+                               .text = state.text});
+}
+
+// Tells one endpoint that it is gone; false when none is due.
+bool Network::tell_gone() {
+    const auto due = std::find_if(going_.begin(), going_.end(), [this](const Endpoint* endpoint) {
+        return endpoint->end_told_in_poll < poll_number_ && endpoint->gone_at <= timers.now();
+    });
+    if (due == going_.end()) return false;
+    Endpoint* endpoint = *due;
+    going_.erase(due);
+    drop_queue(*endpoint);
+    if (endpoint->peer) endpoint->peer->peer = nullptr;
+    endpoint->peer = nullptr;
+    for (std::size_t i = 0; i < ready_.size(); ++i)
+        if (ready_[i] == endpoint) ready_[i] = nullptr;
+    endpoint->handler.on_gone();
+    std::erase_if(endpoints_, [endpoint](const auto& owned) { return owned.get() == endpoint; });
+    return true;
+}
+
+void Network::handle(Endpoint& endpoint, Event event) {
+    const bool ended = endpoint.state == Endpoint::State::ended;
+    switch (event.kind) {
+        case EventKind::route:
+            if (!ended) handle_route(endpoint);
+            break;
+        case EventKind::request:
+            if (!ended) handle_request(endpoint, event);
+            break;
+        case EventKind::reply:
+            if (!ended) handle_reply(endpoint, event);
+            break;
+        case EventKind::refusal:
+            endpoint.end(
+                EndReason::rejected, ECONNREFUSED,
+                fmt::format("{}: the peer's connection manager refused, reason {}", endpoint.address, event.cm_reason),
+                event.cm_reason, event.bytes ? *event.bytes : Bytes{});
+            break;
+        case EventKind::established:
+            if (endpoint.state != Endpoint::State::accepted) break;
+            endpoint.state = Endpoint::State::live;
+            endpoint.handler.on_established();
+            break;
+        case EventKind::message:
+            if (endpoint.peer) --endpoint.peer->in_flight;
+            handle_message(endpoint, event);
+            break;
+        case EventKind::write:
+        case EventKind::read: handle_one_sided(endpoint, event); break;
+        case EventKind::disconnect:
+            endpoint.end(EndReason::peer_disconnected, ECONNRESET, "the peer disconnected");
+            break;
+    }
+    give_back(event.bytes);
+}
+
+void Network::handle_route(Endpoint& endpoint) {
+    if (!link_is_up) return endpoint.end(EndReason::unreachable, EHOSTUNREACH, endpoint.address + ": the link is down");
+    const auto private_data = endpoint.handler.on_route(port);
+    if (endpoint.state == Endpoint::State::ended) return;
+    if (private_data.empty())
+        return endpoint.end(EndReason::refused_locally, ECONNABORTED,
+                            endpoint.address + ": the caller refused the route");
+    if (private_data.size() > endpoint.request_bytes)
+        return endpoint.end(EndReason::local_error, EINVAL,
+                            fmt::format("{}: {} bytes of private data, {} fit", endpoint.address, private_data.size(),
+                                        endpoint.request_bytes));
+    if (injector && injector->swallows_connect()) return;
+    endpoint.push({.kind = EventKind::request, .bytes = copy_of(private_data, {}, endpoint.request_bytes)},
+                  injector ? injector->connect_delay() : Duration{});
+}
+
+void Network::handle_request(Endpoint& endpoint, Event& event) {
+    const auto listener = listeners.find(endpoint.address);
+    if (listener == listeners.end())
+        return endpoint.end(EndReason::rejected, ECONNREFUSED,
+                            endpoint.address + ": nobody listens there (connection manager reject reason 8)",
+                            cm_invalid_service_id);
+    listener->second->on_request(std::make_unique<PendingRequest>(*this, endpoint, *event.bytes));
+}
+
+void Network::handle_reply(Endpoint& endpoint, Event& event) {
+    const auto ring = endpoint.handler.on_reply(*event.bytes);
+    if (endpoint.state == Endpoint::State::ended) return;
+    if (!ring) {
+        endpoint.end(EndReason::refused_locally, ECONNABORTED, endpoint.address + ": the caller refused the reply");
+        if (endpoint.peer)
+            endpoint.peer->end(EndReason::rejected, ECONNREFUSED, "the initiator refused the reply",
+                               cm_consumer_defined);
+        return;
+    }
+    endpoint.ring = *ring;
+    endpoint.state = Endpoint::State::live;
+    // Before on_established() of this side, so that it arrives before anything sent from there.
+    if (endpoint.peer)
+        endpoint.peer->push({.kind = EventKind::established}, injector ? injector->connect_delay() : Duration{});
+    endpoint.handler.on_established();
+}
+
+void Network::handle_message(Endpoint& endpoint, const Event& event) {
+    if (endpoint.state == Endpoint::State::ended) return;
+    if (endpoint.ring.count == 0) return cut(endpoint, "a message met no receive buffer");
+    if (event.bytes->size() > endpoint.ring.bytes_each)
+        return cut(endpoint, fmt::format("a message of {} bytes met receive buffers of {} (local length error)",
+                                         event.bytes->size(), endpoint.ring.bytes_each));
+    endpoint.handler.on_received(*event.bytes);
+}
+
+// `endpoint` is the side whose memory is touched; its program takes no part.
+void Network::handle_one_sided(Endpoint& endpoint, const Event& event) {
+    Endpoint* requester = endpoint.peer;
+    const bool is_write = event.kind == EventKind::write;
+    if (!event.local_valid)
+        return cut(endpoint, "one-sided operation outside the local region (local protection error)");
+    std::byte* memory =
+        remote_memory(event.remote, event.local_bytes, is_write ? RemoteAccess::write : RemoteAccess::read);
+    if (!memory && event.local_bytes > 0)
+        return cut(endpoint, fmt::format("remote {} of {} bytes at {:#x}+{}, key {:#x}: remote access error",
+                                         is_write ? "write" : "read", event.local_bytes, event.remote.address,
+                                         event.remote.length, event.remote.key));
+    // The requester's memory may be gone with it; the peer of a requester that is gone drops its operations.
+    if (!requester) return;
+    --requester->in_flight;
+    if (event.local_bytes > 0)
+        std::memcpy(is_write ? memory : event.local, is_write ? event.local : memory, event.local_bytes);
+    if (requester->state == Endpoint::State::live) requester->handler.on_rdma_done(event.context);
+}
+
+std::byte* Network::remote_memory(const RemoteBuffer& remote, std::size_t bytes, RemoteAccess wanted) {
+    const std::size_t index = (remote.key >> 8) - std::size_t{1};
+    if (remote.key >> 8 == 0 || index >= regions_.size()) return nullptr;
+    const Region& region = regions_[index];
+    if (!region.registered || region.key != remote.key || region.access != wanted) return nullptr;
+    if (bytes > remote.length) return nullptr;
+    const auto start = reinterpret_cast<std::uintptr_t>(region.memory.data());
+    if (remote.address < start || remote.address - start > region.memory.size()) return nullptr;
+    const std::size_t offset = remote.address - start;
+    if (bytes > region.memory.size() - offset) return nullptr;
+    return region.memory.data() + offset;
+}
+
+}  // namespace
+
+std::unique_ptr<LoopbackFabric> make_loopback_fabric(reactor::TimerQueue& timers, LocalPort port,
+                                                     FaultInjector* injector) {
+    return std::make_unique<Network>(timers, std::move(port), injector);
+}
+
+LocalPort demo_port() {
+    LocalPort port;
+    port.device = "demo0";
+    port.port = 1;
+    port.link_layer = LinkLayer::loopback;
+    // fe80::5300:1 with the interface id below: link local, as GID index 0 of a real port.
+    port.guid = 0x0200'00ff'fe53'0001;
+    port.node_guid = port.guid;
+    port.gid[0] = std::byte{0xfe};
+    port.gid[1] = std::byte{0x80};
+    for (std::size_t i = 0; i < 8; ++i) port.gid[8 + i] = static_cast<std::byte>(port.guid >> (8 * (7 - i)));
+    port.active = true;
+    return port;
+}
+
+}  // namespace srpfs::fabric
