@@ -101,7 +101,7 @@ Parsed<LoginReject> parse_login_reject(std::span<const std::byte> bytes);
 // A sentence with a hint: what the target said, what it usually means (LIO answers "channel limit reached" to a missing
 // ACL), what to do.
 std::string describe(RejectReason reason);
-// The same for an IBTA connection-manager reject reason (IBTA 12.6.7.2) (3: the target is out of queue pairs, use a smaller ch_count;
+// The same for an IBTA connection-manager reject reason (3: the target is out of queue pairs, use a smaller ch_count;
 // 8: no listener at that service id or port; 10: stale connection; 28: consumer defined; ...).
 std::string describe_cm_reject(int reason);
 
@@ -145,7 +145,7 @@ struct ReceivedCommand {
 };
 // `immediate_offset` as negotiated at login, 0 when immediate data was not. Partial inline lists, zero-length
 // descriptors, counts that disagree, both directions at once: bad_format / bad_length; tag, lun, attribute, cdb and
-// direction are valid then, so that the command can be answered (CHECK CONDITION).
+// direction (none for both at once) are valid then, so that the command can be answered (CHECK CONDITION).
 Parsed<ReceivedCommand> parse_command(std::span<const std::byte> bytes, std::uint16_t immediate_offset);
 
 // ---- task management ----
