@@ -7,7 +7,8 @@
 namespace srpfs {
 
 void assertion_failed(const char* expression, const char* file, int line) noexcept {
-    log::write(log::Level::error, {}, fmt::format("bug: {}:{}: '{}' does not hold; ending to protect data", file, line, expression));
+    log::write(log::Level::error, {},
+               fmt::format("bug: {}:{}: '{}' does not hold; ending to protect data", file, line, expression));
     std::abort();
 }
 

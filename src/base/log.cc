@@ -15,7 +15,7 @@ namespace {
 std::atomic<Destination> destination_now = Destination::standard_error;
 std::atomic<Level> threshold_now = Level::info;
 std::mutex observer_mutex;
-std::function<void(Level, std::string_view)> observer_now;   // guarded by observer_mutex
+std::function<void(Level, std::string_view)> observer_now;  // guarded by observer_mutex
 
 int syslog_priority(Level level) {
     switch (level) {

@@ -9,10 +9,10 @@
 namespace srpfs::initiator {
 namespace {
 
-constexpr srp::Tag task_tag_bit = srp::Tag{1} << 63;   // command tags have it clear
-constexpr unsigned slot_bits = 16;                     // of a command tag: slot index; above it the generation
-constexpr unsigned strange_tags_a_minute_max = 16;     // decisions 23
-constexpr std::uint32_t ti_iu_bytes_floor = 56, ti_iu_bytes_ceiling = 65536;   // srp-wire 6
+constexpr srp::Tag task_tag_bit = srp::Tag{1} << 63;  // command tags have it clear
+constexpr unsigned slot_bits = 16;                    // of a command tag: slot index; above it the generation
+constexpr unsigned strange_tags_a_minute_max = 16;    // decisions 23
+constexpr std::uint32_t ti_iu_bytes_floor = 56, ti_iu_bytes_ceiling = 65536;  // srp-wire 6
 // One response to a request of the target, one task management function (srp-wire 7).
 constexpr unsigned extra_sends = 2;
 
@@ -38,14 +38,16 @@ int errno_of(fabric::EndReason reason, int suggested) {
 
 Channel::Channel(fabric::Fabric& fabric, reactor::TimerQueue& timers, ChannelConfig config, ChannelListener& listener)
     : fabric_(fabric), timers_(timers), config_(std::move(config)), listener_(listener),
-      login_timer_(timers, [this] {
-          end_.timed_out = true;
-          refuse(ETIMEDOUT, fmt::format("no answer to the login within {} s; is the target up and reachable on this address?",
-                                        std::chrono::duration_cast<std::chrono::seconds>(config_.login_timeout).count()));
-          connection_->disconnect();
-      }),
-      deadline_timer_(timers, [this] { check_deadlines(); }),
-      task_timer_(timers, [this] {
+      login_timer_(
+          timers,
+          [this] {
+              end_.timed_out = true;
+              refuse(ETIMEDOUT,
+                     fmt::format("no answer to the login within {} s; is the target up and reachable on this address?",
+                                 std::chrono::duration_cast<std::chrono::seconds>(config_.login_timeout).count()));
+              connection_->disconnect();
+          }),
+      deadline_timer_(timers, [this] { check_deadlines(); }), task_timer_(timers, [this] {
           if (TaskRequest* task = std::exchange(task_, nullptr)) task->on_done(std::nullopt);
       }) {}
 
@@ -56,10 +58,11 @@ Channel::~Channel() {
 
 void Channel::enter(ChannelState state) {
     static constexpr const char* names[] = {"idle", "connecting", "live", "draining", "dead"};
-    const bool allowed = (state_ == ChannelState::idle && state == ChannelState::connecting) ||
-                         (state_ == ChannelState::connecting && (state == ChannelState::live || state == ChannelState::dead)) ||
-                         (state_ == ChannelState::live && (state == ChannelState::draining || state == ChannelState::dead)) ||
-                         (state_ == ChannelState::draining && state == ChannelState::dead);
+    const bool allowed =
+        (state_ == ChannelState::idle && state == ChannelState::connecting) ||
+        (state_ == ChannelState::connecting && (state == ChannelState::live || state == ChannelState::dead)) ||
+        (state_ == ChannelState::live && (state == ChannelState::draining || state == ChannelState::dead)) ||
+        (state_ == ChannelState::draining && state == ChannelState::dead);
     SRPFS_ASSERT(allowed);
     log::debug(config_.name, "{} -> {}", names[static_cast<int>(state_)], names[static_cast<int>(state)]);
     state_ = state;
@@ -93,10 +96,13 @@ void Channel::connect() {
 std::span<const std::byte> Channel::on_route(const fabric::LocalPort& port) {
     if (config_.wanted_port && (config_.wanted_port->device != port.device || config_.wanted_port->port != port.port)) {
         end_.reason = fabric::EndReason::wrong_port;
-        refuse(ENXIO, fmt::format("the route to {} leaves by port {} of {}, not by port {} of {}; log in through srp-{}-{}/add_target, "
-                                  "or give a src= address of the wanted port",
-                                  fabric::to_string(config_.address), port.port, port.device, config_.wanted_port->port,
-                                  config_.wanted_port->device, port.device, port.port));
+        refuse(
+            ENXIO,
+            fmt::format(
+                "the route to {} leaves by port {} of {}, not by port {} of {}; log in through srp-{}-{}/add_target, "
+                "or give a src= address of the wanted port",
+                fabric::to_string(config_.address), port.port, port.device, config_.wanted_port->port,
+                config_.wanted_port->device, port.device, port.port));
         return {};
     }
     facts_.port = port;
@@ -118,8 +124,10 @@ std::span<const std::byte> Channel::on_route(const fabric::LocalPort& port) {
 std::optional<fabric::ReceiveRing> Channel::on_reply(std::span<const std::byte> private_data) {
     const auto response = srp::parse_login_response(private_data);
     if (!response) {
-        refuse(ECONNRESET, fmt::format("the answer to the login is not an SRP login response ({}); is an SRP target listening there?",
-                                       srp::to_string(response.fault)));
+        refuse(
+            ECONNRESET,
+            fmt::format("the answer to the login is not an SRP login response ({}); is an SRP target listening there?",
+                        srp::to_string(response.fault)));
         return std::nullopt;
     }
     if (response->credits < 2) {
@@ -139,8 +147,10 @@ std::optional<fabric::ReceiveRing> Channel::on_reply(std::span<const std::byte> 
     facts_.it_iu_bytes_max = std::min(requested_it_iu_bytes_, response->it_iu_bytes_max);
     facts_.ti_iu_bytes_max = response->ti_iu_bytes_max;
     if (facts_.it_iu_bytes_max < srp::command_bytes + srp::descriptor_bytes) {
-        refuse(ECONNRESET, fmt::format("the target takes information units of {} bytes only; a command with one descriptor needs {}",
-                                       facts_.it_iu_bytes_max, srp::command_bytes + srp::descriptor_bytes));
+        refuse(
+            ECONNRESET,
+            fmt::format("the target takes information units of {} bytes only; a command with one descriptor needs {}",
+                        facts_.it_iu_bytes_max, srp::command_bytes + srp::descriptor_bytes));
         return std::nullopt;
     }
     // The bit counts only if we asked: targets before SRP-2 put garbage there (srp-wire 2.3).
@@ -200,7 +210,8 @@ bool Channel::submit(Command& command) {
     head.cdb = command.cdb;
     head.direction = command.direction;
     std::span<const std::byte> payload;
-    command.immediate = command.direction == srp::DataDirection::to_target && command.data.size() <= facts_.immediate_bytes_max;
+    command.immediate =
+        command.direction == srp::DataDirection::to_target && command.data.size() <= facts_.immediate_bytes_max;
     if (command.immediate) {
         head.immediate_bytes = static_cast<std::uint32_t>(command.data.size());
         payload = command.data;
@@ -275,7 +286,8 @@ void Channel::on_received(std::span<const std::byte> message) {
         }
         default:
             ++counters_.malformed;
-            return fail(fmt::format("the target sent an information unit of unknown type 0x{:02x}", static_cast<unsigned>(message[0])));
+            return fail(fmt::format("the target sent an information unit of unknown type 0x{:02x}",
+                                    static_cast<unsigned>(message[0])));
     }
 }
 
@@ -283,11 +295,13 @@ void Channel::on_response(std::span<const std::byte> message) {
     const auto response = srp::parse_response(message);
     if (!response) [[unlikely]] {
         ++counters_.malformed;
-        return fail(fmt::format("the target sent a malformed response ({}, {} bytes)", srp::to_string(response.fault), message.size()));
+        return fail(fmt::format("the target sent a malformed response ({}, {} bytes)", srp::to_string(response.fault),
+                                message.size()));
     }
     if (!grant_credits(response->credit_delta)) [[unlikely]]
         return fail(fmt::format("the target granted {} more credits, which cannot be counted", response->credit_delta));
-    if (response->tag & task_tag_bit) [[unlikely]] return on_task_response(*response);
+    if (response->tag & task_tag_bit) [[unlikely]]
+        return on_task_response(*response);
 
     const std::uint64_t index = response->tag & ((1U << slot_bits) - 1);
     const std::uint64_t generation = response->tag >> slot_bits;
@@ -302,25 +316,29 @@ void Channel::on_response(std::span<const std::byte> message) {
     result.end = CommandEnd::answered;
     result.status = response->status;
     result.sense = {};
-    if (!response->sense.empty()) [[unlikely]] result.sense = scsi::parse_sense(response->sense);
+    if (!response->sense.empty()) [[unlikely]]
+        result.sense = scsi::parse_sense(response->sense);
     const bool in = command.direction == srp::DataDirection::from_target;
     const bool under = in ? response->data_in_under : response->data_out_under;
     result.overflow = in ? response->data_in_over : response->data_out_over;
     result.residual = under || result.overflow ? (in ? response->data_in_residual : response->data_out_residual) : 0;
-    if (under) result.residual = std::min<std::uint32_t>(result.residual, static_cast<std::uint32_t>(command.data.size()));
+    if (under)
+        result.residual = std::min<std::uint32_t>(result.residual, static_cast<std::uint32_t>(command.data.size()));
     command.channel = nullptr;
-    command.owner->on_command_done(command);   // last but the room: the owner may submit again
+    command.owner->on_command_done(command);  // last but the room: the owner may submit again
 
     if (room_wanted_ && state_ == ChannelState::live) [[unlikely]] {
         room_wanted_ = false;
         listener_.on_channel_room(*this);
     }
-    if (state_ == ChannelState::draining) [[unlikely]] finish_drain_if_empty();
+    if (state_ == ChannelState::draining) [[unlikely]]
+        finish_drain_if_empty();
 }
 
 void Channel::on_task_response(const srp::Response& response) {
     if (!task_ || response.tag != task_tag_) {
-        log::warning(config_.name, "answer to a task management function that is over (tag {:016x}); ignored", response.tag);
+        log::warning(config_.name, "answer to a task management function that is over (tag {:016x}); ignored",
+                     response.tag);
         return;
     }
     task_timer_.disarm();
@@ -357,7 +375,7 @@ void Channel::on_credit_request(std::span<const std::byte> message) {
     if (!grant_credits(request->credit_delta)) return fail("the target granted more credits than can be counted");
     std::array<std::byte, 16> answer;
     const std::size_t length = srp::encode_credit_response(request->tag, answer);
-    if (!connection_->send(std::span(answer).first(length), {})) return;   // the connection is ending
+    if (!connection_->send(std::span(answer).first(length), {})) return;  // the connection is ending
     if (room_wanted_ && state_ == ChannelState::live) {
         room_wanted_ = false;
         listener_.on_channel_room(*this);
@@ -382,11 +400,12 @@ void Channel::on_async(std::span<const std::byte> message) {
 // ---- time-outs ----
 
 void Channel::watch_deadline(Instant deadline) {
-    if (!deadline_timer_.armed() || deadline < deadline_timer_.deadline()) [[unlikely]] deadline_timer_.arm_at(deadline);
+    if (!deadline_timer_.armed() || deadline < deadline_timer_.deadline()) [[unlikely]]
+        deadline_timer_.arm_at(deadline);
 }
 
 void Channel::check_deadlines() {
-    if (!connection_) {                            // connect() could not even start
+    if (!connection_) {  // connect() could not even start
         ended_ = gone_ = true;
         enter(ChannelState::dead);
         listener_.on_channel_ended(*this, end_);
@@ -399,13 +418,15 @@ void Channel::check_deadlines() {
     unsigned expired = 0;
     for (const Slot& slot : slots_) {
         if (!slot.command || slot.command->fenced) continue;
-        if (slot.command->deadline <= now) ++expired;
-        else next = std::min(next, slot.command->deadline);
+        if (slot.command->deadline <= now)
+            ++expired;
+        else
+            next = std::min(next, slot.command->deadline);
     }
     if (expired > 0) {
         counters_.timeouts += expired;
-        return fail(fmt::format("{} command{} not answered in time; breaking the connection to be sure of their memory", expired,
-                                expired == 1 ? "" : "s"));
+        return fail(fmt::format("{} command{} not answered in time; breaking the connection to be sure of their memory",
+                                expired, expired == 1 ? "" : "s"));
     }
     deadline_timer_.arm_at(next);
 }
@@ -485,9 +506,10 @@ void Channel::on_ended(const fabric::End& end) {
                 end_.smaller_iu_may_help = reject->reason == srp::RejectReason::it_iu_too_large;
                 end_.text = srp::describe(reject->reason);
             } else if (end.cm_reason == 28 && !end.private_data.empty()) {
-                end_.text = fmt::format("rejected by something that is not an SRP target (first byte 0x{:02x} instead of 0xc2); "
-                                        "check address and port",
-                                        static_cast<unsigned>(end.private_data[0]));
+                end_.text = fmt::format(
+                    "rejected by something that is not an SRP target (first byte 0x{:02x} instead of 0xc2); "
+                    "check address and port",
+                    static_cast<unsigned>(end.private_data[0]));
             } else {
                 end_.text = srp::describe_cm_reject(end.cm_reason);
             }

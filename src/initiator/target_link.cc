@@ -92,20 +92,24 @@ void TargetLink::on_async_event(Channel&, const scsi::Lun& lun, const scsi::Sens
 
 void TargetLink::reset_unit(const scsi::Lun& lun, std::function<void(Result<void>)> on_done) {
     if (reset_done_ || straggler_timer_.armed())
-        return on_done(Error(EBUSY, fmt::format("{}: another LUN RESET of this target is under way; try again in a few seconds", name_)));
+        return on_done(
+            Error(EBUSY,
+                  fmt::format("{}: another LUN RESET of this target is under way; try again in a few seconds", name_)));
     if (state_ != PortState::running || live_.empty())
-        return on_done(Error(ENOTCONN, fmt::format("{}: not connected (state {}), a LUN RESET cannot be sent", name_, to_string(state_))));
+        return on_done(Error(ENOTCONN, fmt::format("{}: not connected (state {}), a LUN RESET cannot be sent", name_,
+                                                   to_string(state_))));
     reset_lun_ = lun;
     unsigned marked = 0;
     for (const auto& channel : channels_) marked += channel->mark_for_fence(lun);
     reset_request_ = TaskRequest{};
     reset_request_.function = srp::TaskFunction::lun_reset;
     reset_request_.lun = lun;
-    reset_request_.managed_tag = 0xffffffff;      // what ib_srp sends; the function has no managed task
+    reset_request_.managed_tag = 0xffffffff;  // what ib_srp sends; the function has no managed task
     reset_request_.on_done = [this](std::optional<srp::TaskCode> code) { finish_reset(code); };
     for (Channel* channel : live_) {
         if (!channel->submit(reset_request_)) continue;
-        log::info(channel->config().name, "LUN RESET of {} sent, {} of its commands outstanding", lun.file_name(), marked);
+        log::info(channel->config().name, "LUN RESET of {} sent, {} of its commands outstanding", lun.file_name(),
+                  marked);
         reset_done_ = std::move(on_done);
         return;
     }
@@ -126,16 +130,19 @@ void TargetLink::finish_reset(std::optional<srp::TaskCode> code) {
         if (unanswered > 0) straggler_timer_.arm_after(reset_straggler_time);
         return on_done({});
     }
-    const std::string why = code ? fmt::format("the target answered task management code {:02x}", static_cast<unsigned>(*code))
-                                 : std::string("the target did not answer it in time");
+    const std::string why =
+        code ? fmt::format("the target answered task management code {:02x}", static_cast<unsigned>(*code))
+             : std::string("the target did not answer it in time");
     log::warning(name_, "LUN RESET of {} failed: {}", reset_lun_.file_name(), why);
-    on_done(Error(code ? EIO : ETIMEDOUT, fmt::format("{}: LUN RESET of {} failed: {}", name_, reset_lun_.file_name(), why)));
+    on_done(Error(code ? EIO : ETIMEDOUT,
+                  fmt::format("{}: LUN RESET of {} failed: {}", name_, reset_lun_.file_name(), why)));
 }
 
 void TargetLink::check_reset_stragglers() {
     for (const auto& channel : channels_)
         if (const unsigned count = channel->fenced_in_flight(reset_lun_); count > 0)
-            channel->drain(fmt::format("LUN RESET of {} left {} commands unanswered; the channel is replaced", reset_lun_.file_name(), count));
+            channel->drain(fmt::format("LUN RESET of {} left {} commands unanswered; the channel is replaced",
+                                       reset_lun_.file_name(), count));
 }
 
 // ---- channels ----

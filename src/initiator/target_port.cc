@@ -11,14 +11,14 @@
 namespace srpfs::initiator {
 namespace {
 
-constexpr std::uint32_t fast_io_fail_seconds_max = 600;      // SCSI_DEVICE_BLOCK_MAX_TIMEOUT
+constexpr std::uint32_t fast_io_fail_seconds_max = 600;  // SCSI_DEVICE_BLOCK_MAX_TIMEOUT
 constexpr std::uint32_t dev_loss_seconds_max = std::numeric_limits<std::int32_t>::max();
 constexpr auto replacement_delay_floor = std::chrono::seconds(1);
 
 Duration seconds(std::uint32_t count) { return std::chrono::seconds(count); }
 
-// What is tried after "requested initiator-to-target IU too large": no immediate data, then the sizes that older targets
-// are known to accept (srp-wire 2.4, srp-targets 1).
+// What is tried after "requested initiator-to-target IU too large": no immediate data, then the sizes that older
+// targets are known to accept (srp-wire 2.4, srp-targets 1).
 bool shrink(srp::LoginParameters& parameters, unsigned attempt) {
     switch (attempt) {
         case 0: parameters.use_imm_data = false; return true;
@@ -63,21 +63,28 @@ Result<std::optional<std::uint32_t>> parse_timer(std::string_view text) {
     return std::optional<std::uint32_t>(static_cast<std::uint32_t>(value));
 }
 
-std::string format_timer(std::optional<std::uint32_t> value) { return value ? fmt::format("{}", *value) : std::string("off"); }
+std::string format_timer(std::optional<std::uint32_t> value) {
+    return value ? fmt::format("{}", *value) : std::string("off");
+}
 
 Result<void> validate(const TransportTimers& timers) {
     const auto& [reconnect_delay, fast_io_fail, dev_loss] = timers;
     if (!reconnect_delay && !fast_io_fail && !dev_loss)
-        return Error(EINVAL, "reconnect_delay, fast_io_fail_tmo and dev_loss_tmo cannot all be off: I/O would hang for ever");
+        return Error(EINVAL,
+                     "reconnect_delay, fast_io_fail_tmo and dev_loss_tmo cannot all be off: I/O would hang for ever");
     if (reconnect_delay == 0U) return Error(EINVAL, "reconnect_delay must be at least 1 second, or off");
     if (fast_io_fail && *fast_io_fail > fast_io_fail_seconds_max)
         return Error(EINVAL, fmt::format("fast_io_fail_tmo must not exceed {} seconds", fast_io_fail_seconds_max));
     if (!fast_io_fail && dev_loss && *dev_loss > fast_io_fail_seconds_max)
-        return Error(EINVAL, fmt::format("dev_loss_tmo must not exceed {} seconds while fast_io_fail_tmo is off", fast_io_fail_seconds_max));
+        return Error(EINVAL, fmt::format("dev_loss_tmo must not exceed {} seconds while fast_io_fail_tmo is off",
+                                         fast_io_fail_seconds_max));
     if (dev_loss && *dev_loss >= dev_loss_seconds_max) return Error(EINVAL, "dev_loss_tmo is too large");
     if (fast_io_fail && dev_loss && *fast_io_fail >= *dev_loss)
-        return Error(EINVAL, fmt::format("fast_io_fail_tmo ({}) must be less than dev_loss_tmo ({}); write the one that makes room first",
-                                         *fast_io_fail, *dev_loss));
+        return Error(
+            EINVAL,
+            fmt::format(
+                "fast_io_fail_tmo ({}) must be less than dev_loss_tmo ({}); write the one that makes room first",
+                *fast_io_fail, *dev_loss));
     return {};
 }
 
@@ -86,7 +93,8 @@ Result<void> validate(const TransportTimers& timers) {
 struct TargetPort::LinkHolder final : LinkOwner {
     LinkHolder(const std::string& name, const ReactorDoor& door_, reactor::Executor& control_, std::size_t index_)
         : door(door_), control(control_), index(index_),
-          link(std::make_unique<TargetLink>(name, *door.fabric, door.executor->timers(), *this)), gauges(link->gauges()) {}
+          link(std::make_unique<TargetLink>(name, *door.fabric, door.executor->timers(), *this)),
+          gauges(link->gauges()) {}
 
     void on_channel_live(unsigned channel, std::uint64_t epoch, const ChannelFacts& facts) override {
         control.post([weak = port, channel, epoch, facts] {
@@ -99,7 +107,7 @@ struct TargetPort::LinkHolder final : LinkOwner {
         });
     }
     void on_link_empty() override {
-        if (!closing) return;                     // between two logins: of no interest
+        if (!closing) return;  // between two logins: of no interest
         control.post([weak = port, which = index] {
             if (const auto owner = weak.lock()) owner->on_link_empty(which);
         });
@@ -111,8 +119,8 @@ struct TargetPort::LinkHolder final : LinkOwner {
     std::weak_ptr<TargetPort> port;
     std::unique_ptr<TargetLink> link;
     std::shared_ptr<const LinkGauges> gauges;
-    bool closing = false;                         // the reactor's view: the port is being closed
-    bool empty = false;                           // control's view: nothing is left on the reactor
+    bool closing = false;  // the reactor's view: the port is being closed
+    bool empty = false;    // control's view: nothing is left on the reactor
 };
 
 // ---- life ----
@@ -128,10 +136,13 @@ TargetPort::TargetPort(TargetPortConfig config, reactor::Executor& control, std:
                        TargetPortListener& listener)
     : config_(std::move(config)), control_(control), listener_(listener), effective_(config_.parameters),
       reconnect_timer_(control.timers(), [this] { reconnect(); }),
-      fast_io_fail_timer_(control.timers(), [this] {
-          if (state_ != PortState::blocked) return;
-          enter(PortState::fail_fast, fmt::format("fast_io_fail_tmo expired for SRP {}: I/O fails from now on", config_.name));
-      }),
+      fast_io_fail_timer_(
+          control.timers(),
+          [this] {
+              if (state_ != PortState::blocked) return;
+              enter(PortState::fail_fast,
+                    fmt::format("fast_io_fail_tmo expired for SRP {}: I/O fails from now on", config_.name));
+          }),
       dev_loss_timer_(control.timers(), [this] {
           close(fmt::format("dev_loss_tmo expired for SRP {}: the target is removed", config_.name));
       }) {
@@ -203,7 +214,8 @@ void TargetPort::open_channel(unsigned index) {
     channel.ack_timeout = config_.ack_timeout;
     channel.wanted_port = config_.wanted_port;
     const auto& holder = links_[index % links_.size()];
-    holder->door.executor->post([holder, channel = std::move(channel)]() mutable { holder->link->open_channel(std::move(channel)); });
+    holder->door.executor->post(
+        [holder, channel = std::move(channel)]() mutable { holder->link->open_channel(std::move(channel)); });
 }
 
 void TargetPort::on_channel_live(unsigned index, std::uint64_t epoch, const ChannelFacts& facts) {
@@ -234,8 +246,9 @@ void TargetPort::finish_login() {
     logged_in_once_ = true;
     failed_reconnects_ = 0;
     reconnect_timer_.disarm();
-    enter(PortState::running, first ? fmt::format("logged in, {} channel{}", facts_.channels, facts_.channels == 1 ? "" : "s")
-                                    : fmt::format("reconnect succeeded, {} channel{}", facts_.channels, facts_.channels == 1 ? "" : "s"));
+    enter(PortState::running,
+          first ? fmt::format("logged in, {} channel{}", facts_.channels, facts_.channels == 1 ? "" : "s")
+                : fmt::format("reconnect succeeded, {} channel{}", facts_.channels, facts_.channels == 1 ? "" : "s"));
     if (auto on_result = std::exchange(on_login_result_, nullptr)) on_result(facts_);
     if (!closing_) listener_.on_port_login(*this, first);
 }
@@ -261,8 +274,10 @@ void TargetPort::fail_login(const ChannelEnd& end) {
     }
     ++failed_reconnects_;
     log::warning(config_.name, "reconnect attempt {} failed ({})", failed_reconnects_, end.text);
-    // The kernel's rule: with both time-outs off nothing has blocked the devices, so a failed reconnect fails their I/O.
-    if (state_ == PortState::running) enter(PortState::fail_fast, "reconnecting failed and neither fast_io_fail_tmo nor dev_loss_tmo is on");
+    // The kernel's rule: with both time-outs off nothing has blocked the devices, so a failed reconnect fails their
+    // I/O.
+    if (state_ == PortState::running)
+        enter(PortState::fail_fast, "reconnecting failed and neither fast_io_fail_tmo nor dev_loss_tmo is on");
     schedule_reconnect();
 }
 
@@ -279,13 +294,14 @@ void TargetPort::on_channel_ended(unsigned index, std::uint64_t epoch, const Cha
     if (epoch != epoch_ || closing_ || index >= channels_.size()) return;
     const ChannelSlot was = std::exchange(channels_[index], ChannelSlot::none);
     facts_.channels = static_cast<unsigned>(std::count(channels_.begin(), channels_.end(), ChannelSlot::live));
-    if (was == ChannelSlot::connecting && !logging_in_) {          // a replacement that did not come up
+    if (was == ChannelSlot::connecting && !logging_in_) {  // a replacement that did not come up
         log::warning(config_.name, "channel {} could not be replaced: {}", index, end.text);
         return schedule_reconnect();
     }
     if (was == ChannelSlot::connecting) {
         if (index == 0) return fail_login(end);
-        log::warning(config_.name, "channel {} of {} was not granted ({}); using {}", index, channels_.size(), end.text, index);
+        log::warning(config_.name, "channel {} of {} was not granted ({}); using {}", index, channels_.size(), end.text,
+                     index);
         return finish_login();
     }
     last_error_ = fmt::format("{}: connection lost: {}", config_.name, end.text);
@@ -312,8 +328,10 @@ void TargetPort::transport_error(const std::string& why, bool reconnect_at_once)
         if (timers.fast_io_fail_tmo) fast_io_fail_timer_.arm_after(seconds(*timers.fast_io_fail_tmo));
         if (timers.dev_loss_tmo) dev_loss_timer_.arm_after(seconds(*timers.dev_loss_tmo));
     }
-    if (reconnect_at_once) reconnect_timer_.arm_after(Duration::zero());
-    else schedule_reconnect();
+    if (reconnect_at_once)
+        reconnect_timer_.arm_after(Duration::zero());
+    else
+        schedule_reconnect();
 }
 
 void TargetPort::schedule_reconnect() {
@@ -342,7 +360,7 @@ void TargetPort::relogin(const std::string& why) {
     disconnect_all(why);
     channels_.assign(channels_.size(), ChannelSlot::none);
     facts_.channels = 0;
-    ++epoch_;                                     // what the old channels say does not count any more
+    ++epoch_;  // what the old channels say does not count any more
     transport_error(why, true);
 }
 
@@ -364,7 +382,8 @@ void TargetPort::close(const std::string& why) {
             holder->closing = true;
             holder->link->close_channels(why);
         });
-    if (auto on_result = std::exchange(on_login_result_, nullptr)) on_result(Error(ECANCELED, fmt::format("{}: {}", config_.name, why)));
+    if (auto on_result = std::exchange(on_login_result_, nullptr))
+        on_result(Error(ECANCELED, fmt::format("{}: {}", config_.name, why)));
 }
 
 void TargetPort::on_link_empty(std::size_t link_index) {
@@ -392,14 +411,17 @@ Result<void> TargetPort::set_timer(TimerKind kind, std::string_view text) {
         case TimerKind::fast_io_fail_tmo: wanted.fast_io_fail_tmo = *value; break;
         case TimerKind::dev_loss_tmo: wanted.dev_loss_tmo = *value; break;
     }
-    if (auto valid = validate(wanted); !valid) return Error(EINVAL, fmt::format("{}: {}", to_string(kind), valid.error().context));
+    if (auto valid = validate(wanted); !valid)
+        return Error(EINVAL, fmt::format("{}: {}", to_string(kind), valid.error().context));
     const bool had_reconnect = config_.timers.reconnect_delay.has_value();
     config_.timers = wanted;
     if (kind == TimerKind::reconnect_delay) {
         // As the kernel: switching it on while not connected starts it, switching it off stops it; the other two timers
         // are not restarted by a write.
-        if (!wanted.reconnect_delay) reconnect_timer_.disarm();
-        else if (!had_reconnect && state_ != PortState::running && state_ != PortState::lost && !logging_in_) schedule_reconnect();
+        if (!wanted.reconnect_delay)
+            reconnect_timer_.disarm();
+        else if (!had_reconnect && state_ != PortState::running && state_ != PortState::lost && !logging_in_)
+            schedule_reconnect();
     }
     return {};
 }

@@ -10,8 +10,8 @@ namespace srpfs {
 
 }  // namespace srpfs
 
-#define SRPFS_ASSERT(expression)                                                \
-    do {                                                                        \
-        if (!(expression)) [[unlikely]]                                         \
-            ::srpfs::assertion_failed(#expression, __FILE__, __LINE__);         \
+#define SRPFS_ASSERT(expression)                                        \
+    do {                                                                \
+        if (!(expression)) [[unlikely]]                                 \
+            ::srpfs::assertion_failed(#expression, __FILE__, __LINE__); \
     } while (false)

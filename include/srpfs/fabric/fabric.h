@@ -4,9 +4,9 @@
 //
 // Threads: a Fabric, its connections and all handler calls belong to one reactor thread, except where a comment says
 // otherwise. Handlers may call back into the connection they are called for, and may start or end other connections.
-// Life of a connection: connect() -> [on_route] -> [on_reply -> on_established] -> [on_received]* -> on_ended -> on_gone.
-// Every connection that connect() or accept() returned ends with exactly one on_gone(), and never destroys itself
-// before that call has returned.
+// Life of a connection: connect() -> [on_route] -> [on_reply -> on_established] -> [on_received]* -> on_ended ->
+// on_gone. Every connection that connect() or accept() returned ends with exactly one on_gone(), and never destroys
+// itself before that call has returned.
 
 #pragma once
 
@@ -33,10 +33,10 @@ enum class LinkLayer { infiniband, ethernet, loopback };
 
 // A local RDMA port. `guid` is the interface id of GID index 0 (host byte order), which SRP uses in port identifiers.
 struct LocalPort {
-    std::string device;         // "mlx5_0"
-    unsigned port = 1;          // 1-based, as the kernel counts
+    std::string device;  // "mlx5_0"
+    unsigned port = 1;   // 1-based, as the kernel counts
     LinkLayer link_layer = LinkLayer::loopback;
-    Gid gid{};                  // GID index 0
+    Gid gid{};  // GID index 0
     std::uint64_t guid = 0;
     std::uint64_t node_guid = 0;
     bool active = false;
@@ -45,14 +45,14 @@ struct LocalPort {
 // RDMA/CM over an IP address (RoCE, iWARP, IPoIB); private data for a connect request: 56 bytes.
 struct IpAddress {
     sockaddr_storage destination{};
-    std::optional<sockaddr_storage> source;   // port may be 0
+    std::optional<sockaddr_storage> source;  // port may be 0
 };
 // Native InfiniBand service id through AF_IB; private data: 92 bytes.
 struct IbAddress {
     Gid destination_gid{};
     std::uint16_t pkey = 0xffff;
     std::uint64_t service_id = 0;
-    Gid source_gid{};                          // GID index 0 of the local port: picks the port
+    Gid source_gid{};  // GID index 0 of the local port: picks the port
 };
 // A listener of the same loopback network, by name.
 struct LoopbackAddress {
@@ -77,11 +77,11 @@ struct RemoteBuffer {
 };
 
 struct ConnectionLimits {
-    unsigned sends_max = 64;            // messages posted and not completed at one time
-    unsigned message_bytes_max = 64;    // longest message sent
-    unsigned retry_count = 7;           // RC transport retries, 2..7 (tl_retry_count)
+    unsigned sends_max = 64;          // messages posted and not completed at one time
+    unsigned message_bytes_max = 64;  // longest message sent
+    unsigned retry_count = 7;         // RC transport retries, 2..7 (tl_retry_count)
     unsigned completion_vector = 0;
-    std::optional<std::uint8_t> ack_timeout;   // local ACK timeout exponent (4.096 us * 2^n); empty: the default
+    std::optional<std::uint8_t> ack_timeout;  // local ACK timeout exponent (4.096 us * 2^n); empty: the default
 };
 
 // Receive buffers to post before the connection goes live.
@@ -91,26 +91,26 @@ struct ReceiveRing {
 };
 
 enum class EndReason {
-    refused_locally,      // a handler said no (on_route, on_reply)
-    local_error,          // out of memory, no device, permission; see text
-    address_unresolved,   // no such address or neighbour
-    route_unresolved,     // no path
-    wrong_port,           // reserved for handlers that compare the route with a wanted port
-    unreachable,          // the peer did not answer the connection manager
-    rejected,             // the peer's connection manager said no; cm_reason and private_data are set
-    peer_disconnected,    // DREQ from the peer
-    transport_error,      // completion error: retries exhausted, flushed, access error
+    refused_locally,     // a handler said no (on_route, on_reply)
+    local_error,         // out of memory, no device, permission; see text
+    address_unresolved,  // no such address or neighbour
+    route_unresolved,    // no path
+    wrong_port,          // reserved for handlers that compare the route with a wanted port
+    unreachable,         // the peer did not answer the connection manager
+    rejected,            // the peer's connection manager said no; cm_reason and private_data are set
+    peer_disconnected,   // DREQ from the peer
+    transport_error,     // completion error: retries exhausted, flushed, access error
     device_removed,
-    closed,               // disconnect() was called
+    closed,  // disconnect() was called
 };
 [[nodiscard]] const char* to_string(EndReason reason);
 
 struct End {
     EndReason reason = EndReason::closed;
-    int errno_value = 0;                          // best fit, positive
-    int cm_reason = 0;                            // IBTA CM reject reason (28: consumer defined) when rejected
-    std::span<const std::byte> private_data;      // of the reject; valid during the call
-    std::string text;                             // what happened, in words, for log and last_error
+    int errno_value = 0;                      // best fit, positive
+    int cm_reason = 0;                        // IBTA CM reject reason (28: consumer defined) when rejected
+    std::span<const std::byte> private_data;  // of the reject; valid during the call
+    std::string text;                         // what happened, in words, for log and last_error
 };
 
 class Connection;
@@ -145,7 +145,8 @@ public:
     [[nodiscard]] virtual bool send(std::span<const std::byte> head, std::span<const std::byte> payload) = 0;
     // The peer's view of `bytes`, which must lie inside the region; nullopt if they do not, or the region is not
     // registered with this connection's device.
-    [[nodiscard]] virtual std::optional<RemoteBuffer> describe(RegionId region, std::span<const std::byte> bytes) const = 0;
+    [[nodiscard]] virtual std::optional<RemoteBuffer> describe(RegionId region,
+                                                               std::span<const std::byte> bytes) const = 0;
     // One-sided operations of a target, ordered before later sends. `local` lies in `region` and stays untouched by the
     // caller until on_rdma_done(context). False: not established or the queue is full.
     [[nodiscard]] virtual bool rdma_write(RegionId region, std::span<const std::byte> local, const RemoteBuffer& remote,
@@ -157,7 +158,7 @@ public:
     virtual void disconnect() = 0;
 
 protected:
-    virtual ~Connection() = default;     // owned by the fabric
+    virtual ~Connection() = default;  // owned by the fabric
 };
 
 // An incoming connect request, to be accepted or rejected (at once or later, on the fabric's thread). Dropping it
@@ -171,7 +172,7 @@ public:
     // on_established follows when the peer has confirmed; on_route and on_reply are not called on this side.
     virtual Connection& accept(const ConnectionLimits& limits, const ReceiveRing& ring,
                                std::span<const std::byte> private_data, ConnectionHandler& handler) = 0;
-    virtual void reject(std::span<const std::byte> private_data) = 0;   // CM reason 28
+    virtual void reject(std::span<const std::byte> private_data) = 0;  // CM reason 28
 };
 
 class ListenHandler {
@@ -190,7 +191,7 @@ public:
 
 class Fabric {
 public:
-    virtual ~Fabric() = default;         // no connection may be left
+    virtual ~Fabric() = default;  // no connection may be left
 
     // The ports that exist now. May open devices; not for the hot path.
     [[nodiscard]] virtual std::vector<LocalPort> local_ports() = 0;

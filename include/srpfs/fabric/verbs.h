@@ -8,10 +8,10 @@
 
 namespace srpfs::fabric {
 
-// One fabric for one reactor. Blocking calls (memory registration, destroying ids and queue pairs) run on worker threads;
-// their results come back through `executor`. All fabrics of a process share the opened devices, protection domains
-// and registered regions. Error: librdmacm or the kernel modules are missing (errno ENODEV/ENOENT) with the reason and
-// what to load, permission denied on the device nodes, ...
+// One fabric for one reactor. Blocking calls (memory registration, destroying ids and queue pairs) run on worker
+// threads; their results come back through `executor`. All fabrics of a process share the opened devices, protection
+// domains and registered regions. Error: librdmacm or the kernel modules are missing (errno ENODEV/ENOENT) with the
+// reason and what to load, permission denied on the device nodes, ...
 Result<std::unique_ptr<Fabric>> make_verbs_fabric(reactor::Executor& executor);
 
 // The ports of this machine, whether or not a fabric exists; empty when there is no RDMA device.

@@ -16,7 +16,8 @@ namespace srpfs::fs {
 
 // A LUN file's data side. Shared by control thread and reactors.
 struct LunFile {
-    lun::Unit* unit = nullptr;        // on the (home) reactor; valid until the file has been removed and released
+    lun::Unit* unit = nullptr;        // constant; valid until the file has been removed and released
+    unsigned reactor = 0;             // the unit's home: index into the ReactorResources given to mount(); constant
     std::uint64_t capacity_bytes = 0;
     std::uint32_t io_bytes = 4096;    // st_blksize
     bool read_only = false;

@@ -30,15 +30,15 @@ struct WantedPort {
 };
 
 struct ChannelConfig {
-    std::string name;                             // for the log: "10.9.9.1:5555/ch0"
-    unsigned index = 0;                           // within its target port
-    std::uint64_t epoch = 0;                      // of its target port's login
+    std::string name;         // for the log: "10.9.9.1:5555/ch0"
+    unsigned index = 0;       // within its target port
+    std::uint64_t epoch = 0;  // of its target port's login
     fabric::Address address;
     srp::LoginParameters parameters;
     srp::MultiChannel action = srp::MultiChannel::single;
     Duration login_timeout = std::chrono::seconds(10);
-    std::optional<std::uint8_t> ack_timeout;      // see fabric::ConnectionLimits
-    std::optional<WantedPort> wanted_port;        // empty: wherever the route leads
+    std::optional<std::uint8_t> ack_timeout;  // see fabric::ConnectionLimits
+    std::optional<WantedPort> wanted_port;    // empty: wherever the route leads
 };
 
 enum class ChannelState : std::uint8_t { idle, connecting, live, draining, dead };
@@ -49,18 +49,18 @@ struct ChannelEnd {
     int errno_value = 0;
     std::string text;
     bool was_live = false;
-    bool smaller_iu_may_help = false;             // login reject 00010002
-    bool timed_out = false;                       // the login timer ended it
-    bool replace_at_once = false;                 // drained on purpose: log in again without delay
+    bool smaller_iu_may_help = false;  // login reject 00010002
+    bool timed_out = false;            // the login timer ended it
+    bool replace_at_once = false;      // drained on purpose: log in again without delay
     std::optional<srp::RejectReason> reject;
 };
 
 // What a live channel negotiated.
 struct ChannelFacts {
     std::int32_t credits_initial = 0;
-    std::uint32_t it_iu_bytes_max = 0;            // usable: minimum of ours and the target's
+    std::uint32_t it_iu_bytes_max = 0;  // usable: minimum of ours and the target's
     std::uint32_t ti_iu_bytes_max = 0;
-    std::uint32_t immediate_bytes_max = 0;        // 0: no immediate data
+    std::uint32_t immediate_bytes_max = 0;  // 0: no immediate data
     fabric::LocalPort port;
 };
 
@@ -75,8 +75,8 @@ public:
     // Commands in flight end (connection_lost or aborted) just before on_channel_gone, when nothing can touch their
     // memory any more.
     virtual void on_channel_ended(Channel& channel, const ChannelEnd& end) = 0;
-    virtual void on_channel_gone(Channel& channel) = 0;      // may be destroyed from a later turn on
-    virtual void on_channel_room(Channel& channel) = 0;      // submit() may succeed again
+    virtual void on_channel_gone(Channel& channel) = 0;  // may be destroyed from a later turn on
+    virtual void on_channel_room(Channel& channel) = 0;  // submit() may succeed again
     virtual void on_async_event(Channel& channel, const scsi::Lun& lun, const scsi::Sense& sense) = 0;
 
 protected:
@@ -96,7 +96,7 @@ struct TaskRequest {
 class Channel final : private fabric::ConnectionHandler {
 public:
     Channel(fabric::Fabric& fabric, reactor::TimerQueue& timers, ChannelConfig config, ChannelListener& listener);
-    ~Channel();                                   // idle, or gone
+    ~Channel();  // idle, or gone
 
     // Ends in on_channel_live, or in on_channel_ended and on_channel_gone (always in a later turn).
     void connect();
@@ -163,7 +163,7 @@ private:
     std::uint32_t free_slot_ = 0;
     std::vector<Slot> slots_;
     Instant last_heard_{};
-    bool room_wanted_ = false;                    // a submit() was refused: tell when there is room
+    bool room_wanted_ = false;  // a submit() was refused: tell when there is room
 
     // Read for every command.
     fabric::Connection* connection_ = nullptr;
@@ -184,12 +184,12 @@ private:
     std::uint64_t task_sequence_ = 0;
     std::vector<std::byte> login_bytes_;
     std::uint32_t requested_it_iu_bytes_ = 0;
-    ChannelEnd end_;                              // the first cause wins
+    ChannelEnd end_;  // the first cause wins
     bool end_decided_ = false;
     bool ended_ = false;
     bool gone_ = false;
     bool draining_for_replacement_ = false;
-    std::vector<Instant> strange_tags_;           // of the last minute
+    std::vector<Instant> strange_tags_;  // of the last minute
 };
 
 }  // namespace srpfs::initiator

@@ -15,9 +15,9 @@ class Channel;
 struct Command;
 
 enum class CommandEnd : std::uint8_t {
-    answered,          // the target responded: status, sense and residual are valid
-    aborted,           // proven not to run any more by task management (decisions 1, 2); may be sent again
-    connection_lost,   // no response will come; whether the command ran, or still runs, is unknown
+    answered,         // the target responded: status, sense and residual are valid
+    aborted,          // proven not to run any more by task management (decisions 1, 2); may be sent again
+    connection_lost,  // no response will come; whether the command ran, or still runs, is unknown
 };
 
 struct CommandResult {
@@ -46,9 +46,9 @@ struct Command : ListHook<> {
     scsi::Lun lun{};
     scsi::Cdb cdb{};
     srp::DataDirection direction = srp::DataDirection::none;
-    fabric::RegionId region{};                // of `data`; RemoteAccess::write for from_target, read for to_target
+    fabric::RegionId region{};  // of `data`; RemoteAccess::write for from_target, read for to_target
     std::span<std::byte> data{};
-    Duration time_limit = std::chrono::seconds(30);   // for the target to answer, from submit()
+    Duration time_limit = std::chrono::seconds(30);  // for the target to answer, from submit()
     // May use the credit kept for flushes, probes and the second half of a read-modify-write (decisions 11).
     bool privileged = false;
 
@@ -59,8 +59,8 @@ struct Command : ListHook<> {
     Channel* channel = nullptr;
     srp::Tag tag = 0;
     Instant deadline = instant_never;
-    bool fenced = false;                      // a successful LUN RESET covers it: it ends `aborted` if unanswered
-    bool immediate = false;                   // the payload travelled in the IU: nothing remote refers to `data`
+    bool fenced = false;     // a successful LUN RESET covers it: it ends `aborted` if unanswered
+    bool immediate = false;  // the payload travelled in the IU: nothing remote refers to `data`
 };
 
 }  // namespace srpfs::initiator

@@ -16,17 +16,17 @@ namespace srpfs::initiator {
 
 // The kernel's remote port states (scsi_transport_srp), as they act on I/O.
 enum class PortState : std::uint8_t {
-    connecting,      // before the first login has succeeded
+    connecting,  // before the first login has succeeded
     running,
-    blocked,         // I/O waits
-    fail_fast,       // I/O fails at once; reconnecting goes on
-    lost,            // final
+    blocked,    // I/O waits
+    fail_fast,  // I/O fails at once; reconnecting goes on
+    lost,       // final
 };
-[[nodiscard]] const char* to_string(PortState state);   // "running", "blocked", "fail-fast", "lost", "connecting"
+[[nodiscard]] const char* to_string(PortState state);  // "running", "blocked", "fail-fast", "lost", "connecting"
 
 enum class Submitted : std::uint8_t {
     sent,
-    wait,            // no credit, or blocked: on_link_ready() follows
+    wait,  // no credit, or blocked: on_link_ready() follows
     fail_fast,
     lost,
 };
@@ -50,7 +50,7 @@ class LinkOwner {
 public:
     virtual void on_channel_live(unsigned index, std::uint64_t epoch, const ChannelFacts& facts) = 0;
     virtual void on_channel_ended(unsigned index, std::uint64_t epoch, const ChannelEnd& end) = 0;
-    virtual void on_link_empty() = 0;            // the last channel is gone
+    virtual void on_link_empty() = 0;  // the last channel is gone
 
 protected:
     ~LinkOwner() = default;
@@ -58,7 +58,7 @@ protected:
 
 // Numbers that other threads show; written by the link's reactor.
 struct LinkGauges {
-    std::atomic<std::int32_t> req_lim{0};        // minimum over live channels
+    std::atomic<std::int32_t> req_lim{0};  // minimum over live channels
     std::atomic<std::uint64_t> zero_req_lim{0};
     std::atomic<unsigned> channels_live{0};
     std::atomic<unsigned> commands_in_flight{0};
@@ -68,7 +68,7 @@ struct LinkGauges {
 class TargetLink final : private ChannelListener {
 public:
     TargetLink(std::string name, fabric::Fabric& fabric, reactor::TimerQueue& timers, LinkOwner& owner);
-    ~TargetLink();                                // no channel may be left
+    ~TargetLink();  // no channel may be left
 
     // ---- for the units on this reactor ----
     void attach(LinkListener& listener);
@@ -80,7 +80,7 @@ public:
     [[nodiscard]] PortState state() const { return state_; }
     // The largest write that travels inside its IU on every live channel.
     [[nodiscard]] std::uint32_t immediate_bytes_max() const { return immediate_bytes_max_; }
-    [[nodiscard]] std::uint32_t command_bytes_max() const { return command_bytes_max_; }   // max_sect
+    [[nodiscard]] std::uint32_t command_bytes_max() const { return command_bytes_max_; }  // max_sect
     // LUN RESET for one unit (decisions 2, 4): commands in flight for it that stay unanswered end `aborted`.
     // `on_done` gets success and, on failure, why. One at a time per link; EBUSY otherwise.
     void reset_unit(const scsi::Lun& lun, std::function<void(Result<void>)> on_done);
@@ -128,7 +128,7 @@ private:
     std::vector<LinkListener*> waiting_;
     std::vector<LinkListener*> waking_;
     bool waking_now_ = false;
-    reactor::Timer burial_;                       // destroys gone channels in a turn of its own
+    reactor::Timer burial_;  // destroys gone channels in a turn of its own
     reactor::Timer straggler_timer_;
     TaskRequest reset_request_;
     std::function<void(Result<void>)> reset_done_;

@@ -34,9 +34,9 @@ std::string format_timer(std::optional<std::uint32_t> value);
 Result<void> validate(const TransportTimers& timers);
 
 struct TargetPortConfig {
-    std::string name;                             // for the log: "10.9.9.1:5555"
+    std::string name;  // for the log: "10.9.9.1:5555"
     fabric::Address address;
-    srp::LoginParameters parameters;              // ch_count already resolved, >= 1
+    srp::LoginParameters parameters;  // ch_count already resolved, >= 1
     TransportTimers timers;
     Duration login_timeout = std::chrono::seconds(10);
     std::optional<std::uint8_t> ack_timeout;
@@ -49,8 +49,8 @@ struct ReactorDoor {
 };
 
 struct PortFacts {
-    fabric::LocalPort port;                       // where the login left
-    unsigned channels = 0;                        // live
+    fabric::LocalPort port;  // where the login left
+    unsigned channels = 0;   // live
     ChannelFacts first;
 };
 
@@ -100,7 +100,7 @@ public:
     [[nodiscard]] reactor::Executor& executor(std::size_t index) const;
 
 private:
-    struct LinkHolder;                            // owns a TargetLink, translates its calls into mail
+    struct LinkHolder;  // owns a TargetLink, translates its calls into mail
     enum class ChannelSlot : std::uint8_t { none, connecting, live };
 
     TargetPort(TargetPortConfig config, reactor::Executor& control, std::vector<ReactorDoor> reactors,
@@ -129,15 +129,15 @@ private:
     std::vector<std::shared_ptr<LinkHolder>> links_;
     PortState state_ = PortState::connecting;
     std::uint64_t epoch_ = 0;
-    std::vector<ChannelSlot> channels_;           // by channel index, of the current epoch
-    unsigned next_channel_ = 0;                   // being logged in while logging_in_
+    std::vector<ChannelSlot> channels_;  // by channel index, of the current epoch
+    unsigned next_channel_ = 0;          // being logged in while logging_in_
     bool logging_in_ = false;
     bool logged_in_once_ = false;
     bool closing_ = false;
     bool closed_told_ = false;
     unsigned failed_reconnects_ = 0;
     unsigned iu_attempt_ = 0;
-    srp::LoginParameters effective_;              // parameters after shrinking the IU
+    srp::LoginParameters effective_;  // parameters after shrinking the IU
     PortFacts facts_;
     std::string last_error_;
     std::function<void(Result<PortFacts>)> on_login_result_;

@@ -25,22 +25,31 @@ inline constexpr std::size_t intake_header_bytes = 80;
 inline constexpr std::size_t intake_payload_bytes_max = std::size_t{1} << 20;
 
 struct EngineLimits {
-    unsigned intake_buffers = 32;             // 1 MiB each, >= 3
+    unsigned intake_buffers = 32;  // 1 MiB each, >= 3
     unsigned read_buffers_4k = 512;
     unsigned read_buffers_64k = 128;
-    unsigned read_buffers_1m = 24;            // 1 MiB + 128 KiB each: room for the edge blocks
-    unsigned edge_buffers = 64;               // 4 blocks of up to 64 KiB each: read-modify-write in progress
-    unsigned operations_max = 16384;          // requests being served or waiting
-    std::size_t park_bytes_max = std::size_t{256} << 20;   // payload of writes that wait (option park)
+    unsigned read_buffers_1m = 24;    // 1 MiB + 128 KiB each: room for the edge blocks
+    unsigned edge_buffers = 64;       // 2 + 2 blocks of up to 4 KiB each: a read-modify-write in progress
+    unsigned operations_max = 16384;  // requests being served or waiting
+    std::size_t park_bytes_max = std::size_t{256} << 20;  // payload of writes that wait (option park)
     // Registered bytes of all of the above (parking memory is not registered).
     [[nodiscard]] std::size_t registered_bytes() const;
 };
 
+inline constexpr std::uint32_t edge_block_bytes_max = 4096;  // the largest logical block of a unit that can be used
+
 // A piece of registered memory.
-struct Buffer : ListHook<> {
+struct Buffer : ListHook<QueueTag> {
     std::span<std::byte> bytes{};
     fabric::RegionId region{};
     std::uint8_t size_class = 0;
+};
+
+// Two blocks that a target may write (the old content of the first and last block of an unaligned write) and two that
+// it may read (the new content).
+struct EdgeBuffers : ListHook<QueueTag> {
+    std::span<std::byte> old_head, old_tail, new_head, new_tail;
+    fabric::RegionId region_old{}, region_new{};
 };
 
 class EngineListener {
@@ -59,7 +68,7 @@ public:
     // same sequence of registrations has to be made on each (a fabric of its own kind counts for itself).
     static Result<std::unique_ptr<Engine>> create(const EngineLimits& limits, std::vector<fabric::Fabric*> fabrics,
                                                   reactor::Executor& executor, Random& random);
-    ~Engine();                                // no operation may be in use
+    ~Engine();  // no operation may be in use
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
 
@@ -70,9 +79,9 @@ public:
 
     // Where the next FUSE request is to be read: intake_header_bytes + 1 MiB, payload page aligned. Always there.
     [[nodiscard]] std::span<std::byte> intake();
-    // The request just read is a WRITE: gives its payload, the `payload_bytes` after the header, to `operation`. Takes the
-    // buffer itself, and intake() is another one; or copies to parking memory when buffers are short.
-    // False: no memory, even after making the unit with most parked bytes give up; answer EIO.
+    // The request just read is a WRITE: gives its payload, the `payload_bytes` after the header, to `operation`. Takes
+    // the buffer itself, and intake() is another one; or copies to parking memory when buffers are short. False: no
+    // memory, even after making the unit with most parked bytes give up; answer EIO.
     [[nodiscard]] bool take_over_intake(Operation& operation, Unit& unit, std::uint32_t payload_bytes);
 
     [[nodiscard]] reactor::TimerQueue& timers() { return executor_.timers(); }
@@ -89,7 +98,22 @@ private:
     friend class Operation;
     friend class Unit;
     struct State;
+    struct Share;
     Engine(reactor::Executor& executor, Random& random);
+
+    // Memory for an operation: true at once, or false and the operation waits; Unit::on_memory() follows.
+    [[nodiscard]] bool acquire_read_buffer(Operation& operation, std::size_t bytes);
+    [[nodiscard]] bool acquire_write_buffer(Operation& operation);
+    [[nodiscard]] bool acquire_edges(Operation& operation);
+    void release_memory(Operation& operation);
+    void release_buffer(Operation& operation);
+    void stop_waiting(Operation& operation);
+    void recycle(Operation& operation);
+    Share* join(Unit& unit);
+    void leave(Unit& unit);
+    void hand_out(unsigned size_class);
+    void hand_out_edges();
+    bool make_parking_room(std::size_t bytes);
 
     reactor::Executor& executor_;
     Random& random_;

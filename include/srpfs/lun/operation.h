@@ -23,30 +23,30 @@ struct EdgeBuffers;
 enum class OperationKind : std::uint8_t {
     read,
     write,
-    flush,             // SYNCHRONIZE CACHE of the whole unit when it has a volatile cache and unflushed writes
-    raw,               // one CDB, up to 64 KiB of data in; used by probing
+    flush,  // SYNCHRONIZE CACHE of the whole unit when it has a volatile cache and unflushed writes
+    raw,    // one CDB, up to 64 KiB of data in; used by probing
 };
 
 // The end of an operation in the words of SAM and of this program. Mapped to errno in one table, in fs.
 enum class OutcomeKind : std::uint8_t {
     ok,
-    interrupted,         // the caller gave up before anything was known
-    path_lost,           // fast_io_fail_tmo expired, or a write lost its connection before it was answered
-    gone,                // the logical unit or the target port has been removed
+    interrupted,  // the caller gave up before anything was known
+    path_lost,    // fast_io_fail_tmo expired, or a write lost its connection before it was answered
+    gone,         // the logical unit or the target port has been removed
     not_ready,
     medium_error,
     hardware_error,
     illegal_request,
-    out_of_range,        // 5/21/00: beyond the end of the medium
-    write_protected,     // 7/27/00
-    space_exhausted,     // 7/27/07: thin provisioning
+    out_of_range,     // 5/21/00: beyond the end of the medium
+    write_protected,  // 7/27/00
+    space_exhausted,  // 7/27/07: thin provisioning
     reservation_conflict,
     miscompare,
-    aborted,             // retries used up
-    busy,                // BUSY or TASK SET FULL until the deadline
-    short_transfer,      // GOOD with a residual: the data is not what was asked for
-    protocol_error,      // no usable answer
-    out_of_memory,       // parking memory exhausted: this target had the largest share
+    aborted,         // retries used up
+    busy,            // BUSY or TASK SET FULL until the deadline
+    short_transfer,  // GOOD with a residual: the data is not what was asked for
+    protocol_error,  // no usable answer
+    out_of_memory,   // parking memory exhausted: this target had the largest share
 };
 
 // Trivially copyable; no strings.
@@ -70,25 +70,30 @@ protected:
 };
 
 enum class Durability : std::uint8_t {
-    cached,              // an acknowledged write may sit in the unit's volatile cache
-    stable,              // O_DSYNC: FUA, or a flush before the answer
+    cached,  // an acknowledged write may sit in the unit's volatile cache
+    stable,  // O_DSYNC: FUA, or a flush before the answer
 };
 
+struct QueueTag {};  // free, or waiting for something
+struct UnitTag {};   // belonging to a unit
+
 // Taken from an Engine, filled by one of the prepare_ functions, started by Unit::start(). One reactor's thread.
-class Operation final : public ListHook<>, private initiator::CommandOwner {
+class Operation final : public ListHook<QueueTag>, public ListHook<UnitTag>, private initiator::CommandOwner {
 public:
     explicit Operation(Engine& engine) : engine_(engine) {}
     Operation(const Operation&) = delete;
     Operation& operator=(const Operation&) = delete;
 
-    static constexpr unsigned commands_max = 4;
+    static constexpr unsigned commands_max = 4;  // in flight at one time (decisions 11)
+    static constexpr std::uint32_t bytes_max = 1U << 20;
+    static constexpr std::uint32_t raw_bytes_max = 65536;
 
-    // Any offset and length within the unit; `bytes` 1..1 MiB.
+    // Any offset and length within the unit; `bytes` 1..bytes_max.
     void prepare_read(Unit& unit, std::uint64_t offset, std::uint32_t bytes, OperationListener& listener);
     // The payload is the one Engine::take_over_intake() gave this operation before.
     void prepare_write(Unit& unit, std::uint64_t offset, Durability durability, OperationListener& listener);
     void prepare_flush(Unit& unit, OperationListener& listener);
-    // `data_in_bytes` <= 65536.
+    // `data_in_bytes` 0..raw_bytes_max. Goes through while the unit is being probed.
     void prepare_raw(Unit& unit, const scsi::Cdb& cdb, std::uint32_t data_in_bytes, OperationListener& listener);
 
     [[nodiscard]] OperationKind kind() const { return kind_; }
@@ -98,7 +103,9 @@ public:
     [[nodiscard]] std::span<const std::byte> data() const { return result_; }
     [[nodiscard]] std::uint64_t offset() const { return offset_; }
     [[nodiscard]] std::uint32_t bytes() const { return bytes_; }
-    // Ends the listener's use of the operation, from within or after on_answered().
+    [[nodiscard]] bool answered() const { return stage_ == Stage::answered; }
+    // Ends the listener's use of the operation, from within or after on_answered(). One that was never started goes
+    // back to its pool.
     void release();
 
     // The caller's own mark (fs: which FUSE request this is). Not looked at here.
@@ -109,25 +116,25 @@ private:
     friend class Unit;
 
     enum class Stage : std::uint8_t {
-        idle,            // in the pool
-        prepared,
+        idle,            // in the pool, or being prepared
         waiting_lock,    // for overlapping writes and ghosts to end
         waiting_memory,  // for a registered buffer
-        waiting_path,    // for the target port to run, or for credit
+        waiting_path,    // for the unit to be released, the port to run, or for credit
         waiting_retry,   // for a back-off to end
-        active,          // commands in flight
+        active,          // commands in flight, or about to be
         answered,        // the listener has been told; commands may still be in flight
     };
-    enum class Phase : std::uint8_t { data, edge_read, edge_write, flush };
+    enum class Phase : std::uint8_t { data, edge_read, flush };
 
-    void on_command_done(initiator::Command& command) override;
-
-    struct Part {                              // one command's share of the operation
+    struct Part {  // one command's share of the operation
         initiator::Command command;
         bool in_flight = false;
-        std::uint64_t first_block = 0;
-        std::uint32_t blocks = 0;
+        bool again = false;  // to be sent once more
     };
+
+    void prepare(Unit& unit, OperationKind kind, OperationListener& listener);
+    void on_command_done(initiator::Command& command) override;
+    [[nodiscard]] bool is_waiting() const { return ListHook<QueueTag>::is_linked() || stage_ == Stage::waiting_retry; }
 
     Engine& engine_;
     Unit* unit_ = nullptr;
@@ -137,27 +144,33 @@ private:
     Stage stage_ = Stage::idle;
     Phase phase_ = Phase::data;
     Durability durability_ = Durability::cached;
-    bool released_ = false;                   // the listener is done with it
-    bool interrupted_ = false;                // marked by INTERRUPT; answered after a grace period
-    bool sent_ = false;                       // at least one write command has been submitted
-    bool holds_lock_ = false;
+    bool released_ = false;         // the listener is done with it
+    bool answering_ = false;        // inside on_answered()
+    bool interrupted_ = false;      // marked by INTERRUPT; answered after a grace period
+    bool sent_ = false;             // a write command of it has been submitted
+    bool unaligned_ = false;        // a write that begins or ends inside a block
+    bool excludes_writes_ = false;  // past the lock as an unaligned write
+    bool unknown_ = false;          // answered or not: a write command ended without an answer
+    std::uint8_t parts_in_flight_ = 0;
+    std::uint8_t retries_ = 0;  // that count against retries_max
+    std::uint8_t attentions_ = 0;
+    std::uint8_t backoffs_ = 0;
     std::uint64_t offset_ = 0;
     std::uint32_t bytes_ = 0;
-    std::uint64_t first_block_ = 0;           // the block range touched, for locks and ghosts
+    std::uint64_t first_block_ = 0;  // [first_block_, block_end_): what is touched, for locks and ghosts
     std::uint64_t block_end_ = 0;
-    std::uint64_t next_block_ = 0;            // first block of the current phase not yet submitted
-    std::uint64_t phase_end_block_ = 0;
-    unsigned parts_in_flight_ = 0;
-    unsigned retries_ = 0;                    // that count against retries_max
-    Instant started_at_{};
-    Instant deadline_ = instant_never;
+    std::uint64_t next_block_ = 0;  // of the current phase: not yet submitted
+    Instant retry_at_ = instant_never;
+    Instant retry_until_ = instant_never;  // set at the first retry
+    Instant interrupt_at_ = instant_never;
     Outcome outcome_{};
-    Outcome first_failure_{};
+    Outcome failure_{};  // the first failure of a part; the others are waited for
     std::span<const std::byte> result_{};
-    Buffer* buffer_ = nullptr;                // registered memory: read destination, or adopted intake buffer
-    std::span<std::byte> payload_{};          // write data: inside buffer_ or in parking memory
-    std::byte* parked_ = nullptr;             // parking memory owned by this operation
+    Buffer* buffer_ = nullptr;        // registered: read destination, or adopted intake buffer
+    std::span<std::byte> payload_{};  // write data: in buffer_ or in parking memory
+    std::byte* parked_ = nullptr;     // parking memory of this operation
     EdgeBuffers* edges_ = nullptr;
+    std::uint8_t wanted_class_ = 0;  // of memory, while waiting_memory
     scsi::Cdb raw_cdb_{};
     std::uint64_t flush_snapshot_ = 0;
     std::array<Part, commands_max> parts_{};

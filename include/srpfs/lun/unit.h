@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-// A logical unit as one reactor sees it: geometry, state, range locks, ghosts, dirty counters, and the path its commands
-// take. With several reactors one of them is the unit's home and owns locks and ghosts; with one, it is the home.
+// A logical unit as one reactor sees it: geometry, state, range locks, ghosts, dirty counters, and the path its
+// commands take. With several reactors one of them is the unit's home and owns locks and ghosts; with one, it is the
+// home.
 
 #pragma once
 
 #include <srpfs/base/intrusive_list.h>
 #include <srpfs/base/result.h>
 #include <srpfs/initiator/target_link.h>
+#include <srpfs/lun/engine.h>
 #include <srpfs/lun/operation.h>
+#include <srpfs/reactor/timer_queue.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -21,35 +25,38 @@ class Engine;
 // What probing found out. Immutable once published; a new probe publishes a new one.
 struct UnitInfo {
     scsi::Lun lun{};
-    std::string wwid;                 // identity: NAA or EUI name, else vendor+model+serial; empty: none offered
+    std::string wwid;  // identity: NAA or EUI name, else vendor+model+serial; empty: none offered
     std::string vendor, model, revision, serial;
     std::uint64_t blocks = 0;
     std::uint32_t block_bytes = 512;
     std::uint32_t physical_block_bytes = 512;
     bool read_only = false;
-    bool write_cache = false;         // WCE: acknowledged writes are volatile until flushed
-    bool fua = false;                 // DPOFUA
-    std::uint32_t transfer_blocks_max = 0;       // of one command, 0: no limit reported
+    bool write_cache = false;               // WCE: acknowledged writes are volatile until flushed
+    bool fua = false;                       // DPOFUA
+    std::uint32_t transfer_blocks_max = 0;  // of one command, 0: no limit reported
     std::uint32_t transfer_blocks_optimal = 0;
     [[nodiscard]] std::uint64_t capacity_bytes() const { return blocks * block_bytes; }
 };
 
 enum class UnitState : std::uint8_t {
-    probing,      // only raw operations go through; others wait
+    probing,  // only raw operations go through; others wait
     running,
-    blocked,      // the target port is blocked: I/O waits
-    offline,      // the unit answers, but not as a disk that can be used; I/O fails
-    gone,         // removed: everything fails with `gone`
+    blocked,  // the target port is blocked: I/O waits
+    offline,  // the unit answers, but not as a disk that can be used; I/O fails
+    gone,     // removed: everything fails with `gone`
 };
 [[nodiscard]] const char* to_string(UnitState state);
 
-// Counters of one unit, written by its reactor, read by anybody.
-struct UnitCounters;
+// Written by the unit's reactor, read by anybody.
+struct UnitCounters {
+    std::atomic<std::uint64_t> reads{0}, writes{0}, flushes{0}, bytes_read{0}, bytes_written{0}, errors{0}, retries{0},
+        interrupts{0}, attentions{0}, read_modify_writes{0}, ghosts{0};
+};
 
 class UnitListener {
 public:
-    // The target says something changed (unit attention 3F/0E, 2A/09, 29/xx, 25/00 ...): probe again. I/O of the unit is
-    // held until Unit::resume() when `hold` (decisions 7). Reactor thread; coalesced until the next resume().
+    // The target says something changed (unit attention 3F/0E, 2A/09, 29/xx, 25/00 ...): probe again. I/O of the unit
+    // is held until Unit::resume() when `hold` (decisions 7). Reactor thread; coalesced until the next resume().
     virtual void on_attention(Unit& unit, const scsi::Sense& sense, bool hold) = 0;
     // Worth a line in last_error: an operation failed for good.
     virtual void on_failure(Unit& unit, const Operation& operation) = 0;
@@ -58,49 +65,115 @@ protected:
     ~UnitListener() = default;
 };
 
-class Unit final : public ListHook<>, private initiator::LinkListener {
+class Unit final : private initiator::LinkListener {
 public:
     // `link` and `engine` outlive the unit. Reactor thread, as everything here.
-    Unit(Engine& engine, initiator::TargetLink& link, const scsi::Lun& lun, unsigned queue_depth, UnitListener& listener);
-    ~Unit();                                           // idle: is_idle()
+    Unit(Engine& engine, initiator::TargetLink& link, const scsi::Lun& lun, unsigned queue_depth,
+         UnitListener& listener);
+    ~Unit();  // idle: is_idle()
 
     void start(Operation& operation);
     // FUSE INTERRUPT: a waiting operation is answered `interrupted` at once; one in flight is marked and answered after
     // 500 ms if nothing has come (decisions 14). A write answered early leaves a ghost.
     void interrupt(Operation& operation);
 
-    // Publishes what probing found and lets held I/O go. Another identity than before: everything waiting fails `gone`.
+    // Publishes what probing found and lets held I/O go. The identity is the same as before: another one is another
+    // unit, and this one is removed (decisions 7).
     void resume(std::shared_ptr<const UnitInfo> info);
     // Keeps I/O waiting (a probe is under way).
     void hold();
     void set_offline();
     // Removal: everything waiting fails `gone`, and so does everything started later.
     void remove();
-    [[nodiscard]] bool is_idle() const { return operations_.empty() && ghosts_.empty(); }
+    [[nodiscard]] bool is_idle() const { return operations_.empty(); }
 
-    // LUN RESET: no write of this unit that was sent before can run any more. Ghosts end (decisions 1).
+    // A LUN RESET has succeeded: no write of this unit that was sent before can run any more. Ghosts end (decisions 1).
     void on_fence();
-    [[nodiscard]] bool has_ghosts() const { return !ghosts_.empty(); }
+    // Writes whose end nobody knows: a fence is needed before overlapping writes can go (decisions 3).
+    [[nodiscard]] bool needs_fence() const;
 
     [[nodiscard]] UnitState state() const;
     [[nodiscard]] const scsi::Lun& lun() const { return lun_; }
-    [[nodiscard]] const std::shared_ptr<const UnitInfo>& info() const { return info_; }   // null while never probed
+    [[nodiscard]] const std::shared_ptr<const UnitInfo>& info() const { return info_; }  // null while never probed
     [[nodiscard]] initiator::TargetLink& link() const { return link_; }
-    [[nodiscard]] const UnitCounters& counters() const { return *counters_; }
-    [[nodiscard]] std::shared_ptr<const UnitCounters> shared_counters() const { return counters_; }
-    [[nodiscard]] std::size_t parked_bytes() const { return parked_bytes_; }
+    [[nodiscard]] Engine& engine() const { return engine_; }
+    [[nodiscard]] std::shared_ptr<const UnitCounters> counters() const { return counters_; }
     [[nodiscard]] bool has_unflushed_writes() const { return write_count_ != flushed_count_; }
-
-    struct OperationTag {};
+    [[nodiscard]] std::size_t operations() const { return operations_.size(); }
 
 private:
     friend class Operation;
     friend class Engine;
+
+    // A write that was answered before its end was known. Its blocks are taboo for overlapping writes.
+    struct Ghost : ListHook<> {
+        std::uint64_t first_block = 0, block_end = 0;
+        Operation* operation = nullptr;  // whose commands are still in flight; null: only a fence ends it
+    };
+    enum class Verdict : std::uint8_t { good, again, again_later, attention, failed };
+
     void on_link_ready() override;
-    // The rest is in unit.cc.
+    void on_link_state(initiator::PortState state) override;
+    void on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) override;
+
+    void on_part_done(Operation& operation, Operation::Part& part);
+    void on_memory(Operation& operation);
+    Verdict judge(Operation& operation, const Operation::Part& part, Outcome& outcome);
+    Verdict judge_check_condition(Operation& operation, const Operation::Part& part, Outcome& outcome);
+    void on_unit_attention(const scsi::Sense& sense);
+
+    void begin(Operation& operation);
+    void make_ready(Operation& operation);
+    void pump();
+    bool advance(Operation& operation);
+    bool send_parts(Operation& operation);
+    bool next_part(Operation& operation, Operation::Part& part);
+    void after_part(Operation& operation);
+    void finish_phase(Operation& operation);
+    void answer(Operation& operation, Outcome outcome);
+    void settle(Operation& operation);
+    void wait_and_retry(Operation& operation);
+    void run_retries();
+    void run_interrupts();
+    void unlink(Operation& operation);
+    void unlink_from_line(Operation& operation);
+    void give_up_read_memory(Operation& operation);
+    void unpark(Operation& operation);
+    void enter_lock(Operation& operation);
+    void answer_all(OutcomeKind kind);
+    bool shed(std::size_t bytes_wanted);
+    bool must_wait_for_lock(Operation& operation);
+    void grant_locks();
+    void add_ghost(Operation& operation, bool still_in_flight);
+    [[nodiscard]] std::uint32_t blocks_per_command() const;
+
     Engine& engine_;
     initiator::TargetLink& link_;
     scsi::Lun lun_;
+    unsigned queue_depth_max_;
+    unsigned queue_depth_;  // lowered by TASK SET FULL
+    unsigned commands_in_flight_ = 0;
+    UnitListener& listener_;
+    Engine::Share* share_;
+    std::shared_ptr<const UnitInfo> info_;
+    bool held_ = true;
+    bool offline_ = false;
+    bool gone_ = false;
+    bool pumping_ = false;
+    bool attention_told_ = false;
+    bool flush_error_pending_ = false;  // a volatile cache was lost with acknowledged writes in it (decisions 8)
+    std::uint64_t write_count_ = 0;     // acknowledged volatile writes
+    std::uint64_t flushed_count_ = 0;
+    std::size_t parked_bytes_ = 0;
+    Instant depth_lowered_at_{};
+    IntrusiveList<Operation, UnitTag> operations_;  // all that were started and are not back in the pool
+    IntrusiveList<Operation, QueueTag> waiting_;    // for path or credit, in order
+    IntrusiveList<Operation, QueueTag> lock_waiters_;
+    IntrusiveList<Ghost> ghosts_;
+    unsigned unaligned_active_ = 0;  // unaligned writes past the lock
+    reactor::Timer retry_timer_;
+    reactor::Timer interrupt_timer_;
+    std::shared_ptr<UnitCounters> counters_ = std::make_shared<UnitCounters>();
 };
 
 }  // namespace srpfs::lun

@@ -40,8 +40,8 @@ public:
     void post(std::function<void()> work) override;
     TimerQueue& timers() override { return timers_; }
 
-    void run();                          // turns until stop(); the calling thread is the reactor's thread
-    void stop();                         // thread-safe; the current turn is finished
+    void run();   // turns until stop(); the calling thread is the reactor's thread
+    void stop();  // thread-safe; the current turn is finished
     [[nodiscard]] const std::string& name() const { return name_; }
     // Turns that took longer than 10 ms (architecture: a slow handler stalls its reactor).
     [[nodiscard]] std::uint64_t slow_turns() const { return slow_turns_.load(std::memory_order_relaxed); }
@@ -54,7 +54,7 @@ private:
     TimerQueue timers_;
     std::vector<Source*> sources_;
     std::mutex mailbox_mutex_;
-    std::vector<std::function<void()>> mailbox_;         // guarded by mailbox_mutex_
+    std::vector<std::function<void()>> mailbox_;  // guarded by mailbox_mutex_
     std::vector<std::function<void()>> mailbox_running_;
     int wake_fd_ = -1;
     std::vector<int> sleep_fds_;

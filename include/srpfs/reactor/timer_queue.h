@@ -23,11 +23,11 @@ public:
     Timer& operator=(const Timer&) = delete;
     ~Timer() { disarm(); }
 
-    void arm_at(Instant when);          // replaces an earlier deadline; instant_never disarms
+    void arm_at(Instant when);  // replaces an earlier deadline; instant_never disarms
     void arm_after(Duration delay);
     void disarm();
     [[nodiscard]] bool armed() const { return position_ != not_queued; }
-    [[nodiscard]] Instant deadline() const { return deadline_; }   // meaningful while armed
+    [[nodiscard]] Instant deadline() const { return deadline_; }  // meaningful while armed
 
 private:
     friend class TimerQueue;
@@ -35,7 +35,7 @@ private:
     TimerQueue& queue_;
     std::function<void()> on_expired_;
     Instant deadline_ = instant_never;
-    std::uint64_t sequence_ = 0;        // timers of the same instant fire in the order they were armed
+    std::uint64_t sequence_ = 0;  // timers of the same instant fire in the order they were armed
     std::size_t position_ = not_queued;
 };
 
@@ -44,7 +44,7 @@ public:
     explicit TimerQueue(Instant start) : now_(start) {}
     TimerQueue(const TimerQueue&) = delete;
     TimerQueue& operator=(const TimerQueue&) = delete;
-    ~TimerQueue();                                     // no timer may be armed
+    ~TimerQueue();  // no timer may be armed
 
     // Constant within a turn.
     [[nodiscard]] Instant now() const { return now_; }

@@ -47,7 +47,7 @@ struct Lun {
 // REPORT LUNS parameter data: entries in the order reported, complete ones only. nullopt when shorter than its header.
 struct LunList {
     std::vector<Lun> luns;
-    std::uint32_t bytes_needed = 0;      // allocation length for the whole list
+    std::uint32_t bytes_needed = 0;  // allocation length for the whole list
 };
 std::optional<LunList> parse_report_luns(std::span<const std::byte> data);
 
@@ -74,32 +74,45 @@ enum class ForceUnitAccess : bool { no, yes };
 Cdb test_unit_ready();
 Cdb inquiry(std::uint16_t allocation_bytes);
 Cdb inquiry_vpd(std::uint8_t page, std::uint16_t allocation_bytes);
-Cdb report_luns(std::uint32_t allocation_bytes);                      // SELECT REPORT 00h
+Cdb report_luns(std::uint32_t allocation_bytes);  // SELECT REPORT 00h
 Cdb read_capacity_10();
 Cdb read_capacity_16(std::uint32_t allocation_bytes);
-Cdb mode_sense_6(std::uint8_t page, std::uint8_t allocation_bytes);   // DBD=1, current values
+Cdb mode_sense_6(std::uint8_t page, std::uint8_t allocation_bytes);  // DBD=1, current values
 Cdb mode_sense_10(std::uint8_t page, std::uint16_t allocation_bytes);
 Cdb request_sense(std::uint8_t allocation_bytes);
 // READ(10)/WRITE(10) when LBA and count fit, else (16).
 Cdb read(std::uint64_t lba, std::uint32_t blocks, ForceUnitAccess fua);
 Cdb write(std::uint64_t lba, std::uint32_t blocks, ForceUnitAccess fua);
-Cdb synchronize_cache(std::uint64_t lba, std::uint32_t blocks);       // 0 blocks: to the end; (10) when the LBA fits
+Cdb synchronize_cache(std::uint64_t lba, std::uint32_t blocks);  // 0 blocks: to the end; (10) when the LBA fits
 
 // SPC-4 4.5.
 enum class SenseKey : std::uint8_t {
-    no_sense = 0x0, recovered_error = 0x1, not_ready = 0x2, medium_error = 0x3, hardware_error = 0x4,
-    illegal_request = 0x5, unit_attention = 0x6, data_protect = 0x7, blank_check = 0x8, vendor_specific = 0x9,
-    copy_aborted = 0xa, aborted_command = 0xb, reserved_c = 0xc, volume_overflow = 0xd, miscompare = 0xe, completed = 0xf,
+    no_sense = 0x0,
+    recovered_error = 0x1,
+    not_ready = 0x2,
+    medium_error = 0x3,
+    hardware_error = 0x4,
+    illegal_request = 0x5,
+    unit_attention = 0x6,
+    data_protect = 0x7,
+    blank_check = 0x8,
+    vendor_specific = 0x9,
+    copy_aborted = 0xa,
+    aborted_command = 0xb,
+    reserved_c = 0xc,
+    volume_overflow = 0xd,
+    miscompare = 0xe,
+    completed = 0xf,
 };
 struct Sense {
-    bool valid = false;                  // false: no or unusable sense data
-    bool deferred = false;               // response codes 71h, 73h: about an earlier command
+    bool valid = false;     // false: no or unusable sense data
+    bool deferred = false;  // response codes 71h, 73h: about an earlier command
     SenseKey key = SenseKey::no_sense;
     std::uint8_t asc = 0;
     std::uint8_t ascq = 0;
     auto operator<=>(const Sense&) const = default;
 };
-Sense parse_sense(std::span<const std::byte> data);                   // fixed and descriptor format
+Sense parse_sense(std::span<const std::byte> data);  // fixed and descriptor format
 // 18 bytes of fixed format sense, as a target sends it.
 std::array<std::byte, 18> encode_fixed_sense(SenseKey key, std::uint8_t asc, std::uint8_t ascq);
 // "UNIT ATTENTION: reported LUNs data has changed (6/3f/0e)"; unknown codes as numbers.
@@ -107,25 +120,24 @@ std::string describe(const Sense& sense);
 std::string_view describe(Status status);
 
 struct InquiryData {
-    std::uint8_t peripheral_qualifier = 0;   // 0 connected, 1 nothing connected, 3 cannot be
-    std::uint8_t device_type = 0;            // 0 direct access, 0x1f none
+    std::uint8_t peripheral_qualifier = 0;  // 0 connected, 1 nothing connected, 3 cannot be
+    std::uint8_t device_type = 0;           // 0 direct access, 0x1f none
     std::uint8_t version = 0;
-    std::string vendor, product, revision;   // printable ASCII, trailing blanks and NULs removed, other bytes as '?'
+    std::string vendor, product, revision;  // printable ASCII, trailing blanks and NULs removed, other bytes as '?'
     [[nodiscard]] bool is_disk() const { return peripheral_qualifier == 0 && device_type == 0; }
 };
 // At least the first five bytes; strings beyond the received bytes or the additional length are empty.
 std::optional<InquiryData> parse_inquiry(std::span<const std::byte> data);
 
-
 // VPD pages: nullopt when shorter than the header or of another page code. Bytes beyond the page length are ignored.
-std::optional<std::string> parse_vpd_serial(std::span<const std::byte> page);               // 80h
+std::optional<std::string> parse_vpd_serial(std::span<const std::byte> page);                   // 80h
 std::optional<std::vector<std::uint8_t>> parse_vpd_supported(std::span<const std::byte> page);  // 00h
 // The best designator of the logical unit (association 0) as udev and multipath spell it: "naa.6001405...",
-// "eui.0025...", "t10.VENDOR..." (unprintable bytes and backslashes as \xNN, so that different units stay different), in
-// this order of preference; the longest of a kind. nullopt: none usable.
-std::optional<std::string> parse_vpd_wwid(std::span<const std::byte> page);                 // 83h
+// "eui.0025...", "t10.VENDOR..." (unprintable bytes and backslashes as \xNN, so that different units stay different),
+// in this order of preference; the longest of a kind. nullopt: none usable.
+std::optional<std::string> parse_vpd_wwid(std::span<const std::byte> page);  // 83h
 
-struct BlockLimits {                          // VPD B0h; 0 = not reported
+struct BlockLimits {  // VPD B0h; 0 = not reported
     std::uint32_t transfer_blocks_max = 0;
     std::uint32_t transfer_blocks_optimal = 0;
     std::uint16_t transfer_granularity_blocks = 0;
@@ -136,23 +148,25 @@ struct BlockLimits {                          // VPD B0h; 0 = not reported
 std::optional<BlockLimits> parse_vpd_block_limits(std::span<const std::byte> page);
 
 struct Capacity {
-    std::uint64_t blocks = 0;                 // last LBA + 1
-    std::uint32_t block_bytes = 0;            // a power of two, 512..65536
+    std::uint64_t blocks = 0;       // last LBA + 1
+    std::uint32_t block_bytes = 0;  // a power of two, 512..65536
     std::uint32_t physical_block_bytes = 0;
-    bool provisioning_enabled = false;        // LBPME
-    bool reads_zeros_after_unmap = false;     // LBPRZ
+    bool provisioning_enabled = false;     // LBPME
+    bool reads_zeros_after_unmap = false;  // LBPRZ
 };
-// nullopt: shorter than 12 (8) bytes, a block length that is not a power of two in 512..65536, or more bytes than a file
-// size can express (2^63 - 1). READ CAPACITY(10) answers
-// needs_16 when the last LBA is FFFFFFFFh.
+// nullopt: shorter than 12 (8) bytes, a block length that is not a power of two in 512..65536, or more bytes than a
+// file size can express (2^63 - 1). READ CAPACITY(10) answers needs_16 when the last LBA is FFFFFFFFh.
 std::optional<Capacity> parse_read_capacity_16(std::span<const std::byte> data);
-struct Capacity10 { Capacity capacity; bool needs_16 = false; };
+struct Capacity10 {
+    Capacity capacity;
+    bool needs_16 = false;
+};
 std::optional<Capacity10> parse_read_capacity_10(std::span<const std::byte> data);
 
-struct ModeCaching {                          // MODE SENSE, page 08h plus the header's device-specific parameter
-    bool write_protected = false;             // WP
-    bool fua_supported = false;               // DPOFUA
-    bool write_cache_enabled = false;         // WCE; false as well when the page is absent
+struct ModeCaching {                   // MODE SENSE, page 08h plus the header's device-specific parameter
+    bool write_protected = false;      // WP
+    bool fua_supported = false;        // DPOFUA
+    bool write_cache_enabled = false;  // WCE; false as well when the page is absent
 };
 // nullopt: shorter than the header.
 std::optional<ModeCaching> parse_mode_sense_6(std::span<const std::byte> data);

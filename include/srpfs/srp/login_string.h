@@ -34,23 +34,23 @@ struct LoginParameters {
     std::uint64_t id_ext = 0;
     std::uint64_t ioc_guid = 0;
     std::uint64_t initiator_ext = 0;
-    std::optional<IbDestination> ib;          // exactly one of ib and dest is set
+    std::optional<IbDestination> ib;  // exactly one of ib and dest is set
     std::optional<IpDestination> dest;
-    std::optional<IpDestination> src;         // port 0: any
+    std::optional<IpDestination> src;  // port 0: any
     IoClass io_class = IoClass::rev16a;
-    unsigned max_sect = 1024;                 // 512-byte sectors per command, >= 1
-    unsigned queue_size = 62;                 // outstanding commands per channel, >= 1
-    unsigned max_cmd_per_lun = 62;            // queue_size unless given
-    unsigned target_can_queue = 0;            // 0: no limit
-    unsigned cmd_sg_entries = 12;             // 1..255
-    bool allow_ext_sg = false;                // accepted and shown; srpfs sends single direct descriptors only
-    unsigned sg_tablesize = 12;               // 1..2048
+    unsigned max_sect = 1024;       // 512-byte sectors per command, >= 1
+    unsigned queue_size = 62;       // outstanding commands per channel, >= 1
+    unsigned max_cmd_per_lun = 62;  // queue_size unless given
+    unsigned target_can_queue = 0;  // 0: no limit
+    unsigned cmd_sg_entries = 12;   // 1..255
+    bool allow_ext_sg = false;      // accepted and shown; srpfs sends single direct descriptors only
+    unsigned sg_tablesize = 12;     // 1..2048
     unsigned comp_vector = 0;
-    unsigned tl_retry_count = 7;              // 2..7
-    unsigned max_it_iu_size = 0;              // 0: no cap
-    unsigned ch_count = 0;                    // 0: automatic
-    bool use_imm_data = true;                 // srpfs's own keys, after ib_srp's module parameters
-    unsigned max_imm_data = 8192;             // 0..65536
+    unsigned tl_retry_count = 7;   // 2..7
+    unsigned max_it_iu_size = 0;   // 0: no cap
+    unsigned ch_count = 0;         // 0: automatic
+    bool use_imm_data = true;      // srpfs's own keys, after ib_srp's module parameters
+    unsigned max_imm_data = 8192;  // 0..65536
 };
 
 // Items separated by ',' or newline, empty items skipped, order free, the last one wins, blanks around trimmed.

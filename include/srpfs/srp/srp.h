@@ -17,17 +17,25 @@
 namespace srpfs::srp {
 
 enum class Opcode : std::uint8_t {
-    login_request = 0x00, task_management = 0x01, command = 0x02, initiator_logout = 0x03,
-    credit_response = 0x41, async_event_response = 0x42,
-    target_logout = 0x80, credit_request = 0x81, async_event_request = 0x82,
-    login_response = 0xc0, response = 0xc1, login_reject = 0xc2,
+    login_request = 0x00,
+    task_management = 0x01,
+    command = 0x02,
+    initiator_logout = 0x03,
+    credit_response = 0x41,
+    async_event_response = 0x42,
+    target_logout = 0x80,
+    credit_request = 0x81,
+    async_event_request = 0x82,
+    login_response = 0xc0,
+    response = 0xc1,
+    login_reject = 0xc2,
 };
 
-using Tag = std::uint64_t;                    // opaque to the peer
+using Tag = std::uint64_t;  // opaque to the peer
 using PortId = std::array<std::byte, 16>;
 
 inline constexpr std::uint16_t format_direct = 0x0002, format_indirect = 0x0004;
-inline constexpr std::uint16_t immediate_data_offset = 68;   // 48 + descriptor 16 + count 4, as ib_srp asks
+inline constexpr std::uint16_t immediate_data_offset = 68;  // 48 + descriptor 16 + count 4, as ib_srp asks
 inline constexpr std::size_t command_bytes = 48, task_management_bytes = 48, response_bytes = 36,
                              login_request_ib_bytes = 64, login_request_rdma_bytes = 56, login_response_bytes = 52,
                              login_reject_bytes = 32, descriptor_bytes = 16;
@@ -47,12 +55,12 @@ struct Parsed {
 
 // ---- login (connection-manager private data) ----
 
-enum class LoginForm { ib_cm, rdma_cm };      // 64 bytes, 56 bytes
+enum class LoginForm { ib_cm, rdma_cm };  // 64 bytes, 56 bytes
 enum class MultiChannel : std::uint8_t { single = 0, multi = 1 };
 
 struct LoginRequest {
     Tag tag = 0;
-    std::uint32_t it_iu_bytes_max = 0;        // requested maximum initiator-to-target IU length
+    std::uint32_t it_iu_bytes_max = 0;  // requested maximum initiator-to-target IU length
     std::uint16_t buffer_formats = format_direct | format_indirect;
     MultiChannel multi_channel = MultiChannel::single;
     bool immediate_data = false;
@@ -71,13 +79,13 @@ Parsed<LoginRequest> parse_login_request(std::span<const std::byte> bytes, Login
 
 enum class MultiChannelResult : std::uint8_t { none_existed = 0, terminated = 1, maintained = 2 };
 struct LoginResponse {
-    std::int32_t credits = 0;                 // request limit delta
+    std::int32_t credits = 0;  // request limit delta
     Tag tag = 0;
     std::uint32_t it_iu_bytes_max = 0;
     std::uint32_t ti_iu_bytes_max = 0;
     std::uint16_t buffer_formats = 0;
     MultiChannelResult multi_channel = MultiChannelResult::none_existed;
-    bool immediate_data = false;              // honour only when asked for (srp-wire 2.3)
+    bool immediate_data = false;  // honour only when asked for (srp-wire 2.3)
     bool operator==(const LoginResponse&) const = default;
 };
 std::size_t encode(const LoginResponse& response, std::span<std::byte> buffer);
@@ -86,12 +94,16 @@ std::size_t encode(const LoginResponse& response, std::span<std::byte> buffer);
 Parsed<LoginResponse> parse_login_response(std::span<const std::byte> bytes);
 
 enum class RejectReason : std::uint32_t {
-    unspecified = 0x00010000, insufficient_resources = 0x00010001, it_iu_too_large = 0x00010002,
-    no_association = 0x00010003, descriptor_format_unsupported = 0x00010004, multi_channel_unsupported = 0x00010005,
+    unspecified = 0x00010000,
+    insufficient_resources = 0x00010001,
+    it_iu_too_large = 0x00010002,
+    no_association = 0x00010003,
+    descriptor_format_unsupported = 0x00010004,
+    multi_channel_unsupported = 0x00010005,
     channel_limit = 0x00010006,
 };
 struct LoginReject {
-    RejectReason reason = RejectReason::unspecified;   // may hold a value that has no enumerator
+    RejectReason reason = RejectReason::unspecified;  // may hold a value that has no enumerator
     Tag tag = 0;
     std::uint16_t buffer_formats = 0;
     bool operator==(const LoginReject&) const = default;
@@ -123,7 +135,7 @@ struct CommandHead {
     TaskAttribute attribute = TaskAttribute::simple;
     scsi::Cdb cdb{};
     DataDirection direction = DataDirection::none;
-    std::optional<Descriptor> descriptor;     // direction != none and not immediate
+    std::optional<Descriptor> descriptor;  // direction != none and not immediate
     // Immediate data (direction to_target): the head is padded to the negotiated offset, the payload follows it.
     std::optional<std::uint32_t> immediate_bytes;
     std::uint16_t immediate_offset = srp::immediate_data_offset;
@@ -135,13 +147,13 @@ std::size_t encode(const CommandHead& command, std::span<std::byte> buffer);
 struct ReceivedCommand {
     Tag tag = 0;
     scsi::Lun lun{};
-    TaskAttribute attribute = TaskAttribute::simple;   // unknown values read as ordered
-    std::vector<std::byte> cdb;               // 16 bytes plus additional CDB
+    TaskAttribute attribute = TaskAttribute::simple;  // unknown values read as ordered
+    std::vector<std::byte> cdb;                       // 16 bytes plus additional CDB
     DataDirection direction = DataDirection::none;
-    std::vector<Descriptor> descriptors;      // direct: one; indirect: the inline list
-    std::uint64_t data_bytes = 0;             // total the descriptors (or the immediate data) cover
+    std::vector<Descriptor> descriptors;  // direct: one; indirect: the inline list
+    std::uint64_t data_bytes = 0;         // total the descriptors (or the immediate data) cover
     bool immediate = false;
-    std::span<const std::byte> immediate_data;   // into the parsed bytes
+    std::span<const std::byte> immediate_data;  // into the parsed bytes
 };
 // `immediate_offset` as negotiated at login, 0 when immediate data was not. Partial inline lists, zero-length
 // descriptors, counts that disagree, both directions at once: bad_format / bad_length; tag, lun, attribute, cdb and
@@ -151,7 +163,11 @@ Parsed<ReceivedCommand> parse_command(std::span<const std::byte> bytes, std::uin
 // ---- task management ----
 
 enum class TaskFunction : std::uint8_t {
-    abort_task = 0x01, abort_task_set = 0x02, clear_task_set = 0x04, lun_reset = 0x08, clear_aca = 0x40,
+    abort_task = 0x01,
+    abort_task_set = 0x02,
+    clear_task_set = 0x04,
+    lun_reset = 0x08,
+    clear_aca = 0x40,
 };
 struct TaskManagement {
     Tag tag = 0;
@@ -166,26 +182,42 @@ Parsed<TaskManagement> parse_task_management(std::span<const std::byte> bytes);
 
 // ---- responses ----
 
-enum class TaskCode : std::uint8_t { complete = 0x00, request_fields_invalid = 0x02, not_supported = 0x04, failed = 0x05 };
+enum class TaskCode : std::uint8_t {
+    complete = 0x00,
+    request_fields_invalid = 0x02,
+    not_supported = 0x04,
+    failed = 0x05
+};
 struct Response {
     std::int32_t credit_delta = 0;
     Tag tag = 0;
     scsi::Status status = scsi::Status::good;
-    std::optional<TaskCode> task_code;        // response data with at least four bytes; reserved codes read as failed
-    bool response_valid = false;              // RSPVALID set, even when the data is too short
+    std::optional<TaskCode> task_code;  // response data with at least four bytes; reserved codes read as failed
+    bool response_valid = false;        // RSPVALID set, even when the data is too short
     bool data_in_under = false, data_in_over = false, data_out_under = false, data_out_over = false;
     std::uint32_t data_in_residual = 0, data_out_residual = 0;
-    std::span<const std::byte> sense;         // into the parsed bytes; empty when absent or when its length lies
+    std::span<const std::byte> sense;  // into the parsed bytes; empty when absent or when its length lies
 };
 // Lengths beyond the received bytes drop the sense data and keep the status (srp-wire 11).
 Parsed<Response> parse_response(std::span<const std::byte> bytes);
-std::size_t encode(const Response& response, std::span<std::byte> buffer);   // 36 + response data + sense
+std::size_t encode(const Response& response, std::span<std::byte> buffer);  // 36 + response data + sense
 
 // ---- the rest ----
 
-struct CreditRequest { std::int32_t credit_delta = 0; Tag tag = 0; };
-struct AsyncEvent { std::int32_t credit_delta = 0; Tag tag = 0; scsi::Lun lun{}; std::span<const std::byte> sense; };
-struct TargetLogout { std::uint32_t reason = 0; Tag tag = 0; };
+struct CreditRequest {
+    std::int32_t credit_delta = 0;
+    Tag tag = 0;
+};
+struct AsyncEvent {
+    std::int32_t credit_delta = 0;
+    Tag tag = 0;
+    scsi::Lun lun{};
+    std::span<const std::byte> sense;
+};
+struct TargetLogout {
+    std::uint32_t reason = 0;
+    Tag tag = 0;
+};
 // Sense data whose length goes beyond the received bytes is dropped.
 Parsed<CreditRequest> parse_credit_request(std::span<const std::byte> bytes);
 Parsed<AsyncEvent> parse_async_event(std::span<const std::byte> bytes);
@@ -193,8 +225,8 @@ Parsed<TargetLogout> parse_target_logout(std::span<const std::byte> bytes);
 std::size_t encode(const CreditRequest& request, std::span<std::byte> buffer);
 std::size_t encode(const AsyncEvent& event, std::span<std::byte> buffer);
 std::size_t encode(const TargetLogout& logout, std::span<std::byte> buffer);
-std::size_t encode_credit_response(Tag tag, std::span<std::byte> buffer);        // 16 bytes
-std::size_t encode_async_event_response(Tag tag, std::span<std::byte> buffer);   // 16 bytes
+std::size_t encode_credit_response(Tag tag, std::span<std::byte> buffer);       // 16 bytes
+std::size_t encode_async_event_response(Tag tag, std::span<std::byte> buffer);  // 16 bytes
 std::string describe_logout_reason(std::uint32_t reason);
 
 }  // namespace srpfs::srp

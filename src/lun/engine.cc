@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include <srpfs/lun/engine.h>
+
+#include <srpfs/base/log.h>
+#include <srpfs/lun/unit.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <deque>
+#include <list>
+#include <new>
+
+#include <sys/mman.h>
+
+namespace srpfs::lun {
+namespace {
+
+constexpr std::size_t page = 4096;
+constexpr std::size_t kib = 1024, mib = 1024 * kib;
+// Room for the blocks at both ends of an unaligned read.
+constexpr std::size_t large_read_bytes = mib + 128 * kib;
+constexpr unsigned class_4k = 0, class_64k = 1, class_1m = 2, class_intake = 3, class_count = 4;
+constexpr std::size_t class_bytes[class_count] = {4 * kib, 64 * kib, large_read_bytes, mib};
+constexpr unsigned operations_per_chunk = 64;
+
+}  // namespace
+
+std::size_t EngineLimits::registered_bytes() const {
+    return intake_buffers * (mib + page) + read_buffers_4k * class_bytes[class_4k] +
+           read_buffers_64k * class_bytes[class_64k] + read_buffers_1m * class_bytes[class_1m] +
+           edge_buffers * std::size_t{4} * edge_block_bytes_max;
+}
+
+// What the units of one target hold together, so that a stuck target cannot take everything.
+struct Engine::Share {
+    const initiator::TargetLink* link = nullptr;
+    unsigned users = 0;
+    unsigned held[class_count] = {};
+};
+
+struct Engine::State {
+    EngineLimits limits;
+    EngineListener* listener = nullptr;
+    std::vector<fabric::Fabric*> fabrics;
+
+    std::span<std::byte> target_writes;  // arena: read buffers, old edge blocks
+    std::span<std::byte> target_reads;   // arena: intake buffers, new edge blocks
+    fabric::RegionId region_target_writes{}, region_target_reads{};
+    unsigned regions_registered = 0;
+
+    std::deque<Buffer> buffers;
+    std::deque<EdgeBuffers> edges;
+    std::deque<Operation> operations;
+    IntrusiveList<Buffer, QueueTag> free_buffers[class_count];
+    unsigned total[class_count] = {};
+    IntrusiveList<EdgeBuffers, QueueTag> free_edges;
+    IntrusiveList<Operation, QueueTag> free_operations;
+    IntrusiveList<Operation, QueueTag> waiting[class_count];
+    IntrusiveList<Operation, QueueTag> waiting_edges;
+    unsigned operations_in_use = 0;
+    Buffer* intake = nullptr;
+    std::size_t parked_bytes = 0;
+    std::list<Share> shares;
+    std::vector<Unit*> units;
+
+    // More than half of a class never goes to one target (while there is something to share).
+    [[nodiscard]] bool may_hold(const Share& share, unsigned size_class) const {
+        return share.held[size_class] < std::max(1U, total[size_class] / 2);
+    }
+    ~State() {
+        for (auto& list : free_buffers)
+            while (list.pop_front()) {
+            }
+        while (free_edges.pop_front()) {
+        }
+        while (free_operations.pop_front()) {
+        }
+        for (fabric::Fabric* fabric : fabrics) {
+            if (regions_registered > 0) fabric->unregister_memory(region_target_writes);
+            if (regions_registered > 1) fabric->unregister_memory(region_target_reads);
+        }
+        if (!target_writes.empty()) munmap(target_writes.data(), target_writes.size());
+        if (!target_reads.empty()) munmap(target_reads.data(), target_reads.size());
+    }
+};
+
+Engine::Engine(reactor::Executor& executor, Random& random)
+    : executor_(executor), random_(random), state_(std::make_unique<State>()) {}
+
+Engine::~Engine() { SRPFS_ASSERT(state_->operations_in_use == 0); }
+
+Result<std::unique_ptr<Engine>> Engine::create(const EngineLimits& limits, std::vector<fabric::Fabric*> fabrics,
+                                               reactor::Executor& executor, Random& random) {
+    SRPFS_ASSERT(limits.intake_buffers >= 3);
+    std::unique_ptr<Engine> engine(new Engine(executor, random));
+    State& state = *engine->state_;
+    state.limits = limits;
+
+    const auto map = [](std::size_t bytes) -> std::span<std::byte> {
+        void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        return memory == MAP_FAILED ? std::span<std::byte>{} : std::span(static_cast<std::byte*>(memory), bytes);
+    };
+    const std::size_t read_bytes =
+        limits.read_buffers_4k * class_bytes[class_4k] + limits.read_buffers_64k * class_bytes[class_64k] +
+        limits.read_buffers_1m * class_bytes[class_1m] + limits.edge_buffers * std::size_t{2} * edge_block_bytes_max;
+    const std::size_t write_bytes =
+        limits.intake_buffers * (mib + page) + limits.edge_buffers * std::size_t{2} * edge_block_bytes_max;
+    state.target_writes = map(read_bytes);
+    state.target_reads = map(write_bytes);
+    if (state.target_writes.empty() || state.target_reads.empty())
+        return Error(ENOMEM, fmt::format("no memory for {} MiB of I/O buffers; use a smaller memory= option",
+                                         (read_bytes + write_bytes) / mib));
+
+    for (std::size_t i = 0; i < fabrics.size(); ++i) {
+        const auto writes = fabrics[i]->register_memory(state.target_writes, fabric::RemoteAccess::write);
+        if (!writes) return writes.error();
+        const auto reads = fabrics[i]->register_memory(state.target_reads, fabric::RemoteAccess::read);
+        if (!reads) return reads.error();
+        if (i == 0) {
+            state.region_target_writes = *writes;
+            state.region_target_reads = *reads;
+        }
+        SRPFS_ASSERT(state.region_target_writes == *writes);
+        SRPFS_ASSERT(state.region_target_reads == *reads);
+        state.fabrics.push_back(fabrics[i]);
+        state.regions_registered = 2;
+    }
+
+    std::size_t read_at = 0, write_at = 0;
+    const auto add = [&](unsigned size_class, std::span<std::byte> bytes, fabric::RegionId region) {
+        Buffer& buffer = state.buffers.emplace_back();
+        buffer.bytes = bytes;
+        buffer.region = region;
+        buffer.size_class = static_cast<std::uint8_t>(size_class);
+        state.free_buffers[size_class].push_back(buffer);
+        ++state.total[size_class];
+    };
+    for (unsigned i = 0; i < limits.intake_buffers; ++i) {
+        add(class_intake, state.target_reads.subspan(write_at + page, mib), state.region_target_reads);
+        write_at += page + mib;
+    }
+    const unsigned counts[3] = {limits.read_buffers_4k, limits.read_buffers_64k, limits.read_buffers_1m};
+    for (unsigned size_class = 0; size_class < 3; ++size_class)
+        for (unsigned i = 0; i < counts[size_class]; ++i) {
+            add(size_class, state.target_writes.subspan(read_at, class_bytes[size_class]), state.region_target_writes);
+            read_at += class_bytes[size_class];
+        }
+    for (unsigned i = 0; i < limits.edge_buffers; ++i) {
+        EdgeBuffers& edges = state.edges.emplace_back();
+        edges.old_head = state.target_writes.subspan(read_at, edge_block_bytes_max);
+        edges.old_tail = state.target_writes.subspan(read_at + edge_block_bytes_max, edge_block_bytes_max);
+        edges.new_head = state.target_reads.subspan(write_at, edge_block_bytes_max);
+        edges.new_tail = state.target_reads.subspan(write_at + edge_block_bytes_max, edge_block_bytes_max);
+        edges.region_old = state.region_target_writes;
+        edges.region_new = state.region_target_reads;
+        read_at += std::size_t{2} * edge_block_bytes_max;
+        write_at += std::size_t{2} * edge_block_bytes_max;
+        state.free_edges.push_back(edges);
+    }
+    state.intake = state.free_buffers[class_intake].pop_front();
+    return engine;
+}
+
+void Engine::set_listener(EngineListener* listener) { state_->listener = listener; }
+
+// ---- operations ----
+
+Operation* Engine::take() {
+    State& state = *state_;
+    if (state.free_operations.empty()) [[unlikely]] {
+        if (state.operations.size() >= state.limits.operations_max) {
+            // Somebody has thousands of requests waiting: the unit with most of them gives some up.
+            const auto greediest =
+                std::max_element(state.units.begin(), state.units.end(),
+                                 [](const Unit* a, const Unit* b) { return a->operations() < b->operations(); });
+            if (greediest != state.units.end()) (*greediest)->shed(0);
+            if (state.free_operations.empty()) return nullptr;
+        } else {
+            for (unsigned i = 0; i < operations_per_chunk; ++i)
+                state.free_operations.push_back(state.operations.emplace_back(*this));
+        }
+    }
+    Operation* operation = state.free_operations.pop_front();
+    ++state.operations_in_use;
+    operation->stage_ = Operation::Stage::idle;
+    return operation;
+}
+
+void Engine::recycle(Operation& operation) {
+    release_memory(operation);
+    operation.unit_ = nullptr;
+    operation.stage_ = Operation::Stage::idle;
+    --state_->operations_in_use;
+    state_->free_operations.push_front(operation);  // the one used last is in the cache
+}
+
+// ---- intake and parking ----
+
+std::span<std::byte> Engine::intake() {
+    const Buffer& buffer = *state_->intake;
+    return {buffer.bytes.data() - intake_header_bytes, intake_header_bytes + buffer.bytes.size()};
+}
+
+bool Engine::take_over_intake(Operation& operation, Unit& unit, std::uint32_t payload_bytes) {
+    State& state = *state_;
+    SRPFS_ASSERT(payload_bytes <= intake_payload_bytes_max);
+    SRPFS_ASSERT(!operation.buffer_ && !operation.parked_);
+    operation.unit_ = &unit;
+    if (!state.free_buffers[class_intake].empty() && state.may_hold(*unit.share_, class_intake)) [[likely]] {
+        operation.buffer_ = state.intake;
+        operation.payload_ = state.intake->bytes.first(payload_bytes);
+        ++unit.share_->held[class_intake];
+        state.intake = state.free_buffers[class_intake].pop_front();
+        return true;
+    }
+    if (state.parked_bytes + payload_bytes > state.limits.park_bytes_max && !make_parking_room(payload_bytes))
+        return false;
+    operation.parked_ = new (std::nothrow) std::byte[payload_bytes];
+    if (!operation.parked_) return false;
+    operation.payload_ = {operation.parked_, payload_bytes};
+    std::memcpy(operation.parked_, state.intake->bytes.data(), payload_bytes);
+    state.parked_bytes += payload_bytes;
+    unit.parked_bytes_ += payload_bytes;
+    return true;
+}
+
+bool Engine::make_parking_room(std::size_t bytes) {
+    State& state = *state_;
+    while (state.parked_bytes + bytes > state.limits.park_bytes_max) {
+        const auto greediest =
+            std::max_element(state.units.begin(), state.units.end(),
+                             [](const Unit* a, const Unit* b) { return a->parked_bytes_ < b->parked_bytes_; });
+        if (greediest == state.units.end() || (*greediest)->parked_bytes_ == 0) return false;
+        if (!(*greediest)->shed(bytes)) return false;
+    }
+    return true;
+}
+
+// ---- buffers ----
+
+bool Engine::acquire_read_buffer(Operation& operation, std::size_t bytes) {
+    State& state = *state_;
+    unsigned smallest = class_4k;
+    while (class_bytes[smallest] < bytes) ++smallest;
+    SRPFS_ASSERT(smallest <= class_1m);
+    Share& share = *operation.unit_->share_;
+    for (unsigned size_class = smallest; size_class <= class_1m; ++size_class) {
+        if (state.free_buffers[size_class].empty() || !state.may_hold(share, size_class)) [[unlikely]]
+            continue;
+        operation.buffer_ = state.free_buffers[size_class].pop_front();
+        ++share.held[size_class];
+        return true;
+    }
+    operation.wanted_class_ = static_cast<std::uint8_t>(smallest);
+    state.waiting[smallest].push_back(operation);
+    return false;
+}
+
+bool Engine::acquire_write_buffer(Operation& operation) {
+    State& state = *state_;
+    Share& share = *operation.unit_->share_;
+    // One stays for the intake's next takeover.
+    if (state.free_buffers[class_intake].size() > 1 && state.may_hold(share, class_intake)) {
+        operation.buffer_ = state.free_buffers[class_intake].pop_front();
+        ++share.held[class_intake];
+        return true;
+    }
+    operation.wanted_class_ = class_intake;
+    state.waiting[class_intake].push_back(operation);
+    return false;
+}
+
+bool Engine::acquire_edges(Operation& operation) {
+    operation.edges_ = state_->free_edges.pop_front();
+    if (operation.edges_) return true;
+    operation.wanted_class_ = class_count;
+    state_->waiting_edges.push_back(operation);
+    return false;
+}
+
+void Engine::stop_waiting(Operation& operation) {
+    if (operation.wanted_class_ == class_count)
+        state_->waiting_edges.remove(operation);
+    else
+        state_->waiting[operation.wanted_class_].remove(operation);
+}
+
+void Engine::release_buffer(Operation& operation) {
+    if (Buffer* buffer = std::exchange(operation.buffer_, nullptr)) {
+        --operation.unit_->share_->held[buffer->size_class];
+        state_->free_buffers[buffer->size_class].push_front(*buffer);
+        hand_out(buffer->size_class);
+    }
+}
+
+void Engine::release_memory(Operation& operation) {
+    release_buffer(operation);
+    if (operation.parked_) [[unlikely]] {
+        state_->parked_bytes -= operation.payload_.size();
+        operation.unit_->parked_bytes_ -= operation.payload_.size();
+        delete[] std::exchange(operation.parked_, nullptr);
+    }
+    operation.payload_ = {};
+    if (EdgeBuffers* edges = std::exchange(operation.edges_, nullptr)) [[unlikely]] {
+        state_->free_edges.push_front(*edges);
+        hand_out_edges();
+    }
+}
+
+// A buffer of this class is free: the longest waiting operation that may have it gets a turn.
+void Engine::hand_out(unsigned size_class) {
+    State& state = *state_;
+    const unsigned lowest = size_class == class_intake ? class_intake : class_4k;
+    for (unsigned wanted = size_class + 1; wanted-- > lowest;) {
+        if (state.waiting[wanted].empty()) [[likely]]
+            continue;
+        Operation* next = state.waiting[wanted].find(
+            [&](Operation& operation) { return state.may_hold(*operation.unit_->share_, size_class); });
+        if (!next) continue;
+        if (size_class == class_intake && state.free_buffers[class_intake].size() <= 1) return;
+        state.waiting[wanted].remove(*next);
+        next->buffer_ = state.free_buffers[size_class].pop_front();
+        ++next->unit_->share_->held[size_class];
+        next->unit_->on_memory(*next);
+        return;
+    }
+}
+
+void Engine::hand_out_edges() {
+    Operation* next = state_->waiting_edges.pop_front();
+    if (!next) return;
+    next->edges_ = state_->free_edges.pop_front();
+    next->unit_->on_memory(*next);
+}
+
+// ---- shares ----
+
+Engine::Share* Engine::join(Unit& unit) {
+    state_->units.push_back(&unit);
+    for (Share& share : state_->shares)
+        if (share.link == &unit.link_) return ++share.users, &share;
+    Share& share = state_->shares.emplace_back();
+    share.link = &unit.link_;
+    share.users = 1;
+    return &share;
+}
+
+void Engine::leave(Unit& unit) {
+    std::erase(state_->units, &unit);
+    if (--unit.share_->users > 0) return;
+    state_->shares.remove_if([&](const Share& share) { return &share == unit.share_; });
+}
+
+Engine::Usage Engine::usage() const {
+    const State& state = *state_;
+    const auto used = [&](unsigned size_class) {
+        return state.total[size_class] - static_cast<unsigned>(state.free_buffers[size_class].size());
+    };
+    return {.operations_in_use = state.operations_in_use,
+            .intake_in_use = used(class_intake) - 1,
+            .read_4k_in_use = used(class_4k),
+            .read_64k_in_use = used(class_64k),
+            .read_1m_in_use = used(class_1m),
+            .edges_in_use = state.limits.edge_buffers - static_cast<unsigned>(state.free_edges.size()),
+            .parked_bytes = state.parked_bytes};
+}
+
+}  // namespace srpfs::lun

@@ -1,0 +1,1001 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include <srpfs/lun/unit.h>
+
+#include <srpfs/base/log.h>
+#include <srpfs/lun/engine.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+namespace srpfs::lun {
+namespace {
+
+using initiator::CommandEnd;
+using initiator::PortState;
+using initiator::Submitted;
+using srp::DataDirection;
+
+constexpr unsigned retries_max = 5;      // the kernel's disk driver allows as many (srp-admin 5)
+constexpr unsigned attentions_max = 32;  // unit attentions one operation may meet
+constexpr auto retry_span =
+    std::chrono::seconds(180);  // (retries + 1) x 30 s: the kernel's bound for BUSY and the like
+constexpr auto interrupt_grace = std::chrono::milliseconds(500);  // decisions 14
+constexpr auto depth_recovery = std::chrono::seconds(1);
+constexpr auto not_ready_delay = std::chrono::seconds(1);
+constexpr auto busy_delay_first = std::chrono::milliseconds(20);
+constexpr auto busy_delay_max = std::chrono::seconds(2);
+
+void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) {
+    // One writer: no need for a locked instruction.
+    counter.store(counter.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+const char* to_string(UnitState state) {
+    switch (state) {
+        case UnitState::probing: return "probing";
+        case UnitState::running: return "running";
+        case UnitState::blocked: return "blocked";
+        case UnitState::offline: return "offline";
+        case UnitState::gone: return "gone";
+    }
+    return "?";
+}
+
+// ---- operation ----
+
+void Operation::prepare(Unit& unit, OperationKind kind, OperationListener& listener) {
+    SRPFS_ASSERT(stage_ == Stage::idle);
+    SRPFS_ASSERT(parts_in_flight_ == 0);
+    unit_ = &unit;
+    listener_ = &listener;
+    kind_ = kind;
+    phase_ = Phase::data;
+    durability_ = Durability::cached;
+    released_ = answering_ = interrupted_ = sent_ = unaligned_ = excludes_writes_ = unknown_ = false;
+    retries_ = attentions_ = backoffs_ = 0;
+    offset_ = first_block_ = block_end_ = next_block_ = 0;
+    bytes_ = 0;
+    retry_at_ = retry_until_ = interrupt_at_ = instant_never;
+    outcome_ = failure_ = {};
+    result_ = {};
+    for (Part& part : parts_) part.in_flight = part.again = false;
+}
+
+void Operation::prepare_read(Unit& unit, std::uint64_t offset, std::uint32_t bytes, OperationListener& listener) {
+    SRPFS_ASSERT(bytes >= 1);
+    SRPFS_ASSERT(bytes <= bytes_max);
+    prepare(unit, OperationKind::read, listener);
+    offset_ = offset;
+    bytes_ = bytes;
+}
+
+void Operation::prepare_write(Unit& unit, std::uint64_t offset, Durability durability, OperationListener& listener) {
+    SRPFS_ASSERT(unit_ == &unit);
+    SRPFS_ASSERT(!payload_.empty());
+    prepare(unit, OperationKind::write, listener);
+    offset_ = offset;
+    bytes_ = static_cast<std::uint32_t>(payload_.size());
+    durability_ = durability;
+}
+
+void Operation::prepare_flush(Unit& unit, OperationListener& listener) {
+    prepare(unit, OperationKind::flush, listener);
+}
+
+void Operation::prepare_raw(Unit& unit, const scsi::Cdb& cdb, std::uint32_t data_in_bytes,
+                            OperationListener& listener) {
+    SRPFS_ASSERT(data_in_bytes <= raw_bytes_max);
+    prepare(unit, OperationKind::raw, listener);
+    raw_cdb_ = cdb;
+    bytes_ = data_in_bytes;
+}
+
+void Operation::on_command_done(initiator::Command& command) {
+    for (Part& part : parts_)
+        if (&part.command == &command) return unit_->on_part_done(*this, part);
+    SRPFS_ASSERT(!"a command of another operation");
+}
+
+void Operation::release() {
+    if (stage_ == Stage::idle) return engine_.recycle(*this);  // never started
+    SRPFS_ASSERT(stage_ == Stage::answered);
+    released_ = true;
+    result_ = {};
+    if (!answering_) unit_->settle(*this);
+}
+
+// ---- life of a unit ----
+
+Unit::Unit(Engine& engine, initiator::TargetLink& link, const scsi::Lun& lun, unsigned queue_depth,
+           UnitListener& listener)
+    : engine_(engine), link_(link), lun_(lun), queue_depth_max_(std::max(1U, queue_depth)),
+      queue_depth_(queue_depth_max_), listener_(listener), share_(engine.join(*this)),
+      retry_timer_(engine.timers(), [this] { run_retries(); }),
+      interrupt_timer_(engine.timers(), [this] { run_interrupts(); }) {
+    link_.attach(*this);
+}
+
+Unit::~Unit() {
+    SRPFS_ASSERT(operations_.empty());
+    SRPFS_ASSERT(commands_in_flight_ == 0);
+    while (Ghost* ghost = ghosts_.pop_front()) delete ghost;
+    link_.detach(*this);
+    engine_.leave(*this);
+}
+
+UnitState Unit::state() const {
+    if (gone_) return UnitState::gone;
+    if (offline_) return UnitState::offline;
+    switch (link_.state()) {
+        case PortState::running: return held_ ? UnitState::probing : UnitState::running;
+        case PortState::connecting:
+        case PortState::blocked: return UnitState::blocked;
+        case PortState::fail_fast: return UnitState::offline;
+        case PortState::lost: return UnitState::gone;
+    }
+    return UnitState::gone;
+}
+
+void Unit::resume(std::shared_ptr<const UnitInfo> info) {
+    SRPFS_ASSERT(info->block_bytes <= edge_block_bytes_max);
+    info_ = std::move(info);
+    held_ = false;
+    offline_ = false;
+    attention_told_ = false;
+    grant_locks();
+    pump();
+}
+
+void Unit::hold() { held_ = true; }
+
+void Unit::set_offline() {
+    offline_ = true;
+    held_ = false;
+    attention_told_ = false;
+    answer_all(OutcomeKind::not_ready);
+}
+
+void Unit::remove() {
+    gone_ = true;
+    answer_all(OutcomeKind::gone);
+}
+
+void Unit::start(Operation& operation) {
+    SRPFS_ASSERT(operation.unit_ == this);
+    operations_.push_back(operation);
+    operation.stage_ = Operation::Stage::active;
+    if (gone_) [[unlikely]]
+        return answer(operation, {OutcomeKind::gone});
+    if (link_.state() == PortState::fail_fast) [[unlikely]]
+        return answer(operation, {OutcomeKind::path_lost});
+    if (link_.state() == PortState::lost) [[unlikely]]
+        return answer(operation, {OutcomeKind::gone});
+    if (operation.kind_ == OperationKind::raw) return begin(operation);
+    SRPFS_ASSERT(info_ != nullptr);  // no file without a successful probe
+    if (offline_) [[unlikely]]
+        return answer(operation, {OutcomeKind::not_ready});
+    begin(operation);
+}
+
+// Works out the blocks, takes the lock, and gets in line.
+void Unit::begin(Operation& operation) {
+    switch (operation.kind_) {
+        case OperationKind::raw: break;
+        case OperationKind::flush: operation.phase_ = Operation::Phase::flush; break;
+        case OperationKind::read:
+        case OperationKind::write: {
+            const std::uint32_t block = info_->block_bytes;
+            const std::uint64_t end = operation.offset_ + operation.bytes_;
+            if (end < operation.offset_ || end > info_->capacity_bytes())
+                return answer(operation, {OutcomeKind::out_of_range});
+            operation.first_block_ = operation.next_block_ = operation.offset_ / block;
+            operation.block_end_ = (end + block - 1) / block;
+            operation.unaligned_ = operation.offset_ % block != 0 || end % block != 0;
+            if (operation.kind_ == OperationKind::read) break;
+            if (info_->read_only) return answer(operation, {OutcomeKind::write_protected});
+            if (must_wait_for_lock(operation)) {
+                operation.stage_ = Operation::Stage::waiting_lock;
+                lock_waiters_.push_back(operation);
+                return;
+            }
+            enter_lock(operation);
+            break;
+        }
+    }
+    make_ready(operation);
+}
+
+void Unit::make_ready(Operation& operation) {
+    operation.stage_ = Operation::Stage::waiting_path;
+    if (waiting_.empty() && !pumping_) [[likely]] {
+        if (!advance(operation)) waiting_.push_front(operation);
+        return;
+    }
+    waiting_.push_back(operation);
+    pump();
+}
+
+// Gives operations in line their turn until one cannot go on. Held units let only raw operations through.
+void Unit::pump() {
+    if (pumping_) return;
+    pumping_ = true;
+    while (!waiting_.empty()) {
+        Operation* next =
+            held_ ? waiting_.find([](Operation& operation) { return operation.kind_ == OperationKind::raw; })
+                  : waiting_.front();
+        if (!next) break;
+        waiting_.remove(*next);
+        if (advance(*next)) continue;
+        waiting_.push_front(*next);
+        break;
+    }
+    pumping_ = false;
+}
+
+// ---- sending ----
+
+std::uint32_t Unit::blocks_per_command() const {
+    std::uint64_t blocks = link_.command_bytes_max() / info_->block_bytes;
+    if (info_->transfer_blocks_max != 0) blocks = std::min<std::uint64_t>(blocks, info_->transfer_blocks_max);
+    return static_cast<std::uint32_t>(std::max<std::uint64_t>(1, blocks));
+}
+
+// Sends what can be sent. True: the operation waits for its commands, for memory, or is over. False: it stays first in
+// line, for credit or for the path.
+bool Unit::advance(Operation& operation) {
+    using Phase = Operation::Phase;
+    if (held_ && operation.kind_ != OperationKind::raw) {
+        give_up_read_memory(operation);
+        return false;
+    }
+    operation.stage_ = Operation::Stage::active;
+
+    switch (operation.kind_) {
+        case OperationKind::read:
+            if (operation.block_end_ > info_->blocks) return answer(operation, {OutcomeKind::out_of_range}), true;
+            if (!operation.buffer_) {
+                const std::uint64_t span = (operation.block_end_ - operation.first_block_) * info_->block_bytes;
+                if (!engine_.acquire_read_buffer(operation, span)) {
+                    operation.stage_ = Operation::Stage::waiting_memory;
+                    return true;
+                }
+            }
+            break;
+        case OperationKind::write:
+            if (operation.block_end_ > info_->blocks) return answer(operation, {OutcomeKind::out_of_range}), true;
+            if (operation.unaligned_ && !operation.edges_ && !engine_.acquire_edges(operation)) {
+                operation.stage_ = Operation::Stage::waiting_memory;
+                return true;
+            }
+            // What does not travel inside the IU has to be in registered memory.
+            if (operation.phase_ == Phase::data && operation.parked_ && !operation.buffer_ &&
+                operation.bytes_ > link_.immediate_bytes_max()) {
+                if (!engine_.acquire_write_buffer(operation)) {
+                    operation.stage_ = Operation::Stage::waiting_memory;
+                    return true;
+                }
+                unpark(operation);
+            }
+            break;
+        case OperationKind::flush:
+            if (operation.parts_in_flight_ == 0 && operation.phase_ == Phase::flush) {
+                if (std::exchange(flush_error_pending_, false))
+                    return answer(operation, {OutcomeKind::medium_error}), true;
+                // Nothing to do without a volatile cache, or when the last flush covered every acknowledged write.
+                if (!info_->write_cache || !has_unflushed_writes()) return answer(operation, {}), true;
+            }
+            break;
+        case OperationKind::raw:
+            if (operation.bytes_ > 0 && !operation.buffer_ &&
+                !engine_.acquire_read_buffer(operation, operation.bytes_)) {
+                operation.stage_ = Operation::Stage::waiting_memory;
+                return true;
+            }
+            break;
+    }
+    return send_parts(operation);
+}
+
+// A waiting read keeps no memory (decisions 11): it begins anew when its turn comes.
+void Unit::give_up_read_memory(Operation& operation) {
+    if (operation.kind_ != OperationKind::read || operation.parts_in_flight_ > 0 || !operation.buffer_) return;
+    for (Operation::Part& part : operation.parts_) part.again = false;
+    operation.next_block_ = operation.first_block_;
+    engine_.release_buffer(operation);
+}
+
+// The payload moves from parking memory to the registered buffer it has got, and so do the commands that are to be sent
+// again.
+void Unit::unpark(Operation& operation) {
+    std::memcpy(operation.buffer_->bytes.data(), operation.parked_, operation.payload_.size());
+    for (Operation::Part& part : operation.parts_) {
+        auto& data = part.command.data;
+        if (!part.again || data.data() < operation.parked_ ||
+            data.data() >= operation.parked_ + operation.payload_.size())
+            continue;
+        data = operation.buffer_->bytes.subspan(static_cast<std::size_t>(data.data() - operation.parked_), data.size());
+        part.command.region = operation.buffer_->region;
+    }
+}
+
+bool Unit::send_parts(Operation& operation) {
+    for (Operation::Part& part : operation.parts_) {
+        if (part.in_flight) continue;
+        if (!part.again && !next_part(operation, part)) break;
+        part.again = true;  // until it is on its way
+        if (commands_in_flight_ >= queue_depth_ && operation.kind_ != OperationKind::raw) return false;
+        switch (link_.submit(part.command)) {
+            case Submitted::sent: break;
+            case Submitted::wait:
+                link_.wait_for_room(*this);
+                give_up_read_memory(operation);
+                return false;
+            case Submitted::fail_fast: return answer(operation, {OutcomeKind::path_lost}), true;
+            case Submitted::lost: return answer(operation, {OutcomeKind::gone}), true;
+        }
+        part.again = false;
+        part.in_flight = true;
+        ++operation.parts_in_flight_;
+        ++commands_in_flight_;
+        if (part.command.direction == DataDirection::to_target) operation.sent_ = true;
+    }
+    return true;
+}
+
+// Fills in the next command of the current phase; false when the phase has no more.
+bool Unit::next_part(Operation& operation, Operation::Part& part) {
+    using Phase = Operation::Phase;
+    initiator::Command& command = part.command;
+    command.owner = &operation;
+    command.lun = lun_;
+    command.privileged = false;
+
+    if (operation.kind_ == OperationKind::raw) {
+        if (operation.next_block_ > 0) return false;
+        operation.next_block_ = 1;
+        command.cdb = operation.raw_cdb_;
+        command.direction = operation.bytes_ > 0 ? DataDirection::from_target : DataDirection::none;
+        if (operation.bytes_ > 0) {
+            command.region = operation.buffer_->region;
+            command.data = operation.buffer_->bytes.first(operation.bytes_);
+        } else {
+            command.data = {};
+        }
+        command.privileged = true;
+        return true;
+    }
+
+    if (operation.phase_ == Phase::flush) {
+        if (operation.next_block_ == std::numeric_limits<std::uint64_t>::max()) return false;
+        operation.next_block_ = std::numeric_limits<std::uint64_t>::max();
+        operation.flush_snapshot_ = write_count_;
+        command.cdb = scsi::synchronize_cache(0, 0);
+        command.direction = DataDirection::none;
+        command.data = {};
+        command.privileged = true;
+        return true;
+    }
+
+    const std::uint32_t block = info_->block_bytes;
+    const bool head = operation.unaligned_ && operation.offset_ % block != 0;
+    const std::uint64_t end = operation.offset_ + operation.bytes_;
+    const bool tail =
+        operation.unaligned_ && end % block != 0 && !(head && operation.block_end_ - operation.first_block_ == 1);
+
+    if (operation.phase_ == Phase::edge_read) {
+        // next_block_ walks over the edge blocks: first the head, then the tail.
+        const std::uint64_t tail_block = operation.block_end_ - 1;
+        std::span<std::byte> into;
+        std::uint64_t lba = 0;
+        if (head && operation.next_block_ == operation.first_block_) {
+            lba = operation.first_block_;
+            into = operation.edges_->old_head;
+            operation.next_block_ = tail ? tail_block : operation.block_end_;
+        } else if (tail && operation.next_block_ < operation.block_end_) {
+            lba = tail_block;
+            into = operation.edges_->old_tail;
+            operation.next_block_ = operation.block_end_;
+        } else {
+            return false;
+        }
+        command.cdb = scsi::read(lba, 1, scsi::ForceUnitAccess::no);
+        command.direction = DataDirection::from_target;
+        command.region = operation.edges_->region_old;
+        command.data = into.first(block);
+        return true;
+    }
+
+    if (operation.next_block_ >= operation.block_end_) return false;
+    const std::uint64_t lba = operation.next_block_;
+
+    if (operation.kind_ == OperationKind::read) {
+        const auto blocks =
+            static_cast<std::uint32_t>(std::min<std::uint64_t>(blocks_per_command(), operation.block_end_ - lba));
+        operation.next_block_ += blocks;
+        command.cdb = scsi::read(lba, blocks, scsi::ForceUnitAccess::no);
+        command.direction = DataDirection::from_target;
+        command.region = operation.buffer_->region;
+        command.data =
+            operation.buffer_->bytes.subspan((lba - operation.first_block_) * block, std::size_t{blocks} * block);
+        return true;
+    }
+
+    // A write. The second half of a read-modify-write goes before new data (decisions 11).
+    const auto fua = operation.durability_ == Durability::stable && info_->write_cache && info_->fua
+                         ? scsi::ForceUnitAccess::yes
+                         : scsi::ForceUnitAccess::no;
+    command.direction = DataDirection::to_target;
+    command.privileged = operation.unaligned_;
+    if (head && lba == operation.first_block_) {
+        operation.next_block_ = lba + 1;
+        command.region = operation.edges_->region_new;
+        command.data = operation.edges_->new_head.first(block);
+        command.cdb = scsi::write(lba, 1, fua);
+        return true;
+    }
+    if (tail && lba == operation.block_end_ - 1) {
+        operation.next_block_ = lba + 1;
+        command.region = operation.edges_->region_new;
+        command.data = operation.edges_->new_tail.first(block);
+        command.cdb = scsi::write(lba, 1, fua);
+        return true;
+    }
+    const std::uint64_t whole_end = operation.block_end_ - (tail ? 1 : 0);
+    const auto blocks = static_cast<std::uint32_t>(std::min<std::uint64_t>(blocks_per_command(), whole_end - lba));
+    operation.next_block_ += blocks;
+    const std::span<std::byte> source =
+        operation.buffer_ ? operation.buffer_->bytes.first(operation.bytes_) : operation.payload_;
+    command.region = operation.buffer_ ? operation.buffer_->region : fabric::RegionId{};
+    command.data = source.subspan(lba * block - operation.offset_, std::size_t{blocks} * block);
+    command.cdb = scsi::write(lba, blocks, fua);
+    return true;
+}
+
+// ---- what came back ----
+
+void Unit::on_part_done(Operation& operation, Operation::Part& part) {
+    SRPFS_ASSERT(part.in_flight);
+    part.in_flight = false;
+    --operation.parts_in_flight_;
+    --commands_in_flight_;
+
+    Outcome outcome;
+    const Verdict verdict = judge(operation, part, outcome);
+    if (part.command.direction == DataDirection::to_target && part.command.result.end == CommandEnd::connection_lost)
+        operation.unknown_ = true;
+
+    const auto& result = part.command.result;
+    if (result.end != CommandEnd::answered)
+        operation.retry_until_ = instant_never;  // the port's timers bound that
+    else if (verdict != Verdict::good && verdict != Verdict::failed && operation.retry_until_ == instant_never)
+        operation.retry_until_ = engine_.timers().now() + retry_span;
+    // A unit attention is told once: it counts even if nobody waits for this operation any more.
+    if (verdict == Verdict::attention) on_unit_attention(result.sense);
+
+    if (operation.stage_ == Operation::Stage::answered) {
+        // Answered early; only the bookkeeping is left.
+        settle(operation);
+        return pump();
+    }
+    switch (verdict) {
+        case Verdict::good: break;
+        case Verdict::again: part.again = true; break;
+        case Verdict::again_later:
+            part.again = true;
+            if (operation.retry_at_ == instant_never) {
+                const bool busy = part.command.result.status == scsi::Status::busy ||
+                                  part.command.result.status == scsi::Status::task_set_full;
+                Duration delay = not_ready_delay;
+                if (busy) {
+                    delay = std::min<Duration>(
+                        busy_delay_max, Duration(busy_delay_first) * (1 << std::min<unsigned>(operation.backoffs_, 7)));
+                    delay += Duration(static_cast<Duration::rep>(
+                        engine_.random().below(static_cast<std::uint64_t>(delay.count() / 2 + 1))));
+                    if (operation.backoffs_ < 255) ++operation.backoffs_;
+                }
+                operation.retry_at_ = engine_.timers().now() + delay;
+            }
+            break;
+        case Verdict::attention: part.again = true; break;
+        case Verdict::failed:
+            if (operation.failure_.ok()) operation.failure_ = outcome;
+            break;
+    }
+    after_part(operation);
+    pump();
+}
+
+void Unit::after_part(Operation& operation) {
+    if (!operation.failure_.ok()) {
+        // The others are waited for: their memory is in use, and what they wrote is known then.
+        if (operation.parts_in_flight_ == 0) {
+            if (operation.is_waiting()) unlink(operation);
+            answer(operation, operation.failure_);
+        }
+        return;
+    }
+    const bool again =
+        std::any_of(operation.parts_.begin(), operation.parts_.end(), [](const auto& part) { return part.again; });
+    if (again) {
+        add(counters_->retries, 1);
+        if (operation.retry_at_ != instant_never) {
+            // Nothing more of it goes out until then.
+            if (operation.is_waiting()) unlink_from_line(operation);
+            if (operation.parts_in_flight_ == 0) wait_and_retry(operation);
+            return;
+        }
+    }
+    if (operation.is_waiting()) return;  // in line already
+    const bool more = again || (operation.phase_ != Operation::Phase::flush && operation.kind_ != OperationKind::raw &&
+                                operation.next_block_ < operation.block_end_);
+    if (more) {
+        operation.stage_ = Operation::Stage::waiting_path;
+        waiting_.push_front(operation);  // it has begun: before new ones
+        return;                          // on_part_done pumps
+    }
+    if (operation.parts_in_flight_ == 0) finish_phase(operation);
+}
+
+void Unit::finish_phase(Operation& operation) {
+    using Phase = Operation::Phase;
+    const auto go_on = [&](Phase phase, std::uint64_t first) {
+        operation.phase_ = phase;
+        operation.next_block_ = first;
+        operation.stage_ = Operation::Stage::waiting_path;
+        waiting_.push_front(operation);
+    };
+    switch (operation.phase_) {
+        case Phase::edge_read: {
+            const std::uint32_t block = info_->block_bytes;
+            const std::uint64_t end = operation.offset_ + operation.bytes_;
+            const std::size_t head_skip = operation.offset_ % block;
+            EdgeBuffers& edges = *operation.edges_;
+            if (head_skip != 0) {
+                std::memcpy(edges.new_head.data(), edges.old_head.data(), block);
+                const std::size_t count = std::min<std::size_t>(block - head_skip, operation.bytes_);
+                std::memcpy(edges.new_head.data() + head_skip, operation.payload_.data(), count);
+            }
+            if (end % block != 0 && !(head_skip != 0 && operation.block_end_ - operation.first_block_ == 1)) {
+                std::memcpy(edges.new_tail.data(), edges.old_tail.data(), block);
+                const std::size_t count = end % block;
+                std::memcpy(edges.new_tail.data(), operation.payload_.data() + (operation.payload_.size() - count),
+                            count);
+            }
+            return go_on(Phase::data, operation.first_block_);
+        }
+        case Phase::data:
+            if (operation.kind_ == OperationKind::read) {
+                const std::size_t skip = operation.offset_ - operation.first_block_ * info_->block_bytes;
+                operation.result_ = operation.buffer_->bytes.subspan(skip, operation.bytes_);
+            } else if (operation.kind_ == OperationKind::raw) {
+                const initiator::Command& command = operation.parts_[0].command;
+                operation.result_ = command.data.first(command.data.size() - command.result.residual);
+            } else if (operation.kind_ == OperationKind::write && info_->write_cache) {
+                const bool stable = operation.durability_ == Durability::stable;
+                if (!(stable && info_->fua)) ++write_count_;  // before the answer (decisions 8)
+                if (stable && !info_->fua) return go_on(Phase::flush, 0);
+            }
+            return answer(operation, {});
+        case Phase::flush:
+            flushed_count_ = std::max(flushed_count_, operation.flush_snapshot_);
+            return answer(operation, {});
+    }
+}
+
+// One table for everything a command can end with (srp-admin 6).
+Unit::Verdict Unit::judge(Operation& operation, const Operation::Part& part, Outcome& outcome) {
+    const initiator::CommandResult& result = part.command.result;
+    outcome.status = result.status;
+    outcome.sense = result.sense;
+    const auto fail = [&](OutcomeKind kind) {
+        outcome.kind = kind;
+        return Verdict::failed;
+    };
+    const bool out_of_time = engine_.timers().now() > operation.retry_until_;
+    const auto counted = [&](OutcomeKind kind) {
+        if (operation.retries_ >= retries_max || out_of_time) return fail(kind);
+        ++operation.retries_;
+        return Verdict::again;
+    };
+
+    switch (result.end) {
+        case CommandEnd::aborted: return out_of_time ? fail(OutcomeKind::aborted) : Verdict::again;
+        case CommandEnd::connection_lost:
+            // Reads may be sent again. A write may still run in the target: without a fence it must not (decisions 1,
+            // 10).
+            if (part.command.direction == DataDirection::to_target) return fail(OutcomeKind::path_lost);
+            return Verdict::again;
+        case CommandEnd::answered: break;
+    }
+    switch (result.status) {
+        case scsi::Status::good:
+        case scsi::Status::condition_met:
+            if (operation.kind_ == OperationKind::raw) return Verdict::good;
+            // Never pass on bytes the target did not write.
+            if (result.residual != 0 || result.overflow) return fail(OutcomeKind::short_transfer);
+            if (queue_depth_ < queue_depth_max_ && engine_.timers().now() - depth_lowered_at_ > depth_recovery)
+                [[unlikely]] {
+                ++queue_depth_;
+                depth_lowered_at_ = engine_.timers().now();
+            }
+            return Verdict::good;
+        case scsi::Status::check_condition: return judge_check_condition(operation, part, outcome);
+        case scsi::Status::task_set_full:
+            queue_depth_ = std::max(1U, std::min(queue_depth_, commands_in_flight_));
+            depth_lowered_at_ = engine_.timers().now();
+            return out_of_time ? fail(OutcomeKind::busy) : Verdict::again_later;
+        case scsi::Status::busy: return out_of_time ? fail(OutcomeKind::busy) : Verdict::again_later;
+        case scsi::Status::task_aborted: return counted(OutcomeKind::aborted);
+        case scsi::Status::reservation_conflict: return fail(OutcomeKind::reservation_conflict);
+        case scsi::Status::aca_active: return fail(OutcomeKind::aborted);
+    }
+    return fail(OutcomeKind::protocol_error);
+}
+
+Unit::Verdict Unit::judge_check_condition(Operation& operation, const Operation::Part& part, Outcome& outcome) {
+    const initiator::CommandResult& result = part.command.result;
+    const scsi::Sense& sense = result.sense;
+    const bool out_of_time = engine_.timers().now() > operation.retry_until_;
+    const auto fail = [&](OutcomeKind kind) {
+        outcome.kind = kind;
+        return Verdict::failed;
+    };
+    const auto counted = [&](OutcomeKind kind) {
+        if (operation.retries_ >= retries_max || out_of_time) return fail(kind);
+        ++operation.retries_;
+        return Verdict::again;
+    };
+    const auto is = [&](unsigned asc, unsigned ascq) { return sense.asc == asc && sense.ascq == ascq; };
+
+    // Deferred sense is about an earlier command; this one did not run (SPC-4 4.5.5).
+    if (!sense.valid || sense.deferred) return counted(OutcomeKind::protocol_error);
+    switch (sense.key) {
+        case scsi::SenseKey::no_sense:
+        case scsi::SenseKey::recovered_error:
+            if (operation.kind_ != OperationKind::raw && (result.residual != 0 || result.overflow))
+                return fail(OutcomeKind::short_transfer);
+            return Verdict::good;
+        case scsi::SenseKey::not_ready:
+            if (is(0x04, 0x01) || is(0x04, 0x0a) || is(0x08, 0x00))
+                return out_of_time ? fail(OutcomeKind::not_ready) : Verdict::again_later;
+            return fail(OutcomeKind::not_ready);
+        case scsi::SenseKey::medium_error:
+            if (sense.asc == 0x11 || sense.asc == 0x13 || sense.asc == 0x14) return fail(OutcomeKind::medium_error);
+            return counted(OutcomeKind::medium_error);
+        case scsi::SenseKey::hardware_error: return fail(OutcomeKind::hardware_error);
+        case scsi::SenseKey::illegal_request:
+            if (sense.asc == 0x21) return fail(OutcomeKind::out_of_range);
+            if (sense.asc == 0x25) {
+                if (operation.kind_ != OperationKind::raw && !std::exchange(attention_told_, true))
+                    listener_.on_attention(*this, sense, false);
+                return fail(OutcomeKind::gone);
+            }
+            return fail(OutcomeKind::illegal_request);
+        case scsi::SenseKey::unit_attention:
+            if (++operation.attentions_ > attentions_max || out_of_time) return fail(OutcomeKind::aborted);
+            return Verdict::attention;
+        case scsi::SenseKey::data_protect:
+            if (is(0x27, 0x07)) return fail(OutcomeKind::space_exhausted);
+            return fail(OutcomeKind::write_protected);
+        case scsi::SenseKey::aborted_command:
+            if (sense.asc == 0x10)
+                return fail(OutcomeKind::hardware_error);  // protection information: no use trying again
+            return counted(OutcomeKind::aborted);
+        case scsi::SenseKey::miscompare: return fail(OutcomeKind::miscompare);
+        case scsi::SenseKey::volume_overflow: return fail(OutcomeKind::out_of_range);
+        case scsi::SenseKey::blank_check:
+        case scsi::SenseKey::vendor_specific:
+        case scsi::SenseKey::copy_aborted:
+        case scsi::SenseKey::reserved_c:
+        case scsi::SenseKey::completed: return fail(OutcomeKind::protocol_error);
+    }
+    return fail(OutcomeKind::protocol_error);
+}
+
+void Unit::on_unit_attention(const scsi::Sense& sense) {
+    add(counters_->attentions, 1);
+    // 29/00, /01, /04: power on, or the device was reset: what its cache held is gone (decisions 8).
+    if (sense.asc == 0x29 && (sense.ascq == 0x00 || sense.ascq == 0x01 || sense.ascq == 0x04) && info_ &&
+        info_->write_cache && has_unflushed_writes()) {
+        log::error(link_.name(),
+                   "{}: {}: acknowledged writes that were not flushed may be lost; the next fsync reports it",
+                   lun_.file_name(), scsi::describe(sense));
+        flush_error_pending_ = true;
+    }
+    // These may mean another unit, another size, or another cache mode: nothing goes until that has been looked at
+    // (decisions 7). The others (ALUA, reservations) only want the command repeated.
+    const bool hold_io = sense.asc == 0x29 || (sense.asc == 0x2a && (sense.ascq == 0x09 || sense.ascq == 0x01)) ||
+                         (sense.asc == 0x3f) || sense.asc == 0x28;
+    if (!hold_io) return;
+    if (info_) held_ = true;
+    if (std::exchange(attention_told_, true)) return;
+    listener_.on_attention(*this, sense, true);
+}
+
+// ---- the end of an operation ----
+
+void Unit::unlink_from_line(Operation& operation) {
+    if (operation.stage_ == Operation::Stage::waiting_path)
+        waiting_.remove(operation);
+    else if (operation.stage_ == Operation::Stage::waiting_memory)
+        engine_.stop_waiting(operation);
+    operation.stage_ = Operation::Stage::active;
+}
+
+void Unit::unlink(Operation& operation) {
+    using Stage = Operation::Stage;
+    switch (operation.stage_) {
+        case Stage::waiting_lock: lock_waiters_.remove(operation); break;
+        case Stage::waiting_memory: engine_.stop_waiting(operation); break;
+        case Stage::waiting_path: waiting_.remove(operation); break;
+        case Stage::waiting_retry: operation.retry_at_ = instant_never; break;
+        case Stage::idle:
+        case Stage::active:
+        case Stage::answered: break;
+    }
+    operation.stage_ = Stage::active;
+}
+
+void Unit::answer(Operation& operation, Outcome outcome) {
+    SRPFS_ASSERT(operation.stage_ == Operation::Stage::active);
+    const bool had_lock = operation.kind_ == OperationKind::write;
+    operation.stage_ = Operation::Stage::answered;
+    operation.outcome_ = outcome;
+    if (!outcome.ok()) operation.result_ = {};
+    for (Operation::Part& part : operation.parts_) part.again = false;
+
+    if (had_lock && operation.phase_ != Operation::Phase::flush) {
+        if (operation.parts_in_flight_ > 0 && operation.sent_)
+            add_ghost(operation, true);
+        else if (operation.unknown_)
+            add_ghost(operation, false);
+    }
+    if (outcome.ok()) {
+        switch (operation.kind_) {
+            case OperationKind::read:
+                add(counters_->reads, 1);
+                add(counters_->bytes_read, operation.bytes_);
+                break;
+            case OperationKind::write:
+                add(counters_->writes, 1);
+                add(counters_->bytes_written, operation.bytes_);
+                break;
+            case OperationKind::flush: add(counters_->flushes, 1); break;
+            case OperationKind::raw: break;
+        }
+    } else if (outcome.kind == OutcomeKind::interrupted) {
+        add(counters_->interrupts, 1);
+    } else {
+        add(counters_->errors, 1);
+        if (operation.kind_ != OperationKind::raw) listener_.on_failure(*this, operation);
+    }
+    operation.answering_ = true;
+    operation.listener_->on_answered(operation);
+    operation.answering_ = false;
+    settle(operation);
+}
+
+// Gives back what an answered operation does not need any more; the operation itself when nobody needs it.
+void Unit::settle(Operation& operation) {
+    SRPFS_ASSERT(operation.stage_ == Operation::Stage::answered);
+    if (operation.parts_in_flight_ > 0) return;
+    if (std::exchange(operation.excludes_writes_, false)) --unaligned_active_;
+    Ghost* ghost = ghosts_.find([&](Ghost& candidate) { return candidate.operation == &operation; });
+    if (ghost) [[unlikely]] {
+        ghost->operation = nullptr;
+        if (!operation.unknown_) {
+            ghosts_.remove(*ghost);
+            delete ghost;
+        }
+    }
+    if (!operation.released_) return;
+    const bool was_write = operation.kind_ == OperationKind::write;
+    operations_.remove(operation);
+    engine_.recycle(operation);
+    if (was_write && !lock_waiters_.empty()) [[unlikely]]
+        grant_locks();
+}
+
+void Unit::answer_all(OutcomeKind kind) {
+    // Answering may start new operations; those see the state that made us do this.
+    std::vector<Operation*> all;
+    operations_.for_each([&](Operation& operation) {
+        if (operation.stage_ != Operation::Stage::answered) all.push_back(&operation);
+    });
+    for (Operation* operation : all) {
+        // A listener may not answer or recycle others, so the pointers stay good; the stage tells what is left to do.
+        if (operation->stage_ == Operation::Stage::answered || operation->unit_ != this) continue;
+        unlink(*operation);
+        answer(*operation, {kind});
+    }
+}
+
+bool Unit::shed(std::size_t bytes_wanted) {
+    unsigned count = 0;
+    const std::size_t before = parked_bytes_;
+    std::vector<Operation*> victims;
+    std::size_t freed = 0;
+    operations_.for_each([&](Operation& operation) {
+        const bool idle =
+            operation.stage_ != Operation::Stage::answered && operation.parts_in_flight_ == 0 && operation.is_waiting();
+        if (!idle || (bytes_wanted > 0 && (!operation.parked_ || freed >= bytes_wanted)) ||
+            (bytes_wanted == 0 && victims.size() >= 64))
+            return;
+        freed += operation.payload_.size();
+        victims.push_back(&operation);
+    });
+    for (Operation* operation : victims) {
+        if (operation->unit_ != this || operation->stage_ == Operation::Stage::answered ||
+            operation->parts_in_flight_ > 0)
+            continue;
+        unlink(*operation);
+        answer(*operation, {OutcomeKind::out_of_memory});
+        ++count;
+    }
+    if (count == 0) return false;
+    log::warning(link_.name(),
+                 "{}: too many requests wait for this target; {} of them were failed to keep the others going",
+                 lun_.file_name(), count);
+    return bytes_wanted == 0 || parked_bytes_ < before;
+}
+
+// ---- retries and interrupts ----
+
+void Unit::wait_and_retry(Operation& operation) {
+    operation.stage_ = Operation::Stage::waiting_retry;
+    if (!retry_timer_.armed() || operation.retry_at_ < retry_timer_.deadline())
+        retry_timer_.arm_at(operation.retry_at_);
+}
+
+void Unit::run_retries() {
+    const Instant now = engine_.timers().now();
+    Instant next = instant_never;
+    operations_.for_each([&](Operation& operation) {
+        if (operation.stage_ != Operation::Stage::waiting_retry) return;
+        if (operation.retry_at_ > now) {
+            next = std::min(next, operation.retry_at_);
+            return;
+        }
+        operation.retry_at_ = instant_never;
+        operation.stage_ = Operation::Stage::waiting_path;
+        waiting_.push_back(operation);
+    });
+    retry_timer_.arm_at(next);
+    pump();
+}
+
+void Unit::interrupt(Operation& operation) {
+    if (operation.stage_ == Operation::Stage::answered || operation.stage_ == Operation::Stage::idle) return;
+    SRPFS_ASSERT(operation.unit_ == this);
+    if (operation.parts_in_flight_ == 0 && !operation.sent_) {
+        unlink(operation);
+        return answer(operation, {OutcomeKind::interrupted});
+    }
+    if (operation.interrupted_) return;
+    operation.interrupted_ = true;
+    operation.interrupt_at_ = engine_.timers().now() + interrupt_grace;
+    if (!interrupt_timer_.armed()) interrupt_timer_.arm_at(operation.interrupt_at_);
+}
+
+void Unit::run_interrupts() {
+    const Instant now = engine_.timers().now();
+    Instant next = instant_never;
+    std::vector<Operation*> due;
+    operations_.for_each([&](Operation& operation) {
+        if (!operation.interrupted_ || operation.stage_ == Operation::Stage::answered) return;
+        if (operation.interrupt_at_ > now)
+            next = std::min(next, operation.interrupt_at_);
+        else
+            due.push_back(&operation);
+    });
+    interrupt_timer_.arm_at(next);
+    for (Operation* operation : due) {
+        if (operation->unit_ != this || operation->stage_ == Operation::Stage::answered) continue;
+        unlink(*operation);
+        answer(*operation, {OutcomeKind::interrupted});
+    }
+    pump();
+}
+
+// ---- locks and ghosts ----
+
+// Whole-block writes do not exclude each other: two writers of one block have no order anyway. A write of a part of a
+// block excludes every write of that block, and a ghost excludes them all (decisions 3, 6).
+bool Unit::must_wait_for_lock(Operation& operation) {
+    if (ghosts_.empty() && unaligned_active_ == 0 && lock_waiters_.empty() && !operation.unaligned_) [[likely]]
+        return false;
+    const auto overlaps = [&](std::uint64_t first, std::uint64_t end) {
+        return first < operation.block_end_ && operation.first_block_ < end;
+    };
+    if (ghosts_.find([&](Ghost& ghost) { return overlaps(ghost.first_block, ghost.block_end); })) return true;
+    bool reached_itself = false;
+    if (lock_waiters_.find([&](Operation& waiter) {
+            reached_itself = reached_itself || &waiter == &operation;
+            return !reached_itself && (waiter.unaligned_ || operation.unaligned_) &&
+                   overlaps(waiter.first_block_, waiter.block_end_);
+        }))
+        return true;
+    return operations_.find([&](Operation& other) {
+        return &other != &operation && other.kind_ == OperationKind::write &&
+               other.stage_ != Operation::Stage::waiting_lock && other.stage_ != Operation::Stage::answered &&
+               (other.unaligned_ || operation.unaligned_) && overlaps(other.first_block_, other.block_end_);
+    }) != nullptr;
+}
+
+void Unit::enter_lock(Operation& operation) {
+    if (!operation.unaligned_) return;
+    operation.excludes_writes_ = true;
+    ++unaligned_active_;
+    operation.phase_ = Operation::Phase::edge_read;
+    add(counters_->read_modify_writes, 1);
+}
+
+void Unit::grant_locks() {
+    // First come first served: a waiter is overtaken only by those that do not touch its blocks.
+    while (Operation* next = lock_waiters_.find([&](Operation& waiter) { return !must_wait_for_lock(waiter); })) {
+        lock_waiters_.remove(*next);
+        next->stage_ = Operation::Stage::active;
+        enter_lock(*next);
+        make_ready(*next);
+    }
+}
+
+void Unit::add_ghost(Operation& operation, bool still_in_flight) {
+    auto* ghost = new Ghost;
+    ghost->first_block = operation.first_block_;
+    ghost->block_end = operation.block_end_;
+    ghost->operation = still_in_flight ? &operation : nullptr;
+    ghosts_.push_back(*ghost);
+    add(counters_->ghosts, 1);
+    log::debug(link_.name(), "{}: blocks {} to {} may still be written by a command that was given up",
+               lun_.file_name(), ghost->first_block, ghost->block_end - 1);
+}
+
+bool Unit::needs_fence() const {
+    return const_cast<IntrusiveList<Ghost>&>(ghosts_).find([](Ghost& ghost) { return ghost.operation == nullptr; }) !=
+           nullptr;
+}
+
+void Unit::on_fence() {
+    ghosts_.for_each([&](Ghost& ghost) {
+        if (ghost.operation) return;  // ends with its commands
+        ghosts_.remove(ghost);
+        delete &ghost;
+    });
+    grant_locks();
+    pump();
+}
+
+// ---- the link ----
+
+void Unit::on_link_ready() { pump(); }
+
+void Unit::on_link_state(PortState state) {
+    switch (state) {
+        case PortState::connecting:
+        case PortState::running: break;  // whoever logged in probes the unit and calls resume()
+        case PortState::blocked:
+            if (info_) held_ = true;
+            attention_told_ = false;
+            break;
+        case PortState::fail_fast: answer_all(OutcomeKind::path_lost); break;
+        case PortState::lost: answer_all(OutcomeKind::gone); break;
+    }
+}
+
+void Unit::on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) {
+    if (lun == lun_ && sense.valid) on_unit_attention(sense);
+}
+
+void Unit::on_memory(Operation& operation) {
+    SRPFS_ASSERT(operation.stage_ == Operation::Stage::waiting_memory);
+    if (operation.kind_ == OperationKind::write && operation.buffer_ && operation.parked_) unpark(operation);
+    operation.stage_ = Operation::Stage::waiting_path;
+    waiting_.push_front(operation);
+    pump();
+}
+
+}  // namespace srpfs::lun
