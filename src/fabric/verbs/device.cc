@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "device.h"
+
+#include "explain.h"
+#include "signals.h"
+
+#include <srpfs/base/log.h>
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace srpfs::fabric::verbs {
+namespace {
+
+// Local write is the right of our own work requests (a target's RDMA reads land in the region); what the peer may do
+// is exactly one of the other two.
+int access_flags(RemoteAccess access) {
+    switch (access) {
+        case RemoteAccess::read: return IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ;
+        case RemoteAccess::write: return IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
+    }
+    return 0;
+}
+
+struct DeviceList {
+    DeviceList() : devices(ibv_get_device_list(nullptr)) {}
+    DeviceList(const DeviceList&) = delete;
+    DeviceList& operator=(const DeviceList&) = delete;
+    ~DeviceList() {
+        if (devices) ibv_free_device_list(devices);
+    }
+    ibv_device** devices;
+};
+
+void destroy_id(CmId& id) {
+    if (rdma_destroy_id(id.id) != 0) report_not_destroyed("rdma_cm_id", errno);
+}
+
+}  // namespace
+
+void report_not_destroyed(const char* what, int errno_value) {
+    log::warning("verbs", "an object of type {} could not be destroyed ({}); it stays until the program ends", what,
+                 std::strerror(errno_value));
+}
+
+DeviceName device_name(ibv_device* device) { return {ibv_get_device_name(device), ibv_get_device_index(device)}; }
+
+Result<std::shared_ptr<Device>> Device::open(Devices& devices, const DeviceName& name) {
+    const DeviceList list;
+    ibv_device* found = nullptr;
+    for (ibv_device** device = list.devices; device && *device && !found; ++device)
+        if (device_name(*device) == name) found = *device;
+    if (!found) return Error{ENODEV, fmt::format("there is no RDMA device {} any more", name.name)};
+
+    Context context(ibv_open_device(found));
+    if (!context) return device_not_opened(name.name, errno);
+    ibv_device_attr attributes{};
+    if (const int failure = ibv_query_device(context.get(), &attributes)) return device_not_opened(name.name, failure);
+    ProtectionDomain domain(ibv_alloc_pd(context.get()));
+    if (!domain) return device_not_opened(name.name, errno);
+    return std::make_shared<Device>(devices, name, std::move(context), std::move(domain), attributes);
+}
+
+Device::Device(Devices& devices, DeviceName name, Context context, ProtectionDomain domain,
+               const ibv_device_attr& attributes)
+    : devices_(devices), name_(std::move(name)), context_(std::move(context)), domain_(std::move(domain)),
+      attributes_(attributes), region_table_(std::make_shared<const RegionTable>()), stop_fd_(eventfd(0, EFD_CLOEXEC)) {
+    SRPFS_ASSERT(stop_fd_ >= 0);
+    const SignalsBlocked none_for_event_thread;
+    event_thread_ = std::thread([this] { read_events(); });
+}
+
+Device::~Device() {
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const auto written = write(stop_fd_, &one, sizeof one);
+    event_thread_.join();
+    close(stop_fd_);
+}
+
+bool Device::is_port_active(unsigned port) const {
+    ibv_port_attr attributes{};
+    return !removed_ && ibv_query_port(context_.get(), static_cast<std::uint8_t>(port), &attributes) == 0 &&
+           attributes.state == IBV_PORT_ACTIVE;
+}
+
+void Device::read_events() {
+    pollfd polled[] = {{context_->async_fd, POLLIN, 0}, {stop_fd_, POLLIN, 0}};
+    for (;;) {
+        if (poll(polled, std::size(polled), -1) < 0) {
+            if (errno == EINTR) continue;
+            return;
+        }
+        if (polled[1].revents) return;
+        if (polled[0].revents && !handle_event()) return;
+    }
+}
+
+bool Device::handle_event() {
+    ibv_async_event event{};
+    if (ibv_get_async_event(context_.get(), &event) != 0) {
+        if (errno == EINTR || errno == EAGAIN) return true;
+        // The kernel has cut the context off.
+        if (!removed_.exchange(true)) devices_.on_event(*this, {DeviceEvent::Kind::removed, name_, 0});
+        return false;
+    }
+    const auto type = event.event_type;
+    const auto port = static_cast<unsigned>(event.element.port_num);  // meaningful for port events
+    ibv_ack_async_event(&event);
+    switch (type) {
+        case IBV_EVENT_DEVICE_FATAL:
+            log::warning(name_.name, "the RDMA device failed or was removed");
+            if (!removed_.exchange(true)) devices_.on_event(*this, {DeviceEvent::Kind::removed, name_, 0});
+            break;
+        case IBV_EVENT_PORT_ERR:
+            log::warning(name_.name, "port {} went down", port);
+            devices_.on_event(*this, {DeviceEvent::Kind::port_error, name_, port});
+            break;
+        case IBV_EVENT_PORT_ACTIVE:
+            log::info(name_.name, "port {} is active", port);
+            devices_.run([&devices = devices_, name = name_, port] { devices.destroy_parked(name, port); });
+            break;
+        case IBV_EVENT_CQ_ERR:
+        case IBV_EVENT_QP_FATAL:
+        case IBV_EVENT_QP_REQ_ERR:
+        case IBV_EVENT_QP_ACCESS_ERR:
+            // The connection's own completions tell it; this tells the administrator why.
+            log::warning(name_.name, "{}", ibv_event_type_str(type));
+            break;
+        default: log::debug(name_.name, "{}", ibv_event_type_str(type)); break;
+    }
+    return true;
+}
+
+std::shared_ptr<Devices> Devices::shared() {
+    static std::mutex mutex;
+    static std::weak_ptr<Devices> current;
+    const std::lock_guard lock(mutex);
+    auto devices = current.lock();
+    if (!devices) current = devices = std::make_shared<Devices>();
+    return devices;
+}
+
+Devices::~Devices() {
+    workers_.finish();
+    devices_.clear();  // ends the event threads
+    for (auto& parked : parked_) destroy_id(parked.id);
+}
+
+RegionId Devices::add_region(std::span<std::byte> memory, RemoteAccess access) {
+    const std::lock_guard lock(regions_mutex_);
+    const RegionId region{next_region_++};
+    regions_.emplace(region, Region{memory, access});
+    region_bytes_ += memory.size();
+    return region;
+}
+
+void Devices::remove_region(RegionId region) {
+    const std::lock_guard lock(regions_mutex_);
+    const auto found = regions_.find(region);
+    SRPFS_ASSERT(found != regions_.end());
+    region_bytes_ -= found->second.memory.size();
+    regions_.erase(found);
+
+    const std::lock_guard devices_lock(devices_mutex_);
+    for (const auto& device : devices_) {
+        auto table = std::make_shared<RegionTable>(*device->region_table_);
+        if (static_cast<std::size_t>(region) < table->size()) (*table)[static_cast<std::size_t>(region)] = {};
+        device->region_table_ = std::move(table);
+        device->regions_.erase(region);
+    }
+}
+
+Result<Devices::Opened> Devices::open(const DeviceName& name) {
+    // Held throughout: a second connection to the same device waits for the registration that both need.
+    const std::lock_guard lock(regions_mutex_);
+    std::shared_ptr<Device> device;
+    {
+        const std::lock_guard devices_lock(devices_mutex_);
+        const auto found = std::find_if(devices_.begin(), devices_.end(),
+                                        [&](const auto& candidate) { return candidate->name() == name; });
+        if (found != devices_.end()) device = *found;
+    }
+    if (!device) {
+        auto opened = Device::open(*this, name);
+        if (!opened) return opened.error();
+        device = *opened;
+        const std::lock_guard devices_lock(devices_mutex_);
+        // It may have failed already, with its event come and gone.
+        if (!device->is_removed()) devices_.push_back(device);
+    }
+
+    auto table = std::make_shared<RegionTable>(next_region_);
+    for (const auto& [region, wanted] : regions_) {
+        MemoryRegion& registered = device->regions_[region];
+        if (!registered) {
+            registered.reset(
+                ibv_reg_mr(device->domain(), wanted.memory.data(), wanted.memory.size(), access_flags(wanted.access)));
+            if (!registered) {
+                const int failure = errno;
+                device->regions_.erase(region);
+                return memory_not_registered(name.name, failure,
+                                             {wanted.memory.size(), region_bytes_, locked_memory_limit()});
+            }
+            log::debug(name.name, "registered {} for {}", bytes_text(wanted.memory.size()),
+                       wanted.access == RemoteAccess::read ? "remote reads" : "remote writes");
+        }
+        (*table)[static_cast<std::size_t>(region)] = {wanted.memory.data(), wanted.memory.size(), registered->lkey,
+                                                      registered->rkey};
+    }
+    device->region_table_ = table;
+    return Opened{std::move(device), std::move(table)};
+}
+
+Result<MemoryRegion> Devices::register_local(Device& device, std::span<std::byte> memory) {
+    MemoryRegion region(ibv_reg_mr(device.domain(), memory.data(), memory.size(), IBV_ACCESS_LOCAL_WRITE));
+    if (!region)
+        return memory_not_registered(device.name().name, errno,
+                                     {memory.size(), region_bytes_ + memory.size(), locked_memory_limit()});
+    return region;
+}
+
+std::uint64_t Devices::subscribe(Listener listener) {
+    const std::lock_guard lock(listeners_mutex_);
+    listeners_.emplace(++next_subscription_, std::move(listener));
+    return next_subscription_;
+}
+
+void Devices::unsubscribe(std::uint64_t subscription) {
+    const std::lock_guard lock(listeners_mutex_);
+    listeners_.erase(subscription);
+}
+
+void Devices::destroy(CmId id, const std::shared_ptr<Device>& device, unsigned port) {
+    SRPFS_ASSERT(id.id->context == nullptr);
+    if (!device || device->is_removed() || device->is_port_active(port)) return destroy_id(id);
+
+    rdma_cm_id* const key = id.id;
+    {
+        const std::lock_guard lock(parked_mutex_);
+        parked_.push_back({std::move(id), device->name(), port});
+    }
+    log::debug(device->name().name, "port {} is down: a connection's end is told to the peer when it is up again",
+               port);
+    // The port may have come up, or the device gone, before the id was in the list.
+    if (!device->is_removed() && !device->is_port_active(port)) return;
+    CmId late;
+    {
+        const std::lock_guard lock(parked_mutex_);
+        const auto found =
+            std::find_if(parked_.begin(), parked_.end(), [&](const auto& it) { return it.id.id == key; });
+        if (found == parked_.end()) return;
+        late = std::move(found->id);
+        parked_.erase(found);
+    }
+    destroy_id(late);
+}
+
+void Devices::destroy_parked(const DeviceName& device, std::optional<unsigned> port) {
+    for (;;) {
+        CmId id;
+        {
+            const std::lock_guard lock(parked_mutex_);
+            const auto found = std::find_if(parked_.begin(), parked_.end(), [&](const auto& it) {
+                return it.device == device && (!port || it.port == *port);
+            });
+            if (found == parked_.end()) return;
+            id = std::move(found->id);
+            parked_.erase(found);
+        }
+        destroy_id(id);
+    }
+}
+
+void Devices::on_event(Device& device, const DeviceEvent& event) {
+    if (event.kind == DeviceEvent::Kind::removed) {
+        std::shared_ptr<Device> removed;
+        {
+            const std::lock_guard lock(devices_mutex_);
+            const auto found = std::find_if(devices_.begin(), devices_.end(),
+                                            [&](const auto& candidate) { return candidate.get() == &device; });
+            if (found != devices_.end()) {
+                removed = std::move(*found);
+                devices_.erase(found);
+            }
+        }
+        // Perhaps the last owner, and this is the device's own thread, which its destructor waits for.
+        workers_.run([this, removed = std::move(removed), name = event.device] { destroy_parked(name, std::nullopt); });
+    }
+    const std::lock_guard lock(listeners_mutex_);
+    for (const auto& [subscription, listener] : listeners_) listener(event);
+}
+
+}  // namespace srpfs::fabric::verbs

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// What all verbs fabrics of a process share: the opened devices with one protection domain each, and the memory
+// registered with all of them. Thread-safe.
+//
+// A device is opened and memory registered on worker threads, when the first connection needs them. A device that the
+// kernel removes is closed when its last connection is gone; a new one of the same name is another device.
+
+#pragma once
+
+#include "worker_pool.h"
+
+#include <srpfs/fabric/fabric.h>
+#include <srpfs/reactor/executor.h>
+
+#include <infiniband/verbs.h>
+#include <rdma/rdma_cma.h>
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <typeinfo>
+#include <vector>
+
+namespace srpfs::fabric::verbs {
+
+// unique_ptr with the destroying function of libibverbs; what cannot be destroyed is logged and leaks.
+void report_not_destroyed(const char* what, int errno_value);
+template <auto destroy>
+struct Destroy {
+    template <typename T>
+    void operator()(T* object) const {
+        if (const int failure = destroy(object)) report_not_destroyed(typeid(T).name(), failure > 0 ? failure : errno);
+    }
+};
+using Context = std::unique_ptr<ibv_context, Destroy<ibv_close_device>>;
+using ProtectionDomain = std::unique_ptr<ibv_pd, Destroy<ibv_dealloc_pd>>;
+using MemoryRegion = std::unique_ptr<ibv_mr, Destroy<ibv_dereg_mr>>;
+using CompletionQueue = std::unique_ptr<ibv_cq, Destroy<ibv_destroy_cq>>;
+using QueuePair = std::unique_ptr<ibv_qp, Destroy<ibv_destroy_qp>>;
+
+// The descriptor on which connection events of one fabric arrive. Outlives the ids made with it.
+class EventChannel {
+public:
+    explicit EventChannel(rdma_event_channel* channel) : channel_(channel) {}
+    EventChannel(const EventChannel&) = delete;
+    EventChannel& operator=(const EventChannel&) = delete;
+    ~EventChannel() { rdma_destroy_event_channel(channel_); }
+    [[nodiscard]] rdma_event_channel* get() const { return channel_; }
+
+private:
+    rdma_event_channel* channel_;
+};
+
+// An rdma_cm_id with the channel it needs. Destroyed by Devices, because destroying may block and may send a message.
+struct CmId {
+    std::shared_ptr<EventChannel> channel;
+    rdma_cm_id* id = nullptr;
+};
+
+// The keys of the registered regions on one device, by RegionId. Immutable; a connection keeps the one of its birth.
+struct RegionKeys {
+    const std::byte* begin = nullptr;  // null: no such region any more
+    std::size_t size = 0;
+    std::uint32_t local_key = 0;
+    std::uint32_t remote_key = 0;
+};
+using RegionTable = std::vector<RegionKeys>;
+
+// Device names may come back with another device behind them; the index does not.
+struct DeviceName {
+    std::string name;
+    int index = -1;
+    bool operator==(const DeviceName&) const = default;
+};
+[[nodiscard]] DeviceName device_name(ibv_device* device);
+
+struct DeviceEvent {
+    enum class Kind { port_error, removed };
+    Kind kind = Kind::port_error;
+    DeviceName device;
+    unsigned port = 0;  // port_error only
+};
+
+class Devices;
+
+class Device {
+public:
+    // On a worker.
+    static Result<std::shared_ptr<Device>> open(Devices& devices, const DeviceName& name);
+    Device(Devices& devices, DeviceName name, Context context, ProtectionDomain domain,
+           const ibv_device_attr& attributes);
+    Device(const Device&) = delete;
+    Device& operator=(const Device&) = delete;
+    ~Device();  // not on its own event thread
+
+    [[nodiscard]] const DeviceName& name() const { return name_; }
+    [[nodiscard]] ibv_context* context() const { return context_.get(); }
+    [[nodiscard]] ibv_pd* domain() const { return domain_.get(); }
+    [[nodiscard]] const ibv_device_attr& attributes() const { return attributes_; }
+    [[nodiscard]] bool is_iwarp() const { return context_->device->transport_type == IBV_TRANSPORT_IWARP; }
+    [[nodiscard]] bool is_removed() const { return removed_; }
+    // Asks the driver.
+    [[nodiscard]] bool is_port_active(unsigned port) const;
+
+private:
+    friend class Devices;
+    void read_events();  // the event thread: runs until stop_fd_ is written or the device is gone
+    bool handle_event();
+
+    Devices& devices_;
+    const DeviceName name_;
+    Context context_;
+    ProtectionDomain domain_;
+    const ibv_device_attr attributes_;
+    std::atomic<bool> removed_ = false;
+    std::map<RegionId, MemoryRegion> regions_;         // guarded by Devices::regions_mutex_
+    std::shared_ptr<const RegionTable> region_table_;  // likewise
+    int stop_fd_ = -1;
+    std::thread event_thread_;
+};
+
+class Devices {
+public:
+    // The one of this process; made when there is none.
+    static std::shared_ptr<Devices> shared();
+    Devices() = default;
+    Devices(const Devices&) = delete;
+    Devices& operator=(const Devices&) = delete;
+    ~Devices();  // not on a worker; waits for the workers
+
+    [[nodiscard]] RegionId add_region(std::span<std::byte> memory, RemoteAccess access);
+    // Blocks until no device knows the memory any more.
+    void remove_region(RegionId region);
+
+    struct Opened {
+        std::shared_ptr<Device> device;
+        std::shared_ptr<const RegionTable> regions;
+    };
+    // Opens the device if needed and registers what is not registered yet. Blocks: for workers.
+    Result<Opened> open(const DeviceName& name);
+    // Memory of a connection's own: reachable by this device only. Blocks: for workers.
+    Result<MemoryRegion> register_local(Device& device, std::span<std::byte> memory);
+
+    // Called on event threads, until the subscription is given back.
+    using Listener = std::function<void(const DeviceEvent&)>;
+    [[nodiscard]] std::uint64_t subscribe(Listener listener);
+    void unsubscribe(std::uint64_t subscription);
+
+    // Destroys an id. The kernel ends a connection with a message (DREQ or REJ), and a message sent while the port is
+    // down can leave a software device's connection manager dead for good (and is lost on any device): then the id is
+    // kept until the port is active again. `device` is null for an id that never had one.
+    // Blocks: for workers. The id's context must be null: nobody is told of its events any more.
+    void destroy(CmId id, const std::shared_ptr<Device>& device, unsigned port);
+    // Destroys what destroy() kept. nullopt: all of the device, as the kernel wants when it removes one. For workers.
+    void destroy_parked(const DeviceName& device, std::optional<unsigned> port);
+
+    void run(std::function<void()> job) { workers_.run(std::move(job)); }
+
+private:
+    friend class Device;
+    void on_event(Device& device, const DeviceEvent& event);
+
+    struct Region {
+        std::span<std::byte> memory;
+        RemoteAccess access = RemoteAccess::read;
+    };
+    struct Parked {
+        CmId id;
+        DeviceName device;
+        unsigned port = 0;
+    };
+
+    std::mutex regions_mutex_;  // held while registering; taken before devices_mutex_
+    std::map<RegionId, Region> regions_;
+    std::uint32_t next_region_ = 0;
+    std::atomic<std::uint64_t> region_bytes_ = 0;
+
+    std::mutex devices_mutex_;
+    std::vector<std::shared_ptr<Device>> devices_;  // without removed ones
+
+    std::mutex listeners_mutex_;
+    std::map<std::uint64_t, Listener> listeners_;
+    std::uint64_t next_subscription_ = 0;
+
+    std::mutex parked_mutex_;
+    std::vector<Parked> parked_;
+
+    WorkerPool workers_{8};
+};
+
+}  // namespace srpfs::fabric::verbs
