@@ -17,7 +17,7 @@ packages=(
 # Programs of the guest, besides busybox's applets. The tools a user would type are the real ones, because busybox's
 # dd, mount and losetup open files in their own way.
 programs=(
-    bash blockdev cat cmp cp dd df fallocate fio fusermount3 head ip kmod ls losetup md5sum mkfs.ext4 mount mount.fuse
+    bash blockdev cat cmp cp dd df env fallocate fio fusermount3 head ip kmod ls losetup md5sum mkfs.ext4 mount mount.fuse
     mount.fuse3 od rdma sg_inq sg_luns sg_readcap sg_reset sg_vpd sha256sum sort stat stdbuf sync tail timeout tr
     truncate umount
 )

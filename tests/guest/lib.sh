@@ -70,6 +70,9 @@ expect_same() {         # WHAT FILE FILE [CMP-OPTION...]: byte for byte, sizes i
     difference=$(within 60 cmp "$@" "$one" "$other" 2>&1) || fail "$what: $difference"
 }
 
+# A process that is gone or waits for its parent to notice.
+has_ended() { [[ ! -d /proc/$1 ]] || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }
+
 milliseconds() { echo $((${EPOCHREALTIME/./} / 1000)); }
 
 # write_refused FILE TEXT: prints the error's text of a write that must fail ("Connection refused"), as bash gives it.
@@ -367,7 +370,7 @@ srpfs_umount() {
 
 srpfs_wait_end() {
     wait_for 15 "srpfs's pid file removed" test ! -e $pid_file
-    wait_for 5 "srpfs process $srpfs_pid gone" test ! -d "/proc/$srpfs_pid"
+    wait_for 5 "srpfs process $srpfs_pid gone" has_ended "$srpfs_pid"
 }
 
 srpfs_login() {         # [KEY=VALUE...]

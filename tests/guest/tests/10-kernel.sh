@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-# shellcheck shell=bash disable=SC2154  # lib.sh sets what is used here
+# shellcheck shell=bash disable=SC2154,SC2034,SC2086  # variables of lib.sh, without blanks
 #
 # The kernel's own initiator against the target: proves the guest before srpfs is judged in it.
 

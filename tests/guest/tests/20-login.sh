@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+# shellcheck shell=bash disable=SC2154,SC2034,SC2086  # variables of lib.sh, without blanks
+#
+# srpfs logs in and out: as a mount's source, by control file, over IPv4 and IPv6, with one and two channels; what it
+# says when it is refused; what is left when it goes.
+
+logged_in_facts() {     # CHANNELS
+    local target lun
+    target=$(srpfs_target)
+    expect_equal "queue pairs of srpfs" "$(qp_count "$srpfs_pid")" "$1"
+    expect_equal "their other ends" "$(rdma res show qp | grep ' type RC ' | grep -vc " pid $srpfs_pid ")" "$1"
+    expect_file "$target/state" running
+    expect_file "$target/ch_count" "$1"
+    expect_file "$target/roles" "SRP Target"
+    for lun in "${data_luns[@]}"; do
+        expect_equal "size of lun$lun" "$(stat -c %s "$target/lun$lun")" $((lun_mib << 20))
+        expect_equal "mode of lun$lun" "$(stat -c %a "$target/lun$lun")" 600
+        expect_file "$target/lun$lun.attr/logical_block_size" "${lun_blocks[$lun]}"
+        expect_file "$target/lun$lun.attr/state" running
+        expect_match "vendor of lun$lun" "$(cat "$target/lun$lun.attr/vendor")" '^LIO-ORG$'
+    done
+}
+
+test_srpfs_login_one_channel() {
+    no_qps
+    srpfs_mount "$login_string,ch_count=1"
+    logged_in_facts 1
+    within 10 dd if="$(srpfs_target)/lun0" of=/dev/null bs=1M count=1 status=none
+    srpfs_umount
+    no_qps
+}
+
+test_srpfs_login_two_channels() {
+    no_qps
+    srpfs_mount "$login_string,ch_count=2"
+    logged_in_facts 2
+    within 10 dd if="$(srpfs_target)/lun0" of=/dev/null bs=1M count=1 status=none
+    srpfs_umount
+    no_qps
+}
+
+test_srpfs_login_over_ipv6() {
+    lio_allow fd09:0000:0000:0000:0000:0000:0000:0009
+    srpfs_mount none
+    write_file $mount_point/add_target "id_ext=$guid,ioc_guid=$guid,dest=[$address6]:$cm_port"
+    within 10 dd if="$(srpfs_target)/lun0" of=/dev/null bs=4096 count=1 status=none
+    srpfs_umount
+    lio_deny fd09:0000:0000:0000:0000:0000:0000:0009
+}
+
+test_srpfs_mount_by_mount8() {
+    mkdir -p $mount_point
+    typed 60 "mount -t fuse.srpfs '$login_string' $mount_point"
+    srpfs_is_mounted || fail "mount(8) returned 0 and nothing is mounted"
+    expect_file "$(srpfs_target)/state" running
+    typed 30 "umount $mount_point"
+    wait_for 15 "no srpfs process" no_srpfs
+}
+
+no_srpfs() { ! pidof srpfs >/dev/null; }
+
+# What the kernel's initiator shows of the same target, srpfs shows under the same names in the same words.
+test_srpfs_attributes_agree_with_kernel() {
+    local target host name lun disk
+    kernel_login ch_count=2
+    srpfs_mount "$login_string,ch_count=2"
+    target=$(srpfs_target)
+    host=/sys/class/scsi_host/host$kernel_host
+    for name in id_ext ioc_guid sgid local_ib_device local_ib_port ch_count comp_vector tl_retry_count cmd_sg_entries \
+        allow_ext_sg zero_req_lim; do
+        expect_equal "$name" "$(cat "$target/$name")" "$(cat "$host/$name")"
+    done
+    for name in port_id roles state fast_io_fail_tmo dev_loss_tmo reconnect_delay failed_reconnects; do
+        expect_equal "$name" "$(cat "$target/$name")" "$(cat "$kernel_port/$name")"
+    done
+    for name in ibdev port; do
+        expect_equal "$name" "$(cat "$port_directory/$name")" "$(cat "/sys/class/infiniband_srp/srp-$rdma_device-1/$name")"
+    done
+    # No part of an RDMA/CM login in either.
+    for name in pkey service_id dgid orig_dgid; do
+        [[ ! -e $target/$name ]] || fail "$name is shown for an RDMA/CM login"
+    done
+    for lun in "${data_luns[@]}"; do
+        disk=$(kernel_disk "$lun")
+        disk=/sys/block/${disk#/dev/}
+        for name in vendor model rev; do
+            expect_equal "$name of lun$lun" "$(cat "$target/lun$lun.attr/$name")" "$(sed 's/ *$//' "$disk/device/$name")"
+        done
+        for name in logical_block_size physical_block_size; do
+            expect_equal "$name of lun$lun" "$(cat "$target/lun$lun.attr/$name")" "$(cat "$disk/queue/$name")"
+        done
+        expect_match "wwid of lun$lun" "$(cat "$target/lun$lun.attr/wwid")" "$(sed 's/^naa\.//' "$disk/device/wwid")"
+    done
+}
+
+test_srpfs_lun_names_and_write_protection() {
+    local target
+    srpfs_mount "$login_string"
+    target=$(srpfs_target)
+    expect_file "$target/lun$lun_write_protected.attr/read_only" 1
+    expect_file "$target/lun0.attr/read_only" 0
+    expect_match "error of a write to a write-protected LUN" \
+        "$(write_refused "$target/lun$lun_write_protected" x)" '^Read-only file system$'
+    # LIO puts the number plainly into the first two bytes, which above 255 is no peripheral address.
+    expect_equal "names of LUNs" "$(cd "$target" && echo lun* | tr ' ' '\n' | grep -v attr | sort | tr '\n' ' ')" \
+        "lun0 lun0x$(printf '%04x' $lun_beyond_255)000000000000 lun1 lun2 lun3 lun4 lun5 lun6 lun7 "
+    within 10 dd if="$target/lun0x$(printf '%04x' $lun_beyond_255)000000000000" of=read bs=1M status=none
+    expect_equal "bytes of the LUN beyond 255" "$(stat -c %s read)" $((1 << 20))
+}
+
+test_srpfs_rescan() {
+    local target
+    srpfs_mount "$login_string"
+    target=$(srpfs_target)
+    lio_hide $address 6
+    write_file "$target/rescan" 1
+    wait_for 10 "lun6 gone" test ! -e "$target/lun6"
+    expect_file "$target/state" running
+    mkdir "$tpg/acls/$address/lun_6"
+    ln -s "$tpg/lun/lun_6" "$tpg/acls/$address/lun_6/lun"
+    write_file "$target/rescan" 1
+    wait_for 10 "lun6 back" test -e "$target/lun6"
+    within 10 dd if="$target/lun6" of=/dev/null bs=1M count=1 status=none
+}
+
+# Two logins side by side under different names; the same nexus twice is refused, whoever holds it.
+test_srpfs_nexus_is_never_taken_twice() {
+    local error
+    srpfs_mount "$login_string"
+    srpfs_refused "File exists" 'already|logged in' "$login_string"
+    srpfs_login initiator_ext=00000000000000aa
+    [[ -e $(srpfs_target)-00000000000000aa/lun0 ]] || fail "no directory for the second login"
+    within 10 cmp -n 65536 "$(srpfs_target)/lun0" "$(srpfs_target)-00000000000000aa/lun0" || fail "one LUN, different bytes"
+    expect_file "$(srpfs_target)/state" running
+
+    # The kernel's initiator with an identity of its own is welcome, and srpfs's is refused while the kernel holds it.
+    kernel_login initiator_ext=00000000000000bb
+    expect_file "$(srpfs_target)/state" running
+    srpfs_refused "File exists" 'ib_srp|initiator_ext' "$login_string,initiator_ext=00000000000000bb"
+    expect_file "$kernel_port/state" running
+    kernel_disk 0
+
+    # Another srpfs cannot take it either.
+    mkdir -p /mnt/other
+    error=$(within 60 srpfs "$login_string" /mnt/other 2>&1) && fail "a second srpfs took the same nexus"
+    note "$error"
+    expect_match "the second srpfs's message" "$error" 'initiator_ext|already'
+    expect_file "$(srpfs_target)/state" running
+    within 10 dd if="$(srpfs_target)/lun0" of=/dev/null bs=4096 count=1 status=none
+}
+
+test_srpfs_wrong_acl() {
+    lio_deny $address
+    srpfs_mount none
+    srpfs_refused "Connection refused" 'ACL' "$login_string"
+    # With the ACL the same string works.
+    target_allow
+    srpfs_login
+    expect_file "$(srpfs_target)/state" running
+}
+
+test_srpfs_wrong_guid() {
+    srpfs_mount none
+    srpfs_refused "Connection refused" 'id_ext|ioc_guid|GUID' \
+        "id_ext=0000000000000bad,ioc_guid=0000000000000bad,dest=$address:$cm_port"
+    srpfs_refused "Connection refused" 'id_ext|ioc_guid|GUID' "id_ext=$guid,ioc_guid=0000000000000bad,dest=$address:$cm_port"
+}
+
+test_srpfs_wrong_port() {
+    srpfs_mount none
+    srpfs_refused "Connection refused" 'listen|port' "id_ext=$guid,ioc_guid=$guid,dest=$address:5556"
+}
+
+test_srpfs_disabled_target() {
+    lio_enable 0
+    srpfs_mount none
+    srpfs_refused "Connection refused" 'enable|disable' "$login_string"
+    lio_enable 1
+    srpfs_login
+    expect_file "$(srpfs_target)/state" running
+}
+
+limit[srpfs_unreachable_address]=90
+test_srpfs_unreachable_address() {
+    srpfs_mount none
+    # An address of the right network where nobody answers, and one of no network at all.
+    srpfs_refused "No such device or address|No route to host|Connection timed out|Network is unreachable" \
+        'address|route|answer|reach' "id_ext=$guid,ioc_guid=$guid,dest=10.9.9.77:$cm_port"
+    srpfs_refused "No such device or address|No route to host|Connection timed out|Network is unreachable" \
+        'address|route|answer|reach' "id_ext=$guid,ioc_guid=$guid,dest=192.0.2.1:$cm_port"
+}
+
+# A login string as ibsrpdm -c prints it on InfiniBand: rxe has no such link, and srpfs has to say so in time.
+test_srpfs_infiniband_string_on_roce() {
+    local gid
+    gid=$(tr -d : </sys/class/infiniband/$rdma_device/ports/1/gids/0)
+    srpfs_mount none
+    srpfs_refused ".+" 'InfiniBand|AF_IB|IB|port|route' "id_ext=$guid,ioc_guid=$guid,dgid=$gid,pkey=ffff,service_id=$guid"
+}
+
+test_srpfs_bad_strings() {
+    local string
+    srpfs_mount none
+    for string in "id_ext=$guid" "id_ext=$guid,ioc_guid=$guid" "$login_string,colour=blue" "$login_string,ch_count=0" \
+        "$login_string,tl_retry_count=8" "$login_string,queue_size=-1" "id_ext=xyz,ioc_guid=$guid,dest=$address:$cm_port"; do
+        expect_match "error for '$string'" "$(write_refused $mount_point/add_target "$string")" '^Invalid argument$'
+        [[ $(cat $mount_point/last_error) ]] || fail "last_error is empty after '$string'"
+    done
+    expect_equal "queue pairs of srpfs" "$(qp_count "$srpfs_pid")" 0
+}
+
+# The parent of a mount that failed: exit status 32, one line, nothing mounted, no process, no pid file.
+test_srpfs_mount_says_why_not() {
+    local case hint setting
+    for case in acl guid port disabled; do
+        setting=$login_string
+        case $case in
+            acl) lio_deny $address; hint=ACL ;;
+            guid) setting="id_ext=0000000000000bad,ioc_guid=0000000000000bad,dest=$address:$cm_port"; hint='id_ext|ioc_guid|GUID' ;;
+            port) setting="id_ext=$guid,ioc_guid=$guid,dest=$address:5556"; hint='listen|port' ;;
+            disabled) lio_enable 0; hint='enable|disable' ;;
+        esac
+        srpfs_try_mount "$setting"
+        note "$case: $mount_status: $mount_message"
+        expect_equal "$case: exit status" "$mount_status" 32
+        expect_match "$case: message" "$mount_message" "$hint"
+        expect_equal "$case: lines on standard error" "$(wc -l <$scratch/mount.err)" 1
+        ! srpfs_is_mounted || fail "$case: still mounted"
+        wait_for 10 "$case: no srpfs process" no_srpfs
+        [[ ! -e $pid_file ]] || fail "$case: the pid file is still there"
+        case $case in
+            acl) target_allow ;;
+            disabled) lio_enable 1 ;;
+        esac
+    done
+}
+
+# ---- going ----
+
+test_srpfs_umount_logs_out() {
+    no_qps
+    srpfs_mount "$login_string"
+    srpfs_umount
+    # The target was told; a connection that only falls silent would stay for ever.
+    no_qps
+    expect_equal "memory regions of srpfs" "$(rdma res show mr | grep -c 'comm srpfs')" 0
+}
+
+test_srpfs_ends_on_sigterm() {
+    no_qps
+    srpfs_mount "$login_string"
+    kill -TERM "$srpfs_pid"
+    srpfs_wait_end
+    ! srpfs_is_mounted || fail "still mounted after SIGTERM"
+    no_qps
+}
+
+# Killed, it cannot log out; the kernel closes its connections, umount(8) cleans the mount, and the next one works.
+test_srpfs_killed() {
+    no_qps
+    srpfs_mount "$login_string"
+    kill -KILL "$srpfs_pid"
+    wait_for 10 "srpfs process gone" test ! -d "/proc/$srpfs_pid"
+    within 10 umount $mount_point || fail "umount after kill -9 failed"
+    no_qps
+    srpfs_mount "$login_string"
+    within 10 dd if="$(srpfs_target)/lun0" of=/dev/null bs=4096 count=1 status=none
+    srpfs_umount
+}
+
+# What one login leaves behind shows after a hundred.
+limit[srpfs_hundred_logins]=180
+test_srpfs_hundred_logins() {
+    local target cycle before
+    srpfs_mount none
+    target=$(srpfs_target)
+    for ((cycle = 1; cycle <= 100; cycle++)); do
+        srpfs_login ch_count=2
+        [[ -e $target/lun0 ]] || fail "cycle $cycle: no lun0 after the login"
+        if ((cycle % 10 == 0)); then
+            within 10 dd if="$target/lun0" of=/dev/null bs=64k count=1 status=none
+        fi
+        # What a logged-in target costs is the same once and after many. Past connections take a moment to be freed.
+        if ((cycle == 5 || cycle == 100)); then
+            wait_for 15 "queue pairs of past logins freed" has_qps 2 "$srpfs_pid"
+        fi
+        if ((cycle == 5)); then
+            sleep 1
+            before=$(held_by_srpfs)
+            note "held after 5 logins: $before; $(grep VmRSS "/proc/$srpfs_pid/status")"
+        fi
+        if ((cycle == 100)); then
+            note "held after 100 logins: $(held_by_srpfs); $(grep VmRSS "/proc/$srpfs_pid/status")"
+            wait_for 10 "as much held as after 5 logins ($before)" holds "$before"
+        fi
+        write_file "$target/delete" 1
+        wait_for 10 "cycle $cycle: directory gone" test ! -e "$target"
+    done
+    wait_for 15 "no queue pair of srpfs" has_qps 0 "$srpfs_pid"
+    srpfs_umount
+    no_qps
+}
+
+held_by_srpfs() {
+    echo "qp $(qp_count "$srpfs_pid") mr $(rdma_count mr "$srpfs_pid") pd $(rdma_count pd "$srpfs_pid")" \
+        "ctx $(rdma_count ctx "$srpfs_pid") fd $(find "/proc/$srpfs_pid/fd" -mindepth 1 | wc -l)" \
+        "threads $(find "/proc/$srpfs_pid/task" -mindepth 1 -maxdepth 1 | wc -l)"
+}
+
+holds() { [[ $(held_by_srpfs) == "$1" ]]; }

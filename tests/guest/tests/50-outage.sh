@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+# shellcheck shell=bash disable=SC2154,SC2034,SC2086  # variables of lib.sh, without blanks
+#
+# The target goes away and comes back. Only by disabling it: a CM message sent while the link is down would leave the
+# guest's rxe useless.
+
+quick_timers() {        # FAST-IO-FAIL DEV-LOSS
+    local target
+    target=$(srpfs_target)
+    write_file "$target/reconnect_delay" 2
+    write_file "$target/fast_io_fail_tmo" "$1"
+    write_file "$target/dev_loss_tmo" "$2"
+}
+
+test_srpfs_target_disabled_and_enabled() {
+    local target status=0 started
+    srpfs_mount "$login_string"
+    target=$(srpfs_target)
+    quick_timers 4 600
+    put "$target/lun1" 0 65536 shadow
+    lio_enable 0
+    wait_for 3 "state blocked" state_is blocked
+    # A read that starts now waits, and ends in EIO when fast_io_fail_tmo is over.
+    started=$(milliseconds)
+    within 20 dd if="$target/lun1" of=/dev/null bs=4096 count=1 status=none 2>error || status=$?
+    expect_equal "status of a read while blocked" "$status" 1
+    expect_match "its error" "$(cat error)" 'Input/output error'
+    (($(milliseconds) - started < 10000)) || fail "EIO came after $(($(milliseconds) - started)) ms"
+    wait_for 3 "state fail-fast" state_is fail-fast
+    expect_file "$target/lun1.attr/state" offline
+    lio_enable 1
+    wait_for 15 "state running again" state_is running
+    get "$target/lun1" 0 65536 shadow
+    put "$target/lun1" 4096 8192 shadow
+    get "$target/lun1" 0 65536 shadow
+    expect_file "$target/failed_reconnects" 0
+}
+
+# Back before fast_io_fail_tmo: a read that was waiting is answered as if nothing had been.
+test_srpfs_short_outage_is_not_noticed() {
+    local target reader status=0
+    srpfs_mount "$login_string"
+    target=$(srpfs_target)
+    quick_timers 30 600
+    cp /lun/file512 shadow
+    lio_enable 0
+    wait_for 3 "state blocked" state_is blocked
+    dd if="$target/lun1" of=read bs=64k count=1 status=none &
+    reader=$!
+    sleep 1
+    ! has_ended "$reader" || fail "the read did not wait"
+    lio_enable 1
+    wait_for 15 "state running again" state_is running
+    wait_for 10 "the read ended" has_ended "$reader"
+    wait "$reader" || status=$?
+    expect_equal "status of the read" "$status" 0
+    expect_same "what it read" read shadow -n 65536
+}
+
+test_srpfs_dev_loss_removes_the_target() {
+    local target
+    srpfs_mount "$login_string"
+    target=$(srpfs_target)
+    quick_timers 2 5
+    lio_enable 0
+    wait_for 15 "the target's directory gone" test ! -e "$target"
+    expect_match "the log" "$(cat $srpfs_log)" 'dev_loss_tmo expired'
+    lio_enable 1
+    srpfs_login
+    expect_file "$target/state" running
+    wait_for 10 "queue pairs of the lost login freed" has_qps "$(cat "$target/ch_count")" "$srpfs_pid"
+}
+
+# A process waiting for a stuck target dies when told to.
+test_srpfs_killed_reader() {
+    local target reader signal started took
+    srpfs_mount "$login_string"
+    target=$(srpfs_target)
+    quick_timers 50 600
+    lio_enable 0
+    wait_for 3 "state blocked" state_is blocked
+    for signal in KILL INT; do
+        # A shell without job control lets what it starts in the background ignore SIGINT.
+        env --default-signal=INT dd if="$target/lun1" of=/dev/null bs=4096 count=1 status=none 2>/dev/null &
+        reader=$!
+        sleep 1
+        ! has_ended "$reader" || fail "the read did not wait"
+        started=$(milliseconds)
+        kill -$signal "$reader"
+        wait_for 5 "the reader gone after SIG$signal" has_ended "$reader"
+        took=$(($(milliseconds) - started))
+        note "SIG$signal: $took ms"
+        ((took < 2000)) || fail "SIG$signal took $took ms"
+    done
+    # Leaving is possible meanwhile, too.
+    srpfs_umount
+}
