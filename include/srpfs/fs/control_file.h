@@ -19,8 +19,8 @@ namespace srpfs::fs {
 class PendingCall {
 public:
     virtual ~PendingCall() = default;
-    virtual void succeed() = 0;                                  // of a write: the whole command was carried out
-    virtual void succeed_with(std::string text) = 0;             // of a read
+    virtual void succeed() = 0;                       // of a write: the whole command was carried out
+    virtual void succeed_with(std::string text) = 0;  // of a read
     virtual void fail(int errno_value) = 0;
     // Ctrl-C (FUSE_INTERRUPT): `handler` runs once on the control thread; it must answer (EINTR) soon.
     virtual void on_interrupt(std::function<void()> handler) = 0;
@@ -46,8 +46,8 @@ public:
     virtual ~StreamFile() = default;
     // Called at open: the cursor of this handle.
     virtual std::uint64_t open_cursor() = 0;
-    // Answers now, or later, with at least one whole line after `cursor`, at most `bytes_max`; advances the cursor before
-    // answering. O_NONBLOCK and nothing there: EAGAIN.
+    // Answers now, or later, with at least one whole line after `cursor`, at most `bytes_max`; advances the cursor
+    // before answering. O_NONBLOCK and nothing there: EAGAIN.
     virtual void read_next(std::shared_ptr<std::uint64_t> cursor, std::size_t bytes_max,
                            std::shared_ptr<PendingCall> call) = 0;
 };

@@ -19,14 +19,14 @@
 namespace srpfs::fs {
 
 struct MountOptions {
-    std::string mountpoint;                       // absolute
-    std::string fsname;                           // what /proc/mounts shows as the source
+    std::string mountpoint;  // absolute
+    std::string fsname;      // what /proc/mounts shows as the source
     bool allow_other = false;
     bool allow_root = false;
     bool read_only = false;
-    bool debug = false;                           // log every request that libfuse answers
-    std::optional<unsigned> uid, gid, umask;      // of LUN files (umask: clears bits of 0666-style modes)
-    std::vector<std::string> kernel_options;      // dev, nodev, suid, nosuid, exec, noexec, atime, noatime, sync, dirsync
+    bool debug = false;                       // log every request that libfuse answers
+    std::optional<unsigned> uid, gid, umask;  // of LUN files (umask: clears bits of 0666-style modes)
+    std::vector<std::string> kernel_options;  // dev, nodev, suid, nosuid, exec, noexec, atime, noatime, sync, dirsync
     unsigned max_background = 1024;
     unsigned max_write_bytes = 1 << 20;
 };
@@ -49,10 +49,11 @@ protected:
 
 class FileSystem {
 public:
-    // Mounts (control thread, before the reactors run). Error: what to print, e.g. no /dev/fuse, mount point missing or not
-    // a directory, not permitted, allow_other without user_allow_other, already mounted by srpfs.
+    // Mounts (control thread, before the reactors run). Error: what to print, e.g. no /dev/fuse, mount point missing or
+    // not a directory, not permitted, allow_other without user_allow_other, already mounted by srpfs.
     static Result<std::unique_ptr<FileSystem>> mount(const MountOptions& options, reactor::Executor& control,
-                                                     std::vector<ReactorResources> reactors, FileSystemListener& listener);
+                                                     std::vector<ReactorResources> reactors,
+                                                     FileSystemListener& listener);
     virtual ~FileSystem() = default;
 
     virtual Tree& tree() = 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // The names that are visible. Owned by the control thread, which also serves every request that looks at it (LOOKUP,
-// GETATTR, READDIR, OPEN, ...): nobody else touches it. Changes become visible at once; the kernel is told by the notifier.
+// GETATTR, READDIR, OPEN, ...): nobody else touches it. Changes become visible at once; the kernel is told by the
+// notifier.
 
 #pragma once
 
@@ -16,32 +17,33 @@ namespace srpfs::fs {
 
 // A LUN file's data side. Shared by control thread and reactors.
 struct LunFile {
-    lun::Unit* unit = nullptr;        // constant; valid until the file has been removed and released
-    unsigned reactor = 0;             // the unit's home: index into the ReactorResources given to mount(); constant
+    lun::Unit* unit = nullptr;  // constant; valid until the file has been removed and released
+    unsigned reactor = 0;       // the unit's home: index into the ReactorResources given to mount(); constant
     std::uint64_t capacity_bytes = 0;
-    std::uint32_t io_bytes = 4096;    // st_blksize
+    std::uint32_t io_bytes = 4096;  // st_blksize
     bool read_only = false;
 };
 
-enum class NodeId : std::uint64_t { root = 1 };      // = inode number; a function of the path, so stable across restarts
+enum class NodeId : std::uint64_t { root = 1 };  // = inode number; a function of the path, so stable across restarts
 
 class Tree {
 public:
     virtual ~Tree() = default;
 
     // Names are unique in their directory and contain no '/'. Adding an existing name is a bug.
-    virtual NodeId add_directory(NodeId parent, std::string_view name) = 0;                                  // 0755
+    virtual NodeId add_directory(NodeId parent, std::string_view name) = 0;  // 0755
     // Mode 0644 (read and write), 0444 or 0200 by what is allowed; st_size 0, FOPEN_DIRECT_IO.
     enum class Access { read_only, write_only, read_write };
-    virtual NodeId add_control_file(NodeId parent, std::string_view name, Access access, std::unique_ptr<ControlFile> file) = 0;
+    virtual NodeId add_control_file(NodeId parent, std::string_view name, Access access,
+                                    std::unique_ptr<ControlFile> file) = 0;
     virtual NodeId add_stream_file(NodeId parent, std::string_view name, std::unique_ptr<StreamFile> file) = 0;  // 0444
-    virtual NodeId add_lun_file(NodeId parent, std::string_view name, const LunFile& file) = 0;              // 0600 / 0400
+    virtual NodeId add_lun_file(NodeId parent, std::string_view name, const LunFile& file) = 0;  // 0600 / 0400
     // A new capacity or write protection; open handles see it.
     virtual void change_lun_file(NodeId node, const LunFile& file) = 0;
     // Removes the node and everything below it. Open handles of LUN files get ENODEV from now on; `when_released` runs
     // on the control thread once no reactor can reach any removed LunFile::unit any more (decisions 22).
     virtual void remove(NodeId node, std::function<void()> when_released) = 0;
-    [[nodiscard]] virtual NodeId find(NodeId parent, std::string_view name) const = 0;   // NodeId{0}: not there
+    [[nodiscard]] virtual NodeId find(NodeId parent, std::string_view name) const = 0;  // NodeId{0}: not there
     // Open handles of LUN files below `node`.
     [[nodiscard]] virtual unsigned open_handles(NodeId node) const = 0;
 };

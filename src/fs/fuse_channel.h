@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// One reactor's intake of FUSE requests: reads them from a descriptor straight into the engine's registered memory,
+// carries out READ, WRITE and FSYNC of LUN files, hands everything else to the control thread, and writes the answers
+// on the descriptor the requests came from (the kernel keeps its table of pending requests per descriptor).
+//
+// Lives on its reactor. Shared: the reactor's mailbox holds references, and after leave() the channel holds itself
+// until its last operation has been answered.
+
+#pragma once
+
+#include "open_files.h"
+#include "request.h"
+
+#include <srpfs/lun/engine.h>
+#include <srpfs/lun/operation.h>
+#include <srpfs/reactor/reactor.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+namespace srpfs::fs {
+
+// What a channel needs from its surroundings. Called on the channel's reactor.
+class ChannelHost {
+public:
+    // A whole request that the control thread has to answer, through FuseChannel::finish(), exactly once.
+    virtual void on_control_request(const Origin& origin, std::vector<std::byte> request) = 0;
+    // The caller of a request handed over before got a signal.
+    virtual void on_control_interrupt(const Origin& origin) = 0;
+    // The connection has ended (umount, abort); `errno_value` is what read said. Once.
+    virtual void on_disconnected(unsigned channel, int errno_value) = 0;
+
+protected:
+    ~ChannelHost() = default;
+};
+
+struct ChannelCounters {
+    std::uint64_t requests = 0;      // read
+    std::uint64_t malformed = 0;     // answered EINVAL, or dropped when not even a header
+    std::uint64_t replies_lost = 0;  // the kernel did not want the answer any more
+};
+
+class FuseChannel final : public reactor::Source,
+                          public std::enable_shared_from_this<FuseChannel>,
+                          private lun::OperationListener {
+public:
+    // Owns `fd` (non-blocking; /dev/fuse or a message socket) and closes it. `engine`, `files` and `host` outlive
+    // leave(); `engine` outlives the channel.
+    FuseChannel(unsigned index, int fd, lun::Engine& engine, const OpenFiles& files, ChannelHost& host);
+    ~FuseChannel() override;
+
+    // All channels by index, this one included; before the first poll(). Empty when this is the only one.
+    void set_peers(std::vector<std::weak_ptr<FuseChannel>> peers);
+
+    // The most requests taken in one turn.
+    static constexpr unsigned batch_max = 32;
+
+    // ---- reactor::Source ----
+    bool poll() override;
+    void sleep_on(std::vector<int>& fds) override;
+
+    // ---- by mail ----
+    // The control thread's answer (fuse_out_header first; empty: none) to a request handed to it.
+    void finish(const Origin& origin, std::span<const std::byte> reply);
+    // Another channel's request for a unit that lives here; answered through `from`.
+    void serve_for(unsigned from, std::span<const std::byte> request);
+    // Marks the request `unique` if it is here; true when it was.
+    bool interrupt(std::uint64_t unique);
+    // `done` is called, here, when no request refers to `lun` any more; files showing it must be unpublished.
+    void drain(const LunData* lun, std::function<void()> done);
+    // SYNCHRONIZE CACHE after the last writer has closed; nobody waits for it.
+    void flush_after_close(std::shared_ptr<LunData> lun);
+    // Stops reading and answering, closes the descriptor, interrupts what is in flight.
+    void leave();
+
+    // Any thread: requests read and not answered.
+    [[nodiscard]] unsigned pending() const { return pending_.load(std::memory_order_relaxed); }
+    [[nodiscard]] const ChannelCounters& counters() const { return counters_; }
+    [[nodiscard]] reactor::Executor& executor() const { return engine_.executor(); }
+
+private:
+    static constexpr std::uint32_t no_record = UINT32_MAX;
+
+    enum class Holder : std::uint8_t { nobody, operation, control };
+    // A request that is being served. The hot path takes and frees them from a stack, so they stay in the cache.
+    struct Record {
+        std::uint64_t unique = 0;  // 0: our own flush after a close
+        lun::Operation* operation = nullptr;
+        LunData* lun = nullptr;
+        std::uint32_t bytes = 0;
+        std::uint32_t next_free = no_record;
+        Holder holder = Holder::nobody;
+        std::uint16_t from = 0;  // the channel that read it
+    };
+    struct Drain {
+        const LunData* lun;
+        std::size_t requests_left;
+        std::function<void()> done;
+    };
+
+    void on_answered(lun::Operation& operation) override;
+
+    void on_request(std::span<std::byte> request);
+    void on_read(const fuse_in_header& header, std::span<std::byte> request, unsigned from);
+    void on_write(const fuse_in_header& header, std::span<std::byte> request, unsigned from);
+    void on_fsync(const fuse_in_header& header, std::span<std::byte> request, unsigned from);
+    void on_fallocate(const fuse_in_header& header, std::span<const std::byte> request);
+    void on_lseek(const fuse_in_header& header, std::span<const std::byte> request);
+    void on_interrupt(const fuse_in_header& header, std::span<const std::byte> request);
+    void hand_to_control(const fuse_in_header& header, std::span<const std::byte> request);
+    void hand_to_home(const LunData& lun, std::span<const std::byte> request);
+    // nullptr: no such file (answered), not a LUN (handed to control), or another reactor's (handed there).
+    LunData* lun_of(std::uint64_t handle, const fuse_in_header& header, std::span<const std::byte> request,
+                    unsigned from);
+
+    std::uint32_t take_record();
+    void free_record(std::uint32_t index);
+    void start(lun::Unit& unit, lun::Operation& operation, const Record& request);
+    void note_drained(const LunData* lun);
+
+    void reply(std::uint64_t unique, unsigned from, int error, std::span<const std::byte> body = {});
+    void write_reply(std::uint64_t unique, int error, std::span<const std::byte> body);
+    void write_whole(std::span<const std::byte> reply);
+    void on_reply_failed(std::uint64_t unique, int errno_value, bool retry_as_error);
+    void disconnected(int errno_value);
+    void malformed(const fuse_in_header& header);
+
+    // Touched by each request.
+    int fd_;
+    lun::Engine& engine_;
+    const OpenFiles& files_;
+    std::uint32_t first_free_ = no_record;
+    std::vector<Record> records_;
+    std::uint64_t unique_seen_max_ = 0;
+    std::atomic<unsigned> pending_{0};
+    ChannelCounters counters_;
+    std::vector<Drain> drains_;  // usually empty
+
+    // The rest.
+    const unsigned index_;
+    ChannelHost* host_;  // nullptr after leave()
+    bool disconnected_ = false;
+    std::vector<std::weak_ptr<FuseChannel>> peers_;
+    std::shared_ptr<FuseChannel> self_;  // after leave(), while operations are in flight
+};
+
+}  // namespace srpfs::fs

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "mounted_file_system.h"
+
+#include <srpfs/base/assert.h>
+#include <srpfs/base/log.h>
+
+#include <fmt/format.h>
+
+#include <condition_variable>
+#include <cstring>
+#include <set>
+#include <utility>
+
+#include <time.h>
+#include <unistd.h>
+
+namespace srpfs::fs {
+
+Result<std::unique_ptr<FileSystem>> FileSystem::mount(const MountOptions& options, reactor::Executor& control,
+                                                      std::vector<ReactorResources> reactors,
+                                                      FileSystemListener& listener) {
+    return MountedFileSystem::create(options, control, std::move(reactors), listener);
+}
+
+std::string FileSystem::versions() {
+    return fmt::format("FUSE protocol {}.{}, libfuse {}", FUSE_KERNEL_VERSION, FUSE_KERNEL_MINOR_VERSION,
+                       fuse_pkgversion());
+}
+
+MountedFileSystem::MountedFileSystem(reactor::Executor& control, std::vector<ReactorResources> reactors,
+                                     FileSystemListener& listener)
+    : control_(control), reactors_(std::move(reactors)), listener_(listener) {}
+
+Result<std::unique_ptr<FileSystem>> MountedFileSystem::create(const MountOptions& options, reactor::Executor& control,
+                                                              std::vector<ReactorResources> reactors,
+                                                              FileSystemListener& listener) {
+    SRPFS_ASSERT(!reactors.empty());
+    std::unique_ptr<MountedFileSystem> file_system(new MountedFileSystem(control, std::move(reactors), listener));
+    if (auto started = file_system->start(options); !started) return started.error();
+    return std::unique_ptr<FileSystem>(std::move(file_system));
+}
+
+Result<void> MountedFileSystem::start(const MountOptions& options) {
+    auto session = Session::create(options);
+    if (!session) return session.error();
+    session_ = std::move(*session);
+
+    TreeDefaults defaults;
+    defaults.uid = options.uid;
+    defaults.gid = options.gid;
+    defaults.umask = options.umask;
+    defaults.owner_uid = geteuid();  // root; somebody else owns what he mounts
+    defaults.owner_gid = getegid();
+    defaults.read_only = options.read_only;
+    defaults.instant = control_.timers().now();
+    clock_gettime(CLOCK_REALTIME, &defaults.wall_time);  // once: files show wall time, the reactors know only Instants
+    tree_ = std::make_unique<TreeNodes>(defaults, static_cast<TreeWatcher&>(*this), files_);
+    session_->serve(*tree_, files_, static_cast<SessionHost&>(*this), control_);
+    calls_ = std::make_unique<ControlCalls>(files_, static_cast<ReplySink&>(*this), control_);
+    notifier_ = std::make_unique<Notifier>(session_->duplicate_real().release());
+
+    for (unsigned index = 0; index < reactors_.size(); ++index) {
+        auto intake = session_->make_intake(index == 0);
+        if (!intake) {
+            channels_.clear();
+            return intake.error();
+        }
+        channels_.push_back(std::make_shared<FuseChannel>(index, intake->release(), *reactors_[index].engine, files_,
+                                                          static_cast<ChannelHost&>(*this)));
+    }
+    if (channels_.size() > 1) {
+        const std::vector<std::weak_ptr<FuseChannel>> peers(channels_.begin(), channels_.end());
+        for (const auto& channel : channels_) channel->set_peers(peers);
+    }
+    for (unsigned index = 0; index < reactors_.size(); ++index)
+        reactors_[index].reactor->post(
+            [reactor = reactors_[index].reactor, channel = channels_[index]] { reactor->add_source(*channel); });
+    post_to_control([](MountedFileSystem& self) { self.listener_.on_serving(); });
+    return {};
+}
+
+MountedFileSystem::~MountedFileSystem() {
+    SRPFS_ASSERT(closed_ || channels_.empty());
+    address_->file_system = nullptr;
+    if (notifier_) notifier_->stop();
+    calls_.reset();
+}
+
+void MountedFileSystem::post_to_control(std::function<void(MountedFileSystem&)> work) {
+    control_.post([address = address_, work = std::move(work)] {
+        if (address->file_system) work(*address->file_system);
+    });
+}
+
+// ---- on the reactors ----
+
+void MountedFileSystem::on_control_request(const Origin& origin, std::vector<std::byte> request) {
+    post_to_control([origin, request = std::move(request)](MountedFileSystem& self) { self.serve(origin, request); });
+}
+
+void MountedFileSystem::on_control_interrupt(const Origin& origin) {
+    post_to_control([origin](MountedFileSystem& self) {
+        if (self.calls_) self.calls_->on_interrupt(origin);
+    });
+}
+
+void MountedFileSystem::on_disconnected(unsigned, int errno_value) {
+    post_to_control([errno_value](MountedFileSystem& self) { self.unmounted(errno_value); });
+}
+
+// ---- control thread ----
+
+void MountedFileSystem::serve(const Origin& origin, const std::vector<std::byte>& request) {
+    if (closed_) return;
+    fuse_in_header header{};
+    if (!read_struct(request, 0, header)) return;
+    if (header.opcode == FUSE_READ || header.opcode == FUSE_WRITE) return calls_->on_request(origin, request);
+    answer(origin, session_->answer(request));
+}
+
+void MountedFileSystem::answer(const Origin& origin, std::vector<std::byte> reply) {
+    SRPFS_ASSERT(origin.channel < channels_.size());
+    const auto& channel = channels_[origin.channel];
+    channel->executor().post([channel, origin, reply = std::move(reply)] { channel->finish(origin, reply); });
+}
+
+void MountedFileSystem::after_notifications(std::function<void()> work) {
+    notifier_->after_delivery(control_, std::move(work));
+}
+
+void MountedFileSystem::unmounted(int errno_value) {
+    if (std::exchange(unmounted_, true)) return;
+    log::debug("fuse", "the mount has ended ({})", std::strerror(errno_value));
+    listener_.on_unmounted();
+}
+
+void MountedFileSystem::on_added(NodeId parent, const std::string& name) {
+    if (notifier_) notifier_->entry_appeared(parent, name);
+}
+
+void MountedFileSystem::on_removed(NodeId parent, NodeId node, const std::string& name) {
+    if (notifier_) notifier_->entry_vanished(parent, node, name);
+}
+
+void MountedFileSystem::on_attributes_changed(NodeId node) {
+    if (notifier_) notifier_->attributes_changed(node);
+}
+
+void MountedFileSystem::on_each_reactor(std::function<void(FuseChannel&, std::function<void()>)> work,
+                                        std::function<void()> done) {
+    struct Countdown {
+        std::size_t left;
+        std::function<void()> done;
+    };
+    const auto countdown = std::make_shared<Countdown>(Countdown{channels_.size(), std::move(done)});
+    const auto one_done = [control = &control_, countdown] {
+        control->post([countdown] {
+            if (--countdown->left == 0) countdown->done();
+        });
+    };
+    for (const auto& channel : channels_)
+        channel->executor().post([channel, work, one_done] { work(*channel, one_done); });
+}
+
+void MountedFileSystem::on_unreachable(std::vector<NodeId> nodes, std::vector<std::shared_ptr<LunData>> luns,
+                                       std::function<void()> done) {
+    for (const NodeId node : nodes)
+        for (const std::uint64_t handle : files_.of_node(node)) files_.unpublish(handle);
+    if (luns.empty() || channels_.empty()) {
+        if (done) control_.post(std::move(done));
+        return;
+    }
+    // One after the other on each reactor; the data outlives the last of them.
+    on_each_reactor(
+        [luns](FuseChannel& channel, const std::function<void()>& one_done) {
+            const auto left = std::make_shared<std::size_t>(luns.size());
+            for (const auto& lun : luns)
+                channel.drain(lun.get(), [left, one_done] {
+                    if (--*left == 0) one_done();
+                });
+        },
+        [luns, done = std::move(done)] {
+            if (done) done();
+        });
+}
+
+void MountedFileSystem::on_released(std::uint64_t handle, OpenFileDetails details) {
+    // The habit "dd; sync" reaches nobody on a FUSE mount, so the last writer's close flushes, without anybody waiting.
+    if (details.lun && details.writable && files_.writers_of_node(details.node) == 0 && tree_->node(details.node)) {
+        const auto& home = channels_[details.lun->reactor];
+        home->executor().post([home, lun = details.lun] { home->flush_after_close(lun); });
+    }
+    on_each_reactor([](FuseChannel&, const std::function<void()>& one_done) { one_done(); },
+                    [address = address_, handle, held = std::move(details)] {
+                        if (address->file_system) address->file_system->files_.free_index(handle);
+                    });
+}
+
+void MountedFileSystem::abort() {
+    if (unmounted_ || closed_) return;
+    if (session_->abort()) return;
+    log::warning("fuse", "the connection cannot be aborted from outside; it ends when its descriptors are closed");
+    post_to_control([](MountedFileSystem& self) { self.unmounted(ECONNABORTED); });
+}
+
+unsigned MountedFileSystem::requests_pending() const {
+    unsigned pending = 0;
+    for (const auto& channel : channels_) pending += channel->pending();
+    return pending;
+}
+
+void MountedFileSystem::close() {
+    if (std::exchange(closed_, true)) return;
+    if (!unmounted_) session_->detach();
+    // Each reactor lets go of its descriptor before libfuse gets its own back.
+    struct Gate {
+        std::mutex mutex;
+        std::condition_variable changed;
+        std::size_t left;
+    };
+    const auto gate = std::make_shared<Gate>();
+    gate->left = channels_.size();
+    for (std::size_t index = 0; index < channels_.size(); ++index) {
+        reactors_[index].reactor->post([gate, reactor = reactors_[index].reactor, channel = channels_[index]] {
+            reactor->remove_source(*channel);
+            channel->leave();
+            const std::lock_guard lock(gate->mutex);
+            --gate->left;
+            gate->changed.notify_all();
+        });
+    }
+    {
+        std::unique_lock lock(gate->mutex);
+        gate->changed.wait(lock, [&gate] { return gate->left == 0; });
+    }
+    calls_.reset();
+    notifier_->stop();
+    session_->close(unmounted_);
+}
+
+}  // namespace srpfs::fs

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// The parts of a mounted file system, put together: session, tree, open files, control calls, notifier, and a channel
+// per reactor. Control thread, except where ChannelHost says otherwise.
+
+#pragma once
+
+#include "control_calls.h"
+#include "fuse_channel.h"
+#include "notifier.h"
+#include "open_files.h"
+#include "session.h"
+#include "tree_nodes.h"
+
+#include <srpfs/fs/file_system.h>
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace srpfs::fs {
+
+class MountedFileSystem final : public FileSystem,
+                                private TreeWatcher,
+                                private SessionHost,
+                                private ReplySink,
+                                private ChannelHost {
+public:
+    static Result<std::unique_ptr<FileSystem>> create(const MountOptions& options, reactor::Executor& control,
+                                                      std::vector<ReactorResources> reactors,
+                                                      FileSystemListener& listener);
+    ~MountedFileSystem() override;
+
+    Tree& tree() override { return *tree_; }
+    void refuse_opens() override { refusing_ = true; }
+    void detach() override { session_->detach(); }
+    void abort() override;
+    void close() override;
+    [[nodiscard]] unsigned requests_pending() const override;
+
+private:
+    MountedFileSystem(reactor::Executor& control, std::vector<ReactorResources> reactors, FileSystemListener& listener);
+    Result<void> start(const MountOptions& options);
+
+    // TreeWatcher
+    void on_added(NodeId parent, const std::string& name) override;
+    void on_removed(NodeId parent, NodeId node, const std::string& name) override;
+    void on_attributes_changed(NodeId node) override;
+    void on_unreachable(std::vector<NodeId> nodes, std::vector<std::shared_ptr<LunData>> luns,
+                        std::function<void()> done) override;
+    // SessionHost
+    void on_released(std::uint64_t handle, OpenFileDetails details) override;
+    [[nodiscard]] bool refuses_opens() const override { return refusing_; }
+    // ReplySink
+    void answer(const Origin& origin, std::vector<std::byte> reply) override;
+    void after_notifications(std::function<void()> work) override;
+    // ChannelHost, on the reactors
+    void on_control_request(const Origin& origin, std::vector<std::byte> request) override;
+    void on_control_interrupt(const Origin& origin) override;
+    void on_disconnected(unsigned channel, int errno_value) override;
+
+    void serve(const Origin& origin, const std::vector<std::byte>& request);
+    void unmounted(int errno_value);
+    // Runs `work` on each reactor and `done` here after all of them.
+    void on_each_reactor(std::function<void(FuseChannel&, std::function<void()>)> work, std::function<void()> done);
+    void post_to_control(std::function<void(MountedFileSystem&)> work);
+
+    reactor::Executor& control_;
+    std::vector<ReactorResources> reactors_;
+    FileSystemListener& listener_;
+    std::unique_ptr<Session> session_;
+    OpenFiles files_;
+    std::unique_ptr<TreeNodes> tree_;
+    std::unique_ptr<ControlCalls> calls_;
+    std::unique_ptr<Notifier> notifier_;
+    std::vector<std::shared_ptr<FuseChannel>> channels_;
+    // What mail to the control thread refers to: nullptr inside once this object is gone.
+    struct Address {
+        MountedFileSystem* file_system;
+    };
+    std::shared_ptr<Address> address_ = std::make_shared<Address>(Address{this});
+    bool refusing_ = false;
+    bool unmounted_ = false;
+    bool closed_ = false;
+};
+
+}  // namespace srpfs::fs

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "open_files.h"
+
+#include <srpfs/base/assert.h>
+
+#include <utility>
+
+namespace srpfs::fs {
+namespace {
+
+std::uint64_t handle_of(std::uint32_t generation, std::uint32_t index) {
+    return static_cast<std::uint64_t>(generation) << 32 | index;
+}
+
+}  // namespace
+
+OpenFiles::~OpenFiles() {
+    for (auto& chunk : chunks_) delete chunk.load(std::memory_order_relaxed);
+}
+
+OpenFile& OpenFiles::file_at(std::uint32_t index) {
+    auto& slot = chunks_[index / chunk_files];
+    Chunk* chunk = slot.load(std::memory_order_relaxed);
+    if (!chunk) {
+        chunk = new Chunk();
+        slot.store(chunk, std::memory_order_release);
+    }
+    return (*chunk)[index % chunk_files];
+}
+
+OpenFiles::Entry* OpenFiles::entry_of(std::uint64_t handle) {
+    const auto index = static_cast<std::uint32_t>(handle);
+    if (index >= entries_.size()) return nullptr;
+    Entry& entry = entries_[index];
+    if (entry.generation != handle >> 32 || !entry.details) return nullptr;
+    return &entry;
+}
+
+std::uint64_t OpenFiles::open(OpenFileDetails details) {
+    std::uint32_t index = 0;
+    if (!free_.empty()) {
+        index = free_.back();
+        free_.pop_back();
+    } else {
+        if (entries_.size() == files_max) return 0;
+        index = static_cast<std::uint32_t>(entries_.size());
+        entries_.emplace_back();
+    }
+    Entry& entry = entries_[index];
+    SRPFS_ASSERT(!entry.details);
+    if (++entry.generation == 0) entry.generation = 1;  // a handle is never 0
+    entry.details = std::move(details);
+    OpenFile& file = file_at(index);
+    file.lun = entry.details->lun.get();
+    const auto handle = handle_of(entry.generation, index);
+    file.handle.store(handle, std::memory_order_release);
+    ++open_count_;
+    return handle;
+}
+
+OpenFileDetails* OpenFiles::details(std::uint64_t handle) {
+    Entry* entry = entry_of(handle);
+    return entry ? &*entry->details : nullptr;
+}
+
+void OpenFiles::unpublish(std::uint64_t handle) {
+    if (entry_of(handle)) file_at(static_cast<std::uint32_t>(handle)).handle.store(0, std::memory_order_release);
+}
+
+std::optional<OpenFileDetails> OpenFiles::close(std::uint64_t handle) {
+    Entry* entry = entry_of(handle);
+    if (!entry) return std::nullopt;
+    unpublish(handle);
+    --open_count_;
+    return std::exchange(entry->details, std::nullopt);
+}
+
+void OpenFiles::free_index(std::uint64_t handle) {
+    const auto index = static_cast<std::uint32_t>(handle);
+    SRPFS_ASSERT(index < entries_.size());
+    SRPFS_ASSERT(!entries_[index].details);
+    free_.push_back(index);
+}
+
+std::vector<std::uint64_t> OpenFiles::of_node(NodeId node) const {
+    std::vector<std::uint64_t> handles;
+    for (std::uint32_t index = 0; index < entries_.size(); ++index)
+        if (entries_[index].details && entries_[index].details->node == node)
+            handles.push_back(handle_of(entries_[index].generation, index));
+    return handles;
+}
+
+unsigned OpenFiles::writers_of_node(NodeId node) const {
+    unsigned writers = 0;
+    for (const Entry& entry : entries_)
+        if (entry.details && entry.details->node == node && entry.details->writable) ++writers;
+    return writers;
+}
+
+}  // namespace srpfs::fs

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "session_operations.h"
+
+#include "session.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <poll.h>
+#include <sys/statvfs.h>
+
+namespace srpfs::fs {
+namespace {
+
+// Names and attributes change by our own hand only, and then the kernel is told.
+constexpr double cache_seconds = 3600;
+// A name that was looked for in vain (parted tries lun1, lun2, ...). Also invalidated when it appears.
+constexpr double negative_cache_seconds = 1;
+
+}  // namespace
+
+struct SessionOperations {
+    static Session& session(fuse_req_t request) { return *static_cast<Session*>(fuse_req_userdata(request)); }
+
+    // The node, or the answer ESTALE, which makes the kernel look the path up again.
+    static const Node* node(fuse_req_t request, fuse_ino_t number) {
+        const Node* found = session(request).tree_->node(NodeId{number});
+        if (!found) fuse_reply_err(request, ESTALE);
+        return found;
+    }
+
+    static void lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
+        const Node* directory = node(request, parent);
+        if (!directory) return;
+        const TreeNodes& tree = *session(request).tree_;
+        fuse_entry_param entry{};
+        const Node* found = tree.node(tree.find(directory->id, name));
+        if (!found) {
+            if (directory->kind != NodeKind::directory) {
+                fuse_reply_err(request, ENOTDIR);
+                return;
+            }
+            entry.entry_timeout = negative_cache_seconds;  // ino 0: "not there, and you may remember it"
+            fuse_reply_entry(request, &entry);
+            return;
+        }
+        entry.ino = static_cast<fuse_ino_t>(found->id);
+        entry.generation = 1;  // numbers are identities: the same path is the same file
+        entry.attr = tree.attributes(*found);
+        entry.attr_timeout = cache_seconds;
+        entry.entry_timeout = cache_seconds;
+        fuse_reply_entry(request, &entry);
+    }
+
+    static void getattr(fuse_req_t request, fuse_ino_t number, fuse_file_info*) {
+        const Node* found = node(request, number);
+        if (!found) return;
+        const struct stat st = session(request).tree_->attributes(*found);
+        fuse_reply_attr(request, &st, cache_seconds);
+    }
+
+    static void setattr(fuse_req_t request, fuse_ino_t number, struct stat* wanted, int which, fuse_file_info*) {
+        const Node* found = node(request, number);
+        if (!found) return;
+        Session& self = session(request);
+        if ((which & FUSE_SET_ATTR_SIZE) != 0) {
+            const int error = check_size(*found, wanted->st_size);
+            if (error != 0) {
+                fuse_reply_err(request, error);
+                return;
+            }
+        }
+        TreeNodes& tree = *self.tree_;
+        if ((which & FUSE_SET_ATTR_MODE) != 0) tree.set_mode(found->id, wanted->st_mode);
+        if ((which & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) != 0)
+            tree.set_owner(found->id, (which & FUSE_SET_ATTR_UID) != 0 ? std::optional(wanted->st_uid) : std::nullopt,
+                           (which & FUSE_SET_ATTR_GID) != 0 ? std::optional(wanted->st_gid) : std::nullopt);
+        const Instant now = self.control_->timers().now();
+        const auto chosen = [&](int set, int set_now, const timespec& given) -> std::optional<timespec> {
+            if ((which & set_now) != 0) return tree.wall_time(now);
+            if ((which & set) != 0) return given;
+            return std::nullopt;
+        };
+        tree.set_times(found->id, chosen(FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW, wanted->st_atim),
+                       chosen(FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW, wanted->st_mtim), now);
+        const struct stat st = tree.attributes(*found);
+        fuse_reply_attr(request, &st, cache_seconds);
+    }
+
+    // A size below the capacity is accepted and changes nothing: what a shell's > does. The real size is always
+    // reported.
+    static int check_size(const Node& node, off_t size) {
+        switch (node.kind) {
+            case NodeKind::directory: return EISDIR;
+            case NodeKind::control: return 0;
+            case NodeKind::stream: return 0;
+            case NodeKind::lun:
+                if (node.lun->read_only.load()) return EROFS;
+                if (size < 0 || static_cast<std::uint64_t>(size) > node.lun->capacity_bytes.load()) return EFBIG;
+                return 0;
+        }
+        return 0;
+    }
+
+    // ---- files ----
+
+    static void open(fuse_req_t request, fuse_ino_t number, fuse_file_info* info) {
+        const Node* found = node(request, number);
+        if (!found) return;
+        Session& self = session(request);
+        const int error = check_open(self, *found, info->flags);
+        if (error != 0) {
+            fuse_reply_err(request, error);
+            return;
+        }
+        OpenFileDetails details;
+        details.node = found->id;
+        details.lun = found->lun;
+        details.control = found->control;
+        details.stream = found->stream;
+        details.writable = (info->flags & O_ACCMODE) != O_RDONLY;
+        if (found->stream) details.cursor = std::make_shared<std::uint64_t>(found->stream->open_cursor());
+        const std::uint64_t handle = self.files_->open(std::move(details));
+        if (handle == 0) {
+            fuse_reply_err(request, ENFILE);
+            return;
+        }
+        // By hand, because libfuse 3.14 has no field for parallel direct writes.
+        fuse_open_out out{};
+        out.fh = handle;
+        out.open_flags = FOPEN_DIRECT_IO | FOPEN_NOFLUSH;
+        if (found->kind == NodeKind::lun) out.open_flags |= FOPEN_PARALLEL_DIRECT_WRITES;
+        if (found->kind == NodeKind::stream) out.open_flags |= FOPEN_STREAM;
+        fuse_reply_buf(request, reinterpret_cast<const char*>(&out), sizeof out);
+    }
+
+    // Root passes default_permissions, so what a file can do at all is decided here.
+    static int check_open(const Session& self, const Node& node, int flags) {
+        if (self.host_->refuses_opens()) return ESHUTDOWN;
+        const int access = flags & O_ACCMODE;
+        const bool reads = access != O_WRONLY;
+        const bool writes = access != O_RDONLY;
+        if (writes && self.options_.read_only) return EROFS;
+        switch (node.kind) {
+            case NodeKind::directory: return EISDIR;
+            case NodeKind::stream: return writes ? EACCES : 0;
+            case NodeKind::lun: return writes && node.lun->read_only.load() ? EROFS : 0;
+            case NodeKind::control:
+                if (reads && node.access == Tree::Access::write_only) return EACCES;
+                if (writes && node.access == Tree::Access::read_only) return EACCES;
+                return 0;
+        }
+        return 0;
+    }
+
+    static void release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
+        Session& self = session(request);
+        const std::uint64_t handle = info->fh;
+        auto details = self.files_->close(handle);
+        if (details) self.host_->on_released(handle, std::move(*details));
+        fuse_reply_err(request, 0);
+    }
+
+    static void ioctl(fuse_req_t request, fuse_ino_t number, unsigned command, void*, fuse_file_info*, unsigned flags,
+                      const void*, size_t, size_t out_bytes) {
+        const Node* found = node(request, number);
+        if (!found) return;
+        // The only one of the block device ioctls whose number tells the kernel how much to copy. Answering the others
+        // with success but no value makes tools divide by zero.
+        if (found->kind == NodeKind::lun && command == BLKGETSIZE64 && (flags & FUSE_IOCTL_DIR) == 0 &&
+            out_bytes >= sizeof(std::uint64_t)) {
+            const std::uint64_t capacity = found->lun->capacity_bytes.load();
+            fuse_reply_ioctl(request, 0, &capacity, sizeof capacity);
+            return;
+        }
+        fuse_reply_err(request, ENOTTY);
+    }
+
+    // Never "not ready": io_uring would wait for ever. Not ENOSYS either, which the kernel remembers for the whole
+    // mount.
+    static void poll(fuse_req_t request, fuse_ino_t number, fuse_file_info*, fuse_pollhandle* handle) {
+        if (handle) fuse_pollhandle_destroy(handle);
+        const Node* found = node(request, number);
+        if (!found) return;
+        unsigned events = POLLIN | POLLRDNORM;
+        if (found->kind != NodeKind::stream) events |= POLLOUT | POLLWRNORM;
+        fuse_reply_poll(request, events);
+    }
+
+    // ---- directories ----
+
+    static void opendir(fuse_req_t request, fuse_ino_t number, fuse_file_info* info) {
+        const Node* found = node(request, number);
+        if (!found) return;
+        if (found->kind != NodeKind::directory) {
+            fuse_reply_err(request, ENOTDIR);
+            return;
+        }
+        Session& self = session(request);
+        info->fh = self.next_directory_++;
+        self.directories_.emplace(info->fh, self.tree_->list(*found));
+        fuse_reply_open(request, info);
+    }
+
+    // Offsets are positions in the list taken at opendir or rewinddir, so they stay valid while names come and go.
+    static void readdir(fuse_req_t request, fuse_ino_t number, size_t size, off_t offset, fuse_file_info* info) {
+        Session& self = session(request);
+        const auto opened = self.directories_.find(info->fh);
+        if (opened == self.directories_.end()) {
+            fuse_reply_err(request, EBADF);
+            return;
+        }
+        if (offset == 0)
+            if (const Node* directory = self.tree_->node(NodeId{number})) opened->second = self.tree_->list(*directory);
+        const auto& entries = opened->second;
+        std::string buffer(std::min(size, self.reply_bytes_max_ - sizeof(fuse_out_header)), '\0');
+        std::size_t used = 0;
+        for (auto position = static_cast<std::size_t>(std::max<off_t>(offset, 0)); position < entries.size();
+             ++position) {
+            struct stat st {};
+            st.st_ino = static_cast<ino_t>(entries[position].id);
+            st.st_mode = entries[position].type;
+            const std::size_t room = buffer.size() - used;
+            const std::size_t needed =
+                fuse_add_direntry(request, buffer.data() + used, room, entries[position].name.c_str(), &st,
+                                  static_cast<off_t>(position + 1));
+            if (needed > room) break;
+            used += needed;
+        }
+        fuse_reply_buf(request, buffer.data(), used);
+    }
+
+    static void releasedir(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
+        session(request).directories_.erase(info->fh);
+        fuse_reply_err(request, 0);
+    }
+
+    static void fsyncdir(fuse_req_t request, fuse_ino_t, int, fuse_file_info*) { fuse_reply_err(request, 0); }
+
+    static void statfs(fuse_req_t request, fuse_ino_t) {
+        const TreeNodes& tree = *session(request).tree_;
+        struct statvfs st {};
+        st.f_bsize = st.f_frsize = 4096;
+        st.f_blocks = tree.lun_bytes_total() / st.f_frsize;
+        st.f_files = tree.size();
+        st.f_namemax = 255;
+        fuse_reply_statfs(request, &st);
+    }
+
+    // ---- what is not offered ----
+
+    // Asked for each file by ls -l (security.selinux, POSIX ACLs).
+    static void getxattr(fuse_req_t request, fuse_ino_t, const char*, size_t) { fuse_reply_err(request, ENODATA); }
+    static void listxattr(fuse_req_t request, fuse_ino_t, size_t size) {
+        if (size == 0)
+            fuse_reply_xattr(request, 0);
+        else
+            fuse_reply_buf(request, nullptr, 0);
+    }
+    static void setxattr(fuse_req_t request, fuse_ino_t, const char*, const char*, size_t, int) {
+        fuse_reply_err(request, EOPNOTSUPP);
+    }
+    static void removexattr(fuse_req_t request, fuse_ino_t, const char*) { fuse_reply_err(request, ENODATA); }
+    static void access(fuse_req_t request, fuse_ino_t, int) { fuse_reply_err(request, 0); }  // default_permissions
+
+    // EPERM, not ENOSYS: "Function not implemented" confuses people.
+    static void refuse(fuse_req_t request) { fuse_reply_err(request, EPERM); }
+    static void mknod(fuse_req_t r, fuse_ino_t, const char*, mode_t, dev_t) { refuse(r); }
+    static void mkdir(fuse_req_t r, fuse_ino_t, const char*, mode_t) { refuse(r); }
+    static void unlink(fuse_req_t r, fuse_ino_t, const char*) { refuse(r); }
+    static void rmdir(fuse_req_t r, fuse_ino_t, const char*) { refuse(r); }
+    static void symlink(fuse_req_t r, const char*, fuse_ino_t, const char*) { refuse(r); }
+    static void rename(fuse_req_t r, fuse_ino_t, const char*, fuse_ino_t, const char*, unsigned) { refuse(r); }
+    static void link(fuse_req_t r, fuse_ino_t, fuse_ino_t, const char*) { refuse(r); }
+    static void create(fuse_req_t r, fuse_ino_t, const char*, mode_t, fuse_file_info*) { refuse(r); }
+    static void readlink(fuse_req_t request, fuse_ino_t) { fuse_reply_err(request, EINVAL); }
+};
+
+const fuse_lowlevel_ops& session_operations() {
+    static const fuse_lowlevel_ops operations = [] {
+        fuse_lowlevel_ops ops{};
+        ops.lookup = SessionOperations::lookup;
+        ops.getattr = SessionOperations::getattr;
+        ops.setattr = SessionOperations::setattr;
+        ops.readlink = SessionOperations::readlink;
+        ops.mknod = SessionOperations::mknod;
+        ops.mkdir = SessionOperations::mkdir;
+        ops.unlink = SessionOperations::unlink;
+        ops.rmdir = SessionOperations::rmdir;
+        ops.symlink = SessionOperations::symlink;
+        ops.rename = SessionOperations::rename;
+        ops.link = SessionOperations::link;
+        ops.open = SessionOperations::open;
+        ops.release = SessionOperations::release;
+        ops.opendir = SessionOperations::opendir;
+        ops.readdir = SessionOperations::readdir;
+        ops.releasedir = SessionOperations::releasedir;
+        ops.fsyncdir = SessionOperations::fsyncdir;
+        ops.statfs = SessionOperations::statfs;
+        ops.setxattr = SessionOperations::setxattr;
+        ops.getxattr = SessionOperations::getxattr;
+        ops.listxattr = SessionOperations::listxattr;
+        ops.removexattr = SessionOperations::removexattr;
+        ops.access = SessionOperations::access;
+        ops.create = SessionOperations::create;
+        ops.ioctl = SessionOperations::ioctl;
+        ops.poll = SessionOperations::poll;
+        return ops;
+    }();
+    return operations;
+}
+
+}  // namespace srpfs::fs
