@@ -51,6 +51,8 @@ struct LoginParameters {
     unsigned ch_count = 0;         // 0: automatic
     bool use_imm_data = true;      // srpfs's own keys, after ib_srp's module parameters
     unsigned max_imm_data = 8192;  // 0..65536
+
+    bool operator==(const LoginParameters&) const = default;
 };
 
 // Items separated by ',' or newline, empty items skipped, order free, the last one wins, blanks around trimmed.
