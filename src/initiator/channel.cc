@@ -105,6 +105,12 @@ std::span<const std::byte> Channel::on_route(const fabric::LocalPort& port) {
                 config_.wanted_port->device, port.device, port.port));
         return {};
     }
+    if (config_.admit) {
+        if (const auto admitted = config_.admit(port); !admitted) {
+            refuse(admitted.error().errno_value(), admitted.error().context);
+            return {};
+        }
+    }
     facts_.port = port;
 
     srp::LoginRequest login;

@@ -213,6 +213,7 @@ void TargetPort::open_channel(unsigned index) {
     channel.login_timeout = config_.login_timeout;
     channel.ack_timeout = config_.ack_timeout;
     channel.wanted_port = config_.wanted_port;
+    channel.admit = config_.admit;
     const auto& holder = links_[index % links_.size()];
     holder->door.executor->post(
         [holder, channel = std::move(channel)]() mutable { holder->link->open_channel(std::move(channel)); });

@@ -39,6 +39,8 @@ struct ChannelConfig {
     Duration login_timeout = std::chrono::seconds(10);
     std::optional<std::uint8_t> ack_timeout;  // see fabric::ConnectionLimits
     std::optional<WantedPort> wanted_port;    // empty: wherever the route leads
+    // Asked once the local port is known, before anything is sent; an Error ends the login with it. Reactor thread.
+    std::function<Result<void>(const fabric::LocalPort&)> admit;
 };
 
 enum class ChannelState : std::uint8_t { idle, connecting, live, draining, dead };

@@ -41,6 +41,8 @@ struct TargetPortConfig {
     Duration login_timeout = std::chrono::seconds(10);
     std::optional<std::uint8_t> ack_timeout;
     std::optional<WantedPort> wanted_port;
+    // See ChannelConfig::admit. Thread-safe; called for every login.
+    std::function<Result<void>(const fabric::LocalPort&)> admit;
 };
 
 struct ReactorDoor {

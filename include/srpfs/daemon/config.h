@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// What the program was asked to do, after its command line has been understood.
+
+#pragma once
+
+#include <srpfs/base/instant.h>
+#include <srpfs/fs/file_system.h>
+#include <srpfs/initiator/target_port.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace srpfs::daemon {
+
+enum class WaitForTargets { until_done, none };
+
+struct Config {
+    std::string source;                       // "none", "demo[:LUNS]" or a login string
+    fs::MountOptions mount;
+    initiator::TransportTimers timers;        // of new targets
+    Duration login_timeout = std::chrono::seconds(10);
+    Duration shutdown_timeout = std::chrono::seconds(5);
+    std::optional<std::uint8_t> ack_timeout;
+    unsigned ch_count = 1;                    // of logins that name none
+    std::size_t memory_bytes = 0;             // budget of registered memory; 0: the default
+    std::size_t park_bytes = std::size_t{256} << 20;
+    bool use_imm_data = true;                 // of logins that name nothing else
+    unsigned max_imm_data = 8192;
+    WaitForTargets wait = WaitForTargets::until_done;
+    std::string pid_file;                     // absolute; empty: none
+    bool foreground = false;
+    bool debug = false;                       // log level debug
+};
+
+namespace exit_code {
+inline constexpr int ok = 0, usage = 1, system = 2, mount_failed = 32;   // mount(8)'s
+}
+
+// Mounts, serves and unmounts. In the background unless config.foreground: then it returns in the parent, with the exit
+// code, as soon as the mount serves or cannot, and the reason is on stderr; the child ends by itself.
+int run(const Config& config);
+
+}  // namespace srpfs::daemon

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// Two logins of one I_T nexus on one local port evict each other without a word (srp-wire 2.5). A lock file per nexus in
+// /run/srpfs keeps two srpfs apart, a look at /sys/class/scsi_host keeps srpfs and ib_srp apart (decisions 34).
+
+#pragma once
+
+#include <srpfs/base/result.h>
+#include <srpfs/fabric/fabric.h>
+#include <srpfs/srp/login_string.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+namespace srpfs::daemon {
+
+class LoginLock {
+public:
+    // `directory`: /run/srpfs; `scsi_hosts`: /sys/class/scsi_host (tests use others).
+    LoginLock(const srp::LoginParameters& parameters, std::string directory, std::string scsi_hosts);
+    ~LoginLock();
+    LoginLock(const LoginLock&) = delete;
+    LoginLock& operator=(const LoginLock&) = delete;
+
+    // Thread-safe. Takes the lock for the nexus through `port`, once; EEXIST with a hint when somebody has it.
+    // A lock directory that cannot be written is logged and not an error: an unprivileged user has no /run/srpfs.
+    Result<void> take(const fabric::LocalPort& port);
+
+private:
+    [[nodiscard]] std::string held_by_ib_srp(const fabric::LocalPort& port) const;
+
+    const std::uint64_t id_ext_, ioc_guid_, initiator_ext_;
+    const std::string directory_, scsi_hosts_;
+    std::mutex mutex_;
+    int fd_ = -1;                                 // guarded by mutex_, as are the two below
+    std::string locked_name_;
+};
+
+}  // namespace srpfs::daemon

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "supervisor.h"
+
+#include <srpfs/base/log.h>
+#include <srpfs/daemon/config.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace srpfs::daemon {
+namespace {
+
+// One line for a person, as mount(8) helpers print it.
+void complain(const Config& config, const std::string& reason) {
+    const std::string line = fmt::format("srpfs: {}: {}\n", config.mount.mountpoint, reason);
+    [[maybe_unused]] const auto written = write(STDERR_FILENO, line.data(), line.size());
+}
+
+// Written when ready, removed last: scripts wait for it to go away (decisions 18).
+class PidFile {
+public:
+    Result<void> create(const std::string& path) {
+        if (path.empty()) return {};
+        const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+        if (fd < 0) return Error(errno, fmt::format("cannot write the pid file {}: {}", path, std::strerror(errno)));
+        const std::string text = fmt::format("{}\n", getpid());
+        const bool whole = write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+        const int fault = errno;
+        close(fd);
+        if (!whole) {
+            unlink(path.c_str());
+            return Error(fault, fmt::format("cannot write the pid file {}: {}", path, std::strerror(fault)));
+        }
+        path_ = path;
+        return {};
+    }
+    void remove() {
+        if (!path_.empty()) unlink(std::exchange(path_, {}).c_str());
+    }
+    ~PidFile() { remove(); }
+
+private:
+    std::string path_;
+};
+
+int serve(const Config& config, const std::function<void(const Result<void>&)>& on_ready) {
+    PidFile pid_file;
+    int code = exit_code::ok;
+    {
+        Supervisor supervisor(config);
+        code = supervisor.run([&](const Result<void>& result) {
+            if (!result) return on_ready(result);
+            const auto written = pid_file.create(config.pid_file);
+            if (!written) log::error({}, "{}", written.error().context);
+            on_ready(result);
+        });
+    }
+    pid_file.remove();
+    return code;
+}
+
+void detach_standard_files() {
+    const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null < 0) return;
+    for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) dup2(null, fd);
+    if (null > STDERR_FILENO) close(null);
+}
+
+// The child's word to the parent: an exit code, then the reason.
+struct Report {
+    int code = exit_code::ok;
+    char reason[2048] = "";
+};
+
+int run_in_background(const Config& config) {
+    int channel[2];
+    if (pipe2(channel, O_CLOEXEC) != 0) {
+        complain(config, fmt::format("cannot make a pipe: {}", std::strerror(errno)));
+        return exit_code::system;
+    }
+    const pid_t child = fork();
+    if (child < 0) {
+        complain(config, fmt::format("cannot fork: {}", std::strerror(errno)));
+        return exit_code::system;
+    }
+    if (child > 0) {
+        close(channel[1]);
+        Report report;
+        std::size_t got = 0;
+        while (got < sizeof report) {
+            const ssize_t count = read(channel[0], reinterpret_cast<char*>(&report) + got, sizeof report - got);
+            if (count < 0 && errno == EINTR) continue;
+            if (count <= 0) break;
+            got += static_cast<std::size_t>(count);
+        }
+        if (got == sizeof report) {
+            report.reason[sizeof report.reason - 1] = '\0';
+            if (report.code != exit_code::ok) complain(config, report.reason);
+            return report.code;
+        }
+        int status = 0;
+        waitpid(child, &status, 0);
+        complain(config, WIFSIGNALED(status) ? fmt::format("ended by signal {} before it served", WTERMSIG(status))
+                                             : "ended before it served; the system log may say more");
+        return exit_code::system;
+    }
+    close(channel[0]);
+    setsid();
+    if (chdir("/") != 0) log::warning({}, "cannot change to /: {}", std::strerror(errno));
+    log::configure(log::Destination::syslog, config.debug ? log::Level::debug : log::Level::info);
+    const int code = serve(config, [&](const Result<void>& result) {
+        Report report;
+        if (!result) {
+            report.code = exit_code::mount_failed;
+            result.error().context.copy(report.reason, sizeof report.reason - 1);
+        } else {
+            detach_standard_files();
+        }
+        [[maybe_unused]] const auto written = write(channel[1], &report, sizeof report);
+        close(channel[1]);
+    });
+    _exit(code);
+}
+
+}  // namespace
+
+int run(const Config& config) {
+    if (!config.foreground) return run_in_background(config);
+    log::configure(log::Destination::standard_error, config.debug ? log::Level::debug : log::Level::info);
+    return serve(config, [&](const Result<void>& result) {
+        if (!result) complain(config, result.error().context);
+        else log::info({}, "serving {} at {}", config.source, config.mount.mountpoint);
+    });
+}
+
+}  // namespace srpfs::daemon

@@ -1,0 +1,467 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "supervisor.h"
+
+#include "text_file.h"
+
+#include <srpfs/base/log.h>
+#include <srpfs/target/lun_config.h>
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+namespace srpfs::daemon {
+namespace {
+
+constexpr auto drain_check = std::chrono::milliseconds(20);
+constexpr auto flush_limit = std::chrono::seconds(2);           // decisions 18
+constexpr auto logout_limit = std::chrono::seconds(2);
+constexpr std::size_t mib = std::size_t{1} << 20;
+constexpr std::size_t memory_default = 80 * mib, memory_min = 24 * mib;
+
+std::uint64_t random_seed() {
+    std::uint64_t seed = 0;
+    if (getrandom(&seed, sizeof seed, 0) != sizeof seed) seed = static_cast<std::uint64_t>(getpid());
+    return seed;
+}
+
+// Fits the numbers of buffers to a budget; the proportions stay.
+lun::EngineLimits limits_for(std::size_t budget, std::size_t park_bytes) {
+    lun::EngineLimits limits;
+    limits.park_bytes_max = park_bytes;
+    const double factor = static_cast<double>(budget) / static_cast<double>(lun::EngineLimits{}.registered_bytes());
+    const auto scale = [&](unsigned count, unsigned least) {
+        return std::max(least, static_cast<unsigned>(static_cast<double>(count) * factor));
+    };
+    limits.intake_buffers = scale(limits.intake_buffers, 4);
+    limits.read_buffers_4k = scale(limits.read_buffers_4k, 64);
+    limits.read_buffers_64k = scale(limits.read_buffers_64k, 16);
+    limits.read_buffers_1m = scale(limits.read_buffers_1m, 4);
+    limits.edge_buffers = scale(limits.edge_buffers, 8);
+    return limits;
+}
+
+Result<sockaddr_storage> numeric_address(const srp::IpDestination& text) {
+    addrinfo hints{};
+    hints.ai_family = AF_UNSPEC;
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
+    addrinfo* found = nullptr;
+    const int fault = getaddrinfo(text.host.c_str(), fmt::format("{}", text.port).c_str(), &hints, &found);
+    if (fault != 0 || !found)
+        return Error(EINVAL, fmt::format("'{}' is not a numeric IPv4 or IPv6 address of this machine's interfaces ({})", text.host, gai_strerror(fault)));
+    sockaddr_storage address{};
+    std::memcpy(&address, found->ai_addr, std::min<std::size_t>(found->ai_addrlen, sizeof address));
+    freeaddrinfo(found);
+    return address;
+}
+
+std::string port_name(const fabric::LocalPort& port) { return fmt::format("srp-{}-{}", port.device, port.port); }
+
+}  // namespace
+
+// ---- signals ----
+
+class Supervisor::SignalSource final : public reactor::Source {
+public:
+    explicit SignalSource(std::function<void(int)> on_signal) : on_signal_(std::move(on_signal)) {
+        sigset_t set;
+        sigemptyset(&set);
+        for (const int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, number);
+        pthread_sigmask(SIG_BLOCK, &set, nullptr);
+        signal(SIGPIPE, SIG_IGN);
+        fd_ = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    }
+    ~SignalSource() override {
+        if (fd_ >= 0) close(fd_);
+    }
+    bool poll() override {
+        signalfd_siginfo info{};
+        if (read(fd_, &info, sizeof info) != sizeof info) return false;
+        on_signal_(static_cast<int>(info.ssi_signo));
+        return true;
+    }
+    void sleep_on(std::vector<int>& fds) override { fds.push_back(fd_); }
+
+private:
+    std::function<void(int)> on_signal_;
+    int fd_ = -1;
+};
+
+// ---- life ----
+
+Supervisor::Supervisor(const Config& config)
+    : config_(config), control_("srpfs"), shutdown_timer_(control_.timers(), [this] { log_out_all(); }),
+      drain_timer_(control_.timers(), [this] { drain_requests(); }) {}
+
+Supervisor::~Supervisor() = default;
+
+int Supervisor::run(std::function<void(const Result<void>&)> on_ready) {
+    on_ready_ = std::move(on_ready);
+    signals_ = std::make_unique<SignalSource>([this](int number) { on_signal(number); });
+    control_.add_source(*signals_);
+    if (const auto up = bring_up(); !up) {
+        if (worker_) worker_->stop(std::chrono::seconds(2));
+        file_system_.reset();
+        ready(up.error());
+        return exit_code::mount_failed;
+    }
+    control_.run();
+    if (file_system_) file_system_->close();
+    worker_->stop(std::chrono::seconds(2));
+    file_system_.reset();
+    control_.remove_source(*signals_);
+    log::info({}, "ended");
+    return exit_code_;
+}
+
+void Supervisor::ready(const Result<void>& result) {
+    if (!result) exit_code_ = exit_code::mount_failed;
+    if (auto on_ready = std::exchange(on_ready_, nullptr)) on_ready(result);
+}
+
+Result<void> Supervisor::bring_up() {
+    started_at_ = control_.timers().now();
+    const bool demo = config_.source == "demo" || config_.source.starts_with("demo:");
+    if (!demo && config_.source != "none") {
+        // Do not mount for a string that cannot work.
+        if (const auto parameters = srp::parse_login_string(config_.source); !parameters)
+            return Error(parameters.error().errno_value(), parameters.error().context);
+    }
+    WorkerConfig worker;
+    worker.name = "srpfs-0";
+    worker.seed = random_seed();
+    const std::size_t budget = config_.memory_bytes == 0 ? memory_default : config_.memory_bytes;
+    if (budget < memory_min) return Error(EINVAL, fmt::format("memory={} is too little; at least {}M are needed", budget, memory_min / mib));
+    worker.limits = limits_for(budget, config_.park_bytes);
+    worker.loopback = demo;
+    worker.verbs = !demo;
+    registered_bytes_ = worker.limits.registered_bytes();
+    log::info({}, "srpfs {}: {} MiB of I/O buffers ({} intake, {} + {} + {} read, {} edge), up to {} MiB of waiting writes", SRPFS_VERSION,
+              registered_bytes_ / mib, worker.limits.intake_buffers, worker.limits.read_buffers_4k, worker.limits.read_buffers_64k,
+              worker.limits.read_buffers_1m, worker.limits.edge_buffers, worker.limits.park_bytes_max / mib);
+    auto made = Worker::create(worker);
+    if (!made) return made.error();
+    worker_ = std::move(*made);
+    if (!demo && !worker_->verbs()) {
+        if (config_.source != "none") return Error(ENODEV, worker_->verbs_error());
+        log::warning({}, "{}; logging in is not possible until that is mended and srpfs is mounted again", worker_->verbs_error());
+        last_error_ = worker_->verbs_error();
+    }
+    if (demo)
+        if (const auto started = start_demo(config_.source.size() > 5 ? std::string_view(config_.source).substr(5) : std::string_view{}); !started)
+            return started.error();
+
+    fs::FileSystemListener& listener = *this;
+    auto mounted = fs::FileSystem::mount(config_.mount, control_, {{&worker_->reactor(), &worker_->engine()}}, listener);
+    if (!mounted) return mounted.error();
+    file_system_ = std::move(*mounted);
+    show_top_files();
+    if (demo) port_directory(fabric::demo_port());
+    else if (worker_->verbs())
+        for (const fabric::LocalPort& port : worker_->verbs()->local_ports()) port_directory(port);
+    worker_->start();
+    return {};
+}
+
+Result<void> Supervisor::start_demo(std::string_view luns) {
+    const auto list = target::parse_lun_list(luns.empty() ? target::default_lun_list : luns);
+    if (!list) return list.error();
+    auto device = target::Device::create({}, *list);
+    if (!device) return device.error();
+    demo_ = std::move(*device);
+    return worker_->open_portal(*demo_);
+}
+
+void Supervisor::on_serving() {
+    if (std::exchange(source_started_, true)) return;
+    start_source();
+}
+
+void Supervisor::start_source() {
+    if (config_.source == "none") return ready({});
+    const bool demo = config_.source == "demo" || config_.source.starts_with("demo:");
+    const std::string login = demo ? "id_ext=1,ioc_guid=1,dest=demo" : config_.source;
+    if (config_.wait == WaitForTargets::none) ready({});
+    auto target = make_target(login, std::nullopt);
+    if (!target) {
+        last_error_ = target.error().context;
+        log::error({}, "{}", last_error_);
+        if (!on_ready_) return;
+        ready(target.error());
+        return begin_shutdown("the login failed");
+    }
+    (*target)->login([this](const Result<void>& done) {
+        if (!done) {
+            last_error_ = done.error().context;
+            log::error({}, "{}", last_error_);
+        }
+        if (!on_ready_) return;
+        ready(done);
+        if (!done) begin_shutdown("the login failed");
+    });
+}
+
+// ---- the tree ----
+
+void Supervisor::show_top_files() {
+    using Access = fs::Tree::Access;
+    fs::Tree& tree = file_system_->tree();
+    const auto top = fs::NodeId::root;
+    add_text(
+        tree, top, "add_target", Access::read_write, []() -> Result<std::string> { return srp::login_grammar(); },
+        [this](std::string_view text, std::shared_ptr<fs::PendingCall> call) { add_target(text, std::nullopt, call); });
+    add_value(tree, top, "last_error", [this] { return last_error_; });
+    add_text(tree, top, "version", Access::read_only, []() -> Result<std::string> { return version_text(); }, nullptr);
+    add_text(
+        tree, top, "stats", Access::read_only,
+        [this]() -> Result<std::string> {
+            const auto uptime = std::chrono::duration_cast<std::chrono::seconds>(control_.timers().now() - started_at_).count();
+            return stats_text({.targets = targets_,
+                               .worker = *worker_,
+                               .file_system = *file_system_,
+                               .registered_bytes = registered_bytes_,
+                               .park_bytes_max = config_.park_bytes,
+                               .uptime_seconds = static_cast<std::uint64_t>(uptime)});
+        },
+        nullptr);
+
+    class EventsFile final : public fs::StreamFile {
+    public:
+        explicit EventsFile(EventLog& events) : events_(events) {}
+        std::uint64_t open_cursor() override { return events_.end(); }
+        void read_next(std::shared_ptr<std::uint64_t> cursor, std::size_t bytes_max, std::shared_ptr<fs::PendingCall> call) override {
+            events_.read_next(std::move(cursor), bytes_max, std::move(call));
+        }
+
+    private:
+        EventLog& events_;
+    };
+    tree.add_stream_file(top, "events", std::make_unique<EventsFile>(events_));
+}
+
+fs::NodeId Supervisor::port_directory(const fabric::LocalPort& port) {
+    const std::string name = port_name(port);
+    auto& entry = ports_[name];
+    if (entry) return entry->directory;
+    entry = std::make_shared<PortEntry>();
+    fs::Tree& tree = file_system_->tree();
+    entry->directory = tree.add_directory(fs::NodeId::root, name);
+    const initiator::WantedPort wanted{port.device, port.port};
+    add_text(tree, entry->directory, "add_target", fs::Tree::Access::write_only, nullptr,
+             [this, wanted](std::string_view text, std::shared_ptr<fs::PendingCall> call) { add_target(text, wanted, call); });
+    add_value(tree, entry->directory, "ibdev", [device = port.device] { return device; });
+    add_value(tree, entry->directory, "port", [number = port.port] { return fmt::format("{}", number); });
+    add_value(tree, entry->directory, "last_error", [entry = entry] { return entry->last_error; });
+    return entry->directory;
+}
+
+// ---- logging in ----
+
+Result<fabric::Address> Supervisor::address_of(const srp::LoginParameters& parameters, const std::optional<initiator::WantedPort>& wanted) {
+    if (parameters.dest) {
+        if (parameters.dest->port == 0) {
+            if (!worker_->loopback())
+                return Error(ENXIO, fmt::format("dest={}: there is no such network; only a demo mount has the embedded target", parameters.dest->host));
+            return fabric::Address(fabric::LoopbackAddress{parameters.dest->host});
+        }
+        if (!worker_->verbs()) return Error(ENODEV, worker_->verbs_error().empty() ? "a demo mount has no RDMA; mount with SOURCE none" : worker_->verbs_error());
+        fabric::IpAddress address;
+        auto destination = numeric_address(*parameters.dest);
+        if (!destination) return Error(EINVAL, fmt::format("dest: {}", destination.error().context));
+        address.destination = *destination;
+        if (parameters.src) {
+            auto source = numeric_address(*parameters.src);
+            if (!source) return Error(EINVAL, fmt::format("src: {}", source.error().context));
+            address.source = *source;
+        }
+        return fabric::Address(address);
+    }
+    if (!worker_->verbs()) return Error(ENODEV, worker_->verbs_error().empty() ? "a demo mount has no RDMA; mount with SOURCE none" : worker_->verbs_error());
+    fabric::IbAddress address;
+    address.destination_gid = parameters.ib->dgid;
+    address.pkey = parameters.ib->pkey;
+    address.service_id = parameters.ib->service_id;
+    // The source GID picks the port (srp-transport 3): the wanted one, else the first active one of the same subnet.
+    bool found = false;
+    for (const fabric::LocalPort& port : worker_->verbs()->local_ports()) {
+        if (port.link_layer != fabric::LinkLayer::infiniband) continue;
+        const bool fits = wanted ? wanted->device == port.device && wanted->port == port.port
+                                 : port.active && std::equal(port.gid.begin(), port.gid.begin() + 8, address.destination_gid.begin());
+        if (!fits) continue;
+        address.source_gid = port.gid;
+        found = true;
+        break;
+    }
+    if (!found)
+        return Error(ENXIO, wanted ? fmt::format("port {} of {} is not an InfiniBand port; on RoCE and iWARP give dest=ADDRESS:PORT instead of dgid, pkey and service_id",
+                                                 wanted->port, wanted->device)
+                                   : std::string("no active InfiniBand port of this machine is in the subnet of that dgid; on RoCE and iWARP give "
+                                                 "dest=ADDRESS:PORT instead of dgid, pkey and service_id"));
+    return fabric::Address(address);
+}
+
+Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text, const std::optional<initiator::WantedPort>& wanted) {
+    if (shutting_down_) return Error(ESHUTDOWN, "srpfs is shutting down");
+    auto parsed = srp::parse_login_string(text);
+    if (!parsed) return parsed.error();
+    srp::LoginParameters parameters = *parsed;
+    if (parameters.ch_count == 0) parameters.ch_count = config_.ch_count;
+    if (!config_.use_imm_data) parameters.use_imm_data = false;
+    parameters.max_imm_data = std::min(parameters.max_imm_data, config_.max_imm_data);
+    const auto address = address_of(parameters, wanted);
+    if (!address) return address.error();
+
+    // Within this mount the answer is at hand; the lock file keeps other processes away.
+    for (const auto& other : targets_) {
+        const auto& theirs = other->config().parameters;
+        if (other->is_leaving() || theirs.id_ext != parameters.id_ext || theirs.ioc_guid != parameters.ioc_guid ||
+            theirs.initiator_ext != parameters.initiator_ext)
+            continue;
+        const auto& port = other->port().facts().port;
+        if (wanted && other->is_listed() && (wanted->device != port.device || wanted->port != port.port)) continue;
+        // Without a wanted port the route decides; the same address gives the same route.
+        if (!wanted && theirs.dest != parameters.dest && other->is_listed() && parameters.src != theirs.src) continue;
+        return Error(EEXIST, fmt::format("Already connected to target port with id_ext={:016x};ioc_guid={:016x};initiator_ext={:016x}",
+                                         parameters.id_ext, parameters.ioc_guid, parameters.initiator_ext));
+    }
+    initiator::TargetPortConfig port;
+    port.name = fabric::to_string(*address);
+    port.address = *address;
+    port.parameters = parameters;
+    port.timers = config_.timers;
+    port.login_timeout = config_.login_timeout;
+    port.ack_timeout = config_.ack_timeout;
+    port.wanted_port = wanted;
+    auto lock = std::make_shared<LoginLock>(parameters, "/run/srpfs", "/sys/class/scsi_host");
+    TargetHost& host = *this;
+    auto target = std::make_shared<Target>(host, std::move(port), std::move(lock));
+    targets_.push_back(target);
+    return target;
+}
+
+void Supervisor::remember_error(const std::optional<initiator::WantedPort>& wanted, const std::string& text) {
+    last_error_ = text;
+    if (!wanted) return;
+    if (const auto found = ports_.find(fmt::format("srp-{}-{}", wanted->device, wanted->port)); found != ports_.end()) found->second->last_error = text;
+}
+
+void Supervisor::add_target(std::string_view text, std::optional<initiator::WantedPort> wanted, const std::shared_ptr<fs::PendingCall>& call) {
+    const auto target = make_target(text, wanted);
+    if (!target) {
+        log::warning({}, "add_target: {}", target.error().context);
+        remember_error(wanted, target.error().context);
+        events_.add("login_failed", {{"reason", target.error().context}});
+        return call->fail(target.error().errno_value());
+    }
+    auto answered = std::make_shared<bool>(call->nonblocking());
+    if (*answered) call->succeed();
+    else
+        call->on_interrupt([weak = std::weak_ptr(*target)] {
+            if (const auto still = weak.lock()) still->cancel_login();
+        });
+    (*target)->login([this, wanted, call, answered](const Result<void>& done) {
+        if (!done) {
+            remember_error(wanted, done.error().context);
+            events_.add("login_failed", {{"reason", done.error().context}});
+        }
+        if (std::exchange(*answered, true)) return;
+        if (done) call->succeed();
+        else call->fail(done.error().errno_value());
+    });
+}
+
+void Supervisor::on_target_gone(Target& target) {
+    control_.post([this, gone = &target] {
+        std::erase_if(targets_, [&](const auto& one) { return one.get() == gone; });
+        if (logging_out_ && targets_.empty()) finish();
+    });
+}
+
+// ---- the end ----
+
+void Supervisor::on_signal(int number) {
+    if (number == SIGHUP) return log::info({}, "SIGHUP ignored: there is no configuration file to read again");
+    begin_shutdown(fmt::format("{} received", number == SIGINT ? "SIGINT" : "SIGTERM"));
+}
+
+// Decisions 18: refuse new opens and logins, detach, serve what is under way for a while, fail the rest, flush, log out.
+void Supervisor::begin_shutdown(const std::string& why) {
+    if (std::exchange(shutting_down_, true)) return;
+    log::info({}, "shutting down: {}", why);
+    file_system_->refuse_opens();
+    events_.add("shutdown", {{"reason", why}});
+    events_.close();
+    file_system_->detach();
+    drain_until_ = saturating_add(control_.timers().now(), config_.shutdown_timeout);
+    drain_requests();
+}
+
+void Supervisor::drain_requests() {
+    if (unmounted_) return;                       // on_unmounted has taken over
+    const bool time_is_up = control_.timers().now() >= drain_until_;
+    if (!time_is_up) return drain_timer_.arm_after(drain_check);
+    if (std::exchange(aborted_, true)) return log_out_all();
+    log::warning({}, "files are still open or requests unanswered ({}); ending them", file_system_->requests_pending());
+    file_system_->abort();
+    drain_until_ = control_.timers().now() + std::chrono::milliseconds(500);
+    drain_timer_.arm_after(drain_check);
+}
+
+void Supervisor::on_unmounted() {
+    if (std::exchange(unmounted_, true)) return;
+    if (!std::exchange(shutting_down_, true)) log::info({}, "unmounted");
+    drain_timer_.disarm();
+    events_.close();
+    ready(Error(ECANCELED, "unmounted before it was ready"));
+    log_out_all();
+}
+
+void Supervisor::log_out_all() {
+    if (std::exchange(logging_out_, true)) return finish();
+    unmounted_ = true;
+    // Neither RELEASE nor DESTROY reach a server whose mount is gone, so this is where unflushed writes go (decisions 9).
+    auto left = std::make_shared<std::size_t>(targets_.size() + 1);
+    auto proceeded = std::make_shared<bool>(false);
+    const auto proceed = [this, proceeded] {
+        if (std::exchange(*proceeded, true)) return;
+        shutdown_timer_.arm_after(logout_limit);
+        if (targets_.empty()) return finish();
+        for (const auto& target : std::vector(targets_)) target->logout("unmounted");
+    };
+    for (const auto& target : std::vector(targets_))
+        target->flush([left, proceed] {
+            if (--*left == 0) proceed();
+        });
+    auto timer = std::make_shared<std::unique_ptr<reactor::Timer>>();
+    *timer = std::make_unique<reactor::Timer>(control_.timers(), [this, proceed, timer] {
+        proceed();
+        control_.post([timer] { timer->reset(); });
+    });
+    (*timer)->arm_after(flush_limit);
+    if (--*left == 0) proceed();
+    // The timer outlives an early success; it must not outlive the control thread.
+    if (*proceeded) timer->reset();
+}
+
+void Supervisor::finish() {
+    if (!targets_.empty()) {
+        // Something does not end within its time. The kernel ends the rest with the process.
+        log::error({}, "{} target{} did not log out in time; leaving", targets_.size(), targets_.size() == 1 ? "" : "s");
+        if (!config_.pid_file.empty()) unlink(config_.pid_file.c_str());
+        _exit(exit_code_ == 0 ? exit_code::system : exit_code_);
+    }
+    shutdown_timer_.disarm();
+    control_.stop();
+}
+
+}  // namespace srpfs::daemon

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// The composition root: owns everything, runs the control thread, brings the program up and down.
+
+#pragma once
+
+#include "event_log.h"
+#include "status.h"
+#include "target.h"
+#include "worker.h"
+
+#include <srpfs/daemon/config.h>
+#include <srpfs/fs/file_system.h>
+#include <srpfs/target/device.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace srpfs::daemon {
+
+class Supervisor final : private fs::FileSystemListener, private TargetHost {
+public:
+    explicit Supervisor(const Config& config);
+    ~Supervisor();
+
+    // Mounts and logs in, then serves until it is unmounted or told to stop. `on_ready` is called once: serving, or why
+    // not (then run() returns soon). Returns the exit code.
+    int run(std::function<void(const Result<void>&)> on_ready);
+
+private:
+    class SignalSource;
+    struct Login;
+
+    // fs
+    void on_unmounted() override;
+    void on_serving() override;
+    // targets
+    fs::Tree& tree() override { return file_system_->tree(); }
+    EventLog& events() override { return events_; }
+    reactor::Executor& control() override { return control_; }
+    Worker& worker() override { return *worker_; }
+    fs::NodeId port_directory(const fabric::LocalPort& port) override;
+    void on_target_gone(Target& target) override;
+
+    Result<void> bring_up();
+    Result<void> start_demo(std::string_view luns);
+    void show_top_files();
+    void start_source();
+    void ready(const Result<void>& result);
+    // `wanted`: the local port whose add_target was written; nullopt: the one at the top.
+    void add_target(std::string_view text, std::optional<initiator::WantedPort> wanted, const std::shared_ptr<fs::PendingCall>& call);
+    Result<std::shared_ptr<Target>> make_target(std::string_view text, const std::optional<initiator::WantedPort>& wanted);
+    Result<fabric::Address> address_of(const srp::LoginParameters& parameters, const std::optional<initiator::WantedPort>& wanted);
+    void remember_error(const std::optional<initiator::WantedPort>& wanted, const std::string& text);
+
+    void on_signal(int number);
+    void begin_shutdown(const std::string& why);
+    void drain_requests();
+    void log_out_all();
+    void finish();
+
+    Config config_;
+    reactor::Reactor control_;
+    std::unique_ptr<SignalSource> signals_;
+    EventLog events_;
+    std::unique_ptr<target::Device> demo_;
+    std::unique_ptr<Worker> worker_;
+    std::unique_ptr<fs::FileSystem> file_system_;
+    std::vector<std::shared_ptr<Target>> targets_;
+    struct PortEntry {
+        fs::NodeId directory{0};
+        std::string last_error;
+    };
+    std::map<std::string, std::shared_ptr<PortEntry>> ports_;      // by name, "srp-mlx5_0-1"
+    std::function<void(const Result<void>&)> on_ready_;
+    std::string last_error_;
+    std::size_t registered_bytes_ = 0;
+    Instant started_at_{};
+    int exit_code_ = 0;
+    bool source_started_ = false;
+    bool shutting_down_ = false;
+    bool unmounted_ = false;
+    bool logging_out_ = false;
+    bool aborted_ = false;
+    reactor::Timer shutdown_timer_;
+    reactor::Timer drain_timer_;
+    Instant drain_until_{};
+};
+
+}  // namespace srpfs::daemon

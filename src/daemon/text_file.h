@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// Control files made of two functions.
+
+#pragma once
+
+#include <srpfs/fs/tree.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+namespace srpfs::daemon {
+
+using ReadText = std::function<Result<std::string>()>;
+using WriteText = std::function<void(std::string_view, std::shared_ptr<fs::PendingCall>)>;
+
+// One value and a newline are what `read` gives without the newline.
+void add_value(fs::Tree& tree, fs::NodeId parent, std::string_view name, std::function<std::string()> read);
+void add_text(fs::Tree& tree, fs::NodeId parent, std::string_view name, fs::Tree::Access access, ReadText read, WriteText write);
+
+}  // namespace srpfs::daemon
