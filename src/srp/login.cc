@@ -156,10 +156,20 @@ Parsed<LoginReject> parse_login_reject(std::span<const std::byte> bytes) {
 namespace {
 
 struct Explanation {
-    std::string_view meaning, hint;
+    std::string_view meaning;
+    std::string hint;
 };
 
-Explanation explain(RejectReason reason) {
+// Of a GID-named port (srp-targets 1.2).
+std::string acl_name(const PortId* initiator_port) {
+    if (!initiator_port)
+        return "the initiator port id (0x and 32 hex digits: initiator_ext, then the local port's GUID)";
+    std::string name = "0x";
+    for (const std::byte one : *initiator_port) name += fmt::format("{:02x}", std::to_integer<unsigned>(one));
+    return name;
+}
+
+Explanation explain(RejectReason reason, const PortId* initiator_port) {
     switch (reason) {
         case RejectReason::unspecified:
             return {"it cannot establish the channel and gives no reason", "look into the target's log"};
@@ -180,13 +190,14 @@ Explanation explain(RejectReason reason) {
                     "the target is not one srpfs can work with"};
         case RejectReason::multi_channel_unsupported: return {"it does not support several channels", "use ch_count=1"};
         case RejectReason::channel_limit:
-            return {"channel limit reached",
-                    "on LIO this usually means that no ACL on the target names this initiator: create one under "
-                    "/sys/kernel/config/target/srpt/<port>/<tpg>/acls/. Its name is the initiator port id (0x and 32 "
-                    "hex digits: initiator_ext, then the local port's GUID) if <port> has the form of a GID; if <port> "
-                    "has the form of a GUID, it is the initiator's port GUID (xxxx:xxxx:xxxx:xxxx) for a dgid login "
-                    "and the target's own IP address, as in dest, for a dest login. If the ACL exists, use a smaller "
-                    "ch_count"};
+            return {
+                "channel limit reached",
+                "on LIO this usually means that no ACL on the target names this initiator: create one under "
+                "/sys/kernel/config/target/srpt/<port>/<tpg>/acls/. If <port> has the form of a GID, its name is " +
+                    acl_name(initiator_port) +
+                    "; if <port> has the form of a GUID, it is the initiator's port GUID (xxxx:xxxx:xxxx:xxxx) for a "
+                    "dgid login and the target's own IP address, as in dest, for a dest login. If the ACL exists, "
+                    "use a smaller ch_count"};
     }
     return {};
 }
@@ -258,8 +269,8 @@ Explanation explain_cm(int reason) {
 
 }  // namespace
 
-std::string describe(RejectReason reason) {
-    const Explanation explanation = explain(reason);
+std::string describe(RejectReason reason, const PortId* initiator_port) {
+    const Explanation explanation = explain(reason, initiator_port);
     const auto number = static_cast<std::uint32_t>(reason);
     if (explanation.meaning.empty())
         return fmt::format(

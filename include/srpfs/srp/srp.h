@@ -111,8 +111,8 @@ struct LoginReject {
 std::size_t encode(const LoginReject& reject, std::span<std::byte> buffer);
 Parsed<LoginReject> parse_login_reject(std::span<const std::byte> bytes);
 // A sentence with a hint: what the target said, what it usually means (LIO answers "channel limit reached" to a missing
-// ACL), what to do.
-std::string describe(RejectReason reason);
+// ACL), what to do. With the initiator port id of the login request the name of the missing ACL is spelled out.
+std::string describe(RejectReason reason, const PortId* initiator_port = nullptr);
 // The same for an IBTA connection-manager reject reason (3: the target is out of queue pairs, use a smaller ch_count;
 // 8: no listener at that service id or port; 10: stale connection; 28: consumer defined; ...).
 std::string describe_cm_reject(int reason);

@@ -40,6 +40,15 @@ TEST(Explanation, OfAChannelLimitTellsAboutTheMissingAclAndItsName) {
     EXPECT_TRUE(contains(text, "target's own IP address")) << text;
 }
 
+TEST(Explanation, OfAChannelLimitSpellsOutTheNameOfTheAclWhenItKnowsTheInitiator) {
+    PortId port{};
+    ByteWriter(port).u64(0).u64(0x505400fffe4a0b7b);
+    const std::string text = describe(RejectReason::channel_limit, &port);
+
+    expect_sentence(text);
+    EXPECT_TRUE(contains(text, " 0x0000000000000000505400fffe4a0b7b;")) << text;
+}
+
 TEST(Explanation, OfATooLargeUnitNamesTheOptionsThatMakeItSmaller) {
     const std::string text = describe(RejectReason::it_iu_too_large);
 
