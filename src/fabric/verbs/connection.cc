@@ -121,7 +121,9 @@ void VerbsConnection::on_cm_event(const CmEvent& event) {
         case RDMA_CM_EVENT_UNREACHABLE: return end(unreachable(peer_, event.status));
         case RDMA_CM_EVENT_REJECTED: return end(rejected(peer_, event.status, event.private_data()));
         case RDMA_CM_EVENT_DISCONNECTED: return on_disconnected();
-        case RDMA_CM_EVENT_DEVICE_REMOVAL: return on_device_removed();
+        case RDMA_CM_EVENT_DEVICE_REMOVAL:
+            if (id_.id->verbs) fabric_.devices().remove(device_name(id_.id->verbs->device));
+            return on_device_removed();
         // The kernel's own affair, and what unreliable datagrams have.
         case RDMA_CM_EVENT_ADDR_CHANGE:
         case RDMA_CM_EVENT_TIMEWAIT_EXIT:

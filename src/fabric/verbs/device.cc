@@ -6,6 +6,7 @@
 
 #include <srpfs/base/log.h>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -36,8 +37,16 @@ struct DeviceList {
     ibv_device** devices;
 };
 
-void destroy_id(CmId& id) {
-    if (rdma_destroy_id(id.id) != 0) report_not_destroyed("rdma_cm_id", errno);
+// Closes the kernel's side of a context that is librdmacm's. librdmacm keeps a device open for good, and with the last
+// device of a machine even beyond its removal, which therefore never ends where the driver cannot cut a process off.
+// The descriptors stay taken, so that librdmacm closes its own. The caller holds an id of the device, so the context
+// exists.
+void cut_off(const ibv_context& context) {
+    const int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (nothing < 0) return;
+    dup3(nothing, context.cmd_fd, O_CLOEXEC);
+    dup3(nothing, context.async_fd, O_CLOEXEC);
+    close(nothing);
 }
 
 }  // namespace
@@ -57,11 +66,12 @@ Result<std::shared_ptr<Device>> Device::open(Devices& devices, const DeviceName&
     if (!found) return Error{ENODEV, fmt::format("there is no RDMA device {} any more", name.name)};
 
     Context context(ibv_open_device(found));
-    if (!context) return device_not_opened(name.name, errno);
+    if (!context) return device_not_opened(name.name, errno, observe_environment());
     ibv_device_attr attributes{};
-    if (const int failure = ibv_query_device(context.get(), &attributes)) return device_not_opened(name.name, failure);
+    if (const int failure = ibv_query_device(context.get(), &attributes))
+        return device_not_opened(name.name, failure, observe_environment());
     ProtectionDomain domain(ibv_alloc_pd(context.get()));
-    if (!domain) return device_not_opened(name.name, errno);
+    if (!domain) return device_not_opened(name.name, errno, observe_environment());
     return std::make_shared<Device>(devices, name, std::move(context), std::move(domain), attributes);
 }
 
@@ -103,21 +113,17 @@ bool Device::handle_event() {
     ibv_async_event event{};
     if (ibv_get_async_event(context_.get(), &event) != 0) {
         if (errno == EINTR || errno == EAGAIN) return true;
-        // The kernel has cut the context off.
-        if (!removed_.exchange(true)) devices_.on_event(*this, {DeviceEvent::Kind::removed, name_, 0});
+        devices_.remove(name_);  // the kernel has cut the context off
         return false;
     }
     const auto type = event.event_type;
     const auto port = static_cast<unsigned>(event.element.port_num);  // meaningful for port events
     ibv_ack_async_event(&event);
     switch (type) {
-        case IBV_EVENT_DEVICE_FATAL:
-            log::warning(name_.name, "the RDMA device failed or was removed");
-            if (!removed_.exchange(true)) devices_.on_event(*this, {DeviceEvent::Kind::removed, name_, 0});
-            break;
+        case IBV_EVENT_DEVICE_FATAL: devices_.remove(name_); break;
         case IBV_EVENT_PORT_ERR:
             log::warning(name_.name, "port {} went down", port);
-            devices_.on_event(*this, {DeviceEvent::Kind::port_error, name_, port});
+            devices_.tell({DeviceEvent::Kind::port_error, name_, port});
             break;
         case IBV_EVENT_PORT_ACTIVE:
             log::info(name_.name, "port {} is active", port);
@@ -147,7 +153,7 @@ std::shared_ptr<Devices> Devices::shared() {
 Devices::~Devices() {
     workers_.finish();
     devices_.clear();  // ends the event threads
-    for (auto& parked : parked_) destroy_id(parked.id);
+    for (auto& parked : parked_) destroy_now(parked.id);
 }
 
 RegionId Devices::add_region(std::span<std::byte> memory, RemoteAccess access) {
@@ -189,8 +195,11 @@ Result<Devices::Opened> Devices::open(const DeviceName& name) {
         if (!opened) return opened.error();
         device = *opened;
         const std::lock_guard devices_lock(devices_mutex_);
-        // It may have failed already, with its event come and gone.
-        if (!device->is_removed()) devices_.push_back(device);
+        // Its removal may have come and gone meanwhile.
+        if (std::find(removed_.begin(), removed_.end(), name) != removed_.end())
+            device->removed_ = true;
+        else
+            devices_.push_back(device);
     }
 
     auto table = std::make_shared<RegionTable>(next_region_);
@@ -236,7 +245,7 @@ void Devices::unsubscribe(std::uint64_t subscription) {
 
 void Devices::destroy(CmId id, const std::shared_ptr<Device>& device, unsigned port) {
     SRPFS_ASSERT(id.id->context == nullptr);
-    if (!device || device->is_removed() || device->is_port_active(port)) return destroy_id(id);
+    if (!device || device->is_removed() || device->is_port_active(port)) return destroy_now(id);
 
     rdma_cm_id* const key = id.id;
     {
@@ -256,7 +265,7 @@ void Devices::destroy(CmId id, const std::shared_ptr<Device>& device, unsigned p
         late = std::move(found->id);
         parked_.erase(found);
     }
-    destroy_id(late);
+    destroy_now(late);
 }
 
 void Devices::destroy_parked(const DeviceName& device, std::optional<unsigned> port) {
@@ -271,25 +280,40 @@ void Devices::destroy_parked(const DeviceName& device, std::optional<unsigned> p
             id = std::move(found->id);
             parked_.erase(found);
         }
-        destroy_id(id);
+        destroy_now(id);
     }
 }
 
-void Devices::on_event(Device& device, const DeviceEvent& event) {
-    if (event.kind == DeviceEvent::Kind::removed) {
-        std::shared_ptr<Device> removed;
-        {
-            const std::lock_guard lock(devices_mutex_);
-            const auto found = std::find_if(devices_.begin(), devices_.end(),
-                                            [&](const auto& candidate) { return candidate.get() == &device; });
-            if (found != devices_.end()) {
-                removed = std::move(*found);
-                devices_.erase(found);
-            }
-        }
-        // Perhaps the last owner, and this is the device's own thread, which its destructor waits for.
-        workers_.run([this, removed = std::move(removed), name = event.device] { destroy_parked(name, std::nullopt); });
+void Devices::destroy_now(CmId& id) {
+    if (id.id->verbs) {
+        const DeviceName name = device_name(id.id->verbs->device);
+        const std::lock_guard lock(devices_mutex_);
+        if (std::find(removed_.begin(), removed_.end(), name) != removed_.end()) cut_off(*id.id->verbs);
     }
+    if (rdma_destroy_id(id.id) != 0) report_not_destroyed("rdma_cm_id", errno);
+}
+
+void Devices::remove(const DeviceName& name) {
+    std::shared_ptr<Device> device;
+    {
+        const std::lock_guard lock(devices_mutex_);
+        if (std::find(removed_.begin(), removed_.end(), name) != removed_.end()) return;
+        removed_.push_back(name);
+        const auto found =
+            std::find_if(devices_.begin(), devices_.end(), [&](const auto& known) { return known->name() == name; });
+        if (found != devices_.end()) {
+            device = std::move(*found);
+            devices_.erase(found);
+            device->removed_ = true;
+        }
+    }
+    log::warning(name.name, "the RDMA device failed or was removed");
+    // Perhaps we are the last owner, on the device's own thread, which its destructor waits for.
+    workers_.run([this, device = std::move(device), name] { destroy_parked(name, std::nullopt); });
+    tell({DeviceEvent::Kind::removed, name, 0});
+}
+
+void Devices::tell(const DeviceEvent& event) {
     const std::lock_guard lock(listeners_mutex_);
     for (const auto& [subscription, listener] : listeners_) listener(event);
 }

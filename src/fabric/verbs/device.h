@@ -154,14 +154,20 @@ public:
     // kept until the port is active again. `device` is null for an id that never had one.
     // Blocks: for workers. The id's context must be null: nobody is told of its events any more.
     void destroy(CmId id, const std::shared_ptr<Device>& device, unsigned port);
-    // Destroys what destroy() kept. nullopt: all of the device, as the kernel wants when it removes one. For workers.
-    void destroy_parked(const DeviceName& device, std::optional<unsigned> port);
+    // The kernel is about to remove the device and waits until the process has let go of it: connections are told, and
+    // what is left of the device is closed with the last of them. Drivers that can cut a process off tell so by an
+    // event of the device; for others (rxe, siw) the connection manager's RDMA_CM_EVENT_DEVICE_REMOVAL is the only
+    // sign, which nobody gets while there is no connection and no listener on the device.
+    void remove(const DeviceName& name);
 
     void run(std::function<void()> job) { workers_.run(std::move(job)); }
 
 private:
     friend class Device;
-    void on_event(Device& device, const DeviceEvent& event);
+    void tell(const DeviceEvent& event);
+    // Destroys what destroy() kept for one port, or for all of a device. For workers.
+    void destroy_parked(const DeviceName& device, std::optional<unsigned> port);
+    void destroy_now(CmId& id);
 
     struct Region {
         std::span<std::byte> memory;
@@ -180,6 +186,7 @@ private:
 
     std::mutex devices_mutex_;
     std::vector<std::shared_ptr<Device>> devices_;  // without removed ones
+    std::vector<DeviceName> removed_;               // indexes do not come back, so neither do these
 
     std::mutex listeners_mutex_;
     std::map<std::uint64_t, Listener> listeners_;

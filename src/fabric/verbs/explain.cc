@@ -65,9 +65,9 @@ Error cm_unavailable(int errno_value, const Environment& environment) {
     return {errno_value, fmt::format("opening the RDMA connection manager failed: {}", errno_text(errno_value))};
 }
 
-Error device_not_opened(const std::string& device, int errno_value) {
-    if (errno_value == EACCES || errno_value == EPERM)
-        return {errno_value, fmt::format("cannot open RDMA device {}: {}", device, device_permission_hint)};
+Error device_not_opened(const std::string& device, int errno_value, const Environment& environment) {
+    if (!environment.may_use_devices)
+        return {EACCES, fmt::format("cannot open RDMA device {}: {}", device, device_permission_hint)};
     return {errno_value, fmt::format("cannot open RDMA device {}: {}", device, errno_text(errno_value))};
 }
 

@@ -26,7 +26,8 @@ struct Environment {
 // Why rdma_create_event_channel() failed (or would be of no use).
 [[nodiscard]] Error cm_unavailable(int errno_value, const Environment& environment);
 
-[[nodiscard]] Error device_not_opened(const std::string& device, int errno_value);
+// libibverbs tries more than one way, and errno is that of the last: permissions are looked at here.
+[[nodiscard]] Error device_not_opened(const std::string& device, int errno_value, const Environment& environment);
 
 struct MemoryLimit {
     std::uint64_t bytes = 0;        // of this registration

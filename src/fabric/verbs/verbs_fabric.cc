@@ -97,6 +97,7 @@ private:
         if (event.type == RDMA_CM_EVENT_CONNECT_REQUEST) return on_request(event);
         if (event.type != RDMA_CM_EVENT_DEVICE_REMOVAL) return;
         log::warning("verbs", "listening ends: the RDMA device failed or was removed");
+        if (event.id->verbs) fabric_.devices().remove(device_name(event.id->verbs->device));
         stop();
     }
     void on_request(const CmEvent& event) {
@@ -291,7 +292,7 @@ bool VerbsFabric::handle_cm_event() {
     else if (is_request)
         destroy_on_worker(*this, {event_channel_, event.id});
     else if (removed)
-        devices_->run([&devices = *devices_, name = *removed] { devices.destroy_parked(name, std::nullopt); });
+        devices_->remove(*removed);
     return true;
 }
 
