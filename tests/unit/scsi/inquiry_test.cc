@@ -169,6 +169,7 @@ TEST(VpdWwid, LeavesOutDesignatorsThatAreNotWhatTheyClaim) {
         designator("01", "02", zeros(8)),  // EUI of zeros
         designator("01", "02", hex("00 25 90 ff fe 12 34")),
         designator("02", "01", ascii("LIO-ORG ")),      // a vendor alone names no unit
+        designator("02", "01", ascii("VENDOR_8")),      // a vendor alone names no unit
         designator("01", "01", ascii("LIO-ORG disk")),  // T10 in binary
         designator("02", "08", ascii("iqn.2003-01.org.linux-iscsi:x")),
         designator("01", "04", hex("00 00 00 01")),
