@@ -100,7 +100,8 @@ private:
 // ---- life ----
 
 Supervisor::Supervisor(const Config& config)
-    : config_(config), control_("srpfs"), shutdown_timer_(control_.timers(), [this] { log_out_all(); }),
+    : config_(config), control_("srpfs"), flush_timer_(control_.timers(), [this] { log_out_flushed(); }),
+      shutdown_timer_(control_.timers(), [this] { finish(); }),
       drain_timer_(control_.timers(), [this] { drain_requests(); }) {}
 
 Supervisor::~Supervisor() = default;
@@ -427,30 +428,22 @@ void Supervisor::on_unmounted() {
 }
 
 void Supervisor::log_out_all() {
-    if (std::exchange(logging_out_, true)) return finish();
+    if (std::exchange(logging_out_, true)) return;
     unmounted_ = true;
     // Neither RELEASE nor DESTROY reach a server whose mount is gone, so this is where unflushed writes go (decisions 9).
+    flush_timer_.arm_after(flush_limit);
     auto left = std::make_shared<std::size_t>(targets_.size() + 1);
-    auto proceeded = std::make_shared<bool>(false);
-    const auto proceed = [this, proceeded] {
-        if (std::exchange(*proceeded, true)) return;
-        shutdown_timer_.arm_after(logout_limit);
-        if (targets_.empty()) return finish();
-        for (const auto& target : std::vector(targets_)) target->logout("unmounted");
+    const auto one_done = [this, left] {
+        if (--*left == 0) flush_timer_.arm_after(Duration::zero());
     };
-    for (const auto& target : std::vector(targets_))
-        target->flush([left, proceed] {
-            if (--*left == 0) proceed();
-        });
-    auto timer = std::make_shared<std::unique_ptr<reactor::Timer>>();
-    *timer = std::make_unique<reactor::Timer>(control_.timers(), [this, proceed, timer] {
-        proceed();
-        control_.post([timer] { timer->reset(); });
-    });
-    (*timer)->arm_after(flush_limit);
-    if (--*left == 0) proceed();
-    // The timer outlives an early success; it must not outlive the control thread.
-    if (*proceeded) timer->reset();
+    for (const auto& target : std::vector(targets_)) target->flush(one_done);
+    one_done();
+}
+
+void Supervisor::log_out_flushed() {
+    shutdown_timer_.arm_after(logout_limit);
+    if (targets_.empty()) return finish();
+    for (const auto& target : std::vector(targets_)) target->logout("unmounted");
 }
 
 void Supervisor::finish() {
@@ -461,6 +454,7 @@ void Supervisor::finish() {
         _exit(exit_code_ == 0 ? exit_code::system : exit_code_);
     }
     shutdown_timer_.disarm();
+    drain_timer_.disarm();
     control_.stop();
 }
 

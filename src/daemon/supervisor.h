@@ -31,7 +31,6 @@ public:
 
 private:
     class SignalSource;
-    struct Login;
 
     // fs
     void on_unmounted() override;
@@ -59,6 +58,7 @@ private:
     void begin_shutdown(const std::string& why);
     void drain_requests();
     void log_out_all();
+    void log_out_flushed();
     void finish();
 
     Config config_;
@@ -84,7 +84,8 @@ private:
     bool unmounted_ = false;
     bool logging_out_ = false;
     bool aborted_ = false;
-    reactor::Timer shutdown_timer_;
+    reactor::Timer flush_timer_;                  // ends the flushing before the logout
+    reactor::Timer shutdown_timer_;               // ends the waiting for the logout
     reactor::Timer drain_timer_;
     Instant drain_until_{};
 };

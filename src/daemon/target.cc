@@ -279,6 +279,11 @@ void Target::on_port_login(initiator::TargetPort& port, bool first) {
                            {"channels", facts.channels},
                            {"credits", facts.first.credits_initial},
                            {"immediate_bytes", facts.first.immediate_bytes_max}});
+    if (!first && !port.loss_was_own())
+        for (const auto& lun : luns_)
+            host_.worker().reactor().post([owner = lun->owner] {
+                if (owner->unit()) owner->unit()->on_target_restart();
+            });
     start_scan(first ? "first login" : "logged in again");
 }
 

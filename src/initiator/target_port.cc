@@ -324,6 +324,7 @@ void TargetPort::on_channel_ended(unsigned index, std::uint64_t epoch, const Cha
 void TargetPort::transport_error(const std::string& why, bool reconnect_at_once) {
     if (closing_ || state_ == PortState::lost) return;
     const auto& timers = config_.timers;
+    loss_was_own_ = reconnect_at_once;
     if (state_ == PortState::running && (timers.fast_io_fail_tmo || timers.dev_loss_tmo)) {
         enter(PortState::blocked, why);
         if (timers.fast_io_fail_tmo) fast_io_fail_timer_.arm_after(seconds(*timers.fast_io_fail_tmo));

@@ -695,6 +695,13 @@ Unit::Verdict Unit::judge_check_condition(Operation& operation, const Operation:
     return fail(OutcomeKind::protocol_error);
 }
 
+void Unit::on_target_restart() {
+    if (!info_ || !info_->write_cache || !has_unflushed_writes()) return;
+    log::error(link_.name(), "{}: the target may have restarted: acknowledged writes that were not flushed may be lost; the next fsync reports it",
+               lun_.file_name());
+    flush_error_pending_ = true;
+}
+
 void Unit::on_unit_attention(const scsi::Sense& sense) {
     add(counters_->attentions, 1);
     // 29/00, /01, /04: power on, or the device was reset: what its cache held is gone (decisions 8).

@@ -94,6 +94,9 @@ public:
     [[nodiscard]] const TargetPortConfig& config() const { return config_; }
     [[nodiscard]] const PortFacts& facts() const { return facts_; }
     [[nodiscard]] std::uint64_t epoch() const { return epoch_; }
+    // The last loss of the connection was our own choice (a channel replaced, a reset asked for): the target did not
+    // restart. Meaningful in on_port_login().
+    [[nodiscard]] bool loss_was_own() const { return loss_was_own_; }
     [[nodiscard]] const std::string& last_error() const { return last_error_; }
     // The link on reactor `index`; use it on that reactor only. Valid until on_port_closed.
     [[nodiscard]] TargetLink& link(std::size_t index) const;
@@ -137,6 +140,7 @@ private:
     bool logged_in_once_ = false;
     bool closing_ = false;
     bool closed_told_ = false;
+    bool loss_was_own_ = false;
     unsigned failed_reconnects_ = 0;
     unsigned iu_attempt_ = 0;
     srp::LoginParameters effective_;  // parameters after shrinking the IU

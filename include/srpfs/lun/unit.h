@@ -87,6 +87,10 @@ public:
     void remove();
     [[nodiscard]] bool is_idle() const { return operations_.empty(); }
 
+    // Logged in again after a loss that was not our own doing: a volatile write cache may be gone, and not every target
+    // says so (decisions 8). Call before resume(). The next flush reports an error if it matters.
+    void on_target_restart();
+
     // A LUN RESET has succeeded: no write of this unit that was sent before can run any more. Ghosts end (decisions 1).
     void on_fence();
     // Writes whose end nobody knows: a fence is needed before overlapping writes can go (decisions 3).
