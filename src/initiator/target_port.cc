@@ -274,6 +274,7 @@ void TargetPort::fail_login(const ChannelEnd& end) {
         return close(last_error_);
     }
     ++failed_reconnects_;
+    loss_was_own_ = false;                        // away for longer than our own choice explains
     log::warning(config_.name, "reconnect attempt {} failed ({})", failed_reconnects_, end.text);
     // The kernel's rule: with both time-outs off nothing has blocked the devices, so a failed reconnect fails their
     // I/O.

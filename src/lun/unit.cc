@@ -201,6 +201,7 @@ void Unit::begin(Operation& operation) {
                 lock_waiters_.push_back(operation);
                 return;
             }
+            operation.cache_losses_seen_ = cache_losses_;
             enter_lock(operation);
             break;
         }
@@ -265,6 +266,10 @@ bool Unit::advance(Operation& operation) {
             }
             break;
         case OperationKind::write:
+            // What it wrote was in a cache that is gone: a flush would prove nothing.
+            if (operation.phase_ == Phase::flush && operation.parts_in_flight_ == 0 &&
+                operation.cache_losses_seen_ != cache_losses_)
+                return answer(operation, {OutcomeKind::medium_error}), true;
             if (operation.block_end_ > info_->blocks) return answer(operation, {OutcomeKind::out_of_range}), true;
             if (operation.unaligned_ && !operation.edges_ && !engine_.acquire_edges(operation)) {
                 operation.stage_ = Operation::Stage::waiting_memory;
@@ -575,7 +580,11 @@ void Unit::finish_phase(Operation& operation) {
                 operation.result_ = command.data.first(command.data.size() - command.result.residual);
             } else if (operation.kind_ == OperationKind::write && info_->write_cache) {
                 const bool stable = operation.durability_ == Durability::stable;
-                if (!(stable && info_->fua)) ++write_count_;  // before the answer (decisions 8)
+                if (!(stable && info_->fua)) {
+                    ++write_count_;  // before the answer (decisions 8)
+                    // A part of it may have been acknowledged before the cache was lost.
+                    if (operation.cache_losses_seen_ != cache_losses_) flush_error_pending_ = true;
+                }
                 if (stable && !info_->fua) return go_on(Phase::flush, 0);
             }
             return answer(operation, {});
@@ -696,8 +705,12 @@ Unit::Verdict Unit::judge_check_condition(Operation& operation, const Operation:
 }
 
 void Unit::on_target_restart() {
-    if (!info_ || !info_->write_cache || !has_unflushed_writes()) return;
-    log::error(link_.name(), "{}: the target may have restarted: acknowledged writes that were not flushed may be lost; the next fsync reports it",
+    if (!info_ || !info_->write_cache) return;
+    ++cache_losses_;
+    if (!has_unflushed_writes()) return;
+    log::error(link_.name(),
+               "{}: the target may have restarted: acknowledged writes that were not flushed may be lost; the next "
+               "fsync reports it",
                lun_.file_name());
     flush_error_pending_ = true;
 }
@@ -706,11 +719,14 @@ void Unit::on_unit_attention(const scsi::Sense& sense) {
     add(counters_->attentions, 1);
     // 29/00, /01, /04: power on, or the device was reset: what its cache held is gone (decisions 8).
     if (sense.asc == 0x29 && (sense.ascq == 0x00 || sense.ascq == 0x01 || sense.ascq == 0x04) && info_ &&
-        info_->write_cache && has_unflushed_writes()) {
-        log::error(link_.name(),
-                   "{}: {}: acknowledged writes that were not flushed may be lost; the next fsync reports it",
-                   lun_.file_name(), scsi::describe(sense));
-        flush_error_pending_ = true;
+        info_->write_cache) {
+        ++cache_losses_;
+        if (has_unflushed_writes()) {
+            log::error(link_.name(),
+                       "{}: {}: acknowledged writes that were not flushed may be lost; the next fsync reports it",
+                       lun_.file_name(), scsi::describe(sense));
+            flush_error_pending_ = true;
+        }
     }
     // These may mean another unit, another size, or another cache mode: nothing goes until that has been looked at
     // (decisions 7). The others (ALUA, reservations) only want the command repeated.
@@ -945,6 +961,7 @@ void Unit::grant_locks() {
     while (Operation* next = lock_waiters_.find([&](Operation& waiter) { return !must_wait_for_lock(waiter); })) {
         lock_waiters_.remove(*next);
         next->stage_ = Operation::Stage::active;
+        next->cache_losses_seen_ = cache_losses_;
         enter_lock(*next);
         make_ready(*next);
     }

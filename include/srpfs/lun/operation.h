@@ -173,6 +173,7 @@ private:
     std::uint8_t wanted_class_ = 0;  // of memory, while waiting_memory
     scsi::Cdb raw_cdb_{};
     std::uint64_t flush_snapshot_ = 0;
+    std::uint64_t cache_losses_seen_ = 0;  // of the unit when a write began
     std::array<Part, commands_max> parts_{};
 };
 

@@ -167,6 +167,7 @@ private:
     bool attention_told_ = false;
     bool flush_error_pending_ = false;  // a volatile cache was lost with acknowledged writes in it (decisions 8)
     std::uint64_t write_count_ = 0;     // acknowledged volatile writes
+    std::uint64_t cache_losses_ = 0;    // times the volatile write cache may have been lost
     std::uint64_t flushed_count_ = 0;
     std::size_t parked_bytes_ = 0;
     Instant depth_lowered_at_{};
