@@ -22,7 +22,7 @@ using daemon::Config;
 
 struct Option {
     const char* name;
-    const char* value;                            // nullptr: none is taken; else how it looks
+    const char* value;  // nullptr: none is taken; else how it looks
     const char* help;
     std::function<Result<void>(Config&, std::string_view)> apply;
 };
@@ -31,7 +31,8 @@ Error bad(std::string_view name, std::string_view value, std::string_view wanted
     return Error(EINVAL, fmt::format("option {}={}: {}", name, value, wanted));
 }
 
-Result<std::uint64_t> number(std::string_view name, std::string_view text, std::uint64_t low, std::uint64_t high, int base = 10) {
+Result<std::uint64_t> number(std::string_view name, std::string_view text, std::uint64_t low, std::uint64_t high,
+                             int base = 10) {
     std::uint64_t value = 0;
     const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), value, base);
     if (text.empty() || fault != std::errc{} || end != text.data() + text.size() || value < low || value > high)
@@ -44,19 +45,25 @@ Result<std::size_t> size(std::string_view name, std::string_view text, std::size
     std::string_view digits = text;
     if (!digits.empty()) {
         switch (digits.back()) {
-            case 'K': case 'k': shift = 10; break;
-            case 'M': case 'm': shift = 20; break;
-            case 'G': case 'g': shift = 30; break;
-            case 'T': case 't': shift = 40; break;
+            case 'K':
+            case 'k': shift = 10; break;
+            case 'M':
+            case 'm': shift = 20; break;
+            case 'G':
+            case 'g': shift = 30; break;
+            case 'T':
+            case 't': shift = 40; break;
             default: break;
         }
         if (shift != 0) digits.remove_suffix(1);
     }
     std::size_t value = 0;
     const auto [end, fault] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-    const bool fits = fault == std::errc{} && end == digits.data() + digits.size() && !digits.empty() && value <= (SIZE_MAX >> shift);
+    const bool fits =
+        fault == std::errc{} && end == digits.data() + digits.size() && !digits.empty() && value <= (SIZE_MAX >> shift);
     if (!fits || (value << shift) < low || (value << shift) > high)
-        return bad(name, text, fmt::format("size from {}M to {}M expected, in bytes or with K, M, G, T", low >> 20, high >> 20));
+        return bad(name, text,
+                   fmt::format("size from {}M to {}M expected, in bytes or with K, M, G, T", low >> 20, high >> 20));
     return value << shift;
 }
 
@@ -73,7 +80,8 @@ Result<void> set(T& field, Get&& got) {
     return {};
 }
 
-Option timer_option(const char* name, const char* help, std::optional<std::uint32_t> initiator::TransportTimers::*field) {
+Option timer_option(const char* name, const char* help,
+                    std::optional<std::uint32_t> initiator::TransportTimers::*field) {
     return {name, "SECONDS|off", help, [name, field](Config& config, std::string_view text) -> Result<void> {
                 const auto value = initiator::parse_timer(text);
                 if (!value) return bad(name, text, value.error().context);
@@ -96,14 +104,20 @@ Option kernel_flag(const char* name, const char* help) {
 
 const std::vector<Option>& options() {
     static const std::vector<Option> all = {
-        timer_option("reconnect_delay", "time between attempts to reconnect (default 10)", &initiator::TransportTimers::reconnect_delay),
+        timer_option("reconnect_delay", "time between attempts to reconnect (default 10)",
+                     &initiator::TransportTimers::reconnect_delay),
         timer_option("fast_io_fail_tmo", "how long I/O waits for a lost connection before it fails (default 15)",
                      &initiator::TransportTimers::fast_io_fail_tmo),
-        timer_option("dev_loss_tmo", "when a lost target is removed (default 600)", &initiator::TransportTimers::dev_loss_tmo),
+        timer_option("dev_loss_tmo", "when a lost target is removed (default 600)",
+                     &initiator::TransportTimers::dev_loss_tmo),
         {"login_timeout", "SECONDS", "how long a login may take, 1..600 (default 10)",
-         [](Config& config, std::string_view text) { return set(config.login_timeout, seconds("login_timeout", text, 1, 600)); }},
+         [](Config& config, std::string_view text) {
+             return set(config.login_timeout, seconds("login_timeout", text, 1, 600));
+         }},
         {"shutdown_timeout", "SECONDS", "how long requests are served after SIGTERM, 0..600 (default 5)",
-         [](Config& config, std::string_view text) { return set(config.shutdown_timeout, seconds("shutdown_timeout", text, 0, 600)); }},
+         [](Config& config, std::string_view text) {
+             return set(config.shutdown_timeout, seconds("shutdown_timeout", text, 0, 600));
+         }},
         {"ack_timeout", "EXPONENT", "RC local ACK time-out, 4.096 us x 2^EXPONENT, 1..31 (default: the fabric's)",
          [](Config& config, std::string_view text) -> Result<void> {
              const auto value = number("ack_timeout", text, 1, 31);
@@ -114,9 +128,13 @@ const std::vector<Option>& options() {
         {"ch_count", "N", "channels of a login that names no ch_count, 1..64 (default 1)",
          [](Config& config, std::string_view text) { return set(config.ch_count, number("ch_count", text, 1, 64)); }},
         {"use_imm_data", "0|1", "ask targets for immediate data (default 1)",
-         [](Config& config, std::string_view text) { return set(config.use_imm_data, number("use_imm_data", text, 0, 1)); }},
+         [](Config& config, std::string_view text) {
+             return set(config.use_imm_data, number("use_imm_data", text, 0, 1));
+         }},
         {"max_imm_data", "BYTES", "largest write sent as immediate data, 0..65536 (default 8192)",
-         [](Config& config, std::string_view text) { return set(config.max_imm_data, number("max_imm_data", text, 0, 65536)); }},
+         [](Config& config, std::string_view text) {
+             return set(config.max_imm_data, number("max_imm_data", text, 0, 65536));
+         }},
         {"memory", "SIZE", "budget of registered memory, 24M..64G (default 80M)",
          [](Config& config, std::string_view text) {
              return set(config.memory_bytes, size("memory", text, std::size_t{24} << 20, std::size_t{64} << 30));
@@ -132,14 +150,21 @@ const std::vector<Option>& options() {
              return {};
          }},
         flag("allow_other", "let other users see the files", [](Config& config) { config.mount.allow_other = true; }),
-        flag("allow_root", "let root see the files of another user's mount", [](Config& config) { config.mount.allow_root = true; }),
+        flag("allow_root", "let root see the files of another user's mount",
+             [](Config& config) { config.mount.allow_root = true; }),
         flag("default_permissions", "check permissions in the kernel; always on", [](Config&) {}),
         {"uid", "N", "owner of LUN files (default: who mounts)",
-         [](Config& config, std::string_view text) { return set(config.mount.uid.emplace(), number("uid", text, 0, 4294967294)); }},
+         [](Config& config, std::string_view text) {
+             return set(config.mount.uid.emplace(), number("uid", text, 0, 4294967294));
+         }},
         {"gid", "N", "group of LUN files (default: who mounts)",
-         [](Config& config, std::string_view text) { return set(config.mount.gid.emplace(), number("gid", text, 0, 4294967294)); }},
+         [](Config& config, std::string_view text) {
+             return set(config.mount.gid.emplace(), number("gid", text, 0, 4294967294));
+         }},
         {"umask", "OCTAL", "permission bits that LUN files do not have (default 0177)",
-         [](Config& config, std::string_view text) { return set(config.mount.umask.emplace(), number("umask", text, 0, 0777, 8)); }},
+         [](Config& config, std::string_view text) {
+             return set(config.mount.umask.emplace(), number("umask", text, 0, 0777, 8));
+         }},
         {"fsname", "NAME", "the source /proc/mounts shows (default: SOURCE)",
          [](Config& config, std::string_view text) -> Result<void> {
              if (text.empty()) return bad("fsname", text, "a name expected");
@@ -152,7 +177,9 @@ const std::vector<Option>& options() {
              return {};
          }},
         {"max_background", "N", "asynchronous requests the kernel may have outstanding, 64..65535 (default 1024)",
-         [](Config& config, std::string_view text) { return set(config.mount.max_background, number("max_background", text, 64, 65535)); }},
+         [](Config& config, std::string_view text) {
+             return set(config.mount.max_background, number("max_background", text, 64, 65535));
+         }},
         {"pid_file", "PATH", "as -P",
          [](Config& config, std::string_view text) -> Result<void> {
              config.pid_file = text;
@@ -161,21 +188,30 @@ const std::vector<Option>& options() {
         flag("debug", "as -d", [](Config& config) { config.debug = config.foreground = config.mount.debug = true; }),
         flag("ro", "as -r", [](Config& config) { config.mount.read_only = true; }),
         flag("rw", "read-write (default)", [](Config& config) { config.mount.read_only = false; }),
-        kernel_flag("dev", "mount flag"), kernel_flag("nodev", "mount flag"), kernel_flag("suid", "mount flag"),
-        kernel_flag("nosuid", "mount flag"), kernel_flag("exec", "mount flag"), kernel_flag("noexec", "mount flag"),
-        kernel_flag("atime", "mount flag"), kernel_flag("noatime", "mount flag"), kernel_flag("sync", "mount flag"),
-        kernel_flag("async", "mount flag"), kernel_flag("dirsync", "mount flag"),
+        kernel_flag("dev", "mount flag"),
+        kernel_flag("nodev", "mount flag"),
+        kernel_flag("suid", "mount flag"),
+        kernel_flag("nosuid", "mount flag"),
+        kernel_flag("exec", "mount flag"),
+        kernel_flag("noexec", "mount flag"),
+        kernel_flag("atime", "mount flag"),
+        kernel_flag("noatime", "mount flag"),
+        kernel_flag("sync", "mount flag"),
+        kernel_flag("async", "mount flag"),
+        kernel_flag("dirsync", "mount flag"),
     };
     return all;
 }
 
 // Options that users of other FUSE programs try, and why they do nothing here.
 const char* why_not(std::string_view name) {
-    if (name == "auto_unmount") return "not supported: srpfs unmounts by itself when it ends, and umount cleans up after a crash";
+    if (name == "auto_unmount")
+        return "not supported: srpfs unmounts by itself when it ends, and umount cleans up after a crash";
     if (name == "kernel_cache" || name == "auto_cache" || name == "direct_io")
         return "not supported: LUN files always use direct I/O, because other initiators may write to the same unit";
     if (name == "max_read" || name == "max_write") return "not supported: requests are always up to 1 MiB";
-    if (name == "max_threads" || name == "max_idle_threads" || name == "clone_fd") return "not supported: srpfs does not use libfuse's threads";
+    if (name == "max_threads" || name == "max_idle_threads" || name == "clone_fd")
+        return "not supported: srpfs does not use libfuse's threads";
     if (name == "fmask" || name == "dmask") return "not supported: use umask=";
     if (name == "attr_timeout" || name == "entry_timeout" || name == "negative_timeout")
         return "not supported: srpfs tells the kernel when something changes";
@@ -186,9 +222,12 @@ const char* why_not(std::string_view name) {
 std::vector<std::string> split_options(std::string_view text) {
     std::vector<std::string> items(1);
     for (std::size_t i = 0; i < text.size(); ++i) {
-        if (text[i] == '\\' && i + 1 < text.size() && (text[i + 1] == ',' || text[i + 1] == '\\')) items.back() += text[++i];
-        else if (text[i] == ',') items.emplace_back();
-        else items.back() += text[i];
+        if (text[i] == '\\' && i + 1 < text.size() && (text[i + 1] == ',' || text[i + 1] == '\\'))
+            items.back() += text[++i];
+        else if (text[i] == ',')
+            items.emplace_back();
+        else
+            items.back() += text[i];
     }
     std::erase(items, "");
     return items;
@@ -197,14 +236,18 @@ std::vector<std::string> split_options(std::string_view text) {
 Result<void> apply_option(Config& config, const std::string& item) {
     const auto equals = item.find('=');
     const std::string name = item.substr(0, equals);
-    const auto found = std::find_if(options().begin(), options().end(), [&](const Option& option) { return name == option.name; });
+    const auto found =
+        std::find_if(options().begin(), options().end(), [&](const Option& option) { return name == option.name; });
     if (found == options().end()) {
         if (const char* reason = why_not(name)) return Error(EINVAL, fmt::format("option {}: {}", name, reason));
         return Error(EINVAL, fmt::format("unknown option '{}'; srpfs --help lists the options", name));
     }
-    if (found->value && equals == std::string::npos) return Error(EINVAL, fmt::format("option {} needs a value: {}={}", name, name, found->value));
-    if (!found->value && equals != std::string::npos) return Error(EINVAL, fmt::format("option {} takes no value", name));
-    return found->apply(config, equals == std::string::npos ? std::string_view{} : std::string_view(item).substr(equals + 1));
+    if (found->value && equals == std::string::npos)
+        return Error(EINVAL, fmt::format("option {} needs a value: {}={}", name, name, found->value));
+    if (!found->value && equals != std::string::npos)
+        return Error(EINVAL, fmt::format("option {} takes no value", name));
+    return found->apply(config,
+                        equals == std::string::npos ? std::string_view{} : std::string_view(item).substr(equals + 1));
 }
 
 std::string help_text() {
@@ -236,12 +279,14 @@ std::string help_text() {
         "\n"
         "Options of -o:\n";
     for (const Option& option : options()) {
-        const std::string left = option.value ? fmt::format("{}={}", option.name, option.value) : std::string(option.name);
+        const std::string left =
+            option.value ? fmt::format("{}={}", option.name, option.value) : std::string(option.name);
         text += fmt::format("  {:<28} {}\n", left, option.help);
     }
     text +=
         "\n"
-        "Exit status: 0 serving (or unmounted, with -f), 1 wrong usage, 2 system error, 32 the mount or the login failed.\n"
+        "Exit status: 0 serving (or unmounted, with -f), 1 wrong usage, 2 system error, 32 the mount or the login "
+        "failed.\n"
         "See srpfs(8).\n";
     return text;
 }
@@ -292,8 +337,10 @@ Result<std::variant<Config, Print>> parse(const std::vector<std::string>& argume
 
     if (operands.empty()) return Error(EINVAL, "SOURCE and MOUNTPOINT are missing; srpfs --help shows the usage");
     if (operands.size() == 1)
-        return Error(EINVAL, fmt::format("MOUNTPOINT is missing after SOURCE '{}'; srpfs --help shows the usage", operands[0]));
-    if (operands.size() > 2) return Error(EINVAL, fmt::format("'{}' is one operand too many; srpfs --help shows the usage", operands[2]));
+        return Error(EINVAL,
+                     fmt::format("MOUNTPOINT is missing after SOURCE '{}'; srpfs --help shows the usage", operands[0]));
+    if (operands.size() > 2)
+        return Error(EINVAL, fmt::format("'{}' is one operand too many; srpfs --help shows the usage", operands[2]));
     config.source = operands[0];
     if (config.source.empty()) return Error(EINVAL, "SOURCE is empty; use 'none', a login string, or demo");
     if (config.source == "demo" || config.source.starts_with("demo:")) {
@@ -302,13 +349,15 @@ Result<std::variant<Config, Print>> parse(const std::vector<std::string>& argume
             return Error(EINVAL, fmt::format("SOURCE: {}", list.error().context));
     } else if (config.source != "none") {
         if (const auto login = srp::parse_login_string(config.source); !login)
-            return Error(EINVAL, fmt::format("SOURCE '{}' is neither none nor demo nor a login string: {}", config.source, login.error().context));
+            return Error(EINVAL, fmt::format("SOURCE '{}' is neither none nor demo nor a login string: {}",
+                                             config.source, login.error().context));
     }
     // The background process works from /.
     std::error_code fault;
     config.mount.mountpoint = std::filesystem::absolute(operands[1], fault).lexically_normal();
     if (fault) return Error(EINVAL, fmt::format("mount point '{}': {}", operands[1], fault.message()));
-    if (config.mount.mountpoint.size() > 1 && config.mount.mountpoint.ends_with('/')) config.mount.mountpoint.pop_back();
+    if (config.mount.mountpoint.size() > 1 && config.mount.mountpoint.ends_with('/'))
+        config.mount.mountpoint.pop_back();
     if (!config.pid_file.empty()) config.pid_file = std::filesystem::absolute(config.pid_file, fault);
     if (config.mount.fsname.empty()) config.mount.fsname = config.source;
     return Outcome(std::move(config));

@@ -20,8 +20,8 @@ std::string utc_now() {
     clock_gettime(CLOCK_REALTIME, &now);
     tm parts{};
     gmtime_r(&now.tv_sec, &parts);
-    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour,
-                       parts.tm_min, parts.tm_sec, now.tv_nsec / 1000000);
+    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", parts.tm_year + 1900, parts.tm_mon + 1,
+                       parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec, now.tv_nsec / 1000000);
 }
 
 }  // namespace
@@ -46,7 +46,7 @@ void EventLog::add(std::string_view name, const nlohmann::json& details) {
 
 bool EventLog::serve(const Reader& reader) {
     std::uint64_t& cursor = *reader.cursor;
-    cursor = std::max(cursor, first_);            // a slow reader misses what has been dropped; sequence shows it
+    cursor = std::max(cursor, first_);  // a slow reader misses what has been dropped; sequence shows it
     std::string text;
     while (cursor < count()) {
         const std::string& line = lines_[cursor - first_];
@@ -63,7 +63,8 @@ bool EventLog::serve(const Reader& reader) {
     return true;
 }
 
-void EventLog::read_next(std::shared_ptr<std::uint64_t> cursor, std::size_t bytes_max, std::shared_ptr<fs::PendingCall> call) {
+void EventLog::read_next(std::shared_ptr<std::uint64_t> cursor, std::size_t bytes_max,
+                         std::shared_ptr<fs::PendingCall> call) {
     if (closed_) return call->succeed_with({});
     auto reader = std::make_shared<Reader>(Reader{std::move(cursor), bytes_max, std::move(call)});
     if (serve(*reader)) return;

@@ -37,8 +37,8 @@ private:
     // True: answered.
     bool serve(const Reader& reader);
 
-    std::deque<std::string> lines_;               // with newline; the latest events_kept
-    std::uint64_t first_ = 0;                     // sequence number of lines_.front()
+    std::deque<std::string> lines_;  // with newline; the latest events_kept
+    std::uint64_t first_ = 0;        // sequence number of lines_.front()
     std::vector<std::shared_ptr<Reader>> waiting_;
     bool closed_ = false;
 };

@@ -37,27 +37,32 @@ LoginLock::~LoginLock() {
 Result<void> LoginLock::take(const fabric::LocalPort& port) {
     // The loopback network is private to this process.
     if (port.link_layer == fabric::LinkLayer::loopback) return {};
-    const std::string name = fmt::format("{}-{}-{:016x}-{:016x}-{:016x}.lock", port.device, port.port, id_ext_, ioc_guid_, initiator_ext_);
+    const std::string name =
+        fmt::format("{}-{}-{:016x}-{:016x}-{:016x}.lock", port.device, port.port, id_ext_, ioc_guid_, initiator_ext_);
     const std::lock_guard lock(mutex_);
     if (locked_name_ == name) return {};
     if (const std::string host = held_by_ib_srp(port); !host.empty())
-        return Error(EEXIST,
-                     fmt::format("the kernel's ib_srp ({}) is logged in to this target through port {} of {} with the same initiator port id; "
-                                 "two logins would evict each other: log that one out, or give a different initiator_ext=",
-                                 host, port.port, port.device));
+        return Error(
+            EEXIST,
+            fmt::format("the kernel's ib_srp ({}) is logged in to this target through port {} of {} with the same "
+                        "initiator port id; "
+                        "two logins would evict each other: log that one out, or give a different initiator_ext=",
+                        host, port.port, port.device));
     mkdir(directory_.c_str(), 0755);
     const std::string path = directory_ + "/" + name;
     const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) {
-        log::warning({}, "{}: {}; cannot tell whether another srpfs is logged in to the same target", path, std::strerror(errno));
+        log::warning({}, "{}: {}; cannot tell whether another srpfs is logged in to the same target", path,
+                     std::strerror(errno));
         return {};
     }
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         close(fd);
-        return Error(EEXIST,
-                     fmt::format("another srpfs login (this or another process, lock {}) uses this target through port {} of {} with the same "
-                                 "initiator port id; two logins would evict each other: log that one out, or give a different initiator_ext=",
-                                 path, port.port, port.device));
+        return Error(EEXIST, fmt::format("another srpfs login (this or another process, lock {}) uses this target "
+                                         "through port {} of {} with the same "
+                                         "initiator port id; two logins would evict each other: log that one out, or "
+                                         "give a different initiator_ext=",
+                                         path, port.port, port.device));
     }
     if (fd_ >= 0) close(fd_);
     fd_ = fd;
@@ -71,8 +76,10 @@ std::string LoginLock::held_by_ib_srp(const fabric::LocalPort& port) const {
     std::error_code ignored;
     for (const auto& host : std::filesystem::directory_iterator(scsi_hosts_, ignored)) {
         const auto& path = host.path();
-        if (first_word(path / "id_ext") == fmt::format("0x{:016x}", id_ext_) && first_word(path / "ioc_guid") == fmt::format("0x{:016x}", ioc_guid_) &&
-            first_word(path / "local_ib_device") == port.device && first_word(path / "local_ib_port") == fmt::format("{}", port.port))
+        if (first_word(path / "id_ext") == fmt::format("0x{:016x}", id_ext_) &&
+            first_word(path / "ioc_guid") == fmt::format("0x{:016x}", ioc_guid_) &&
+            first_word(path / "local_ib_device") == port.device &&
+            first_word(path / "local_ib_port") == fmt::format("{}", port.port))
             return path.filename();
     }
     return {};

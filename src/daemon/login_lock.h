@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-// Two logins of one I_T nexus on one local port evict each other without a word (srp-wire 2.5). A lock file per nexus in
-// /run/srpfs keeps two srpfs apart, a look at /sys/class/scsi_host keeps srpfs and ib_srp apart (decisions 34).
+// Two logins of one I_T nexus on one local port evict each other without a word (srp-wire 2.5). A lock file per nexus
+// in /run/srpfs keeps two srpfs apart, a look at /sys/class/scsi_host keeps srpfs and ib_srp apart (decisions 34).
 
 #pragma once
 
@@ -32,7 +32,7 @@ private:
     const std::uint64_t id_ext_, ioc_guid_, initiator_ext_;
     const std::string directory_, scsi_hosts_;
     std::mutex mutex_;
-    int fd_ = -1;                                 // guarded by mutex_, as are the two below
+    int fd_ = -1;  // guarded by mutex_, as are the two below
     std::string locked_name_;
 };
 

@@ -134,8 +134,10 @@ int run(const Config& config) {
     if (!config.foreground) return run_in_background(config);
     log::configure(log::Destination::standard_error, config.debug ? log::Level::debug : log::Level::info);
     return serve(config, [&](const Result<void>& result) {
-        if (!result) complain(config, result.error().context);
-        else log::info({}, "serving {} at {}", config.source, config.mount.mountpoint);
+        if (!result)
+            complain(config, result.error().context);
+        else
+            log::info({}, "serving {} at {}", config.source, config.mount.mountpoint);
     });
 }
 

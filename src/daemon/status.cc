@@ -6,7 +6,7 @@
 
 namespace srpfs::daemon {
 
-using Json = nlohmann::ordered_json;         // fields stay in the order written
+using Json = nlohmann::ordered_json;  // fields stay in the order written
 
 std::string stats_text(const StatusInput& input) {
     Json json;

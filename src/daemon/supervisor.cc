@@ -23,7 +23,7 @@ namespace srpfs::daemon {
 namespace {
 
 constexpr auto drain_check = std::chrono::milliseconds(20);
-constexpr auto flush_limit = std::chrono::seconds(2);           // decisions 18
+constexpr auto flush_limit = std::chrono::seconds(2);  // decisions 18
 constexpr auto logout_limit = std::chrono::seconds(2);
 constexpr std::size_t mib = std::size_t{1} << 20;
 constexpr std::size_t memory_default = 80 * mib, memory_min = 24 * mib;
@@ -58,7 +58,8 @@ Result<sockaddr_storage> numeric_address(const srp::IpDestination& text) {
     addrinfo* found = nullptr;
     const int fault = getaddrinfo(text.host.c_str(), fmt::format("{}", text.port).c_str(), &hints, &found);
     if (fault != 0 || !found)
-        return Error(EINVAL, fmt::format("'{}' is not a numeric IPv4 or IPv6 address of this machine's interfaces ({})", text.host, gai_strerror(fault)));
+        return Error(EINVAL, fmt::format("'{}' is not a numeric IPv4 or IPv6 address of this machine's interfaces ({})",
+                                         text.host, gai_strerror(fault)));
     sockaddr_storage address{};
     std::memcpy(&address, found->ai_addr, std::min<std::size_t>(found->ai_addrlen, sizeof address));
     freeaddrinfo(found);
@@ -142,32 +143,40 @@ Result<void> Supervisor::bring_up() {
     worker.name = "srpfs-0";
     worker.seed = random_seed();
     const std::size_t budget = config_.memory_bytes == 0 ? memory_default : config_.memory_bytes;
-    if (budget < memory_min) return Error(EINVAL, fmt::format("memory={} is too little; at least {}M are needed", budget, memory_min / mib));
+    if (budget < memory_min)
+        return Error(EINVAL, fmt::format("memory={} is too little; at least {}M are needed", budget, memory_min / mib));
     worker.limits = limits_for(budget, config_.park_bytes);
     worker.loopback = demo;
     worker.verbs = !demo;
     registered_bytes_ = worker.limits.registered_bytes();
-    log::info({}, "srpfs {}: {} MiB of I/O buffers ({} intake, {} + {} + {} read, {} edge), up to {} MiB of waiting writes", SRPFS_VERSION,
-              registered_bytes_ / mib, worker.limits.intake_buffers, worker.limits.read_buffers_4k, worker.limits.read_buffers_64k,
-              worker.limits.read_buffers_1m, worker.limits.edge_buffers, worker.limits.park_bytes_max / mib);
+    log::info({},
+              "srpfs {}: {} MiB of I/O buffers ({} intake, {} + {} + {} read, {} edge), up to {} MiB of waiting writes",
+              SRPFS_VERSION, registered_bytes_ / mib, worker.limits.intake_buffers, worker.limits.read_buffers_4k,
+              worker.limits.read_buffers_64k, worker.limits.read_buffers_1m, worker.limits.edge_buffers,
+              worker.limits.park_bytes_max / mib);
     auto made = Worker::create(worker);
     if (!made) return made.error();
     worker_ = std::move(*made);
     if (!demo && !worker_->verbs()) {
         if (config_.source != "none") return Error(ENODEV, worker_->verbs_error());
-        log::warning({}, "{}; logging in is not possible until that is mended and srpfs is mounted again", worker_->verbs_error());
+        log::warning({}, "{}; logging in is not possible until that is mended and srpfs is mounted again",
+                     worker_->verbs_error());
         last_error_ = worker_->verbs_error();
     }
     if (demo)
-        if (const auto started = start_demo(config_.source.size() > 5 ? std::string_view(config_.source).substr(5) : std::string_view{}); !started)
+        if (const auto started =
+                start_demo(config_.source.size() > 5 ? std::string_view(config_.source).substr(5) : std::string_view{});
+            !started)
             return started.error();
 
     fs::FileSystemListener& listener = *this;
-    auto mounted = fs::FileSystem::mount(config_.mount, control_, {{&worker_->reactor(), &worker_->engine()}}, listener);
+    auto mounted =
+        fs::FileSystem::mount(config_.mount, control_, {{&worker_->reactor(), &worker_->engine()}}, listener);
     if (!mounted) return mounted.error();
     file_system_ = std::move(*mounted);
     show_top_files();
-    if (demo) port_directory(fabric::demo_port());
+    if (demo)
+        port_directory(fabric::demo_port());
     else if (worker_->verbs())
         for (const fabric::LocalPort& port : worker_->verbs()->local_ports()) port_directory(port);
     worker_->start();
@@ -222,11 +231,13 @@ void Supervisor::show_top_files() {
         tree, top, "add_target", Access::read_write, []() -> Result<std::string> { return srp::login_grammar(); },
         [this](std::string_view text, std::shared_ptr<fs::PendingCall> call) { add_target(text, std::nullopt, call); });
     add_value(tree, top, "last_error", [this] { return last_error_; });
-    add_text(tree, top, "version", Access::read_only, []() -> Result<std::string> { return version_text(); }, nullptr);
+    add_text(
+        tree, top, "version", Access::read_only, []() -> Result<std::string> { return version_text(); }, nullptr);
     add_text(
         tree, top, "stats", Access::read_only,
         [this]() -> Result<std::string> {
-            const auto uptime = std::chrono::duration_cast<std::chrono::seconds>(control_.timers().now() - started_at_).count();
+            const auto uptime =
+                std::chrono::duration_cast<std::chrono::seconds>(control_.timers().now() - started_at_).count();
             return stats_text({.targets = targets_,
                                .worker = *worker_,
                                .file_system = *file_system_,
@@ -240,7 +251,8 @@ void Supervisor::show_top_files() {
     public:
         explicit EventsFile(EventLog& events) : events_(events) {}
         std::uint64_t open_cursor() override { return events_.end(); }
-        void read_next(std::shared_ptr<std::uint64_t> cursor, std::size_t bytes_max, std::shared_ptr<fs::PendingCall> call) override {
+        void read_next(std::shared_ptr<std::uint64_t> cursor, std::size_t bytes_max,
+                       std::shared_ptr<fs::PendingCall> call) override {
             events_.read_next(std::move(cursor), bytes_max, std::move(call));
         }
 
@@ -259,7 +271,9 @@ fs::NodeId Supervisor::port_directory(const fabric::LocalPort& port) {
     entry->directory = tree.add_directory(fs::NodeId::root, name);
     const initiator::WantedPort wanted{port.device, port.port};
     add_text(tree, entry->directory, "add_target", fs::Tree::Access::write_only, nullptr,
-             [this, wanted](std::string_view text, std::shared_ptr<fs::PendingCall> call) { add_target(text, wanted, call); });
+             [this, wanted](std::string_view text, std::shared_ptr<fs::PendingCall> call) {
+                 add_target(text, wanted, call);
+             });
     add_value(tree, entry->directory, "ibdev", [device = port.device] { return device; });
     add_value(tree, entry->directory, "port", [number = port.port] { return fmt::format("{}", number); });
     add_value(tree, entry->directory, "last_error", [entry = entry] { return entry->last_error; });
@@ -268,14 +282,19 @@ fs::NodeId Supervisor::port_directory(const fabric::LocalPort& port) {
 
 // ---- logging in ----
 
-Result<fabric::Address> Supervisor::address_of(const srp::LoginParameters& parameters, const std::optional<initiator::WantedPort>& wanted) {
+Result<fabric::Address> Supervisor::address_of(const srp::LoginParameters& parameters,
+                                               const std::optional<initiator::WantedPort>& wanted) {
     if (parameters.dest) {
         if (parameters.dest->port == 0) {
             if (!worker_->loopback())
-                return Error(ENXIO, fmt::format("dest={}: there is no such network; only a demo mount has the embedded target", parameters.dest->host));
+                return Error(ENXIO,
+                             fmt::format("dest={}: there is no such network; only a demo mount has the embedded target",
+                                         parameters.dest->host));
             return fabric::Address(fabric::LoopbackAddress{parameters.dest->host});
         }
-        if (!worker_->verbs()) return Error(ENODEV, worker_->verbs_error().empty() ? "a demo mount has no RDMA; mount with SOURCE none" : worker_->verbs_error());
+        if (!worker_->verbs())
+            return Error(ENODEV, worker_->verbs_error().empty() ? "a demo mount has no RDMA; mount with SOURCE none"
+                                                                : worker_->verbs_error());
         fabric::IpAddress address;
         auto destination = numeric_address(*parameters.dest);
         if (!destination) return Error(EINVAL, fmt::format("dest: {}", destination.error().context));
@@ -287,7 +306,9 @@ Result<fabric::Address> Supervisor::address_of(const srp::LoginParameters& param
         }
         return fabric::Address(address);
     }
-    if (!worker_->verbs()) return Error(ENODEV, worker_->verbs_error().empty() ? "a demo mount has no RDMA; mount with SOURCE none" : worker_->verbs_error());
+    if (!worker_->verbs())
+        return Error(ENODEV, worker_->verbs_error().empty() ? "a demo mount has no RDMA; mount with SOURCE none"
+                                                            : worker_->verbs_error());
     fabric::IbAddress address;
     address.destination_gid = parameters.ib->dgid;
     address.pkey = parameters.ib->pkey;
@@ -296,22 +317,29 @@ Result<fabric::Address> Supervisor::address_of(const srp::LoginParameters& param
     bool found = false;
     for (const fabric::LocalPort& port : worker_->verbs()->local_ports()) {
         if (port.link_layer != fabric::LinkLayer::infiniband) continue;
-        const bool fits = wanted ? wanted->device == port.device && wanted->port == port.port
-                                 : port.active && std::equal(port.gid.begin(), port.gid.begin() + 8, address.destination_gid.begin());
+        const bool fits =
+            wanted ? wanted->device == port.device && wanted->port == port.port
+                   : port.active && std::equal(port.gid.begin(), port.gid.begin() + 8, address.destination_gid.begin());
         if (!fits) continue;
         address.source_gid = port.gid;
         found = true;
         break;
     }
     if (!found)
-        return Error(ENXIO, wanted ? fmt::format("port {} of {} is not an InfiniBand port; on RoCE and iWARP give dest=ADDRESS:PORT instead of dgid, pkey and service_id",
-                                                 wanted->port, wanted->device)
-                                   : std::string("no active InfiniBand port of this machine is in the subnet of that dgid; on RoCE and iWARP give "
-                                                 "dest=ADDRESS:PORT instead of dgid, pkey and service_id"));
+        return Error(
+            ENXIO,
+            wanted
+                ? fmt::format("port {} of {} is not an InfiniBand port; on RoCE and iWARP give dest=ADDRESS:PORT "
+                              "instead of dgid, pkey and service_id",
+                              wanted->port, wanted->device)
+                : std::string(
+                      "no active InfiniBand port of this machine is in the subnet of that dgid; on RoCE and iWARP give "
+                      "dest=ADDRESS:PORT instead of dgid, pkey and service_id"));
     return fabric::Address(address);
 }
 
-Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text, const std::optional<initiator::WantedPort>& wanted) {
+Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text,
+                                                        const std::optional<initiator::WantedPort>& wanted) {
     if (shutting_down_) return Error(ESHUTDOWN, "srpfs is shutting down");
     auto parsed = srp::parse_login_string(text);
     if (!parsed) return parsed.error();
@@ -332,8 +360,10 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text, c
         if (wanted && other->is_listed() && (wanted->device != port.device || wanted->port != port.port)) continue;
         // Without a wanted port the route decides; the same address gives the same route.
         if (!wanted && theirs.dest != parameters.dest && other->is_listed() && parameters.src != theirs.src) continue;
-        return Error(EEXIST, fmt::format("Already connected to target port with id_ext={:016x};ioc_guid={:016x};initiator_ext={:016x}",
-                                         parameters.id_ext, parameters.ioc_guid, parameters.initiator_ext));
+        return Error(
+            EEXIST,
+            fmt::format("Already connected to target port with id_ext={:016x};ioc_guid={:016x};initiator_ext={:016x}",
+                        parameters.id_ext, parameters.ioc_guid, parameters.initiator_ext));
     }
     initiator::TargetPortConfig port;
     port.name = fabric::to_string(*address);
@@ -353,10 +383,12 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text, c
 void Supervisor::remember_error(const std::optional<initiator::WantedPort>& wanted, const std::string& text) {
     last_error_ = text;
     if (!wanted) return;
-    if (const auto found = ports_.find(fmt::format("srp-{}-{}", wanted->device, wanted->port)); found != ports_.end()) found->second->last_error = text;
+    if (const auto found = ports_.find(fmt::format("srp-{}-{}", wanted->device, wanted->port)); found != ports_.end())
+        found->second->last_error = text;
 }
 
-void Supervisor::add_target(std::string_view text, std::optional<initiator::WantedPort> wanted, const std::shared_ptr<fs::PendingCall>& call) {
+void Supervisor::add_target(std::string_view text, std::optional<initiator::WantedPort> wanted,
+                            const std::shared_ptr<fs::PendingCall>& call) {
     const auto target = make_target(text, wanted);
     if (!target) {
         log::warning({}, "add_target: {}", target.error().context);
@@ -365,7 +397,8 @@ void Supervisor::add_target(std::string_view text, std::optional<initiator::Want
         return call->fail(target.error().errno_value());
     }
     auto answered = std::make_shared<bool>(call->nonblocking());
-    if (*answered) call->succeed();
+    if (*answered)
+        call->succeed();
     else
         call->on_interrupt([weak = std::weak_ptr(*target)] {
             if (const auto still = weak.lock()) still->cancel_login();
@@ -376,8 +409,10 @@ void Supervisor::add_target(std::string_view text, std::optional<initiator::Want
             events_.add("login_failed", {{"reason", done.error().context}});
         }
         if (std::exchange(*answered, true)) return;
-        if (done) call->succeed();
-        else call->fail(done.error().errno_value());
+        if (done)
+            call->succeed();
+        else
+            call->fail(done.error().errno_value());
     });
 }
 
@@ -395,7 +430,8 @@ void Supervisor::on_signal(int number) {
     begin_shutdown(fmt::format("{} received", number == SIGINT ? "SIGINT" : "SIGTERM"));
 }
 
-// Decisions 18: refuse new opens and logins, detach, serve what is under way for a while, fail the rest, flush, log out.
+// Decisions 18: refuse new opens and logins, detach, serve what is under way for a while, fail the rest, flush, log
+// out.
 void Supervisor::begin_shutdown(const std::string& why) {
     if (std::exchange(shutting_down_, true)) return;
     log::info({}, "shutting down: {}", why);
@@ -408,7 +444,7 @@ void Supervisor::begin_shutdown(const std::string& why) {
 }
 
 void Supervisor::drain_requests() {
-    if (unmounted_) return;                       // on_unmounted has taken over
+    if (unmounted_) return;  // on_unmounted has taken over
     const bool time_is_up = control_.timers().now() >= drain_until_;
     if (!time_is_up) return drain_timer_.arm_after(drain_check);
     if (std::exchange(aborted_, true)) return log_out_all();
@@ -430,7 +466,8 @@ void Supervisor::on_unmounted() {
 void Supervisor::log_out_all() {
     if (std::exchange(logging_out_, true)) return;
     unmounted_ = true;
-    // Neither RELEASE nor DESTROY reach a server whose mount is gone, so this is where unflushed writes go (decisions 9).
+    // Neither RELEASE nor DESTROY reach a server whose mount is gone, so this is where unflushed writes go (decisions
+    // 9).
     flush_timer_.arm_after(flush_limit);
     auto left = std::make_shared<std::size_t>(targets_.size() + 1);
     const auto one_done = [this, left] {
@@ -449,7 +486,8 @@ void Supervisor::log_out_flushed() {
 void Supervisor::finish() {
     if (!targets_.empty()) {
         // Something does not end within its time. The kernel ends the rest with the process.
-        log::error({}, "{} target{} did not log out in time; leaving", targets_.size(), targets_.size() == 1 ? "" : "s");
+        log::error({}, "{} target{} did not log out in time; leaving", targets_.size(),
+                   targets_.size() == 1 ? "" : "s");
         if (!config_.pid_file.empty()) unlink(config_.pid_file.c_str());
         _exit(exit_code_ == 0 ? exit_code::system : exit_code_);
     }

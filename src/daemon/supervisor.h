@@ -49,9 +49,12 @@ private:
     void start_source();
     void ready(const Result<void>& result);
     // `wanted`: the local port whose add_target was written; nullopt: the one at the top.
-    void add_target(std::string_view text, std::optional<initiator::WantedPort> wanted, const std::shared_ptr<fs::PendingCall>& call);
-    Result<std::shared_ptr<Target>> make_target(std::string_view text, const std::optional<initiator::WantedPort>& wanted);
-    Result<fabric::Address> address_of(const srp::LoginParameters& parameters, const std::optional<initiator::WantedPort>& wanted);
+    void add_target(std::string_view text, std::optional<initiator::WantedPort> wanted,
+                    const std::shared_ptr<fs::PendingCall>& call);
+    Result<std::shared_ptr<Target>> make_target(std::string_view text,
+                                                const std::optional<initiator::WantedPort>& wanted);
+    Result<fabric::Address> address_of(const srp::LoginParameters& parameters,
+                                       const std::optional<initiator::WantedPort>& wanted);
     void remember_error(const std::optional<initiator::WantedPort>& wanted, const std::string& text);
 
     void on_signal(int number);
@@ -73,7 +76,7 @@ private:
         fs::NodeId directory{0};
         std::string last_error;
     };
-    std::map<std::string, std::shared_ptr<PortEntry>> ports_;      // by name, "srp-mlx5_0-1"
+    std::map<std::string, std::shared_ptr<PortEntry>> ports_;  // by name, "srp-mlx5_0-1"
     std::function<void(const Result<void>&)> on_ready_;
     std::string last_error_;
     std::size_t registered_bytes_ = 0;
@@ -84,8 +87,8 @@ private:
     bool unmounted_ = false;
     bool logging_out_ = false;
     bool aborted_ = false;
-    reactor::Timer flush_timer_;                  // ends the flushing before the logout
-    reactor::Timer shutdown_timer_;               // ends the waiting for the logout
+    reactor::Timer flush_timer_;     // ends the flushing before the logout
+    reactor::Timer shutdown_timer_;  // ends the waiting for the logout
     reactor::Timer drain_timer_;
     Instant drain_until_{};
 };

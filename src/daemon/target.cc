@@ -18,7 +18,7 @@ using initiator::PortState;
 
 constexpr auto scan_time_limit = std::chrono::seconds(60);
 constexpr auto scan_retry_delay = std::chrono::seconds(2);
-constexpr unsigned scans_failed_max = 3;              // then the units go offline until a scan succeeds
+constexpr unsigned scans_failed_max = 3;  // then the units go offline until a scan succeeds
 constexpr auto fence_retry_delay = std::chrono::seconds(5);
 constexpr auto idle_check = std::chrono::milliseconds(20);
 constexpr unsigned fence_attempts_max = 3;
@@ -26,7 +26,8 @@ constexpr unsigned fence_attempts_max = 3;
 std::string gid_text(const fabric::Gid& gid) {
     std::string text;
     for (std::size_t i = 0; i < gid.size(); i += 2)
-        text += fmt::format("{}{:02x}{:02x}", i ? ":" : "", static_cast<unsigned>(gid[i]), static_cast<unsigned>(gid[i + 1]));
+        text += fmt::format("{}{:02x}{:02x}", i ? ":" : "", static_cast<unsigned>(gid[i]),
+                            static_cast<unsigned>(gid[i + 1]));
     return text;
 }
 
@@ -68,13 +69,16 @@ const char* describe(lun::OperationKind kind) {
 }  // namespace
 
 // Made by control, destroyed on the reactor when its unit is idle.
-class UnitOwner final : public std::enable_shared_from_this<UnitOwner>, private lun::UnitListener, private lun::OperationListener {
+class UnitOwner final : public std::enable_shared_from_this<UnitOwner>,
+                        private lun::UnitListener,
+                        private lun::OperationListener {
 public:
     using Attention = std::function<void(const scsi::Sense&)>;
     using Failure = std::function<void(const std::string&)>;
 
     // Handlers are called on the reactor.
-    UnitOwner(Attention on_attention, Failure on_failure) : on_attention_(std::move(on_attention)), on_failure_(std::move(on_failure)) {}
+    UnitOwner(Attention on_attention, Failure on_failure)
+        : on_attention_(std::move(on_attention)), on_failure_(std::move(on_failure)) {}
 
     // ---- on the reactor ----
     lun::Unit& create(lun::Engine& engine, initiator::TargetLink& link, const scsi::Lun& lun, unsigned depth) {
@@ -92,7 +96,8 @@ public:
         idle_timer_->arm_after(Duration::zero());
     }
     void flush(std::function<void()> on_done) {
-        lun::Operation* operation = unit_ && unit_->info() && unit_->has_unflushed_writes() ? unit_->engine().take() : nullptr;
+        lun::Operation* operation =
+            unit_ && unit_->info() && unit_->has_unflushed_writes() ? unit_->engine().take() : nullptr;
         if (!operation) return on_done();
         flush_done_.push_back(std::move(on_done));
         operation->prepare_flush(*unit_, *this);
@@ -103,9 +108,10 @@ private:
     void on_attention(lun::Unit&, const scsi::Sense& sense, bool) override { on_attention_(sense); }
     void on_failure(lun::Unit& unit, const lun::Operation& operation) override {
         const lun::Outcome& outcome = operation.outcome();
-        std::string text = fmt::format("{} of {} bytes at {} failed: {}", describe(operation.kind()), operation.bytes(), operation.offset(),
-                                       describe(outcome.kind));
-        if (outcome.status == scsi::Status::check_condition) text += fmt::format(" ({})", scsi::describe(outcome.sense));
+        std::string text = fmt::format("{} of {} bytes at {} failed: {}", describe(operation.kind()), operation.bytes(),
+                                       operation.offset(), describe(outcome.kind));
+        if (outcome.status == scsi::Status::check_condition)
+            text += fmt::format(" ({})", scsi::describe(outcome.sense));
         // A storm of failures (a pulled cable) is one event, not thousands.
         const Instant now = unit.engine().timers().now();
         if (failures_ > 0 && now - failure_told_at_ < std::chrono::seconds(1)) {
@@ -118,7 +124,8 @@ private:
         on_failure_(text);
     }
     void on_answered(lun::Operation& operation) override {
-        if (!operation.outcome().ok()) log::error({}, "flushing before the end failed: {}", describe(operation.outcome().kind));
+        if (!operation.outcome().ok())
+            log::error({}, "flushing before the end failed: {}", describe(operation.outcome().kind));
         operation.release();
         auto done = std::move(flush_done_.front());
         flush_done_.erase(flush_done_.begin());
@@ -151,7 +158,7 @@ struct Target::Lun {
     std::string name;
     std::shared_ptr<const lun::UnitInfo> info;
     std::shared_ptr<UnitOwner> owner;
-    lun::Unit* unit = nullptr;                    // for LunFile and, on the reactor, through owner
+    lun::Unit* unit = nullptr;  // for LunFile and, on the reactor, through owner
     std::shared_ptr<const lun::UnitCounters> counters;
     fs::NodeId file{0}, attributes{0};
     bool offline = false;
@@ -249,7 +256,9 @@ void Target::on_port_closed(initiator::TargetPort&) {
 }
 
 void Target::check_gone() {
-    if (!leaving_ || !port_closed_ || !tree_removed_ || units_alive_ > 0 || units_pending_ > 0 || scanning_ || gone_told_) return;
+    if (!leaving_ || !port_closed_ || !tree_removed_ || units_alive_ > 0 || units_pending_ > 0 || scanning_ ||
+        gone_told_)
+        return;
     gone_told_ = true;
     host_.on_target_gone(*this);
 }
@@ -258,7 +267,8 @@ void Target::check_gone() {
 
 void Target::on_port_state(initiator::TargetPort& port, PortState from, PortState to, const std::string& why) {
     if (to != PortState::running) last_error_ = why;
-    event("target_state", {{"from", to_string(from)}, {"to", to_string(to)}, {"reason", why}, {"channels", port.facts().channels}});
+    event("target_state",
+          {{"from", to_string(from)}, {"to", to_string(to)}, {"reason", why}, {"channels", port.facts().channels}});
     if (to == PortState::lost && !leaving_) logout(why);
 }
 
@@ -269,11 +279,12 @@ void Target::on_port_login(initiator::TargetPort& port, bool first) {
     if (first) {
         // The line administrators know from ib_srp.
         if (parameters.ib)
-            log::info({}, "new target: id_ext {:016x} ioc_guid {:016x} pkey {:04x} service_id {:016x} sgid {} dgid {}", parameters.id_ext,
-                      parameters.ioc_guid, parameters.ib->pkey, parameters.ib->service_id, gid_text(facts.port.gid), gid_text(parameters.ib->dgid));
+            log::info({}, "new target: id_ext {:016x} ioc_guid {:016x} pkey {:04x} service_id {:016x} sgid {} dgid {}",
+                      parameters.id_ext, parameters.ioc_guid, parameters.ib->pkey, parameters.ib->service_id,
+                      gid_text(facts.port.gid), gid_text(parameters.ib->dgid));
         else
-            log::info({}, "new target: id_ext {:016x} ioc_guid {:016x} sgid {} dest {}", parameters.id_ext, parameters.ioc_guid,
-                      gid_text(facts.port.gid), port.config().name);
+            log::info({}, "new target: id_ext {:016x} ioc_guid {:016x} sgid {} dest {}", parameters.id_ext,
+                      parameters.ioc_guid, gid_text(facts.port.gid), port.config().name);
     }
     event("target_login", {{"first", first},
                            {"channels", facts.channels},
@@ -296,14 +307,17 @@ void Target::start_scan(const std::string& why) {
         scan_again_why_ = why;
         return;
     }
-    if (port_->state() != PortState::running) return;        // the next login scans
+    if (port_->state() != PortState::running) return;  // the next login scans
     log::debug(config().name, "looking for logical units: {}", why);
     scanning_ = true;
     rescan_timer_.disarm();
     host_.worker().reactor().post([self = shared_from_this()] {
-        self->scan_ = lun::start_scan(self->host_.worker().engine(), self->port_->link(0), scan_time_limit, [self](Result<lun::ScanReport> report) {
-            self->host_.control().post([self, report = std::move(report)]() mutable { self->on_scan(std::move(report)); });
-        });
+        self->scan_ = lun::start_scan(self->host_.worker().engine(), self->port_->link(0), scan_time_limit,
+                                      [self](Result<lun::ScanReport> report) {
+                                          self->host_.control().post([self, report = std::move(report)]() mutable {
+                                              self->on_scan(std::move(report));
+                                          });
+                                      });
     });
 }
 
@@ -325,11 +339,12 @@ void Target::on_scan(Result<lun::ScanReport> report) {
                     if (owner->unit()) owner->unit()->set_offline();
                 });
             }
-        if (port_->state() == PortState::running) rescan_timer_.arm_after(scan_retry_delay * std::min(30U, scans_failed_));
+        if (port_->state() == PortState::running)
+            rescan_timer_.arm_after(scan_retry_delay * std::min(30U, scans_failed_));
         return;
     }
     scans_failed_ = 0;
-    if (std::exchange(scan_again_, false)) return start_scan(scan_again_why_);     // something changed meanwhile
+    if (std::exchange(scan_again_, false)) return start_scan(scan_again_why_);  // something changed meanwhile
     if (port_->state() != PortState::running) return;
     list();
     apply(*report);
@@ -338,7 +353,8 @@ void Target::on_scan(Result<lun::ScanReport> report) {
 // What the target has becomes what the tree shows.
 void Target::apply(const lun::ScanReport& report) {
     const auto find_report = [&](const scsi::Lun& lun) -> const lun::UnitReport* {
-        const auto found = std::find_if(report.units.begin(), report.units.end(), [&](const auto& unit) { return unit.lun == lun; });
+        const auto found =
+            std::find_if(report.units.begin(), report.units.end(), [&](const auto& unit) { return unit.lun == lun; });
         return found == report.units.end() ? nullptr : &*found;
     };
     for (const auto& lun : std::vector(luns_)) {
@@ -351,25 +367,31 @@ void Target::apply(const lun::ScanReport& report) {
             const auto& now = *found->info;
             const auto& before = *lun->info;
             // Never another unit's data behind an old name (decisions 7).
-            const bool same = now.wwid.empty() && before.wwid.empty()
-                                  ? now.vendor == before.vendor && now.model == before.model && now.serial == before.serial
-                                  : now.wwid == before.wwid;
+            const bool same =
+                now.wwid.empty() && before.wwid.empty()
+                    ? now.vendor == before.vendor && now.model == before.model && now.serial == before.serial
+                    : now.wwid == before.wwid;
             if (!same || now.block_bytes != before.block_bytes) {
-                remove_lun(lun, fmt::format("another logical unit is there now ({} instead of {})", now.wwid, before.wwid));
+                remove_lun(lun,
+                           fmt::format("another logical unit is there now ({} instead of {})", now.wwid, before.wwid));
                 continue;
             }
         }
         update_lun(*lun, *found);
     }
     for (const lun::UnitReport& found : report.units) {
-        const bool known = std::any_of(luns_.begin(), luns_.end(), [&](const auto& lun) { return lun->lun == found.lun; });
+        const bool known =
+            std::any_of(luns_.begin(), luns_.end(), [&](const auto& lun) { return lun->lun == found.lun; });
         if (known) continue;
-        if (found.info) add_lun(found);
-        else log::info(config().name, "{}: {}", found.lun.file_name(), found.problem);
+        if (found.info)
+            add_lun(found);
+        else
+            log::info(config().name, "{}: {}", found.lun.file_name(), found.problem);
     }
     if (luns_.empty() && units_pending_ == 0)
         log::warning(config().name,
-                     "logged in, but the target shows no usable logical unit; check the LUN mapping for this initiator on the target");
+                     "logged in, but the target shows no usable logical unit; check the LUN mapping for this initiator "
+                     "on the target");
     if (units_pending_ == 0) finish_scan_round();
 }
 
@@ -405,7 +427,8 @@ void Target::add_lun(const lun::UnitReport& report) {
     ++units_pending_;
     ++units_alive_;
     host_.worker().reactor().post([self = shared_from_this(), lun, owner = lun->owner] {
-        lun::Unit& unit = owner->create(self->host_.worker().engine(), self->port_->link(0), lun->lun, self->config().parameters.max_cmd_per_lun);
+        lun::Unit& unit = owner->create(self->host_.worker().engine(), self->port_->link(0), lun->lun,
+                                        self->config().parameters.max_cmd_per_lun);
         unit.resume(lun->info);
         self->host_.control().post([self, lun, &unit, counters = unit.counters()] {
             --self->units_pending_;
@@ -423,12 +446,14 @@ void Target::show_lun(const std::shared_ptr<Lun>& lun) {
     fs::LunFile file;
     file.unit = lun->unit;
     file.capacity_bytes = info.capacity_bytes();
-    file.io_bytes = std::max<std::uint32_t>(4096, std::bit_ceil(std::min<std::uint32_t>(info.physical_block_bytes, 1U << 20)));
+    file.io_bytes =
+        std::max<std::uint32_t>(4096, std::bit_ceil(std::min<std::uint32_t>(info.physical_block_bytes, 1U << 20)));
     file.read_only = info.read_only;
     lun->file = host_.tree().add_lun_file(directory_, lun->name, file);
     add_lun_files(lun);
-    log::info(config().name, "{}: {} {} {}, {} bytes, {}-byte blocks{}{}", lun->name, info.vendor, info.model, info.wwid, info.capacity_bytes(),
-              info.block_bytes, info.read_only ? ", read-only" : "", info.write_cache ? ", write cache" : "");
+    log::info(config().name, "{}: {} {} {}, {} bytes, {}-byte blocks{}{}", lun->name, info.vendor, info.model,
+              info.wwid, info.capacity_bytes(), info.block_bytes, info.read_only ? ", read-only" : "",
+              info.write_cache ? ", write cache" : "");
     event("lun_added", {{"lun", lun->name}, {"wwid", info.wwid}, {"bytes", info.capacity_bytes()}});
 }
 
@@ -449,11 +474,14 @@ void Target::update_lun(Lun& lun, const lun::UnitReport& report) {
         fs::LunFile file;
         file.unit = lun.unit;
         file.capacity_bytes = lun.info->capacity_bytes();
-        file.io_bytes = std::max<std::uint32_t>(4096, std::bit_ceil(std::min<std::uint32_t>(lun.info->physical_block_bytes, 1U << 20)));
+        file.io_bytes = std::max<std::uint32_t>(
+            4096, std::bit_ceil(std::min<std::uint32_t>(lun.info->physical_block_bytes, 1U << 20)));
         file.read_only = lun.info->read_only;
         host_.tree().change_lun_file(lun.file, file);
-        log::info(config().name, "{}: now {} bytes{}", lun.name, lun.info->capacity_bytes(), lun.info->read_only ? ", read-only" : "");
-        event("lun_changed", {{"lun", lun.name}, {"bytes", lun.info->capacity_bytes()}, {"read_only", lun.info->read_only}});
+        log::info(config().name, "{}: now {} bytes{}", lun.name, lun.info->capacity_bytes(),
+                  lun.info->read_only ? ", read-only" : "");
+        event("lun_changed",
+              {{"lun", lun.name}, {"bytes", lun.info->capacity_bytes()}, {"read_only", lun.info->read_only}});
     }
     resume(lun);
 }
@@ -478,7 +506,8 @@ void Target::resume(Lun& lun) {
             if (done) return self->host_.control().post([shared] { shared->fence_attempts = 0; });
             self->host_.control().post([self, shared, why = done.error().context] {
                 if (self->leaving_ || shared->gone) return;
-                log::warning(self->config().name, "{}: writes that were given up cannot be fenced yet: {}", shared->name, why);
+                log::warning(self->config().name, "{}: writes that were given up cannot be fenced yet: {}",
+                             shared->name, why);
                 if (++shared->fence_attempts >= fence_attempts_max) {
                     shared->fence_attempts = 0;
                     self->port_->relogin(fmt::format("{}: {}", shared->name, why));
@@ -519,21 +548,24 @@ void Target::on_lun_failure(Lun& lun, const std::string& text) {
 void Target::reset_lun(const std::shared_ptr<Lun>& lun, std::function<void(Result<void>)> on_done) {
     log::info(config().name, "SRP reset_device called for {}", lun->name);
     event("lun_reset", {{"lun", lun->name}});
-    host_.worker().reactor().post([self = shared_from_this(), lun, owner = lun->owner, on_done = std::move(on_done)]() mutable {
-        if (!owner->unit()) {
-            self->host_.control().post([on_done = std::move(on_done)] { on_done(Error(ENODEV, "the logical unit is gone")); });
-            return;
-        }
-        owner->unit()->hold();
-        self->port_->link(0).reset_unit(lun->lun, [self, lun, owner, on_done = std::move(on_done)](const Result<void>& done) mutable {
-            if (owner->unit() && done) owner->unit()->on_fence();
-            self->host_.control().post([self, done, on_done = std::move(on_done)] {
-                // The scan that follows releases the unit again, after a look at what it is now.
-                self->start_scan("LUN RESET");
-                on_done(done);
-            });
+    host_.worker().reactor().post(
+        [self = shared_from_this(), lun, owner = lun->owner, on_done = std::move(on_done)]() mutable {
+            if (!owner->unit()) {
+                self->host_.control().post(
+                    [on_done = std::move(on_done)] { on_done(Error(ENODEV, "the logical unit is gone")); });
+                return;
+            }
+            owner->unit()->hold();
+            self->port_->link(0).reset_unit(
+                lun->lun, [self, lun, owner, on_done = std::move(on_done)](const Result<void>& done) mutable {
+                    if (owner->unit() && done) owner->unit()->on_fence();
+                    self->host_.control().post([self, done, on_done = std::move(on_done)] {
+                        // The scan that follows releases the unit again, after a look at what it is now.
+                        self->start_scan("LUN RESET");
+                        on_done(done);
+                    });
+                });
         });
-    });
 }
 
 void Target::flush(std::function<void()> on_done) {
@@ -545,8 +577,10 @@ void Target::flush(std::function<void()> on_done) {
     };
     for (const auto& lun : luns_)
         host_.worker().reactor().post([owner = lun->owner, one_done] {
-            if (owner) owner->flush(one_done);
-            else one_done();
+            if (owner)
+                owner->flush(one_done);
+            else
+                one_done();
         });
     one_done();
 }
@@ -583,7 +617,9 @@ void Target::list() {
 void Target::add_control_files() {
     using Access = fs::Tree::Access;
     fs::Tree& tree = host_.tree();
-    const auto value = [&](std::string_view name, std::function<std::string()> read) { add_value(tree, directory_, name, std::move(read)); };
+    const auto value = [&](std::string_view name, std::function<std::string()> read) {
+        add_value(tree, directory_, name, std::move(read));
+    };
     const auto fail = [this](const std::shared_ptr<fs::PendingCall>& call, const Error& error) {
         last_error_ = error.context;
         log::warning({}, "{}", error.context);
@@ -594,14 +630,17 @@ void Target::add_control_files() {
     value("state", [this] { return std::string(to_string(port_->state())); });
     value("failed_reconnects", [this] { return fmt::format("{}", port_->failed_reconnects()); });
     value("last_error", [this] { return last_error_; });
-    for (const auto kind : {initiator::TimerKind::reconnect_delay, initiator::TimerKind::fast_io_fail_tmo, initiator::TimerKind::dev_loss_tmo})
+    for (const auto kind : {initiator::TimerKind::reconnect_delay, initiator::TimerKind::fast_io_fail_tmo,
+                            initiator::TimerKind::dev_loss_tmo})
         add_text(
             tree, directory_, initiator::to_string(kind), Access::read_write,
             [this, kind]() -> Result<std::string> {
                 const auto& timers = port_->timers();
                 switch (kind) {
-                    case initiator::TimerKind::reconnect_delay: return initiator::format_timer(timers.reconnect_delay) + "\n";
-                    case initiator::TimerKind::fast_io_fail_tmo: return initiator::format_timer(timers.fast_io_fail_tmo) + "\n";
+                    case initiator::TimerKind::reconnect_delay:
+                        return initiator::format_timer(timers.reconnect_delay) + "\n";
+                    case initiator::TimerKind::fast_io_fail_tmo:
+                        return initiator::format_timer(timers.fast_io_fail_tmo) + "\n";
                     case initiator::TimerKind::dev_loss_tmo: return initiator::format_timer(timers.dev_loss_tmo) + "\n";
                 }
                 return Error(EINVAL, "no such timer");
@@ -613,38 +652,45 @@ void Target::add_control_files() {
                 event("timer_set", {{"timer", initiator::to_string(kind)}, {"value", command}});
                 call->succeed();
             });
-    add_text(tree, directory_, "delete", Access::write_only, nullptr, [this](std::string_view, std::shared_ptr<fs::PendingCall> call) {
-        logout(fmt::format("{}: logged out on request", config().name));
-        call->succeed();
-    });
-    add_text(tree, directory_, "rescan", Access::write_only, nullptr, [this, fail](std::string_view, std::shared_ptr<fs::PendingCall> call) {
-        if (port_->state() != PortState::running)
-            return fail(call, Error(ENOTCONN, fmt::format("{}: not connected (state {})", config().name, to_string(port_->state()))));
-        if (!call->nonblocking()) {
-            // Ctrl-C ends the waiting, not the scan.
-            auto answered = std::make_shared<bool>(false);
-            scan_waiters_.push_back([call, answered, fail](const Result<void>& done) {
-                if (std::exchange(*answered, true)) return;
-                if (done) call->succeed();
-                else fail(call, done.error());
-            });
-            call->on_interrupt([call, answered] {
-                if (!std::exchange(*answered, true)) call->fail(EINTR);
-            });
-        } else {
-            call->succeed();
-        }
-        start_scan("asked for");
-    });
-    add_text(tree, directory_, "reset", Access::write_only, nullptr, [this, fail](std::string_view command, std::shared_ptr<fs::PendingCall> call) {
-        if (command != "1" && command != "host")
-            return fail(call, Error(EINVAL, fmt::format("reset: '{}' is not 'host' or '1'", command)));
-        port_->relogin("asked for");
-        call->succeed();
-    });
+    add_text(tree, directory_, "delete", Access::write_only, nullptr,
+             [this](std::string_view, std::shared_ptr<fs::PendingCall> call) {
+                 logout(fmt::format("{}: logged out on request", config().name));
+                 call->succeed();
+             });
+    add_text(tree, directory_, "rescan", Access::write_only, nullptr,
+             [this, fail](std::string_view, std::shared_ptr<fs::PendingCall> call) {
+                 if (port_->state() != PortState::running)
+                     return fail(call, Error(ENOTCONN, fmt::format("{}: not connected (state {})", config().name,
+                                                                   to_string(port_->state()))));
+                 if (!call->nonblocking()) {
+                     // Ctrl-C ends the waiting, not the scan.
+                     auto answered = std::make_shared<bool>(false);
+                     scan_waiters_.push_back([call, answered, fail](const Result<void>& done) {
+                         if (std::exchange(*answered, true)) return;
+                         if (done)
+                             call->succeed();
+                         else
+                             fail(call, done.error());
+                     });
+                     call->on_interrupt([call, answered] {
+                         if (!std::exchange(*answered, true)) call->fail(EINTR);
+                     });
+                 } else {
+                     call->succeed();
+                 }
+                 start_scan("asked for");
+             });
+    add_text(tree, directory_, "reset", Access::write_only, nullptr,
+             [this, fail](std::string_view command, std::shared_ptr<fs::PendingCall> call) {
+                 if (command != "1" && command != "host")
+                     return fail(call, Error(EINVAL, fmt::format("reset: '{}' is not 'host' or '1'", command)));
+                 port_->relogin("asked for");
+                 call->succeed();
+             });
     value("port_id", [parameters] {
         std::string text;
-        for (const std::byte one : srp::target_port_id(parameters)) text += fmt::format("{}{:02x}", text.empty() ? "" : ":", static_cast<unsigned>(one));
+        for (const std::byte one : srp::target_port_id(parameters))
+            text += fmt::format("{}{:02x}", text.empty() ? "" : ":", static_cast<unsigned>(one));
         return text;
     });
     value("roles", [] { return std::string("SRP Target"); });
@@ -659,7 +705,8 @@ void Target::add_control_files() {
     }
     value("sgid", [this] { return gid_text(port_->facts().port.gid); });
     value("req_lim", [this] { return fmt::format("{}", port_->gauges(0)->req_lim.load(std::memory_order_relaxed)); });
-    value("zero_req_lim", [this] { return fmt::format("{}", port_->gauges(0)->zero_req_lim.load(std::memory_order_relaxed)); });
+    value("zero_req_lim",
+          [this] { return fmt::format("{}", port_->gauges(0)->zero_req_lim.load(std::memory_order_relaxed)); });
     value("local_ib_device", [this] { return port_->facts().port.device; });
     value("local_ib_port", [this] { return fmt::format("{}", port_->facts().port.port); });
     value("ch_count", [this] { return fmt::format("{}", port_->facts().channels); });
@@ -674,7 +721,9 @@ void Target::add_lun_files(const std::shared_ptr<Lun>& lun) {
     using Access = fs::Tree::Access;
     fs::Tree& tree = host_.tree();
     lun->attributes = tree.add_directory(directory_, lun->name + ".attr");
-    const auto value = [&](std::string_view name, std::function<std::string()> read) { add_value(tree, lun->attributes, name, std::move(read)); };
+    const auto value = [&](std::string_view name, std::function<std::string()> read) {
+        add_value(tree, lun->attributes, name, std::move(read));
+    };
     const auto fail = [this, lun](const std::shared_ptr<fs::PendingCall>& call, const Error& error) {
         lun->last_error = error.context;
         last_error_ = error.context;
@@ -705,20 +754,25 @@ void Target::add_lun_files(const std::shared_ptr<Lun>& lun) {
                  });
                  reset_lun(lun, [call, answered, fail](const Result<void>& done) {
                      if (std::exchange(*answered, true)) return;
-                     if (done) call->succeed();
-                     else fail(call, done.error());
+                     if (done)
+                         call->succeed();
+                     else
+                         fail(call, done.error());
                  });
              });
     add_text(tree, lun->attributes, "rescan", Access::write_only, nullptr,
              [this, fail](std::string_view, std::shared_ptr<fs::PendingCall> call) {
                  if (port_->state() != PortState::running)
-                     return fail(call, Error(ENOTCONN, fmt::format("{}: not connected (state {})", config().name, to_string(port_->state()))));
+                     return fail(call, Error(ENOTCONN, fmt::format("{}: not connected (state {})", config().name,
+                                                                   to_string(port_->state()))));
                  auto answered = std::make_shared<bool>(call->nonblocking());
                  if (*answered) call->succeed();
                  scan_waiters_.push_back([call, answered, fail](const Result<void>& done) {
                      if (std::exchange(*answered, true)) return;
-                     if (done) call->succeed();
-                     else fail(call, done.error());
+                     if (done)
+                         call->succeed();
+                     else
+                         fail(call, done.error());
                  });
                  call->on_interrupt([call, answered] {
                      if (!std::exchange(*answered, true)) call->fail(EINTR);
@@ -737,7 +791,9 @@ nlohmann::ordered_json Target::lun_report(const Lun& lun) const {
     json["write_cache"] = lun.info->write_cache;
     json["state"] = lun_state(lun);
     if (lun.counters) {
-        const auto count = [&](const char* name, const std::atomic<std::uint64_t>& counter) { json[name] = counter.load(std::memory_order_relaxed); };
+        const auto count = [&](const char* name, const std::atomic<std::uint64_t>& counter) {
+            json[name] = counter.load(std::memory_order_relaxed);
+        };
         count("reads", lun.counters->reads);
         count("writes", lun.counters->writes);
         count("flushes", lun.counters->flushes);

@@ -58,7 +58,7 @@ public:
 
     [[nodiscard]] const initiator::TargetPortConfig& config() const { return port_->config(); }
     [[nodiscard]] const initiator::TargetPort& port() const { return *port_; }
-    [[nodiscard]] const std::string& name() const { return name_; }          // the directory's name
+    [[nodiscard]] const std::string& name() const { return name_; }  // the directory's name
     [[nodiscard]] bool is_listed() const { return directory_ != fs::NodeId{0}; }
     [[nodiscard]] bool is_leaving() const { return leaving_; }
     [[nodiscard]] const std::string& last_error() const { return last_error_; }
@@ -68,7 +68,8 @@ public:
 private:
     struct Lun;
 
-    void on_port_state(initiator::TargetPort& port, initiator::PortState from, initiator::PortState to, const std::string& why) override;
+    void on_port_state(initiator::TargetPort& port, initiator::PortState from, initiator::PortState to,
+                       const std::string& why) override;
     void on_port_login(initiator::TargetPort& port, bool first) override;
     void on_port_closed(initiator::TargetPort& port) override;
 
@@ -104,13 +105,13 @@ private:
     fs::NodeId directory_{0};
     fs::NodeId port_directory_{0};
     std::vector<std::shared_ptr<Lun>> luns_;
-    unsigned units_pending_ = 0;                  // being created on the reactor
-    unsigned units_alive_ = 0;                    // exist on the reactor, removed ones included
+    unsigned units_pending_ = 0;  // being created on the reactor
+    unsigned units_alive_ = 0;    // exist on the reactor, removed ones included
     bool tree_removed_ = false;
     bool port_closed_ = false;
     bool leaving_ = false;
     bool gone_told_ = false;
-    std::shared_ptr<lun::Scan> scan_;             // used on the reactor
+    std::shared_ptr<lun::Scan> scan_;  // used on the reactor
     bool scanning_ = false;
     bool scan_again_ = false;
     std::string scan_again_why_;

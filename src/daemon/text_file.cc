@@ -28,10 +28,12 @@ private:
 
 void add_value(fs::Tree& tree, fs::NodeId parent, std::string_view name, std::function<std::string()> read) {
     tree.add_control_file(parent, name, fs::Tree::Access::read_only,
-                          std::make_unique<TextFile>([read = std::move(read)]() -> Result<std::string> { return read() + "\n"; }, nullptr));
+                          std::make_unique<TextFile>(
+                              [read = std::move(read)]() -> Result<std::string> { return read() + "\n"; }, nullptr));
 }
 
-void add_text(fs::Tree& tree, fs::NodeId parent, std::string_view name, fs::Tree::Access access, ReadText read, WriteText write) {
+void add_text(fs::Tree& tree, fs::NodeId parent, std::string_view name, fs::Tree::Access access, ReadText read,
+              WriteText write) {
     tree.add_control_file(parent, name, access, std::make_unique<TextFile>(std::move(read), std::move(write)));
 }
 

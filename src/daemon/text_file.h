@@ -17,6 +17,7 @@ using WriteText = std::function<void(std::string_view, std::shared_ptr<fs::Pendi
 
 // One value and a newline are what `read` gives without the newline.
 void add_value(fs::Tree& tree, fs::NodeId parent, std::string_view name, std::function<std::string()> read);
-void add_text(fs::Tree& tree, fs::NodeId parent, std::string_view name, fs::Tree::Access access, ReadText read, WriteText write);
+void add_text(fs::Tree& tree, fs::NodeId parent, std::string_view name, fs::Tree::Access access, ReadText read,
+              WriteText write);
 
 }  // namespace srpfs::daemon

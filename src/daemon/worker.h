@@ -30,7 +30,7 @@ struct WorkerConfig {
 class Worker {
 public:
     static Result<std::unique_ptr<Worker>> create(const WorkerConfig& config);
-    ~Worker();                                     // stopped; no connection, operation or channel left
+    ~Worker();  // stopped; no connection, operation or channel left
 
     // Opens the embedded target to the loopback network under the name "demo". Before start().
     Result<void> open_portal(target::Device& device);
@@ -40,8 +40,8 @@ public:
 
     [[nodiscard]] reactor::Reactor& reactor() { return reactor_; }
     [[nodiscard]] lun::Engine& engine() { return *engine_; }
-    [[nodiscard]] fabric::Fabric* loopback() { return loopback_.get(); }   // nullptr: not asked for
-    [[nodiscard]] fabric::Fabric* verbs() { return verbs_.get(); }         // nullptr: none, see verbs_error()
+    [[nodiscard]] fabric::Fabric* loopback() { return loopback_.get(); }  // nullptr: not asked for
+    [[nodiscard]] fabric::Fabric* verbs() { return verbs_.get(); }        // nullptr: none, see verbs_error()
     [[nodiscard]] const std::string& verbs_error() const { return verbs_error_; }
 
 private:

@@ -17,25 +17,25 @@ namespace srpfs::daemon {
 enum class WaitForTargets { until_done, none };
 
 struct Config {
-    std::string source;                       // "none", "demo[:LUNS]" or a login string
+    std::string source;  // "none", "demo[:LUNS]" or a login string
     fs::MountOptions mount;
-    initiator::TransportTimers timers;        // of new targets
+    initiator::TransportTimers timers;  // of new targets
     Duration login_timeout = std::chrono::seconds(10);
     Duration shutdown_timeout = std::chrono::seconds(5);
     std::optional<std::uint8_t> ack_timeout;
-    unsigned ch_count = 1;                    // of logins that name none
-    std::size_t memory_bytes = 0;             // budget of registered memory; 0: the default
+    unsigned ch_count = 1;         // of logins that name none
+    std::size_t memory_bytes = 0;  // budget of registered memory; 0: the default
     std::size_t park_bytes = std::size_t{256} << 20;
-    bool use_imm_data = true;                 // of logins that name nothing else
+    bool use_imm_data = true;  // of logins that name nothing else
     unsigned max_imm_data = 8192;
     WaitForTargets wait = WaitForTargets::until_done;
-    std::string pid_file;                     // absolute; empty: none
+    std::string pid_file;  // absolute; empty: none
     bool foreground = false;
-    bool debug = false;                       // log level debug
+    bool debug = false;  // log level debug
 };
 
 namespace exit_code {
-inline constexpr int ok = 0, usage = 1, system = 2, mount_failed = 32;   // mount(8)'s
+inline constexpr int ok = 0, usage = 1, system = 2, mount_failed = 32;  // mount(8)'s
 }
 
 // Mounts, serves and unmounts. In the background unless config.foreground: then it returns in the parent, with the exit
