@@ -14,6 +14,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <cstdlib>
 #include <deque>
 #include <functional>
 #include <map>
@@ -123,9 +124,9 @@ public:
     static constexpr std::size_t buffer_bytes = 9 << 20;
 
     TestInitiator(fabric::Fabric& fabric, const fabric::Address& address, const Login& login)
-        : fabric_(fabric), in_(buffer_bytes), out_(buffer_bytes) {
-        in_region_ = *fabric.register_memory(in_, fabric::RemoteAccess::write);
-        out_region_ = *fabric.register_memory(out_, fabric::RemoteAccess::read);
+        : in_(zeroed()), out_(zeroed()) {
+        in_region_ = *fabric.register_memory(in(), fabric::RemoteAccess::write);
+        out_region_ = *fabric.register_memory(out(), fabric::RemoteAccess::read);
         encode(login);
         connection_ = *fabric.connect(address, {.sends_max = 4096, .message_bytes_max = 16384}, *this);
     }
@@ -133,18 +134,18 @@ public:
     TestInitiator& operator=(const TestInitiator&) = delete;
 
     [[nodiscard]] bool is_live() const { return established_ && !ended; }
-    [[nodiscard]] Bytes& in() { return in_; }
-    [[nodiscard]] Bytes& out() { return out_; }
+    [[nodiscard]] std::span<std::byte> in() { return {in_.get(), buffer_bytes}; }
+    [[nodiscard]] std::span<std::byte> out() { return {out_.get(), buffer_bytes}; }
     void disconnect() { connection_->disconnect(); }
 
     // Sends a unit as it is.
     bool send(std::span<const std::byte> unit) { return connection_->send(unit, {}); }
 
     fabric::RemoteBuffer describe_in(std::size_t offset, std::size_t bytes) {
-        return *connection_->describe(in_region_, std::span(in_).subspan(offset, bytes));
+        return *connection_->describe(in_region_, in().subspan(offset, bytes));
     }
     fabric::RemoteBuffer describe_out(std::size_t offset, std::size_t bytes) {
-        return *connection_->describe(out_region_, std::span(out_).subspan(offset, bytes));
+        return *connection_->describe(out_region_, out().subspan(offset, bytes));
     }
 
     struct Piece {
@@ -171,7 +172,7 @@ public:
         if (data == Data::out_immediate) {
             Bytes payload(68 - 48 + pieces.at(0).bytes);
             ByteWriter(payload).u32(static_cast<std::uint32_t>(pieces[0].bytes));
-            std::copy_n(out_.begin() + static_cast<std::ptrdiff_t>(pieces[0].offset), pieces[0].bytes,
+            std::copy_n(out().begin() + static_cast<std::ptrdiff_t>(pieces[0].offset), pieces[0].bytes,
                         payload.begin() + 20);
             unit.insert(unit.end(), payload.begin(), payload.end());
             return unit;
@@ -260,8 +261,15 @@ private:
     }
     void on_gone() override { gone = true; }
 
-    fabric::Fabric& fabric_;
-    Bytes in_, out_, login_;
+    struct Free {
+        void operator()(std::byte* memory) const { std::free(memory); }
+    };
+    using Memory = std::unique_ptr<std::byte[], Free>;
+    // Not touched before it is used, unlike a vector's.
+    static Memory zeroed() { return Memory(static_cast<std::byte*>(std::calloc(buffer_bytes, 1))); }
+
+    Memory in_, out_;
+    Bytes login_;
     fabric::RegionId in_region_{}, out_region_{};
     fabric::Connection* connection_ = nullptr;
     bool established_ = false;
