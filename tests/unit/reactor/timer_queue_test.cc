@@ -162,8 +162,8 @@ TEST(TimerQueue, LetsACallbackDestroyItsOwner) {
     struct Owner {
         Owner(TimerQueue& queue, std::unique_ptr<Owner>& self, int& fired)
             : timer(queue, [&self, &fired] {
-                  self.reset();
-                  ++fired;  // the captured references must still be usable
+                  ++fired;
+                  self.reset();  // the last act: the captures die with the timer
               }) {}
         Timer timer;
     };
