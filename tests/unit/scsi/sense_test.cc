@@ -111,10 +111,24 @@ TEST(Sense, HasWordsForEveryCodeThatIsActedOn) {
     }
 }
 
+TEST(Sense, HasTheNameOfEveryKey) {
+    const char* names[] = {"NO SENSE",       "RECOVERED ERROR", "NOT READY",      "MEDIUM ERROR",
+                           "HARDWARE ERROR", "ILLEGAL REQUEST", "UNIT ATTENTION", "DATA PROTECT",
+                           "BLANK CHECK",    "VENDOR SPECIFIC", "COPY ABORTED",   "ABORTED COMMAND",
+                           "RESERVED",       "VOLUME OVERFLOW", "MISCOMPARE",     "COMPLETED"};
+    for (unsigned key = 0; key < 16; ++key) {
+        const Sense sense{.valid = true, .key = static_cast<SenseKey>(key), .asc = 0xee};
+        EXPECT_TRUE(describe(sense).starts_with(std::string(names[key]) + " (")) << describe(sense);
+    }
+}
+
+// SAM-5 5.3.1.
 TEST(Status, HasTheNameOfTheStandardOrSaysThatItIsUnknown) {
-    EXPECT_EQ(describe(Status::good), "GOOD");
-    EXPECT_EQ(describe(Status::task_set_full), "TASK SET FULL");
-    EXPECT_EQ(describe(static_cast<Status>(0x22)), "unknown SCSI status");
+    const std::pair<unsigned, std::string_view> names[] = {
+        {0x00, "GOOD"},       {0x02, "CHECK CONDITION"},      {0x04, "CONDITION MET"},
+        {0x08, "BUSY"},       {0x18, "RESERVATION CONFLICT"}, {0x28, "TASK SET FULL"},
+        {0x30, "ACA ACTIVE"}, {0x40, "TASK ABORTED"},         {0x22, "unknown SCSI status"}};
+    for (const auto& [status, name] : names) EXPECT_EQ(describe(static_cast<Status>(status)), name);
 }
 
 }  // namespace
