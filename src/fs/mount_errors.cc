@@ -62,6 +62,12 @@ bool has_fusermount() {
 
 std::optional<Error> find_mountpoint_obstacle(const MountOptions& options) {
     const std::string& where = options.mountpoint;
+    // First, because looking at a mount point means asking the program that serves it.
+    const auto mounted = find_mount(resolved(where));
+    if (mounted && mounted->type == "fuse.srpfs")
+        return Error{EBUSY, fmt::format("{}: an srpfs mount is there already, alive or left behind by a program that "
+                                        "ended; run 'umount {}' first",
+                                        where, where)};
     struct stat st {};
     if (stat(where.c_str(), &st) != 0) {
         const int reason = errno;
@@ -80,11 +86,6 @@ std::optional<Error> find_mountpoint_obstacle(const MountOptions& options) {
         }
     }
     if (!S_ISDIR(st.st_mode)) return Error{ENOTDIR, fmt::format("{}: the mount point is not a directory", where)};
-    const auto mounted = find_mount(resolved(where));
-    if (mounted && mounted->type == "fuse.srpfs")
-        return Error{
-            EBUSY,
-            fmt::format("{}: srpfs is already mounted there; unmount it first or choose another directory", where)};
     if (geteuid() != 0 && access(where.c_str(), W_OK) != 0)
         return Error{EACCES, fmt::format("{}: only root may mount on a directory one cannot write to", where)};
     return std::nullopt;

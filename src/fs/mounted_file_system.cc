@@ -134,14 +134,6 @@ void MountedFileSystem::unmounted(int errno_value) {
     listener_.on_unmounted();
 }
 
-void MountedFileSystem::on_added(NodeId parent, const std::string& name) {
-    if (notifier_) notifier_->entry_appeared(parent, name);
-}
-
-void MountedFileSystem::on_removed(NodeId parent, NodeId node, const std::string& name) {
-    if (notifier_) notifier_->entry_vanished(parent, node, name);
-}
-
 void MountedFileSystem::on_attributes_changed(NodeId node) {
     if (notifier_) notifier_->attributes_changed(node);
 }

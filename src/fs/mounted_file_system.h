@@ -42,8 +42,6 @@ private:
     Result<void> start(const MountOptions& options);
 
     // TreeWatcher
-    void on_added(NodeId parent, const std::string& name) override;
-    void on_removed(NodeId parent, NodeId node, const std::string& name) override;
     void on_attributes_changed(NodeId node) override;
     void on_unreachable(std::vector<NodeId> nodes, std::vector<std::shared_ptr<LunData>> luns,
                         std::function<void()> done) override;

@@ -18,16 +18,13 @@
 namespace srpfs::fs {
 namespace {
 
-template <typename Body>
-std::vector<std::byte> make_notification(int code, const Body& body, std::string_view name, bool with_name) {
+std::vector<std::byte> make_notification(int code, const fuse_notify_inval_inode_out& body) {
     fuse_out_header header{};
-    const std::size_t name_bytes = with_name ? name.size() + 1 : 0;  // the NUL counts
-    header.len = static_cast<std::uint32_t>(sizeof header + sizeof body + name_bytes);
+    header.len = sizeof header + sizeof body;
     header.error = code;  // unique 0: a notification, error is its code
     std::vector<std::byte> message(header.len);
     std::memcpy(message.data(), &header, sizeof header);
     std::memcpy(message.data() + sizeof header, &body, sizeof body);
-    if (!name.empty()) std::memcpy(message.data() + sizeof header + sizeof body, name.data(), name.size());
     return message;
 }
 
@@ -77,11 +74,9 @@ struct Notifier::State {
         do {
             written = write(fd, message.data(), message.size());
         } while (written < 0 && errno == EINTR);
-        // ENOENT: not cached, so nothing to correct. ENOTDIR, ENOTEMPTY: in use; its lifetime is short. ENODEV:
-        // unmounted.
-        const bool expected = written >= 0 || errno == ENOENT || errno == ENOTEMPTY || errno == ENOTDIR ||
-                              errno == EBUSY || errno == ENODEV || errno == ENOTCONN || errno == EPERM ||
-                              errno == ECONNABORTED || errno == EPIPE || errno == ECONNRESET;
+        // ENOENT: not cached, so nothing to correct. The others: unmounted.
+        const bool expected = written >= 0 || errno == ENOENT || errno == ENODEV || errno == ENOTCONN ||
+                              errno == EPERM || errno == ECONNABORTED || errno == EPIPE || errno == ECONNRESET;
         if (!expected) log::warning("fuse", "a notification was refused ({})", std::strerror(errno));
     }
 };
@@ -100,26 +95,11 @@ void Notifier::queue(std::vector<std::byte> message) {
     state_->changed.notify_all();
 }
 
-void Notifier::entry_appeared(NodeId parent, std::string_view name) {
-    fuse_notify_inval_entry_out body{};
-    body.parent = static_cast<std::uint64_t>(parent);
-    body.namelen = static_cast<std::uint32_t>(name.size());
-    queue(make_notification(FUSE_NOTIFY_INVAL_ENTRY, body, name, true));
-}
-
-void Notifier::entry_vanished(NodeId parent, NodeId child, std::string_view name) {
-    fuse_notify_delete_out body{};
-    body.parent = static_cast<std::uint64_t>(parent);
-    body.child = static_cast<std::uint64_t>(child);
-    body.namelen = static_cast<std::uint32_t>(name.size());
-    queue(make_notification(FUSE_NOTIFY_DELETE, body, name, true));
-}
-
 void Notifier::attributes_changed(NodeId node) {
     fuse_notify_inval_inode_out body{};
     body.ino = static_cast<std::uint64_t>(node);
     body.off = -1;  // attributes only; files are not in the page cache
-    queue(make_notification(FUSE_NOTIFY_INVAL_INODE, body, {}, false));
+    queue(make_notification(FUSE_NOTIFY_INVAL_INODE, body));
 }
 
 void Notifier::after_delivery(reactor::Executor& executor, std::function<void()> work) {

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-// Tells the kernel that names have appeared or vanished and that attributes have changed. A thread of its own, because
-// the kernel may take a directory lock whose holder waits for an answer of the control thread (decisions 15).
+// Tells the kernel that attributes have changed. A thread of its own, because such a write may wait for locks of the
+// kernel's, and whoever holds them may wait for an answer of the control thread (decisions 15).
+//
+// Names are not told, although FUSE could: FUSE_NOTIFY_INVAL_ENTRY and _DELETE take the directory's and the file's
+// lock. A process that writes to `delete` holds the lock of that very file until it is answered; and a program killed
+// while its notifier waits for a lock held by a caller who waits for that program never ends, nor does the caller (both
+// seen on Linux 6.18). So names are not cached at all: see SessionOperations::lookup.
 
 #pragma once
 
@@ -10,7 +15,6 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
-#include <string_view>
 #include <vector>
 
 namespace srpfs::fs {
@@ -23,10 +27,9 @@ public:
     Notifier(const Notifier&) = delete;
     Notifier& operator=(const Notifier&) = delete;
 
-    // Any thread; none of these waits. The kernel not knowing the name or node is no error.
-    void entry_appeared(NodeId parent, std::string_view name);  // ends a negative cache entry
-    void entry_vanished(NodeId parent, NodeId child, std::string_view name);
-    void attributes_changed(NodeId node);  // size, mode: fetched again when next needed
+    // Any thread; does not wait. Size, mode, link count: fetched again when next needed. The kernel not knowing the
+    // node is no error.
+    void attributes_changed(NodeId node);
 
     // Posts `work` to `executor` once everything queued before has been told; runs it here and now when nothing is
     // queued.

@@ -16,10 +16,11 @@
 namespace srpfs::fs {
 namespace {
 
-// Names and attributes change by our own hand only, and then the kernel is told.
-constexpr double cache_seconds = 3600;
-// A name that was looked for in vain (parted tries lun1, lun2, ...). Also invalidated when it appears.
-constexpr double negative_cache_seconds = 1;
+// Attributes change by our own hand only, and then the notifier tells the kernel.
+constexpr double attribute_seconds = 3600;
+// Names are asked for each time: what has appeared or vanished is seen at once, and nothing has to be invalidated under
+// locks of the kernel's (notifier.h). It costs a request for each part of a path in open and stat, and I/O nothing.
+constexpr double name_seconds = 0;
 
 }  // namespace
 
@@ -37,22 +38,17 @@ struct SessionOperations {
         const Node* directory = node(request, parent);
         if (!directory) return;
         const TreeNodes& tree = *session(request).tree_;
-        fuse_entry_param entry{};
         const Node* found = tree.node(tree.find(directory->id, name));
         if (!found) {
-            if (directory->kind != NodeKind::directory) {
-                fuse_reply_err(request, ENOTDIR);
-                return;
-            }
-            entry.entry_timeout = negative_cache_seconds;  // ino 0: "not there, and you may remember it"
-            fuse_reply_entry(request, &entry);
+            fuse_reply_err(request, directory->kind == NodeKind::directory ? ENOENT : ENOTDIR);
             return;
         }
+        fuse_entry_param entry{};
         entry.ino = static_cast<fuse_ino_t>(found->id);
         entry.generation = 1;  // numbers are identities: the same path is the same file
         entry.attr = tree.attributes(*found);
-        entry.attr_timeout = cache_seconds;
-        entry.entry_timeout = cache_seconds;
+        entry.attr_timeout = attribute_seconds;
+        entry.entry_timeout = name_seconds;
         fuse_reply_entry(request, &entry);
     }
 
@@ -60,7 +56,7 @@ struct SessionOperations {
         const Node* found = node(request, number);
         if (!found) return;
         const struct stat st = session(request).tree_->attributes(*found);
-        fuse_reply_attr(request, &st, cache_seconds);
+        fuse_reply_attr(request, &st, attribute_seconds);
     }
 
     static void setattr(fuse_req_t request, fuse_ino_t number, struct stat* wanted, int which, fuse_file_info*) {
@@ -88,7 +84,7 @@ struct SessionOperations {
         tree.set_times(found->id, chosen(FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW, wanted->st_atim),
                        chosen(FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW, wanted->st_mtim), now);
         const struct stat st = tree.attributes(*found);
-        fuse_reply_attr(request, &st, cache_seconds);
+        fuse_reply_attr(request, &st, attribute_seconds);
     }
 
     // A size below the capacity is accepted and changes nothing: what a shell's > does. The real size is always

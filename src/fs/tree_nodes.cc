@@ -78,9 +78,9 @@ Node& TreeNodes::add(NodeId parent_id, std::string_view name, NodeKind kind) {
 }
 
 NodeId TreeNodes::add_directory(NodeId parent, std::string_view name) {
-    const Node& node = add(parent, name, NodeKind::directory);
-    watcher_.on_added(parent, node.name);
-    return node.id;
+    const NodeId id = add(parent, name, NodeKind::directory).id;
+    watcher_.on_attributes_changed(parent);
+    return id;
 }
 
 NodeId TreeNodes::add_control_file(NodeId parent, std::string_view name, Access access,
@@ -88,14 +88,14 @@ NodeId TreeNodes::add_control_file(NodeId parent, std::string_view name, Access 
     Node& node = add(parent, name, NodeKind::control);
     node.access = access;
     node.control = std::move(file);
-    watcher_.on_added(parent, node.name);
+    watcher_.on_attributes_changed(parent);
     return node.id;
 }
 
 NodeId TreeNodes::add_stream_file(NodeId parent, std::string_view name, std::unique_ptr<StreamFile> file) {
     Node& node = add(parent, name, NodeKind::stream);
     node.stream = std::move(file);
-    watcher_.on_added(parent, node.name);
+    watcher_.on_attributes_changed(parent);
     return node.id;
 }
 
@@ -108,7 +108,7 @@ NodeId TreeNodes::add_lun_file(NodeId parent, std::string_view name, const LunFi
     node.lun->capacity_bytes = file.capacity_bytes;
     node.lun->io_bytes = file.io_bytes;
     node.lun->read_only = file.read_only;
-    watcher_.on_added(parent, node.name);
+    watcher_.on_attributes_changed(parent);
     return node.id;
 }
 
@@ -126,18 +126,18 @@ void TreeNodes::remove_below(Node& node, std::vector<NodeId>& gone, std::vector<
     while (!node.children.empty()) remove_below(*node.children.begin()->second, gone, luns);
     gone.push_back(node.id);
     if (node.lun) luns.push_back(node.lun);
-    Node& parent = *node.parent;
-    parent.children.erase(node.name);
-    // The node goes first: what it owns may look at the tree while it is destroyed.
-    const auto owned = nodes_.extract(static_cast<std::uint64_t>(node.id));
-    watcher_.on_removed(parent.id, node.id, node.name);
+    node.parent->children.erase(node.name);
+    nodes_.erase(static_cast<std::uint64_t>(node.id));
 }
 
 void TreeNodes::remove(NodeId id, std::function<void()> when_released) {
     SRPFS_ASSERT(id != NodeId::root);
     std::vector<NodeId> gone;
     std::vector<std::shared_ptr<LunData>> luns;
-    remove_below(existing(id), gone, luns);
+    Node& node = existing(id);
+    const NodeId parent = node.parent->id;
+    remove_below(node, gone, luns);
+    watcher_.on_attributes_changed(parent);
     watcher_.on_unreachable(std::move(gone), std::move(luns), std::move(when_released));
 }
 

@@ -25,9 +25,7 @@ namespace srpfs::fs {
 // Is told what became of the tree, after the fact.
 class TreeWatcher {
 public:
-    virtual void on_added(NodeId parent, const std::string& name) = 0;
-    // Children are told before their directory.
-    virtual void on_removed(NodeId parent, NodeId node, const std::string& name) = 0;
+    // Of a file, or of a directory that has gained or lost a name.
     virtual void on_attributes_changed(NodeId node) = 0;
     // These nodes are gone: their open files must not reach `luns` any more; `done` when no reactor does.
     virtual void on_unreachable(std::vector<NodeId> nodes, std::vector<std::shared_ptr<LunData>> luns,
