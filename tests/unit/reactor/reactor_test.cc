@@ -169,6 +169,52 @@ TEST(Reactor, PollsAgainWhenASourceRefusesToSleep) {
     EXPECT_GE(source.polls, 3u);
 }
 
+// Mail may be taken by a turn that runs between a sender's flag and its wake-up; the late wake-up must not keep the
+// reactor awake. Most runs of 300 rounds meet that race on two processors.
+TEST(Reactor, SleepsAgainAfterAWakeUpThatCameTooLate) {
+    struct BusySource final : Source {
+        bool poll() override { return busy.load(); }
+        bool prepare_to_sleep() override {
+            ++sleeps;
+            return true;
+        }
+        std::atomic<bool> busy = false;
+        std::atomic<unsigned> sleeps = 0;
+    };
+    Reactor reactor("test");
+    BusySource source;
+    reactor.add_source(source);
+    std::atomic<bool> quiet = false;
+    unsigned sleeps_before = 0, sleeps_max = 0;  // reactor's thread only
+    Timer second(reactor.timers(), [&] {
+        sleeps_max = std::max(sleeps_max, source.sleeps - sleeps_before);
+        quiet = true;
+        quiet.notify_one();
+    });
+    Timer first(reactor.timers(), [&] {
+        sleeps_before = source.sleeps;
+        second.arm_after(2ms);
+    });
+    std::thread runner([&] { reactor.run(); });
+
+    for (int round = 0; round < 300; ++round) {
+        quiet = false;
+        source.busy = true;
+        std::atomic<bool> awake = false;
+        reactor.post([&] { awake = true; });
+        while (!awake) std::this_thread::yield();
+        reactor.post([&] {
+            source.busy = false;
+            first.arm_after(1ms);
+        });
+        quiet.wait(false);
+    }
+
+    reactor.stop();
+    runner.join();
+    EXPECT_LE(sleeps_max, 20u) << "turns in 2 ms without work";
+}
+
 TEST(Reactor, PollsASourceNoMoreAfterItsRemoval) {
     Reactor reactor("test");
     CountingSource source([] {});
