@@ -17,7 +17,10 @@ namespace srpfs::daemon {
 namespace {
 
 // One line for a person, as mount(8) helpers print it.
-void complain(const Config& config, const std::string& reason) {
+void complain(const Config& config, std::string_view reason) {
+    // Some reasons name the mount point themselves.
+    const std::string named = config.mount.mountpoint + ": ";
+    if (reason.starts_with(named)) reason.remove_prefix(named.size());
     const std::string line = fmt::format("srpfs: {}: {}\n", config.mount.mountpoint, reason);
     [[maybe_unused]] const auto written = write(STDERR_FILENO, line.data(), line.size());
 }
@@ -25,6 +28,16 @@ void complain(const Config& config, const std::string& reason) {
 // Written when ready, removed last: scripts wait for it to go away (decisions 18).
 class PidFile {
 public:
+    // What would keep create() from working, known before the mount.
+    static Result<void> check(const std::string& path) {
+        if (path.empty()) return {};
+        struct stat status {};
+        const bool exists = stat(path.c_str(), &status) == 0;
+        const std::string looked_at = exists ? path : path.substr(0, path.rfind('/') + 1);
+        if (exists && S_ISDIR(status.st_mode)) return Error(EISDIR, fmt::format("cannot write the pid file {}: it is a directory", path));
+        if (faccessat(AT_FDCWD, looked_at.c_str(), W_OK, AT_EACCESS) == 0) return {};
+        return Error(errno, fmt::format("cannot write the pid file {}: {}", path, std::strerror(errno)));
+    }
     Result<void> create(const std::string& path) {
         if (path.empty()) return {};
         const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -50,15 +63,19 @@ private:
 };
 
 int serve(const Config& config, const std::function<void(const Result<void>&)>& on_ready) {
+    if (const auto possible = PidFile::check(config.pid_file); !possible) {
+        on_ready(possible);
+        return exit_code::mount_failed;
+    }
     PidFile pid_file;
     int code = exit_code::ok;
     {
         Supervisor supervisor(config);
         code = supervisor.run([&](const Result<void>& result) {
-            if (!result) return on_ready(result);
-            const auto written = pid_file.create(config.pid_file);
-            if (!written) log::error({}, "{}", written.error().context);
-            on_ready(result);
+            // Whoever asked for a pid file waits for it, so a mount without it is none.
+            const Result<void> told = result ? pid_file.create(config.pid_file) : result;
+            on_ready(told);
+            return told;
         });
     }
     pid_file.remove();

@@ -25,6 +25,7 @@ namespace {
 constexpr auto drain_check = std::chrono::milliseconds(20);
 constexpr auto flush_limit = std::chrono::seconds(2);  // decisions 18
 constexpr auto logout_limit = std::chrono::seconds(2);
+constexpr unsigned queue_size_max = 4096, ch_count_max = 64;
 constexpr std::size_t mib = std::size_t{1} << 20;
 constexpr std::size_t memory_default = 80 * mib, memory_min = 24 * mib;
 
@@ -107,7 +108,7 @@ Supervisor::Supervisor(const Config& config)
 
 Supervisor::~Supervisor() = default;
 
-int Supervisor::run(std::function<void(const Result<void>&)> on_ready) {
+int Supervisor::run(OnReady on_ready) {
     on_ready_ = std::move(on_ready);
     signals_ = std::make_unique<SignalSource>([this](int number) { on_signal(number); });
     control_.add_source(*signals_);
@@ -127,8 +128,14 @@ int Supervisor::run(std::function<void(const Result<void>&)> on_ready) {
 }
 
 void Supervisor::ready(const Result<void>& result) {
-    if (!result) exit_code_ = exit_code::mount_failed;
-    if (auto on_ready = std::exchange(on_ready_, nullptr)) on_ready(result);
+    const auto on_ready = std::exchange(on_ready_, nullptr);
+    if (!on_ready) return;  // told already; what ends a mount that served is no failure
+    // Nothing is left of a mount that failed when its failure is told: the next attempt may follow at once.
+    if (!result && file_system_) begin_shutdown(result.error().context);
+    const auto told = on_ready(result);
+    if (told) return;
+    exit_code_ = exit_code::mount_failed;
+    if (result) begin_shutdown(told.error().context);
 }
 
 Result<void> Supervisor::bring_up() {
@@ -206,18 +213,14 @@ void Supervisor::start_source() {
     if (!target) {
         last_error_ = target.error().context;
         log::error({}, "{}", last_error_);
-        if (!on_ready_) return;
-        ready(target.error());
-        return begin_shutdown("the login failed");
+        return ready(target.error());
     }
     (*target)->login([this](const Result<void>& done) {
         if (!done) {
             last_error_ = done.error().context;
             log::error({}, "{}", last_error_);
         }
-        if (!on_ready_) return;
         ready(done);
-        if (!done) begin_shutdown("the login failed");
     });
 }
 
@@ -345,6 +348,13 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text,
     if (!parsed) return parsed.error();
     srp::LoginParameters parameters = *parsed;
     if (parameters.ch_count == 0) parameters.ch_count = config_.ch_count;
+    // What one login may take of this machine; the grammar alone would allow two thousand millions.
+    if (parameters.queue_size > queue_size_max)
+        return Error(EINVAL, fmt::format("queue_size={}: at most {} commands per channel are supported",
+                                         parameters.queue_size, queue_size_max));
+    if (parameters.ch_count > ch_count_max)
+        return Error(EINVAL,
+                     fmt::format("ch_count={}: at most {} channels are supported", parameters.ch_count, ch_count_max));
     if (!config_.use_imm_data) parameters.use_imm_data = false;
     parameters.max_imm_data = std::min(parameters.max_imm_data, config_.max_imm_data);
     const auto address = address_of(parameters, wanted);

@@ -25,9 +25,11 @@ public:
     explicit Supervisor(const Config& config);
     ~Supervisor();
 
-    // Mounts and logs in, then serves until it is unmounted or told to stop. `on_ready` is called once: serving, or why
-    // not (then run() returns soon). Returns the exit code.
-    int run(std::function<void(const Result<void>&)> on_ready);
+    // Called once: serving, or why not. The answer is what the world is told: with an error the mount ends again.
+    using OnReady = std::function<Result<void>(const Result<void>&)>;
+
+    // Mounts and logs in, then serves until it is unmounted or told to stop. Returns the exit code.
+    int run(OnReady on_ready);
 
 private:
     class SignalSource;
@@ -77,7 +79,7 @@ private:
         std::string last_error;
     };
     std::map<std::string, std::shared_ptr<PortEntry>> ports_;  // by name, "srp-mlx5_0-1"
-    std::function<void(const Result<void>&)> on_ready_;
+    OnReady on_ready_;
     std::string last_error_;
     std::size_t registered_bytes_ = 0;
     Instant started_at_{};

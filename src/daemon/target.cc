@@ -404,6 +404,11 @@ void Target::add_lun(const lun::UnitReport& report) {
     auto lun = std::make_shared<Lun>();
     lun->lun = report.lun;
     lun->name = report.lun.file_name();
+    // Two addressing methods may spell one number (decisions 39): the second keeps its bytes in its name.
+    if (std::any_of(luns_.begin(), luns_.end(), [&](const auto& other) { return other->name == lun->name; })) {
+        lun->name = "lun0x";
+        for (const std::byte one : report.lun.bytes) lun->name += fmt::format("{:02x}", static_cast<unsigned>(one));
+    }
     lun->info = report.info;
     std::weak_ptr<Target> weak = weak_from_this();
     std::weak_ptr<Lun> weak_lun = lun;

@@ -510,7 +510,8 @@ void Channel::on_ended(const fabric::End& end) {
             if (end.cm_reason == 28 && reject) {
                 end_.reject = reject->reason;
                 end_.smaller_iu_may_help = reject->reason == srp::RejectReason::it_iu_too_large;
-                end_.text = srp::describe(reject->reason);
+                const srp::PortId initiator_port = srp::initiator_port_id(config_.parameters, facts_.port.guid);
+                end_.text = srp::describe(reject->reason, &initiator_port);
             } else if (end.cm_reason == 28 && !end.private_data.empty()) {
                 end_.text = fmt::format(
                     "rejected by something that is not an SRP target (first byte 0x{:02x} instead of 0xc2); "
