@@ -34,7 +34,8 @@ public:
         struct stat status {};
         const bool exists = stat(path.c_str(), &status) == 0;
         const std::string looked_at = exists ? path : path.substr(0, path.rfind('/') + 1);
-        if (exists && S_ISDIR(status.st_mode)) return Error(EISDIR, fmt::format("cannot write the pid file {}: it is a directory", path));
+        if (exists && S_ISDIR(status.st_mode))
+            return Error(EISDIR, fmt::format("cannot write the pid file {}: it is a directory", path));
         if (faccessat(AT_FDCWD, looked_at.c_str(), W_OK, AT_EACCESS) == 0) return {};
         return Error(errno, fmt::format("cannot write the pid file {}: {}", path, std::strerror(errno)));
     }

@@ -1,0 +1,576 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""What the tests stand on: a process and a directory for each test, mounts that always go away, waits that end.
+
+The runner is the reaper of everything a test starts, so a daemon that a test forgets or that hangs is found and ended
+by its process id. A test that touches a hung mount hangs only its own process.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import pathlib
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+TEST_SECONDS = 60           # of a test that says nothing else
+COMMAND_SECONDS = 30        # of one command
+TARGET = "0000000000000001-0000000000000001"   # the embedded target's directory (decisions 37)
+PORT = "srp-demo0-1"
+LOGIN = "id_ext=1,ioc_guid=1,dest=demo"
+NOBODY = 65534
+
+tests = []
+
+
+class Skip(Exception):
+    """Raised by a test that cannot be run here; the text says why."""
+
+
+class Test:
+    def __init__(self, function, seconds, exit_codes):
+        self.function = function
+        self.name = function.__name__
+        self.seconds = seconds
+        self.exit_codes = exit_codes
+
+
+def test(argument=None, *, seconds=TEST_SECONDS, exit_codes=(0,)):
+    """Registers a test. Its name is a sentence that can be false. `exit_codes`: of daemons it leaves or ends."""
+    def register(function):
+        tests.append(Test(function, seconds, exit_codes))
+        return function
+    return register(argument) if argument else register
+
+
+# ---- saying what is wrong ----
+
+def check(condition, text):
+    if not condition:
+        raise AssertionError(text)
+
+
+def equal(got, wanted, what):
+    if got != wanted:
+        raise AssertionError(f"{what}: {shorten(got)} instead of {shorten(wanted)}")
+
+
+def contains(text, part, what):
+    if part not in text:
+        raise AssertionError(f"{what}: no {part!r} in {shorten(text)}")
+
+
+def shorten(value):
+    text = repr(value)
+    return text if len(text) <= 400 else f"{text[:250]}...{text[-100:]} ({len(text)} characters)"
+
+
+def fails_with(wanted, what, action):
+    """The action must end in this errno (0: in success)."""
+    got = errno_of(action)
+    if got != wanted:
+        name = errno.errorcode.get
+        raise AssertionError(f"{what}: {name(got, got)} instead of {name(wanted, wanted)}")
+
+
+def errno_of(action):
+    try:
+        action()
+    except OSError as error:
+        return error.errno
+    return 0
+
+
+# ---- waiting ----
+
+def eventually(condition, what, seconds=5.0, pause=0.01):
+    """Waits until the condition gives something true, and gives it back."""
+    end = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() >= end:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(pause)
+
+
+def wait_gone(pid, seconds, what="the process"):
+    """Waits for the end of a process, whoever its parent is; gives the seconds it took."""
+    begin = time.monotonic()
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return 0.0
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        if not poll.poll(seconds * 1000):
+            raise AssertionError(f"{what} ({pid}) is still there after {seconds} s")
+    finally:
+        os.close(handle)
+    return time.monotonic() - begin
+
+
+class Background:
+    """A function on a thread of its own; its error is raised where it is waited for."""
+
+    def __init__(self, function, *arguments):
+        self.result = None
+        self.error = None
+        self.thread = threading.Thread(target=self._run, args=(function, arguments), daemon=True)
+        self.thread.start()
+
+    def _run(self, function, arguments):
+        try:
+            self.result = function(*arguments)
+        except BaseException as error:  # pylint: disable=broad-except
+            self.error = error
+
+    def is_running(self):
+        return self.thread.is_alive()
+
+    def wait(self, seconds, what):
+        self.thread.join(seconds)
+        if self.thread.is_alive():
+            raise AssertionError(f"{what}: not over after {seconds} s")
+        if self.error:
+            raise self.error
+        return self.result
+
+
+# ---- commands ----
+
+def run(*command, seconds=COMMAND_SECONDS, cwd=None, env=None, text_in=None, **more):
+    """Runs a command to its end. A shell script when it is a single string."""
+    argv = ["bash", "-c", command[0]] if len(command) == 1 and isinstance(command[0], str) else list(command)
+    environment = dict(os.environ, LC_ALL="C")
+    environment.update(env or {})
+    try:
+        return subprocess.run([str(word) for word in argv], cwd=cwd, env=environment, input=text_in, timeout=seconds,
+                              text=True, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              stdin=None if text_in is not None else subprocess.DEVNULL, check=False, **more)
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError(f"{shorten(argv)}: not over after {seconds} s") from error
+
+
+def succeeds(*command, **more):
+    done = run(*command, **more)
+    if done.returncode != 0:
+        raise AssertionError(f"{shorten(command)}: exit {done.returncode}: {shorten((done.stderr + done.stdout).strip())}")
+    return done.stdout
+
+
+def needs(*programs):
+    for program in programs:
+        if not shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
+            raise Skip(f"{program} is not installed")
+
+
+def in_child(action, uid=0, seconds=10):
+    """Runs the action in a process of its own, as that user; gives its errno (0: success)."""
+    pid = os.fork()
+    if pid == 0:
+        code = 255
+        try:
+            if uid:
+                os.setgroups([])
+                os.setgid(uid)
+                os.setuid(uid)
+            code = errno_of(action)
+        finally:
+            os._exit(code)
+    wait_gone(pid, seconds, "a child of the test")
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+# ---- files ----
+
+def read_bytes(path, bytes_max=1 << 20):
+    """To the end, as cat does."""
+    with open(path, "rb", buffering=0) as file:
+        return b"".join(iter(lambda: file.read(bytes_max), b""))
+
+
+def read_file(path):
+    return read_bytes(path).decode()
+
+
+def value(path):
+    """The value of a control file: one line."""
+    text = read_file(path)
+    check(text.endswith("\n") and text.count("\n") == 1, f"{path}: not one line: {shorten(text)}")
+    return text[:-1]
+
+
+def write_once(path, data, flags=os.O_WRONLY):
+    """One write(2), all of it or an errno."""
+    if isinstance(data, str):
+        data = data.encode()
+    handle = os.open(path, flags)
+    try:
+        count = os.write(handle, data)
+        check(count == len(data), f"{path}: write of {len(data)} bytes returned {count}")
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def opened(path, flags=os.O_RDWR):
+    handle = os.open(path, flags)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def pattern(size, seed=1):
+    """Bytes that differ from place to place, the same for the same seed."""
+    block = bytearray()
+    state = (seed * 2654435761 + 12345) & 0xffffffff
+    for _ in range(1021):                   # prime: no period of a block or a page
+        state = (state * 1103515245 + 12345) & 0xffffffff
+        block.append(state >> 16 & 0xff)
+    return (bytes(block) * (size // len(block) + 1))[:size]
+
+
+def own_mount_namespace():
+    """From now on, what this test mounts and unmounts outside its directory is seen by nobody else."""
+    if ctypes.CDLL(None, use_errno=True).unshare(0x00020000) != 0:          # CLONE_NEWNS
+        raise Skip("no mount namespace: " + os.strerror(ctypes.get_errno()))
+    succeeds("mount", "--make-rprivate", "/")
+
+
+# ---- mounts ----
+
+def plain(field):
+    """A field of /proc/mounts, where odd characters are written as octal numbers."""
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), field))
+
+
+def mounts_below(directory):
+    """(mount point, its FUSE connection) of all below a directory, the innermost first."""
+    found = []
+    for line in pathlib.Path("/proc/self/mountinfo").read_bytes().splitlines():
+        fields = line.split(b" ")
+        point = plain(fields[4])
+        if point == str(directory) or point.startswith(f"{directory}/"):
+            found.append((point, fields[2].decode().split(":")[1]))
+    return found[::-1]
+
+
+def mount_entry(path):
+    """(source, type, options) of what is mounted there, or None."""
+    result = None
+    for line in pathlib.Path("/proc/mounts").read_bytes().splitlines():
+        source, point, kind, options = line.split(b" ")[:4]
+        if plain(point) == str(path):
+            result = (plain(source), kind.decode(), options.decode().split(","))
+    return result
+
+
+class Mount:
+    """A mounted srpfs."""
+
+    def __init__(self, path, pid_file, process=None):
+        self.path = path
+        self.pid_file = pid_file
+        self.process = process                # with -f
+        self.pid = int(pid_file.read_text()) if pid_file else process.pid
+        # For cleaning up: umount -l hides a connection that processes may still hang in.
+        (path.parent / f"connection.{os.minor(os.stat(path).st_dev)}").touch()
+        self.port = path / PORT
+        self.target = self.port / TARGET
+
+    def lun(self, number):
+        return self.target / f"lun{number}"
+
+    def attribute(self, number, name):
+        return value(self.target / f"lun{number}.attr" / name)
+
+    def stats(self):
+        return json.loads(read_file(self.path / "stats"))
+
+    def lun_stats(self, number):
+        for target in self.stats()["targets"]:
+            for lun in target["luns"]:
+                if lun["name"] == f"lun{number}":
+                    return lun
+        raise AssertionError(f"stats shows no lun{number}")
+
+    def is_mounted(self):
+        return mount_entry(self.path) is not None
+
+    def umount(self, *options, seconds=10):
+        succeeds("umount", *options, self.path)
+        self.wait_end(seconds)
+
+    def wait_end(self, seconds=10):
+        """The daemon is gone, and so is what it leaves last."""
+        taken = wait_gone(self.pid, seconds, "srpfs")
+        check(not self.pid_file or not self.pid_file.exists(), "the pid file is still there after the end of srpfs")
+        return taken
+
+
+class Context:
+    """What a test gets: its directory, the program, and mounts."""
+
+    def __init__(self, directory, program):
+        self.dir = directory
+        self.program = program
+        self.count = 0
+        self.mounts = []
+
+    def path(self, name):
+        return self.dir / name
+
+    def mountpoint(self, name=None):
+        self.count += 1
+        path = self.dir / (name or f"mnt{self.count}")
+        path.mkdir()
+        return path
+
+    def srpfs(self, *arguments, **more):
+        """Runs the program to its end (without -f: until the mount serves)."""
+        return run(self.program, *arguments, **more)
+
+    def mount(self, source="demo:ram:64M", options="", at=None, arguments=(), env=None):
+        """Mounts in the background, with a pid file."""
+        path = at or self.mountpoint()
+        pid_file = path.parent / (path.name + ".pid")
+        words = [*arguments, "-P", pid_file]
+        if options:
+            words += ["-o", options]
+        done = self.srpfs(*words, source, path, env=env)
+        if done.returncode != 0:
+            raise AssertionError(f"srpfs {source} -o {options}: exit {done.returncode}: {done.stderr.strip()}")
+        equal(done.stdout + done.stderr, "", "output of a mount that works")
+        self.mounts.append(Mount(path, pid_file))
+        return self.mounts[-1]
+
+    def mount_in_foreground(self, source="demo:ram:64M", arguments=("-f",), env=None):
+        """With -f: log_file gets what it says, exit_code() waits for the end."""
+        path = self.mountpoint()
+        log = self.path(path.name + ".log")
+        with open(log, "wb") as out:
+            process = subprocess.Popen([str(self.program), *arguments, source, str(path)], stdin=subprocess.DEVNULL,
+                                       stdout=out, stderr=out, env=dict(os.environ, **(env or {})))
+        mount = Mount(path, None, process)
+        mount.log_file = log
+        mount.exit_code = lambda seconds=10: process.wait(seconds)
+        eventually(lambda: process.poll() is not None or (mount.is_mounted() and " serving " in log.read_text()),
+                   "serving in the foreground", 10)
+        check(process.poll() is None, f"srpfs ended with {process.poll()}: {shorten(log.read_text())}")
+        return mount
+
+    def finish(self):
+        """The end of a test that went well: what is still mounted must go away as it should."""
+        for mount in self.mounts:
+            if mount.is_mounted():
+                succeeds("umount", mount.path)
+        for mount in self.mounts:
+            mount.wait_end()
+
+    def user_directory(self):
+        """A directory of another user's, in which that user can also run the program."""
+        path = self.path("user")
+        path.mkdir()
+        os.chown(path, NOBODY, NOBODY)
+        program = self.path("srpfs")
+        if not program.exists():
+            shutil.copyfile(self.program, program)
+            program.chmod(0o755)
+        return path
+
+
+# ---- running them ----
+
+def reason_not_to_run(program):
+    if os.geteuid() != 0:
+        return "not root"
+    if not os.path.exists("/dev/fuse"):
+        return "there is no /dev/fuse"
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR))
+    except OSError as error:
+        return f"/dev/fuse: {error.strerror}"
+    if not os.access(program, os.X_OK):
+        sys.exit(f"mount: {program} is not there; build it first, or name its directory with --build")
+    return None
+
+
+def children_of(pid):
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
+                fields = file.read().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(entry))
+    return found
+
+
+def reap(pid, exit_codes):
+    """Takes note of how a child ended, if it has; text if it should not have ended so."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            name = file.read().strip()
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    except OSError:
+        return None
+    if ended != pid:
+        return None
+    code = os.waitstatus_to_exitcode(status)
+    if -code in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS):
+        return f"{name} died by {signal.Signals(-code).name}"
+    if name == "srpfs" and code >= 0 and code not in exit_codes:
+        return f"srpfs ended with exit code {code}"
+    return None
+
+
+def connections():
+    """The directory with a directory for each FUSE connection; mounted where the system has not done so."""
+    usual = pathlib.Path("/sys/fs/fuse/connections")
+    if not os.path.ismount(usual):
+        own = pathlib.Path(tempfile.gettempdir()) / "srpfs-fusectl"
+        own.mkdir(exist_ok=True)
+        if not os.path.ismount(own):
+            run("mount", "-t", "fusectl", "none", own)
+        return own
+    return usual
+
+
+def abort_connections(numbers):
+    """Ends all requests of FUSE mounts, for processes that hang in them."""
+    mounted = {str(number) for _, number in mounts_below("/")}
+    for number in numbers:
+        if number not in mounted:                 # else it is somebody else's by now
+            with contextlib.suppress(OSError):
+                (connections() / number / "abort").write_text("1")
+
+
+def clean_up(directory, exit_codes=(0,)):
+    """Nothing of a test may be left: processes, mounts, loop devices, files. Gives what went wrong in ending, as text."""
+    trouble = []
+    for device in loop_devices_below(directory):
+        run("losetup", "-d", device)
+    numbers = {name.suffix[1:] for name in directory.glob("connection.*")}
+    for point, number in mounts_below(directory):
+        run("umount", "-l", point)
+        numbers.add(number)
+    # Children of an ended child become ours, so look again until there are none.
+    end = time.monotonic() + 10
+    while (pids := children_of(os.getpid())) and time.monotonic() < end:
+        for pid in pids:
+            trouble.append(reap(pid, exit_codes))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > end - 5:
+            abort_connections(numbers)
+        time.sleep(0.01)
+    if pids:
+        trouble.append(f"processes {pids} could not be ended")
+    shutil.rmtree(directory, ignore_errors=True)
+    if directory.exists():
+        trouble.append(f"{directory} could not be removed")
+    return "; ".join(dict.fromkeys(text for text in trouble if text))
+
+
+def loop_devices_below(directory):
+    if not shutil.which("losetup"):
+        return []
+    done = run("losetup", "--json", "--list")
+    devices = json.loads(done.stdout)["loopdevices"] if done.stdout.strip() else []
+    return [device["name"] for device in devices if (device.get("back-file") or "").startswith(str(directory))]
+
+
+def run_test(chosen, program, base):
+    """("ok" | "not ok" | "skip", reason)"""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="t-", dir=base))
+    directory.chmod(0o755)                        # other users take part
+    report_in, report_out = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(report_in)
+        verdict, reason = perform(chosen, Context(directory, program))
+        os.write(report_out, json.dumps([verdict, reason]).encode())
+        os._exit(0)
+    os.close(report_out)
+    verdict, reason = "not ok", "interrupted"
+    try:
+        if not select.select([report_in], [], [], chosen.seconds)[0]:
+            reason = f"not over after {chosen.seconds} s"
+        elif text := os.read(report_in, 65536):
+            verdict, reason = json.loads(text)
+        else:
+            reason = "its process died"
+    finally:
+        os.close(report_in)
+        if verdict != "not ok":
+            with contextlib.suppress(AssertionError):
+                wait_gone(pid, 1)
+        trouble = clean_up(directory, chosen.exit_codes)
+    if trouble:
+        verdict, reason = "not ok", "; ".join(filter(None, [reason, trouble]))
+    return verdict, reason
+
+
+def perform(chosen, context):
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        chosen.function(context)
+        context.finish()
+    except Skip as skip:
+        return "skip", str(skip)
+    except BaseException as error:  # pylint: disable=broad-except
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__)
+                  if not frame.filename.endswith("harness.py")]
+        where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+        text = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+        return "not ok", (" ".join(text.split()))[:4000] + where
+    return "ok", ""
+
+
+def run_all(chosen, program):
+    reason = reason_not_to_run(program)
+    if reason:
+        for one in chosen:
+            print(f"skipped {one.name}: {reason}")
+        print(f"mount: 0 passed, 0 failed, {len(chosen)} skipped")
+        return 77
+    # Daemons whose parent has ended become our children (see clean_up).
+    ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)       # PR_SET_CHILD_SUBREAPER
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.umask(0o022)
+    base = pathlib.Path(tempfile.mkdtemp(prefix="srpfs-mount-"))
+    base.chmod(0o755)
+    counts = {"ok": 0, "not ok": 0, "skip": 0}
+    try:
+        for one in chosen:
+            begin = time.monotonic()
+            verdict, reason = run_test(one, program, base)
+            counts[verdict] += 1
+            taken = time.monotonic() - begin
+            line = {"ok": f"ok {one.name}", "not ok": f"not ok {one.name}: {reason}",
+                    "skip": f"skipped {one.name}: {reason}"}[verdict]
+            print(line if taken < 5 or verdict != "ok" else f"{line} ({taken:.0f} s)", flush=True)
+    finally:
+        clean_up(base)
+        run("umount", "-q", pathlib.Path(tempfile.gettempdir()) / "srpfs-fusectl")
+    print(f"mount: {counts['ok']} passed, {counts['not ok']} failed, {counts['skip']} skipped", flush=True)
+    return 1 if counts["not ok"] else 0
