@@ -73,7 +73,7 @@ Result<MessageBuffer> MessageBuffer::make(Devices& devices, Device& device, unsi
     buffer.count_ = count;
     buffer.bytes_each_ = bytes_each;
     buffer.stride_ = (std::size_t{bytes_each} + cache_line - 1) / cache_line * cache_line;
-    const std::size_t size = (buffer.stride_ * count + page - 1) / page * page;
+    const std::size_t size = (std::max<std::size_t>(buffer.stride_ * count, 1) + page - 1) / page * page;
     buffer.memory_.reset(static_cast<std::byte*>(std::aligned_alloc(page, size)));
     if (!buffer.memory_) return Error{ENOMEM, fmt::format("no memory for {} of messages", bytes_text(size))};
     std::memset(buffer.memory_.get(), 0, size);
@@ -188,6 +188,7 @@ void VerbsConnection::request_when_ready() {
     parameters.rnr_retry_count = rnr_retry_infinite;
     parameters.qp_num = resources_.queue_pair->qp_num;
     state_ = State::connecting;
+    farewell_ = Farewell::message;
     if (rdma_connect(id_.id, &parameters) != 0)
         end_locally(errno, fmt::format("sending the connect request failed: {}", std::strerror(errno)));
 }
@@ -212,6 +213,7 @@ void VerbsConnection::on_reply(const CmEvent& event) {
 void VerbsConnection::start_accepting(const ReceiveRing& ring, std::span<const std::byte> private_data,
                                       const rdma_conn_param& requested) {
     state_ = State::completing;
+    farewell_ = Farewell::message;
     const DeviceName name = device_name(id_.id->verbs->device);
     const unsigned port = id_.id->port_num;
     on_worker([this, name, port, ring, requested, channel = fabric_.channel_of(name),
@@ -284,18 +286,23 @@ Result<Resources> VerbsConnection::make_resources(const DeviceName& name, unsign
 
     // What our own requests ask for is known; how many receives the peer's reply will ask for is not. They cost little.
     const auto& limits = made.device->attributes();
-    made.receives_max =
-        ring ? ring->count : std::min(std::max(2 * limits_.sends_max, 512u), unsigned(limits.max_qp_wr));
-    const unsigned completions = std::min(ledger_.entries() + made.receives_max + 1, unsigned(limits.max_cqe));
+    const unsigned receives_max = ring ? ring->count : std::max(2 * limits_.sends_max, 512u);
+    const unsigned sends = ledger_.entries();
+    made.receives_max = std::min(receives_max, unsigned(limits.max_qp_wr));
+    if (!ring && sends < unsigned(limits.max_cqe))
+        made.receives_max = std::min(made.receives_max, unsigned(limits.max_cqe) - sends);
+    const unsigned completions = sends + made.receives_max;  // each can complete, and none may be lost
     const int vectors = std::max(context->num_comp_vectors, 1);
     made.completions.reset(ibv_create_cq(context, static_cast<int>(completions), this, made.channel->get(),
                                          static_cast<int>(limits_.completion_vector) % vectors));
-    if (!made.completions) return errno_error(errno, "creating a completion queue");
+    if (!made.completions)
+        return Error{errno, fmt::format("creating a completion queue of {} entries on {} failed: {}", completions,
+                                        name.name, std::strerror(errno))};
 
     ibv_qp_init_attr wanted{};
     wanted.send_cq = wanted.recv_cq = made.completions.get();
     wanted.qp_type = IBV_QPT_RC;
-    wanted.cap.max_send_wr = ledger_.entries();
+    wanted.cap.max_send_wr = sends;
     wanted.cap.max_recv_wr = made.receives_max;
     wanted.cap.max_send_sge = wanted.cap.max_recv_sge = 1;
     wanted.cap.max_inline_data = std::min(limits_.message_bytes_max, inline_bytes_wanted);
@@ -657,18 +664,17 @@ void VerbsConnection::destroy() {
     // ibv_destroy_qp() returns when the device has let go of all memory: that is the drain. Completions of what was
     // under way vanish with the queue.
     auto resources = std::make_shared<Resources>(std::move(resources_));
-    const unsigned port = resources->port.port;
-    on_worker([this, &fabric = fabric_, &devices = fabric_.devices(), resources, id = id_, port]() mutable {
-        const std::shared_ptr<Device> device = resources->device;
-        resources.reset();
-        fabric.post([this, &fabric] {
-            busy_ = false;
-            handler_.on_gone();
-            fabric.erase(*this);
+    on_worker(
+        [this, &fabric = fabric_, &devices = fabric_.devices(), resources, id = id_, farewell = farewell_]() mutable {
+            resources.reset();
+            fabric.post([this, &fabric] {
+                busy_ = false;
+                handler_.on_gone();
+                fabric.erase(*this);
+            });
+            // Neither the connection nor the fabric need exist from here on.
+            devices.destroy(std::move(id), farewell);
         });
-        // Neither the connection nor the fabric need exist from here on.
-        devices.destroy(std::move(id), device, port);
-    });
 }
 
 }  // namespace srpfs::fabric::verbs

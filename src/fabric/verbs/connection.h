@@ -212,6 +212,7 @@ private:
     const Side side_;
     CmId id_;
     const std::string peer_;
+    Farewell farewell_ = Farewell::none;
     bool busy_ = false;  // a worker uses id_ and resources_
     bool has_route_ = false;
     bool has_resources_ = false;

@@ -183,13 +183,7 @@ void Devices::remove_region(RegionId region) {
 Result<Devices::Opened> Devices::open(const DeviceName& name) {
     // Held throughout: a second connection to the same device waits for the registration that both need.
     const std::lock_guard lock(regions_mutex_);
-    std::shared_ptr<Device> device;
-    {
-        const std::lock_guard devices_lock(devices_mutex_);
-        const auto found = std::find_if(devices_.begin(), devices_.end(),
-                                        [&](const auto& candidate) { return candidate->name() == name; });
-        if (found != devices_.end()) device = *found;
-    }
+    std::shared_ptr<Device> device = find(name);
     if (!device) {
         auto opened = Device::open(*this, name);
         if (!opened) return opened.error();
@@ -243,17 +237,36 @@ void Devices::unsubscribe(std::uint64_t subscription) {
     listeners_.erase(subscription);
 }
 
-void Devices::destroy(CmId id, const std::shared_ptr<Device>& device, unsigned port) {
+std::shared_ptr<Device> Devices::find(const DeviceName& name) {
+    const std::lock_guard lock(devices_mutex_);
+    const auto found =
+        std::find_if(devices_.begin(), devices_.end(), [&](const auto& known) { return known->name() == name; });
+    return found == devices_.end() ? nullptr : *found;
+}
+
+bool Devices::is_removed(const DeviceName& name) {
+    const std::lock_guard lock(devices_mutex_);
+    return std::find(removed_.begin(), removed_.end(), name) != removed_.end();
+}
+
+void Devices::destroy(CmId id, Farewell farewell) {
     SRPFS_ASSERT(id.id->context == nullptr);
+    if (farewell == Farewell::none || !id.id->verbs) return destroy_now(id);
+    const DeviceName name = device_name(id.id->verbs->device);
+    const unsigned port = id.id->port_num;
+    auto device = find(name);
+    if (!device && !is_removed(name)) {
+        // Nobody else would tell when the port comes up.
+        if (auto opened = open(name)) device = opened->device;
+    }
     if (!device || device->is_removed() || device->is_port_active(port)) return destroy_now(id);
 
     rdma_cm_id* const key = id.id;
     {
         const std::lock_guard lock(parked_mutex_);
-        parked_.push_back({std::move(id), device->name(), port});
+        parked_.push_back({std::move(id), name, port});
     }
-    log::debug(device->name().name, "port {} is down: a connection's end is told to the peer when it is up again",
-               port);
+    log::debug(name.name, "port {} is down: a connection's end is told to the peer when it is up again", port);
     // The port may have come up, or the device gone, before the id was in the list.
     if (!device->is_removed() && !device->is_port_active(port)) return;
     CmId late;
@@ -285,11 +298,7 @@ void Devices::destroy_parked(const DeviceName& device, std::optional<unsigned> p
 }
 
 void Devices::destroy_now(CmId& id) {
-    if (id.id->verbs) {
-        const DeviceName name = device_name(id.id->verbs->device);
-        const std::lock_guard lock(devices_mutex_);
-        if (std::find(removed_.begin(), removed_.end(), name) != removed_.end()) cut_off(*id.id->verbs);
-    }
+    if (id.id->verbs && is_removed(device_name(id.id->verbs->device))) cut_off(*id.id->verbs);
     if (rdma_destroy_id(id.id) != 0) report_not_destroyed("rdma_cm_id", errno);
 }
 
@@ -298,7 +307,7 @@ void Devices::remove(const DeviceName& name) {
     {
         const std::lock_guard lock(devices_mutex_);
         if (std::find(removed_.begin(), removed_.end(), name) != removed_.end()) return;
-        removed_.push_back(name);
+        if (name.index >= 0) removed_.push_back(name);  // else a new device would have the same name
         const auto found =
             std::find_if(devices_.begin(), devices_.end(), [&](const auto& known) { return known->name() == name; });
         if (found != devices_.end()) {

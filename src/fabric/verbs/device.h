@@ -84,6 +84,11 @@ struct DeviceEvent {
     unsigned port = 0;  // port_error only
 };
 
+// Whether destroying an id makes the kernel send the peer a message (DREQ or REJ): after a request was sent or
+// received. A message sent while the port is down can leave a software device's connection manager dead for good, and
+// is lost on any device; the id is then kept until the port is active again.
+enum class Farewell { none, message };
+
 class Devices;
 
 class Device {
@@ -149,11 +154,8 @@ public:
     [[nodiscard]] std::uint64_t subscribe(Listener listener);
     void unsubscribe(std::uint64_t subscription);
 
-    // Destroys an id. The kernel ends a connection with a message (DREQ or REJ), and a message sent while the port is
-    // down can leave a software device's connection manager dead for good (and is lost on any device): then the id is
-    // kept until the port is active again. `device` is null for an id that never had one.
-    // Blocks: for workers. The id's context must be null: nobody is told of its events any more.
-    void destroy(CmId id, const std::shared_ptr<Device>& device, unsigned port);
+    // Destroys an id. Blocks: for workers. The id's context must be null: nobody is told of its events any more.
+    void destroy(CmId id, Farewell farewell);
     // The kernel is about to remove the device and waits until the process has let go of it: connections are told, and
     // what is left of the device is closed with the last of them. Drivers that can cut a process off tell so by an
     // event of the device; for others (rxe, siw) the connection manager's RDMA_CM_EVENT_DEVICE_REMOVAL is the only
@@ -165,6 +167,8 @@ public:
 private:
     friend class Device;
     void tell(const DeviceEvent& event);
+    [[nodiscard]] std::shared_ptr<Device> find(const DeviceName& name);
+    [[nodiscard]] bool is_removed(const DeviceName& name);
     // Destroys what destroy() kept for one port, or for all of a device. For workers.
     void destroy_parked(const DeviceName& device, std::optional<unsigned> port);
     void destroy_now(CmId& id);
@@ -186,7 +190,7 @@ private:
 
     std::mutex devices_mutex_;
     std::vector<std::shared_ptr<Device>> devices_;  // without removed ones
-    std::vector<DeviceName> removed_;               // indexes do not come back, so neither do these
+    std::vector<DeviceName> removed_;               // indexes do not come back, and so neither do these
 
     std::mutex listeners_mutex_;
     std::map<std::uint64_t, Listener> listeners_;

@@ -25,11 +25,11 @@ constexpr unsigned cm_events_at_once = 64;
 
 sockaddr* as_sockaddr(sockaddr_storage& address) { return reinterpret_cast<sockaddr*>(&address); }
 
-// Destroys an id that never had, or does not have any more, something to say to its peer.
-void destroy_on_worker(VerbsFabric& fabric, CmId id) {
+void destroy_on_worker(VerbsFabric& fabric, CmId id, Farewell farewell) {
     id.id->context = nullptr;
-    fabric.devices().run(
-        [&devices = fabric.devices(), id = std::move(id)]() mutable { devices.destroy(std::move(id), nullptr, 0); });
+    fabric.devices().run([&devices = fabric.devices(), id = std::move(id), farewell]() mutable {
+        devices.destroy(std::move(id), farewell);
+    });
 }
 
 class VerbsConnectRequest final : public ConnectRequest {
@@ -59,19 +59,12 @@ public:
     void reject(std::span<const std::byte> private_data) override {
         SRPFS_ASSERT(id_.id != nullptr);
         SRPFS_ASSERT(private_data.size() <= reject_bytes_max);
-        const CmId id = std::exchange(id_, {});
+        CmId id = std::exchange(id_, {});
         const auto now = read_local_port(port_.device, port_.port);
-        if (now && now->active) {
-            if (rdma_reject(id.id, private_data.data(), static_cast<std::uint8_t>(private_data.size())) != 0)
-                log::debug(peer_, "the rejection was not sent: {}", std::strerror(errno));
-            return destroy_on_worker(fabric_, id);
-        }
-        // Destroying the id would send the rejection now.
-        fabric_.devices().run(
-            [&devices = fabric_.devices(), id, name = device_name(id.id->verbs->device), port = port_.port] {
-                const auto opened = devices.open(name);
-                devices.destroy(id, opened ? opened->device : nullptr, port);
-            });
+        const bool may_say = now && now->active;
+        if (may_say && rdma_reject(id.id, private_data.data(), static_cast<std::uint8_t>(private_data.size())) != 0)
+            log::debug(peer_, "the rejection was not sent: {}", std::strerror(errno));
+        destroy_on_worker(fabric_, std::move(id), Farewell::message);
     }
 
 private:
@@ -112,7 +105,7 @@ private:
         handler_.on_request(std::make_unique<VerbsConnectRequest>(fabric_, event, *std::move(port)));
     }
     void stop() {
-        if (id_.id) destroy_on_worker(fabric_, std::exchange(id_, {}));
+        if (id_.id) destroy_on_worker(fabric_, std::exchange(id_, {}), Farewell::none);
     }
 
     VerbsFabric& fabric_;
@@ -160,7 +153,7 @@ Result<Connection*> VerbsFabric::connect(const Address& address, const Connectio
     if (rdma_resolve_addr(raw, cm->source ? as_sockaddr(*cm->source) : nullptr, as_sockaddr(cm->destination),
                           address_resolution_ms_max) != 0) {
         const End failure = address_error(peer, -errno, observe_environment());
-        destroy_on_worker(*this, {event_channel_, raw});
+        destroy_on_worker(*this, {event_channel_, raw}, Farewell::none);
         return Error{failure.errno_value, failure.text};
     }
     return &adopt(std::move(connection));
@@ -175,7 +168,7 @@ Result<std::unique_ptr<Listener>> VerbsFabric::listen(const Address& address, Li
         return Error{errno, fmt::format("{}: the connection manager gives out no id: {}", name, std::strerror(errno))};
     if (rdma_bind_addr(raw, as_sockaddr(cm->destination)) != 0 || rdma_listen(raw, listen_backlog) != 0) {
         const int failure = errno;
-        destroy_on_worker(*this, {event_channel_, raw});
+        destroy_on_worker(*this, {event_channel_, raw}, Farewell::none);
         return Error{failure, fmt::format("cannot listen on {}: {}{}", name, std::strerror(failure),
                                           failure == ENODEV ? " (no RDMA device has this address)" : "")};
     }
@@ -290,7 +283,7 @@ bool VerbsFabric::handle_cm_event() {
     if (target)
         target->on_cm_event(event);
     else if (is_request)
-        destroy_on_worker(*this, {event_channel_, event.id});
+        destroy_on_worker(*this, {event_channel_, event.id}, Farewell::message);
     else if (removed)
         devices_->remove(*removed);
     return true;

@@ -280,11 +280,11 @@ struct Pair final : ListenHandler {
         accept(std::move(incoming));
     }
     void accept(std::unique_ptr<ConnectRequest> incoming) {
-        passive.connection = &incoming->accept(limits, *passive.ring, bytes_of("a reply"), passive);
+        passive.connection = &incoming->accept(limits_used, *passive.ring, bytes_of("a reply"), passive);
     }
     void start() { start_to(address); }
     void start_to(const Address& destination) {
-        auto started = fabric->connect(destination, limits, active);
+        auto started = fabric->connect(destination, limits_used, active);
         expect(started.has_value(), started ? "" : started.error().context);
         active.connection = *started;
     }
@@ -323,6 +323,7 @@ struct Pair final : ListenHandler {
     }
 
     Loop loop;
+    ConnectionLimits limits_used = limits;
     Address address;
     std::unique_ptr<Fabric> fabric;
     std::unique_ptr<Listener> listener;
@@ -467,6 +468,23 @@ void sends_from_a_given_source_address() {
     address.source = std::get<IpAddress>(ip(address_v4, 0)).destination;
     pair.start_to(address);
     expect(pair.until([&] { return pair.active.established == 1; }), "no connection: " + pair.active.text);
+}
+
+void takes_an_ack_timeout() {
+    std::vector<std::string> warnings;
+    log::observe([&](log::Level level, std::string_view line) {
+        if (level == log::Level::warning) warnings.emplace_back(line);
+    });
+    {
+        Pair pair;
+        pair.limits_used.ack_timeout = 14;
+        pair.limits_used.retry_count = 2;
+        pair.connect();
+        expect(pair.active.connection->send(bytes_of("hello"), {}), "send");
+        expect(pair.until([&] { return pair.passive.received_count == 1; }), "not received");
+    }
+    log::observe(nullptr);
+    expect(warnings.empty(), warnings.empty() ? "" : warnings.front());
 }
 
 void carries_messages_of_all_sizes() {
@@ -1211,6 +1229,7 @@ const Test tests[] = {
     {"connects over IPv4", [] { connects(address_v4); }},
     {"connects over IPv6", [] { connects(address_v6); }},
     {"sends from a given source address", sends_from_a_given_source_address},
+    {"takes an ACK timeout", takes_an_ack_timeout},
     {"carries messages of all sizes", carries_messages_of_all_sizes},
     {"keeps messages in order under load", keeps_messages_in_order_under_load},
     {"takes no more than the send queue holds", takes_no_more_than_the_send_queue_holds},
@@ -1243,7 +1262,7 @@ const Test tests[] = {
 
 int main(int count, char** arguments) {
     log::configure(log::Destination::standard_error,
-                   std::getenv("PROBE_DEBUG") ? log::Level::debug : log::Level::error);
+                   std::getenv("PROBE_DEBUG") ? log::Level::debug : log::Level::warning);
     std::setvbuf(stdout, nullptr, _IOLBF, 0);
     for (const auto& child : children)
         if (count == 2 && std::string(arguments[1]) == child.name) return run_child(child);
