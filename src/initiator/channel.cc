@@ -118,7 +118,7 @@ std::span<const std::byte> Channel::on_route(const fabric::LocalPort& port) {
     login.multi_channel = config_.action;
     login.immediate_data = config_.parameters.use_imm_data && config_.parameters.max_imm_data > 0;
     login.immediate_data_offset = login.immediate_data ? srp::immediate_data_offset : std::uint16_t{0};
-    login.initiator_port = srp::initiator_port_id(config_.parameters, port.guid);
+    login.initiator_port = srp::initiator_port_id(config_.parameters, port.guid, port.node_guid);
     login.target_port = srp::target_port_id(config_.parameters);
 
     const bool native_ib = std::holds_alternative<fabric::IbAddress>(config_.address);
@@ -510,7 +510,8 @@ void Channel::on_ended(const fabric::End& end) {
             if (end.cm_reason == 28 && reject) {
                 end_.reject = reject->reason;
                 end_.smaller_iu_may_help = reject->reason == srp::RejectReason::it_iu_too_large;
-                const srp::PortId initiator_port = srp::initiator_port_id(config_.parameters, facts_.port.guid);
+                const srp::PortId initiator_port =
+                    srp::initiator_port_id(config_.parameters, facts_.port.guid, facts_.port.node_guid);
                 end_.text = srp::describe(reject->reason, &initiator_port);
             } else if (end.cm_reason == 28 && !end.private_data.empty()) {
                 end_.text = fmt::format(

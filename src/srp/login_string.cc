@@ -386,7 +386,10 @@ std::string login_grammar() {
     return text;
 }
 
-PortId initiator_port_id(const LoginParameters& parameters, std::uint64_t port_guid) {
+PortId initiator_port_id(const LoginParameters& parameters, std::uint64_t port_guid, std::uint64_t node_guid) {
+    constexpr std::uint64_t topspin = 0x0005ad, cisco = 0x001b0d;  // OUIs
+    const std::uint64_t vendor = parameters.ioc_guid >> 40;
+    if (parameters.ib && (vendor == topspin || vendor == cisco)) return port_id(IoClass::rev16a, 0, node_guid);
     return port_id(parameters.io_class, parameters.initiator_ext, port_guid);
 }
 

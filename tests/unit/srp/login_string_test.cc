@@ -349,10 +349,23 @@ TEST(PortIds, PutTheExtensionFirstInRevision16aAndLastInRevision10) {
     LoginParameters parameters = parsed("id_ext=1,ioc_guid=2,initiator_ext=3,dest=demo");
 
     EXPECT_EQ(target_port_id(parameters), port_id(1, 2));
-    EXPECT_EQ(initiator_port_id(parameters, 0x505400fffe4a0b7b), port_id(3, 0x505400fffe4a0b7b));
+    EXPECT_EQ(initiator_port_id(parameters, 0x505400fffe4a0b7b, 0x77), port_id(3, 0x505400fffe4a0b7b));
     parameters.io_class = IoClass::rev10;
     EXPECT_EQ(target_port_id(parameters), port_id(2, 1));
-    EXPECT_EQ(initiator_port_id(parameters, 0x505400fffe4a0b7b), port_id(0x505400fffe4a0b7b, 3));
+    EXPECT_EQ(initiator_port_id(parameters, 0x505400fffe4a0b7b, 0x77), port_id(0x505400fffe4a0b7b, 3));
+}
+
+// srp-wire 2.5.
+TEST(PortId, TopspinAndCiscoTargetsGetTheNodeGuid) {
+    for (const std::uint64_t ioc_guid : {0x0005ad0000001234ull, 0x001b0d0000001234ull}) {
+        LoginParameters parameters;
+        parameters.ioc_guid = ioc_guid;
+        parameters.initiator_ext = 3;
+        parameters.ib = IbDestination{};
+        EXPECT_EQ(initiator_port_id(parameters, 0x505400fffe4a0b7b, 0x77), port_id(0, 0x77));
+        parameters.ib.reset();
+        EXPECT_EQ(initiator_port_id(parameters, 0x505400fffe4a0b7b, 0x77), port_id(3, 0x505400fffe4a0b7b));
+    }
 }
 
 // The numbers of srp-wire 6.
