@@ -1,0 +1,288 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""Runs the stages tests/run names, counts test cases, and ends with "N passed, N failed, N skipped".
+
+The tests are those meson knows (names and commands from `meson introspect`), the guest's, and, for tests/run --all, those
+of the other builds. A case is a GoogleTest case (from its JSON report) or a line "ok NAME...", "not ok NAME...",
+"skip NAME..." of the output, or a seed of the simulation ("N seeds, N failed"); a program with none of these counts as
+one case by its exit status (77: skipped).
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+BUILD = TOP / "build"
+OWN_STAGES = ("wire", "fuzz", "simulation", "tidy", "man", "mount")  # meson tests of these names; all others are "unit"
+TAIL_LINES = 60
+# Time limits are written for an idle machine; CI's is slow and shared.
+PATIENCE = 4 if os.environ.get("CI") else 2
+CASE_LINE = re.compile(r"^(ok|not ok|skip) +(.*)$")
+SEEDS_LINE = re.compile(r"^(\d+) seeds, (\d+) failed")
+GTEST_RUNNING = re.compile(r"^\[ RUN      \] (\S+)")
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclasses.dataclass
+class Test:
+    name: str
+    command: list[str]
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    directory: str | None = None
+    seconds_max: float = 60
+    shown_while_running: bool = False  # its case lines, for those that take minutes
+
+
+@dataclasses.dataclass
+class Result:
+    passed: int = 0
+    failed: list[str] = dataclasses.field(default_factory=list)  # names, with the reason if there is one
+    skipped: list[str] = dataclasses.field(default_factory=list)
+    seconds: float = 0
+    output: str = ""
+
+
+def meson_tests(build: pathlib.Path) -> list[Test]:
+    listing = subprocess.run(["meson", "introspect", "--tests", str(build)], check=True, capture_output=True, text=True).stdout
+    tests = []
+    for item in json.loads(listing):
+        environment = item["env"] if isinstance(item["env"], dict) else {}
+        tests.append(Test(item["name"], item["cmd"], environment, item["workdir"], item["timeout"] * PATIENCE))
+    return tests
+
+
+def count_gtest(report: pathlib.Path, result: Result) -> bool:
+    """Adds the cases of a GoogleTest report; False: there is none, or it is not whole."""
+    try:
+        suites = json.loads(report.read_text())["testsuites"]
+    except (OSError, ValueError, KeyError):
+        return False
+    for suite in suites:
+        for case in suite["testsuite"]:
+            name = f'{suite["name"]}.{case["name"]}'
+            if case.get("failures"):
+                result.failed.append(name)
+            elif case.get("result") == "SKIPPED":
+                reasons = case.get("skipped") or [{}]
+                result.skipped.append(f'{name}: {reasons[0].get("message", "").strip() or "no reason given"}')
+            elif case.get("status") == "NOTRUN":
+                result.skipped.append(f"{name}: disabled")
+            else:
+                result.passed += 1
+    return True
+
+
+def count_lines(output: str, result: Result) -> bool:
+    found = False
+    for line in output.splitlines():
+        if seeds := SEEDS_LINE.match(line):
+            found = True
+            done, failures = map(int, seeds.groups())
+            result.passed += done - failures
+            result.failed += ["a seed (see its output)"] * failures
+            continue
+        matched = CASE_LINE.match(ANSI.sub("", line))
+        if not matched:
+            continue
+        found = True
+        word, rest = matched.groups()
+        if word == "ok":
+            result.passed += 1
+        elif word == "skip":
+            result.skipped.append(rest)
+        else:
+            result.failed.append(rest)
+    return found
+
+
+def execute(test: Test) -> tuple[int | None, str]:
+    """Exit status (None: it took too long) and output. Whatever it started ends with it."""
+    environment = {**os.environ, **test.environment}
+    with subprocess.Popen(test.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env=environment, cwd=test.directory, start_new_session=True) as process:
+        lines: list[str] = []
+
+        def collect() -> None:
+            for raw in process.stdout:
+                line = raw.decode(errors="replace")
+                lines.append(line)
+                if test.shown_while_running and (CASE_LINE.match(line) or line.startswith("guest:")):
+                    print(f"  {line.rstrip()}", flush=True)
+
+        reader = threading.Thread(target=collect, daemon=True)
+        reader.start()
+        status: int | None
+        try:
+            status = process.wait(test.seconds_max)
+        except subprocess.TimeoutExpired:
+            status = None
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)  # to unmount and to end what it has started
+            except subprocess.TimeoutExpired:
+                pass
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+        reader.join(5)
+        return status, "".join(lines)
+
+
+def run_test(test: Test) -> Result:
+    result = Result()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="srpfs-tests.") as directory:
+        report = pathlib.Path(directory) / "report.json"
+        test.environment = {**test.environment, "GTEST_OUTPUT": f"json:{report}", "GTEST_COLOR": "no"}
+        status, result.output = execute(test)
+        counted = count_gtest(report, result) or count_lines(result.output, result)
+    result.seconds = time.monotonic() - started
+    if status == 0 and not counted:
+        result.passed = 1
+    elif status == 77 and not counted:
+        last = (result.output.strip().splitlines() or ["no reason given"])[-1]
+        result.skipped.append(f"{test.name}: {last}")
+    elif status != 0 and not result.failed:
+        # It said of no case that it had failed: the program itself has.
+        if status is None:
+            why = f"no end within {test.seconds_max:.0f} s"
+        elif status < 0:
+            why = f"killed by signal {-status} ({signal.Signals(-status).name})"
+        else:
+            why = f"exit status {status}"
+        running = [m.group(1) for m in map(GTEST_RUNNING.match, result.output.splitlines()) if m]
+        result.failed.append(f"{test.name}: {why}" + (f", in {running[-1]}" if running and not counted else ""))
+    return result
+
+
+def plural(count: int, word: str) -> str:
+    return f"{count} {word}"
+
+
+def report(name: str, result: Result) -> None:
+    words = [plural(result.passed, "passed")]
+    if result.failed:
+        words.append(plural(len(result.failed), "FAILED"))
+    if result.skipped:
+        words.append(plural(len(result.skipped), "skipped"))
+    print(f"{name:<24} {', '.join(words):<32} {result.seconds:7.1f} s", flush=True)
+    for item in result.skipped:
+        print(f"  skipped: {item}")
+    if result.failed:
+        tail = result.output.rstrip().splitlines()[-TAIL_LINES:]
+        print(f"  ---- the end of what {name} said ----")
+        for line in tail:
+            print(f"  | {line}")
+        for item in result.failed:
+            print(f"  FAILED: {item}")
+    sys.stdout.flush()
+
+
+def stage_tests(stage: str, everything: bool) -> list[Test]:
+    if stage == "guest":
+        seconds = 1200 if everything or os.environ.get("CI") else 900
+        command = [str(TOP / "tests/guest/run"), "--build", str(BUILD), "--time", str(seconds)]
+        # Downloading the kernel comes on top.
+        return [Test("guest", command, seconds_max=seconds + 600, shown_while_running=True)]
+    if stage == "sanitizers":
+        options = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
+        skipped = {"tidy", "man", "mount", "simulation"}
+        tests = [test for test in meson_tests(TOP / "build-sanitizers") if test.name not in skipped]
+        for test in tests:
+            test.name = f"sanitizers/{test.name}"
+            test.environment.update(options)
+            test.seconds_max *= 4
+        return tests
+    if stage == "fuzzers":
+        return fuzzers(60)
+    tests = meson_tests(BUILD)
+    if stage == "unit":
+        return [dataclasses.replace(test, name=f"unit/{test.name}") for test in tests if test.name not in OWN_STAGES]
+    chosen = [test for test in tests if test.name == stage or test.name.startswith(f"{stage}-")]
+    for test in chosen:
+        test.shown_while_running = stage == "mount"
+        if everything and stage == "simulation":
+            test.command = ["10000" if word == "1000" else word for word in test.command]
+            test.seconds_max *= 10
+    return chosen
+
+
+def fuzzers(seconds: int) -> list[Test]:
+    tests = []
+    for program in sorted((TOP / "build-clang/tests/fuzz").glob("fuzz-*")):
+        name = program.name.removeprefix("fuzz-")
+        corpus = TOP / "tests/fuzz/corpus" / name
+        if not os.access(program, os.X_OK) or not program.is_file() or not corpus.is_dir():
+            continue
+        # New inputs go to a directory of their own, so that a run leaves the tree as it was.
+        found = TOP / "build-clang/found" / name
+        found.mkdir(parents=True, exist_ok=True)
+        tests.append(Test(f"fuzzers/{name}", [str(program), f"-max_total_time={seconds}", "-timeout=10", "-print_final_stats=1",
+                                              f"-artifact_prefix={found}/", str(found), str(corpus)],
+                          seconds_max=seconds + 120))
+    return tests
+
+
+def run_stage(stage: str, everything: bool) -> Result:
+    total = Result()
+    started = time.monotonic()
+    try:
+        tests = stage_tests(stage, everything)
+    except (subprocess.CalledProcessError, OSError, ValueError) as error:
+        tests = []
+        total.output = str(error)
+    if not tests:
+        # A stage without tests proves nothing: never silently nothing.
+        total.failed.append(f"{stage}: there are no tests of this name")
+        total.seconds = time.monotonic() - started
+        report(stage, total)
+        return total
+    workers = (os.cpu_count() or 1) if stage in ("unit", "sanitizers", "fuzzers") else 1
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        for test, result in zip(tests, pool.map(run_test, tests)):
+            report(test.name, result)
+            total.passed += result.passed
+            total.failed += [f"{test.name}: {item}" for item in result.failed]
+            total.skipped += result.skipped
+    total.seconds = time.monotonic() - started
+    if len(tests) > 1:
+        print(f"{stage:<24} {plural(total.passed, 'passed') + ' in all':<32} {total.seconds:7.1f} s", flush=True)
+    return total
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--all", action="store_true", dest="everything")
+    parser.add_argument("stages", nargs="+")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    passed, failed, skipped = 0, [], 0
+    for stage in arguments.stages:
+        result = run_stage(stage, arguments.everything)
+        passed += result.passed
+        failed += result.failed
+        skipped += len(result.skipped)
+    if failed:
+        print("\nfailed:")
+        for item in failed:
+            print(f"  {item}")
+    print(f"\nin {time.monotonic() - started:.0f} s:")
+    print(f"{passed} passed, {len(failed)} failed, {skipped} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
