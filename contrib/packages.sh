@@ -15,8 +15,8 @@ test_packages=(
     "${build_packages[@]}" fio libgmock-dev libgtest-dev mandoc python3 shellcheck
 )
 
-# What .ci/run needs besides: the other compiler, with libFuzzer and the sanitizers.
-ci_packages=(clang-14 libclang-rt-14-dev llvm-14)
+# The other compiler, with libFuzzer and the sanitizers.
+clang_packages=(clang-14 libclang-rt-14-dev llvm-14)
 
 # Prints those of the named packages that are not installed, one a line. 1: this is not a Debian-like system.
 missing_packages() {

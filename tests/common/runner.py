@@ -197,22 +197,18 @@ def stage_tests(stage: str, everything: bool) -> list[Test]:
         command = [str(TOP / "tests/guest/run"), "--build", str(BUILD), "--time", str(seconds)]
         # Downloading the kernel comes on top.
         return [Test("guest", command, seconds_max=seconds + 600, shown_while_running=True)]
+    if stage == "clang":
+        return [clang_build()]
     if stage == "sanitizers":
-        options = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
-        skipped = {"tidy", "man", "mount", "simulation"}
-        tests = [test for test in meson_tests(TOP / "build-sanitizers") if test.name not in skipped]
-        for test in tests:
-            test.name = f"sanitizers/{test.name}"
-            test.environment.update(options)
-            test.seconds_max *= 4
-        return tests
+        return sanitizers()
     if stage == "fuzzers":
-        return fuzzers(60)
+        return fuzzers(60 if everything else 5)
     tests = meson_tests(BUILD)
     if stage == "unit":
         return [dataclasses.replace(test, name=f"unit/{test.name}") for test in tests if test.name not in OWN_STAGES]
     chosen = [test for test in tests if test.name == stage or test.name.startswith(f"{stage}-")]
     for test in chosen:
+        # Of the tests that take minutes, the lines are shown as they come.
         test.shown_while_running = stage == "mount"
         if everything and stage == "simulation":
             test.command = ["10000" if word == "1000" else word for word in test.command]
@@ -220,7 +216,35 @@ def stage_tests(stage: str, everything: bool) -> list[Test]:
     return chosen
 
 
+def build(directory: str, *options: str) -> Test:
+    """A build with clang, as a test: that it works without a warning (in CI) is something to find out."""
+    return Test(directory, [str(TOP / "tests/common/build"), directory, *options], {"CXX": "clang++-14"}, seconds_max=3000)
+
+
+def clang_build() -> Test:
+    # Without optimization: its opinion of the source is wanted, and that its programs be there soon.
+    return build("build-clang", "-Dbuildtype=debug", "-Dfuzzers=true")
+
+
+def needed(build_test: Test) -> None:
+    """For stages that run what another build makes; a failure to build fails the stage."""
+    if (result := run_test(build_test)).failed:
+        raise OSError(result.output.strip() or result.failed[0])
+
+
+def sanitizers() -> list[Test]:
+    needed(build("build-sanitizers", "-Dbuildtype=debug", "-Db_sanitize=address,undefined", "-Db_lundef=false"))
+    options = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
+    tests = [test for test in meson_tests(TOP / "build-sanitizers") if test.name not in ("tidy", "man", "mount", "simulation")]
+    for test in tests:
+        test.name = f"sanitizers/{test.name}"
+        test.environment.update(options)
+        test.seconds_max *= 4
+    return tests
+
+
 def fuzzers(seconds: int) -> list[Test]:
+    needed(clang_build())
     tests = []
     for program in sorted((TOP / "build-clang/tests/fuzz").glob("fuzz-*")):
         name = program.name.removeprefix("fuzz-")
