@@ -1,0 +1,562 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "fuse_channel.h"
+
+#include "client.h"
+#include "world.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <numeric>
+#include <utility>
+
+namespace srpfs::fs::test {
+namespace {
+
+constexpr std::uint64_t capacity = (4 << 20) + 512;
+constexpr std::uint32_t mib = 1 << 20;
+
+std::vector<std::byte> pattern(std::size_t size, unsigned seed) {
+    std::vector<std::byte> bytes(size);
+    for (std::size_t i = 0; i < size; ++i) bytes[i] = static_cast<std::byte>((i * 31 + i / 251 + seed) & 0xff);
+    return bytes;
+}
+
+struct Host final : ChannelHost {
+    void on_control_request(const Origin& origin, std::vector<std::byte> request) override {
+        requests.emplace_back(origin, std::move(request));
+    }
+    void on_control_interrupt(const Origin& origin) override { interrupts.push_back(origin.unique); }
+    void on_disconnected(unsigned, int errno_value) override { disconnects.push_back(errno_value); }
+    std::vector<std::pair<Origin, std::vector<std::byte>>> requests;
+    std::vector<std::uint64_t> interrupts;
+    std::vector<int> disconnects;
+};
+
+// Holds or delays commands, as the tests say.
+struct Slow final : target::Behaviour {
+    target::CommandPlan on_command(const target::CommandView& command) override {
+        target::CommandPlan plan;
+        const auto opcode = static_cast<std::uint8_t>(command.cdb[0]);
+        const bool is_data = opcode == scsi::opcode::read_10 || opcode == scsi::opcode::write_10;
+        plan.hold = holding && is_data;
+        if (is_data) fua = fua || (static_cast<std::uint8_t>(command.cdb[1]) & 0x08) != 0;
+        return plan;
+    }
+    bool holding = false;
+    bool fua = false;
+};
+
+class FuseChannelTest : public ::testing::Test {
+protected:
+    explicit FuseChannelTest(target::LunConfig lun = {.kind = target::StoreKind::ram, .bytes = capacity})
+        : world_(lun) {
+        world_.device().set_behaviour(&slow_);
+        lun_ = std::make_shared<LunData>();
+        lun_->unit = &world_.unit();
+        lun_->capacity_bytes = world_.unit().info()->capacity_bytes();
+        OpenFileDetails details;
+        details.node = NodeId{2};
+        details.lun = lun_;
+        details.writable = true;
+        handle_ = files_.open(std::move(details));
+        channel_ = std::make_shared<FuseChannel>(0, client_.take_server_end(), world_.engine(), files_, host_);
+        world_.source = [this] { return channel_ && channel_->poll(); };
+    }
+    ~FuseChannelTest() override {
+        slow_.holding = false;
+        world_.device().release_held();
+        world_.settle();
+        if (channel_) channel_->leave();
+        channel_.reset();
+        world_.advance(std::chrono::seconds(1));
+        world_.device().set_behaviour(nullptr);
+    }
+
+    Reply await(std::uint64_t unique) {
+        return client_.await(unique, [this] { world_.settle(); });
+    }
+    Reply read(std::uint64_t offset, std::uint32_t size) { return await(client_.read(handle_, offset, size)); }
+    Reply write(std::uint64_t offset, std::span<const std::byte> data, std::uint32_t flags = 0) {
+        return await(client_.write(handle_, offset, data, flags));
+    }
+
+    Slow slow_;
+    Host host_;
+    Client client_;
+    OpenFiles files_;
+    World world_;
+    std::shared_ptr<LunData> lun_;
+    std::uint64_t handle_ = 0;
+    std::shared_ptr<FuseChannel> channel_;
+};
+
+TEST_F(FuseChannelTest, ReadsBackWhatWasWrittenAtAnyOffsetAndLength) {
+    for (const auto& [offset, size] : std::initializer_list<std::pair<std::uint64_t, std::uint32_t>>{
+             {0, 512}, {512, 4096}, {1000, 1}, {4095, 4098}, {123457, 100'003}, {0, mib}, {mib - 7, mib}}) {
+        const auto data = pattern(size, size);
+
+        const Reply written = write(offset, data);
+        const Reply back = read(offset, size);
+
+        EXPECT_EQ(written.error, 0) << offset;
+        EXPECT_EQ(written.as<fuse_write_out>().size, size) << offset;
+        EXPECT_EQ(back.error, 0) << offset;
+        EXPECT_EQ(back.body, data) << offset;
+    }
+    EXPECT_EQ(channel_->pending(), 0u);
+    EXPECT_EQ(world_.engine().usage().operations_in_use, 0u);
+}
+
+TEST_F(FuseChannelTest, ReadsAreShortAtTheEndAndEmptyBeyondIt) {
+    EXPECT_EQ(read(capacity - 100, 4096).body.size(), 100u);
+    const Reply at_end = read(capacity, 4096);
+    EXPECT_EQ(at_end.error, 0);
+    EXPECT_TRUE(at_end.body.empty());
+    EXPECT_TRUE(read(capacity + 12345, 1).body.empty());
+    EXPECT_EQ(read(UINT64_MAX - 5, 4096).error, EINVAL);
+}
+
+TEST_F(FuseChannelTest, WritesAreShortAcrossTheEndAndRefusedBeyondIt) {
+    const auto data = pattern(4096, 9);
+
+    EXPECT_EQ(write(capacity - 100, data).as<fuse_write_out>().size, 100u);
+    EXPECT_EQ(write(capacity, data).error, ENOSPC);
+    EXPECT_EQ(write(capacity + 1, data).error, ENOSPC);
+    EXPECT_EQ(write(UINT64_MAX - 5, data).error, EINVAL);
+
+    const auto back = read(capacity - 100, 100).body;
+    EXPECT_TRUE(std::equal(back.begin(), back.end(), data.begin()));
+}
+
+TEST_F(FuseChannelTest, ManyRequestsInFlightAreEachAnsweredOnce) {
+    std::vector<std::uint64_t> uniques;
+    for (unsigned i = 0; i < 64; ++i) uniques.push_back(client_.write(handle_, i * 4096, pattern(4096, i)));
+    for (const auto unique : uniques) EXPECT_EQ(await(unique).error, 0);
+    uniques.clear();
+    for (unsigned i = 0; i < 64; ++i) uniques.push_back(client_.read(handle_, i * 4096, 4096));
+    for (unsigned i = 0; i < 64; ++i) EXPECT_EQ(await(uniques[i]).body, pattern(4096, i));
+    EXPECT_EQ(client_.unexpected(), 0u);
+}
+
+TEST_F(FuseChannelTest, ASynchronousWriteIsDurable) {
+    (void)write(0, pattern(512, 1));
+    EXPECT_FALSE(slow_.fua);
+    for (const std::uint32_t flags : {std::uint32_t{O_DSYNC}, std::uint32_t{O_SYNC}})
+        EXPECT_EQ(write(0, pattern(512, 1), flags).error, 0);
+    // This unit has no volatile cache, so FUA changes nothing; the cached unit is below.
+}
+
+class CachedUnitTest : public FuseChannelTest {
+protected:
+    CachedUnitTest() : FuseChannelTest({.kind = target::StoreKind::ram, .bytes = capacity, .write_cache = true}) {}
+    std::uint64_t flushes() {
+        const auto counters = world_.device().counters();
+        return counters.commands[scsi::opcode::synchronize_cache_10] +
+               counters.commands[scsi::opcode::synchronize_cache_16];
+    }
+};
+
+TEST_F(CachedUnitTest, ODsyncReachesTheMediumAndPlainWritesDoNot) {
+    (void)write(0, pattern(512, 1));
+    EXPECT_FALSE(slow_.fua);
+    EXPECT_EQ(flushes(), 0u);
+
+    EXPECT_EQ(write(0, pattern(512, 1), O_DSYNC).error, 0);
+
+    EXPECT_TRUE(slow_.fua || flushes() == 1);
+}
+
+TEST_F(CachedUnitTest, FsyncFlushesOnceForUnflushedWrites) {
+    (void)write(0, pattern(512, 1));
+
+    EXPECT_EQ(await(client_.fsync(handle_)).error, 0);
+    EXPECT_EQ(flushes(), 1u);
+    EXPECT_EQ(await(client_.fsync(handle_)).error, 0);
+    EXPECT_EQ(flushes(), 1u);
+}
+
+TEST_F(CachedUnitTest, TheLastCloseOfAWriterFlushesAndAnswersNobody) {
+    (void)write(0, pattern(512, 1));
+
+    channel_->flush_after_close(lun_);
+    world_.settle();
+
+    EXPECT_EQ(flushes(), 1u);
+    EXPECT_EQ(client_.unexpected(), 0u);
+    EXPECT_EQ(channel_->pending(), 0u);
+}
+
+TEST_F(FuseChannelTest, AWriteTellsWhenItWas) {
+    EXPECT_EQ(lun_->last_write, 0);
+    world_.advance(std::chrono::seconds(3));
+
+    (void)write(0, pattern(512, 1));
+
+    EXPECT_EQ(Instant(Duration(lun_->last_write)), world_.executor().timers().now());
+}
+
+TEST_F(FuseChannelTest, UnknownClosedAndRemovedHandlesAreEnodev) {
+    EXPECT_EQ(await(client_.read(handle_ + 1, 0, 512)).error, ENODEV);
+    EXPECT_EQ(await(client_.read(0, 0, 512)).error, ENODEV);
+    EXPECT_EQ(await(client_.read(UINT64_MAX, 0, 512)).error, ENODEV);
+    files_.unpublish(handle_);
+
+    EXPECT_EQ(read(0, 512).error, ENODEV);
+    EXPECT_EQ(write(0, pattern(512, 1)).error, ENODEV);
+    EXPECT_EQ(await(client_.fsync(handle_)).error, ENODEV);
+}
+
+TEST_F(FuseChannelTest, OutcomesOfTheTargetBecomeErrnoValues) {
+    ASSERT_TRUE(world_.device().set_read_only(0, true));
+    EXPECT_EQ(write(0, pattern(512, 1)).error, EROFS);
+
+    world_.link().set_state(initiator::PortState::fail_fast);
+    EXPECT_EQ(read(0, 512).error, EIO);
+    world_.link().set_state(initiator::PortState::lost);
+    EXPECT_EQ(read(0, 512).error, ENODEV);
+}
+
+TEST_F(FuseChannelTest, InterruptEndsAWaitingRequestAtOnce) {
+    world_.link().set_state(initiator::PortState::blocked);
+    const auto unique = client_.read(handle_, 0, 512);
+    const auto other = client_.read(handle_, 0, 512);
+    world_.settle();
+    EXPECT_EQ(channel_->pending(), 2u);
+
+    client_.interrupt(unique);
+
+    EXPECT_EQ(await(unique).error, EINTR);
+    world_.link().set_state(initiator::PortState::running);
+    EXPECT_EQ(await(other).error, 0);
+    EXPECT_EQ(client_.unexpected(), 0u);
+}
+
+TEST_F(FuseChannelTest, InterruptOfACommandInFlightIsAnsweredAfterTheGracePeriodAndOnce) {
+    slow_.holding = true;
+    const auto unique = client_.read(handle_, 0, 512);
+    world_.settle();
+
+    client_.interrupt(unique);
+    client_.interrupt(unique);
+    world_.advance(std::chrono::milliseconds(400));
+    EXPECT_EQ(client_.unexpected(), 0u);
+    world_.advance(std::chrono::milliseconds(200));
+
+    EXPECT_EQ(await(unique).error, EINTR);
+    slow_.holding = false;
+    world_.device().release_held();
+    world_.settle();
+    EXPECT_EQ(client_.unexpected(), 0u);
+}
+
+TEST_F(FuseChannelTest, InterruptOfAnAnsweredRequestIsIgnored) {
+    const auto unique = client_.read(handle_, 0, 512);
+    EXPECT_EQ(await(unique).error, 0);
+
+    client_.interrupt(unique);
+    world_.settle();
+
+    EXPECT_EQ(client_.unexpected(), 0u);
+}
+
+TEST_F(FuseChannelTest, InterruptBeforeItsRequestIsAskedForAgain) {
+    const auto unique = client_.next_unique();
+    const auto interrupt = client_.interrupt(unique);
+
+    EXPECT_EQ(await(interrupt).error, EAGAIN);
+}
+
+TEST_F(FuseChannelTest, InterruptOfARequestThatControlServesGoesThere) {
+    OpenFileDetails details;
+    details.node = NodeId{3};
+    const auto control_handle = files_.open(std::move(details));
+    const auto unique = client_.write(control_handle, 0, bytes_of_text("login"));
+    world_.settle();
+    ASSERT_EQ(host_.requests.size(), 1u);
+
+    client_.interrupt(unique);
+    world_.settle();
+
+    EXPECT_EQ(host_.interrupts, std::vector<std::uint64_t>{unique});
+    channel_->finish(host_.requests[0].first, make_reply(unique, EINTR));
+    EXPECT_EQ(await(unique).error, EINTR);
+    EXPECT_EQ(channel_->pending(), 0u);
+}
+
+TEST_F(FuseChannelTest, HandsTheRareRequestsOverUnchangedAndAnswersThemOnce) {
+    const auto unique = client_.named(FUSE_LOOKUP, 1, "lun0");
+    world_.settle();
+    ASSERT_EQ(host_.requests.size(), 1u);
+    const auto& [origin, request] = host_.requests[0];
+    EXPECT_EQ(request, [&] {
+        auto name = bytes_of_text("lun0");
+        name.push_back(std::byte{0});
+        return Client::make(FUSE_LOOKUP, unique, 1, {}, name);
+    }());
+
+    channel_->finish(origin, make_reply(unique, ENOENT));
+    channel_->finish(origin, make_reply(unique, ENOENT));
+
+    EXPECT_EQ(await(unique).error, ENOENT);
+    EXPECT_EQ(client_.unexpected(), 0u);
+}
+
+TEST_F(FuseChannelTest, CommandsOfMoreThan64KiBAreRefusedHere) {
+    OpenFileDetails details;
+    details.node = NodeId{3};
+    const auto control_handle = files_.open(std::move(details));
+
+    EXPECT_EQ(await(client_.write(control_handle, 0, std::vector<std::byte>(64 * 1024 + 1))).error, E2BIG);
+    EXPECT_TRUE(host_.requests.empty());
+    (void)client_.write(control_handle, 0, std::vector<std::byte>(64 * 1024));
+    world_.settle();
+    EXPECT_EQ(host_.requests.size(), 1u);
+}
+
+TEST_F(FuseChannelTest, FsyncAndFlushOfAControlFileSucceedAtOnce) {
+    OpenFileDetails details;
+    details.node = NodeId{3};
+    const auto control_handle = files_.open(std::move(details));
+    fuse_flush_in flush{};
+    flush.fh = control_handle;
+
+    EXPECT_EQ(await(client_.fsync(control_handle)).error, 0);
+    EXPECT_EQ(await(client_.request(FUSE_FLUSH, 3, flush)).error, 0);
+    EXPECT_TRUE(host_.requests.empty());
+}
+
+TEST_F(FuseChannelTest, ALunIsAllDataForLseek) {
+    const auto seek = [&](std::uint64_t offset, std::uint32_t whence) {
+        fuse_lseek_in in{};
+        in.fh = handle_;
+        in.offset = offset;
+        in.whence = whence;
+        return await(client_.request(FUSE_LSEEK, 2, in));
+    };
+    EXPECT_EQ(seek(1000, SEEK_DATA).as<fuse_lseek_out>().offset, 1000u);
+    EXPECT_EQ(seek(1000, SEEK_HOLE).as<fuse_lseek_out>().offset, capacity);
+    EXPECT_EQ(seek(capacity, SEEK_DATA).error, ENXIO);
+    EXPECT_EQ(seek(capacity - 1, SEEK_HOLE).as<fuse_lseek_out>().offset, capacity);
+    EXPECT_EQ(seek(0, 17).error, EINVAL);
+}
+
+TEST_F(FuseChannelTest, FallocateOffersNothingButWhatIsThere) {
+    const auto allocate = [&](std::uint64_t offset, std::uint64_t length, std::uint32_t mode) {
+        fuse_fallocate_in in{};
+        in.fh = handle_;
+        in.offset = offset;
+        in.length = length;
+        in.mode = mode;
+        return await(client_.request(FUSE_FALLOCATE, 2, in)).error;
+    };
+    EXPECT_EQ(allocate(0, capacity, 0), 0);
+    EXPECT_EQ(allocate(1, capacity, 0), EFBIG);
+    EXPECT_EQ(allocate(UINT64_MAX, UINT64_MAX, 0), EFBIG);
+    EXPECT_EQ(allocate(0, 4096, 3), EOPNOTSUPP);
+}
+
+TEST_F(FuseChannelTest, DrainWaitsForRequestsOfThatUnitOnly) {
+    slow_.holding = true;
+    const auto unique = client_.read(handle_, 0, 512);
+    world_.settle();
+    files_.unpublish(handle_);
+    bool drained = false, other_drained = false;
+    const LunData other;
+
+    channel_->drain(lun_.get(), [&] { drained = true; });
+    channel_->drain(&other, [&] { other_drained = true; });
+
+    EXPECT_TRUE(other_drained);
+    EXPECT_FALSE(drained);
+    slow_.holding = false;
+    world_.device().release_held();
+    EXPECT_EQ(await(unique).error, 0);
+    EXPECT_TRUE(drained);
+}
+
+TEST_F(FuseChannelTest, TheEndOfTheConnectionIsReportedOnce) {
+    client_.hang_up();
+    world_.settle();
+    world_.settle();
+
+    EXPECT_EQ(host_.disconnects, std::vector<int>{ENODEV});
+    std::vector<int> fds;
+    channel_->sleep_on(fds);
+    EXPECT_TRUE(fds.empty());
+}
+
+TEST_F(FuseChannelTest, LivesOnAfterLeavingUntilItsOperationsHaveEnded) {
+    slow_.holding = true;
+    (void)client_.write(handle_, 0, pattern(4096, 1));
+    world_.settle();
+    const std::weak_ptr<FuseChannel> watched = channel_;
+
+    channel_->leave();
+    channel_.reset();
+    EXPECT_FALSE(watched.expired());
+    world_.advance(std::chrono::milliseconds(600));
+
+    EXPECT_TRUE(watched.expired());
+}
+
+TEST_F(FuseChannelTest, ForgetAndOtherOneWayRequestsAreSwallowed) {
+    fuse_forget_in forget{.nlookup = 1};
+    (void)client_.request(FUSE_FORGET, 2, forget);
+    fuse_batch_forget_in batch{};
+    (void)client_.request(FUSE_BATCH_FORGET, 0, batch);
+    (void)client_.send_bytes(FUSE_NOTIFY_REPLY, 2, {});
+    world_.settle();
+
+    EXPECT_TRUE(host_.requests.empty());
+    EXPECT_EQ(client_.unexpected(), 0u);
+    EXPECT_EQ(channel_->pending(), 0u);
+}
+
+TEST_F(FuseChannelTest, UnknownOperationsAreEnosys) {
+    for (const std::uint32_t opcode :
+         {std::uint32_t{0}, std::uint32_t{7}, std::uint32_t{FUSE_SETLK}, std::uint32_t{FUSE_BMAP},
+          std::uint32_t{FUSE_SYNCFS}, std::uint32_t{99}, std::uint32_t{4096}, UINT32_MAX})
+        EXPECT_EQ(await(client_.send_bytes(opcode, 1, std::vector<std::byte>(64))).error, ENOSYS) << opcode;
+    EXPECT_TRUE(host_.requests.empty());
+}
+
+TEST_F(FuseChannelTest, ASecondInitIsNotPassedOn) {
+    const fuse_init_in init{};
+    EXPECT_EQ(await(client_.request(FUSE_INIT, 0, init)).error, ENOSYS);
+}
+
+TEST_F(FuseChannelTest, ShortRequestsAreEinvalAndSurvived) {
+    for (const std::uint32_t opcode : {FUSE_READ, FUSE_WRITE, FUSE_FSYNC, FUSE_LSEEK, FUSE_FALLOCATE, FUSE_INTERRUPT,
+                                       FUSE_LOOKUP, FUSE_GETATTR, FUSE_SETATTR, FUSE_OPEN, FUSE_RELEASE, FUSE_READDIR,
+                                       FUSE_IOCTL, FUSE_POLL, FUSE_RENAME2, FUSE_CREATE, FUSE_MKNOD})
+        for (const std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{7}})
+            EXPECT_EQ(await(client_.send_bytes(opcode, 1, std::vector<std::byte>(size))).error, EINVAL)
+                << opcode << ' ' << size;
+    EXPECT_TRUE(host_.requests.empty());
+    EXPECT_EQ(read(0, 512).error, 0);
+}
+
+TEST_F(FuseChannelTest, ARequestShorterThanAHeaderIsDropped) {
+    client_.send_raw(std::vector<std::byte>(39));
+    EXPECT_EQ(read(0, 512).error, 0);
+    EXPECT_EQ(channel_->counters().malformed, 1u);
+}
+
+TEST_F(FuseChannelTest, ALengthThatLiesIsEinval) {
+    fuse_read_in in{};
+    in.fh = handle_;
+    in.size = 512;
+    const auto unique = client_.next_unique();
+    auto request = Client::make(FUSE_READ, unique, 2, bytes_of(in));
+    const std::uint32_t wrong = static_cast<std::uint32_t>(request.size()) + 1;
+    std::memcpy(request.data(), &wrong, sizeof wrong);
+    client_.send_raw(request);
+
+    EXPECT_EQ(await(unique).error, EINVAL);
+}
+
+TEST_F(FuseChannelTest, AWriteWhosePayloadIsNotWhatItSaysIsEinval) {
+    for (const int difference : {-1, 1}) {
+        fuse_write_in in{};
+        in.fh = handle_;
+        in.size = static_cast<std::uint32_t>(512 + difference);
+        EXPECT_EQ(await(client_.request(FUSE_WRITE, 2, in, std::vector<std::byte>(512))).error, EINVAL);
+    }
+}
+
+TEST_F(FuseChannelTest, ANameWithoutItsEndIsNotPassedOn) {
+    EXPECT_EQ(await(client_.send_bytes(FUSE_LOOKUP, 1, bytes_of_text("lun0"))).error, EINVAL);
+    EXPECT_EQ(await(client_.named(FUSE_LOOKUP, 1, "")).error, EINVAL);
+    EXPECT_TRUE(host_.requests.empty());
+}
+
+TEST_F(FuseChannelTest, ALongerReadThanAnybodyMayAskForIsCut) {
+    EXPECT_EQ(read(0, 3 * mib).body.size(), mib);
+    EXPECT_EQ(read(0, 0).body.size(), 0u);
+}
+
+TEST_F(FuseChannelTest, WhenNothingIsLeftARequestFailsAndTheIntakeGoesOn) {
+    world_.link().set_state(initiator::PortState::blocked);
+    // Far more than buffers and parking memory hold.
+    std::vector<std::uint64_t> uniques;
+    unsigned failed = 0;
+    for (unsigned i = 0; i < 40; ++i) {
+        uniques.push_back(client_.write(handle_, 0, std::vector<std::byte>(mib)));
+        world_.settle();
+    }
+    world_.link().set_state(initiator::PortState::running);
+    for (const auto unique : uniques) {
+        const int error = await(unique).error;
+        EXPECT_TRUE(error == 0 || error == EIO);
+        failed += error == EIO ? 1 : 0;
+    }
+    EXPECT_GT(failed, 0u);
+    EXPECT_LT(failed, 40u);
+    EXPECT_EQ(world_.engine().usage().parked_bytes, 0u);
+}
+
+// Two reactors: the unit lives on the first, requests are read by both.
+class TwoChannelsTest : public FuseChannelTest {
+protected:
+    TwoChannelsTest() {
+        lun::EngineLimits limits;
+        limits.intake_buffers = 3;
+        limits.read_buffers_4k = limits.read_buffers_64k = limits.read_buffers_1m = limits.edge_buffers = 2;
+        second_engine_ = std::move(*lun::Engine::create(limits, {}, world_.executor(), random_));
+        second_ = std::make_shared<FuseChannel>(1, second_client_.take_server_end(), *second_engine_, files_, host_);
+        channel_->set_peers({channel_, second_});
+        second_->set_peers({channel_, second_});
+        world_.source = [this] {
+            const bool worked = channel_->poll();
+            return second_->poll() || worked;
+        };
+    }
+    ~TwoChannelsTest() override {
+        world_.source = nullptr;
+        second_->leave();
+        world_.settle();
+        second_.reset();
+    }
+    Reply await_second(std::uint64_t unique) {
+        return second_client_.await(unique, [this] { world_.settle(); });
+    }
+    Random random_{2};
+    std::unique_ptr<lun::Engine> second_engine_;
+    Client second_client_;
+    std::shared_ptr<FuseChannel> second_;
+};
+
+TEST_F(TwoChannelsTest, ARequestReadElsewhereIsServedAtHomeAndAnsweredWhereItWasRead) {
+    const auto data = pattern(5000, 3);
+    EXPECT_EQ(await_second(second_client_.write(handle_, 777, data)).as<fuse_write_out>().size, 5000u);
+    EXPECT_EQ(await_second(second_client_.read(handle_, 777, 5000)).body, data);
+    EXPECT_EQ(await_second(second_client_.fsync(handle_)).error, 0);
+    EXPECT_EQ(await_second(second_client_.read(handle_, capacity, 512)).body.size(), 0u);
+    EXPECT_EQ(await_second(second_client_.write(handle_, capacity, data)).error, ENOSPC);
+    EXPECT_EQ(client_.unexpected(), 0u);
+    EXPECT_EQ(read(777, 5000).body, data);
+}
+
+TEST_F(TwoChannelsTest, AnInterruptFindsItsRequestOnTheOtherReactor) {
+    world_.link().set_state(initiator::PortState::blocked);
+    const auto unique = client_.read(handle_, 0, 512);
+    world_.settle();
+
+    second_client_.interrupt(unique);
+
+    EXPECT_EQ(await(unique).error, EINTR);
+    world_.link().set_state(initiator::PortState::running);
+}
+
+TEST_F(TwoChannelsTest, ARequestOnItsWayHomeMeetsTheRemovalOfItsFile) {
+    const auto unique = second_client_.read(handle_, 0, 512);
+    (void)second_->poll();  // now in the home's mailbox
+    files_.unpublish(handle_);
+
+    EXPECT_EQ(await_second(unique).error, ENODEV);
+}
+
+}  // namespace
+}  // namespace srpfs::fs::test
