@@ -557,8 +557,9 @@ void VerbsConnection::fail(const ibv_wc& completion) {
 }
 
 bool VerbsConnection::arm() {
-    if (!is_live() || armed_) return completions_begin_ == completions_end_ || !is_live();
+    if (!is_live()) return true;
     if (completions_begin_ != completions_end_) return false;
+    if (armed_) return true;
     if (const int failure = ibv_req_notify_cq(resources_.completions.get(), 0)) [[unlikely]] {
         end_with(EndReason::transport_error, failure, "arming the completion queue failed");
         return false;
@@ -663,18 +664,18 @@ void VerbsConnection::destroy() {
     has_resources_ = false;
     // ibv_destroy_qp() returns when the device has let go of all memory: that is the drain. Completions of what was
     // under way vanish with the queue.
-    auto resources = std::make_shared<Resources>(std::move(resources_));
-    on_worker(
-        [this, &fabric = fabric_, &devices = fabric_.devices(), resources, id = id_, farewell = farewell_]() mutable {
-            resources.reset();
-            fabric.post([this, &fabric] {
-                busy_ = false;
-                handler_.on_gone();
-                fabric.erase(*this);
-            });
-            // Neither the connection nor the fabric need exist from here on.
-            devices.destroy(std::move(id), farewell);
+    // Moved, not copied: no owner may be left on this thread when the worker lets go.
+    on_worker([this, &fabric = fabric_, &devices = fabric_.devices(), id = id_, farewell = farewell_,
+               resources = std::make_shared<Resources>(std::move(resources_))]() mutable {
+        resources.reset();
+        fabric.post([this, &fabric] {
+            busy_ = false;
+            handler_.on_gone();
+            fabric.erase(*this);
         });
+        // Neither the connection nor the fabric need exist from here on.
+        devices.destroy(std::move(id), farewell);
+    });
 }
 
 }  // namespace srpfs::fabric::verbs

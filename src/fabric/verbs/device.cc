@@ -19,12 +19,13 @@ namespace {
 
 // Local write is the right of our own work requests (a target's RDMA reads land in the region); what the peer may do
 // is exactly one of the other two.
-int access_flags(RemoteAccess access) {
+unsigned access_flags(RemoteAccess access) {
+    unsigned flags = IBV_ACCESS_LOCAL_WRITE;
     switch (access) {
-        case RemoteAccess::read: return IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ;
-        case RemoteAccess::write: return IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
+        case RemoteAccess::read: flags |= IBV_ACCESS_REMOTE_READ; break;
+        case RemoteAccess::write: flags |= IBV_ACCESS_REMOTE_WRITE; break;
     }
-    return 0;
+    return flags;
 }
 
 struct DeviceList {
@@ -219,7 +220,8 @@ Result<Devices::Opened> Devices::open(const DeviceName& name) {
 }
 
 Result<MemoryRegion> Devices::register_local(Device& device, std::span<std::byte> memory) {
-    MemoryRegion region(ibv_reg_mr(device.domain(), memory.data(), memory.size(), IBV_ACCESS_LOCAL_WRITE));
+    const unsigned access = IBV_ACCESS_LOCAL_WRITE;
+    MemoryRegion region(ibv_reg_mr(device.domain(), memory.data(), memory.size(), access));
     if (!region)
         return memory_not_registered(device.name().name, errno,
                                      {memory.size(), region_bytes_ + memory.size(), locked_memory_limit()});

@@ -32,7 +32,6 @@
 #include <filesystem>
 #include <functional>
 #include <mutex>
-#include <source_location>
 #include <stdexcept>
 
 namespace {
@@ -51,28 +50,26 @@ struct Failure : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-void expect(bool holds, const std::string& what, std::source_location where = std::source_location::current()) {
-    if (!holds) throw Failure(fmt::format("{} (line {})", what, where.line()));
+void expect(bool holds, const std::string& what, int line = __builtin_LINE()) {
+    if (!holds) throw Failure(fmt::format("{} (line {})", what, line));
 }
 
 template <typename Left, typename Right>
-void expect_equal(const Left& got, const Right& wanted, const std::string& what,
-                  std::source_location where = std::source_location::current()) {
-    if (!(got == wanted)) throw Failure(fmt::format("{}: {} instead of {} (line {})", what, got, wanted, where.line()));
+void expect_equal(const Left& got, const Right& wanted, const std::string& what, int line = __builtin_LINE()) {
+    if (!(got == wanted)) throw Failure(fmt::format("{}: {} instead of {} (line {})", what, got, wanted, line));
 }
 
 void expect_reason(const std::optional<EndReason>& got, EndReason wanted, const std::string& text,
-                   std::source_location where = std::source_location::current()) {
-    expect(got.has_value(), "no end at all", where);
+                   int line = __builtin_LINE()) {
+    expect(got.has_value(), "no end at all", line);
     if (*got != wanted)
         throw Failure(fmt::format("ended with '{}' ({}) instead of '{}' (line {})", to_string(*got), text,
-                                  to_string(wanted), where.line()));
+                                  to_string(wanted), line));
 }
 
-void expect_contains(const std::string& text, const std::string& part,
-                     std::source_location where = std::source_location::current()) {
+void expect_contains(const std::string& text, const std::string& part, int line = __builtin_LINE()) {
     if (text.find(part) == std::string::npos)
-        throw Failure(fmt::format("'{}' does not contain '{}' (line {})", text, part, where.line()));
+        throw Failure(fmt::format("'{}' does not contain '{}' (line {})", text, part, line));
 }
 
 Instant now() {
@@ -81,10 +78,10 @@ Instant now() {
     return Instant(std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec));
 }
 
-void shell(const std::string& command, std::source_location where = std::source_location::current()) {
+void shell(const std::string& command, int line = __builtin_LINE()) {
     // bash, because busybox's shell would take its own ip for iproute2's.
     const int status = std::system(fmt::format("bash -c '{}'", command).c_str());
-    expect(status == 0, fmt::format("'{}' failed with status {}", command, status), where);
+    expect(status == 0, fmt::format("'{}' failed with status {}", command, status), line);
 }
 
 unsigned lines_of(const std::string& command) {
@@ -297,9 +294,9 @@ struct Pair final : ListenHandler {
     bool until(const std::function<bool()>& is_true, Duration time_max = 10s) {
         return loop.until(*fabric, is_true, time_max);
     }
-    void expect_gone(End_& end, Duration time_max = 10s, std::source_location where = std::source_location::current()) {
-        expect(until([&] { return end.gone; }, time_max), "on_gone did not come", where);
-        expect_equal(end.wrong_calls, 0, "handler calls that should not have come", where);
+    void expect_gone(End_& end, Duration time_max = 10s, int line = __builtin_LINE()) {
+        expect(until([&] { return end.gone; }, time_max), "on_gone did not come", line);
+        expect_equal(end.wrong_calls, 0, "handler calls that should not have come", line);
     }
     // New ends for another connection; the old ones must be gone.
     void renew() {
