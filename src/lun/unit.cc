@@ -210,13 +210,18 @@ void Unit::begin(Operation& operation) {
 }
 
 void Unit::make_ready(Operation& operation) {
-    operation.stage_ = Operation::Stage::waiting_path;
     if (waiting_.empty() && !pumping_) [[likely]] {
-        if (!advance(operation)) waiting_.push_front(operation);
+        if (!advance(operation)) go_first(operation);
         return;
     }
+    operation.stage_ = Operation::Stage::waiting_path;
     waiting_.push_back(operation);
     pump();
+}
+
+void Unit::go_first(Operation& operation) {
+    operation.stage_ = Operation::Stage::waiting_path;
+    waiting_.push_front(operation);
 }
 
 // Gives operations in line their turn until one cannot go on. Held units let only raw operations through.
@@ -230,7 +235,7 @@ void Unit::pump() {
         if (!next) break;
         waiting_.remove(*next);
         if (advance(*next)) continue;
-        waiting_.push_front(*next);
+        go_first(*next);
         break;
     }
     pumping_ = false;
@@ -327,9 +332,11 @@ void Unit::unpark(Operation& operation) {
 }
 
 bool Unit::send_parts(Operation& operation) {
+    bool more = true;
     for (Operation::Part& part : operation.parts_) {
         if (part.in_flight) continue;
-        if (!part.again && !next_part(operation, part)) break;
+        // A later part may have been prepared and refused before, even when there is nothing new for this one.
+        if (!part.again && !(more = more && next_part(operation, part))) continue;
         part.again = true;  // until it is on its way
         if (commands_in_flight_ >= queue_depth_ && operation.kind_ != OperationKind::raw) return false;
         switch (link_.submit(part.command)) {
@@ -485,6 +492,7 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
         settle(operation);
         return pump();
     }
+    if (verdict != Verdict::good && verdict != Verdict::failed) add(counters_->retries, 1);
     switch (verdict) {
         case Verdict::good: break;
         case Verdict::again: part.again = true; break;
@@ -524,22 +532,18 @@ void Unit::after_part(Operation& operation) {
     }
     const bool again =
         std::any_of(operation.parts_.begin(), operation.parts_.end(), [](const auto& part) { return part.again; });
-    if (again) {
-        add(counters_->retries, 1);
-        if (operation.retry_at_ != instant_never) {
-            // Nothing more of it goes out until then.
-            if (operation.is_waiting()) unlink_from_line(operation);
-            if (operation.parts_in_flight_ == 0) wait_and_retry(operation);
-            return;
-        }
+    if (again && operation.retry_at_ != instant_never) {
+        // Nothing more of it goes out until then.
+        if (operation.is_waiting()) unlink_from_line(operation);
+        if (operation.parts_in_flight_ == 0) wait_and_retry(operation);
+        return;
     }
     if (operation.is_waiting()) return;  // in line already
     const bool more = again || (operation.phase_ != Operation::Phase::flush && operation.kind_ != OperationKind::raw &&
                                 operation.next_block_ < operation.block_end_);
     if (more) {
-        operation.stage_ = Operation::Stage::waiting_path;
-        waiting_.push_front(operation);  // it has begun: before new ones
-        return;                          // on_part_done pumps
+        go_first(operation);  // it has begun: before new ones
+        return;               // on_part_done pumps
     }
     if (operation.parts_in_flight_ == 0) finish_phase(operation);
 }
@@ -549,8 +553,7 @@ void Unit::finish_phase(Operation& operation) {
     const auto go_on = [&](Phase phase, std::uint64_t first) {
         operation.phase_ = phase;
         operation.next_block_ = first;
-        operation.stage_ = Operation::Stage::waiting_path;
-        waiting_.push_front(operation);
+        go_first(operation);
     };
     switch (operation.phase_) {
         case Phase::edge_read: {
@@ -923,6 +926,23 @@ void Unit::run_interrupts() {
     pump();
 }
 
+std::string Unit::describe_operations() const {
+    static constexpr const char* stages[] = {
+        "idle",    "waiting for a lock", "waiting for memory", "waiting for the path", "waiting to retry", "active",
+        "answered"};
+    std::string text = fmt::format("{} ({}{}, depth {} of {}, {} commands in flight, {} ghosts):", lun_.file_name(),
+                                   to_string(state()), held_ ? ", held" : "", queue_depth_, queue_depth_max_,
+                                   commands_in_flight_, ghosts_.size());
+    const_cast<IntrusiveList<Operation, UnitTag>&>(operations_).for_each([&](Operation& operation) {
+        text += fmt::format("\n  {} of {} bytes at {}: {}, phase {}, {} parts in flight, {} retries{}{}{}",
+                            static_cast<int>(operation.kind_), operation.bytes_, operation.offset_,
+                            stages[static_cast<int>(operation.stage_)], static_cast<int>(operation.phase_),
+                            operation.parts_in_flight_, operation.retries_, operation.buffer_ ? ", buffer" : "",
+                            operation.parked_ ? ", parked" : "", operation.edges_ ? ", edges" : "");
+    });
+    return text;
+}
+
 // ---- locks and ghosts ----
 
 // Whole-block writes do not exclude each other: two writers of one block have no order anyway. A write of a part of a
@@ -1017,8 +1037,7 @@ void Unit::on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) {
 void Unit::on_memory(Operation& operation) {
     SRPFS_ASSERT(operation.stage_ == Operation::Stage::waiting_memory);
     if (operation.kind_ == OperationKind::write && operation.buffer_ && operation.parked_) unpark(operation);
-    operation.stage_ = Operation::Stage::waiting_path;
-    waiting_.push_front(operation);
+    go_first(operation);
     pump();
 }
 

@@ -104,6 +104,8 @@ public:
     [[nodiscard]] std::shared_ptr<const UnitCounters> counters() const { return counters_; }
     [[nodiscard]] bool has_unflushed_writes() const { return write_count_ != flushed_count_; }
     [[nodiscard]] std::size_t operations() const { return operations_.size(); }
+    // What each of them is waiting for, one a line: for the log when something hangs.
+    [[nodiscard]] std::string describe_operations() const;
 
 private:
     friend class Operation;
@@ -128,6 +130,7 @@ private:
 
     void begin(Operation& operation);
     void make_ready(Operation& operation);
+    void go_first(Operation& operation);
     void pump();
     bool advance(Operation& operation);
     bool send_parts(Operation& operation);
