@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "oracle.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+namespace srpfs::simulation {
+namespace {
+
+std::uint64_t mixed(std::uint64_t value) {
+    value ^= value >> 33;
+    value *= 0xff51afd7ed558ccdULL;
+    value ^= value >> 33;
+    value *= 0xc4ceb9fe1a85ec53ULL;
+    return value ^ value >> 33;
+}
+
+// Write 0 is what a new unit holds: zeros.
+std::uint64_t word_of(Oracle::WriteId id, std::uint64_t word) {
+    return id == 0 ? 0 : mixed(static_cast<std::uint64_t>(id) << 32 ^ word);
+}
+
+}  // namespace
+
+void Oracle::fill(WriteId id, std::uint64_t offset, std::span<std::byte> bytes) {
+    for (std::size_t i = 0; i < bytes.size();) {
+        const std::uint64_t at = offset + i;
+        std::uint64_t word = word_of(id, at / 8) >> (8 * (at % 8));
+        for (std::uint64_t k = at % 8; k < 8 && i < bytes.size(); ++k, ++i, word >>= 8)
+            bytes[i] = static_cast<std::byte>(word & 0xff);
+    }
+}
+
+bool Oracle::matches(WriteId id, std::uint64_t offset, std::span<const std::byte> bytes) {
+    std::array<std::byte, 4096> expected;
+    const auto wanted = std::span(expected).first(bytes.size());
+    fill(id, offset, wanted);
+    return std::equal(wanted.begin(), wanted.end(), bytes.begin());
+}
+
+Oracle::WriteId Oracle::begin_write(std::uint64_t offset, std::uint32_t bytes) {
+    Write write;
+    write.id = next_write();
+    write.begin = offset;
+    write.end = offset + bytes;
+    write.began = ++now_;
+    writes_.push_back(write);
+    return write.id;
+}
+
+void Oracle::end_write(WriteId id, End end, bool promised) {
+    Write& write = writes_.at(id - 1);
+    write.ended = ++now_;
+    if (end == End::unknown) return;
+    write.firm = write.ended;
+    if (promised) write.promised = write.ended;
+}
+
+void Oracle::end_flush_ok(Moment began) {
+    ++now_;
+    for (Write& write : writes_)
+        if (write.firm < began && write.promised == never && !write.excused) write.promised = now_;
+}
+
+void Oracle::end_flush_lost() {
+    ++now_;
+    for (Write& write : writes_)
+        if (write.promised == never) write.excused = true;
+}
+
+void Oracle::on_forgotten() {
+    for (Write& write : writes_)
+        if (write.firm == never) write.ended = never;
+}
+
+bool Oracle::is_overwritten(const Write& older, const Write& newer, Moment read_began) const {
+    if (newer.began < older.ended || newer.firm >= read_began) return false;
+    if (newer.promised < read_began) return true;
+    return std::none_of(cache_losses_.begin(), cache_losses_.end(), [&](Moment loss) { return loss > newer.began; });
+}
+
+std::string Oracle::describe(const Write& write) const {
+    const auto moment = [](Moment value) { return value == never ? std::string("-") : fmt::format("{}", value); };
+    return fmt::format("write {} [{}, {}) began {} ended {} firm {} promised {}", write.id, write.begin, write.end,
+                       write.began, moment(write.ended), moment(write.firm), moment(write.promised));
+}
+
+std::optional<std::string> Oracle::end_read(Moment began, std::uint64_t offset, std::span<const std::byte> bytes) {
+    const Moment ended = ++now_;
+    const std::uint64_t end = offset + bytes.size();
+    std::vector<const Write*> concerned, overwriting;
+    std::vector<std::uint64_t> cuts{offset, end};
+    const auto cut = [&](std::uint64_t at) {
+        if (at > offset && at < end) cuts.push_back(at);
+    };
+    for (const Write& write : writes_) {
+        if (write.end <= offset || write.begin >= end) continue;
+        concerned.push_back(&write);
+        cut(write.begin);
+        cut(write.end);
+    }
+    for (const Write& write : seen_) {
+        if (write.end <= offset || write.begin >= end) continue;
+        overwriting.push_back(&write);
+        cut(write.begin);
+        cut(write.end);
+    }
+    overwriting.insert(overwriting.end(), concerned.begin(), concerned.end());
+    for (std::uint64_t block = offset / block_bytes_ + 1; block * block_bytes_ < end; ++block)
+        cut(block * block_bytes_);
+    std::sort(cuts.begin(), cuts.end());
+    cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+
+    static const Write nothing{
+        .id = 0, .begin = 0, .end = UINT64_MAX, .began = 0, .ended = 0, .firm = 0, .promised = 0};
+    std::vector<Write> now_seen;
+    for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
+        const std::uint64_t from = cuts[i], to = cuts[i + 1];
+        const auto part = bytes.subspan(from - offset, to - from);
+        const auto covers = [&](const Write* write) { return write->begin <= from && write->end >= to; };
+        const Write* found = nullptr;
+        const Write* forbidden = nullptr;
+        const auto consider = [&](const Write* write) {
+            if (found || !covers(write) || !matches(write->id, from, part)) return;
+            const auto overwriter = std::find_if(overwriting.begin(), overwriting.end(), [&](const Write* newer) {
+                return covers(newer) && newer->id != write->id && is_overwritten(*write, *newer, began);
+            });
+            if (overwriter == overwriting.end())
+                found = write;
+            else if (!forbidden)
+                forbidden = *overwriter;
+        };
+        const Write* stale = nullptr;
+        for (auto write = concerned.rbegin(); write != concerned.rend() && !found; ++write) {
+            const Write* before = forbidden;
+            consider(*write);
+            if (forbidden != before) stale = *write;
+        }
+        if (!found) {
+            const Write* before = forbidden;
+            consider(&nothing);
+            if (forbidden != before) stale = &nothing;
+        }
+        if (found) {
+            // Fewer bytes may match by chance.
+            if (found->firm == never && to - from >= 8)
+                now_seen.push_back({.id = found->id,
+                                    .begin = from,
+                                    .end = to,
+                                    .began = found->began,
+                                    .ended = ended,
+                                    .firm = ended,
+                                    .promised = never,
+                                    .excused = false});
+            continue;
+        }
+        std::string text =
+            fmt::format("a read that began at {} and ended at {} got at [{}, {}) ", began, ended, from, to);
+        if (stale)
+            text += fmt::format("{}, which was overwritten by {}", describe(*stale), describe(*forbidden));
+        else
+            text += "bytes that no write put there (or a torn block)";
+        text += "; history of these bytes:";
+        for (const Write* write : concerned)
+            if (covers(write)) text += "\n    " + describe(*write);
+        if (!cache_losses_.empty()) text += fmt::format("\n    last cache loss at {}", cache_losses_.back());
+        return text;
+    }
+    seen_.insert(seen_.end(), now_seen.begin(), now_seen.end());
+    return std::nullopt;
+}
+
+}  // namespace srpfs::simulation

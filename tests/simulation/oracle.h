@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// The history of one logical unit and what it allows a reader to see.
+//
+// Each write fills its bytes with a pattern of its number, so a reader's bytes tell whose they are. Times are the order
+// of events. For the bytes of one block that have the same history, a read may return write W unless W was overwritten:
+// a write X that began after W had ended (however W ended: ghosts may not come back) and was acknowledged, or seen by a
+// reader, before this read began. What a target loses with its volatile cache was not overwritten, unless a flush that
+// succeeded has promised it.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace srpfs::simulation {
+
+using Moment = std::uint64_t;  // position in the order of events
+inline constexpr Moment never = UINT64_MAX;
+
+class Oracle {
+public:
+    explicit Oracle(std::uint32_t block_bytes) : block_bytes_(block_bytes) {}
+
+    enum class End { acknowledged, unknown };
+    using WriteId = std::size_t;
+
+    // The content of write `id` at `offset` of the unit.
+    static void fill(WriteId id, std::uint64_t offset, std::span<std::byte> bytes);
+    // The number the next write will get.
+    [[nodiscard]] WriteId next_write() const { return writes_.size() + 1; }
+
+    WriteId begin_write(std::uint64_t offset, std::uint32_t bytes);
+    // `promised`: acknowledged as durable.
+    void end_write(WriteId id, End end, bool promised);
+    Moment begin_flush() { return ++now_; }
+    // A successful flush promises everything acknowledged before it began.
+    void end_flush_ok(Moment began);
+    // The flush has reported that the cache was lost: what was not promised may be gone.
+    void end_flush_lost();
+    // Unflushed writes may be gone from here on.
+    void on_cache_lost() { cache_losses_.push_back(++now_); }
+    // The unit was removed and logged in to anew: nothing was fenced, so what was unknown stays unknown for ever.
+    void on_forgotten();
+
+    Moment begin_read() { return ++now_; }
+    // nullopt, or what is wrong.
+    std::optional<std::string> end_read(Moment began, std::uint64_t offset, std::span<const std::byte> bytes);
+
+private:
+    struct Write {
+        WriteId id = 0;
+        std::uint64_t begin = 0, end = 0;
+        Moment began = 0;
+        Moment ended = never;
+        Moment firm = never;  // acknowledged or seen
+        Moment promised = never;
+        bool excused = false;
+    };
+    [[nodiscard]] bool is_overwritten(const Write& older, const Write& newer, Moment read_began) const;
+    [[nodiscard]] static bool matches(WriteId id, std::uint64_t offset, std::span<const std::byte> bytes);
+    [[nodiscard]] std::string describe(const Write& write) const;
+
+    std::uint32_t block_bytes_;
+    Moment now_ = 0;
+    std::vector<Write> writes_;
+    std::vector<Write> seen_;  // parts of writes that a reader saw before they were acknowledged
+    std::vector<Moment> cache_losses_;
+};
+
+}  // namespace srpfs::simulation

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// One thread that plays several: mailboxes, the network and the timers get their turns in an order drawn from a seed.
+
+#pragma once
+
+#include <srpfs/base/random.h>
+#include <srpfs/fabric/loopback.h>
+#include <srpfs/reactor/executor.h>
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <vector>
+
+namespace srpfs::simulation {
+
+class Scheduler;
+
+// A simulated thread: its mail is run one piece at a time, in the order posted.
+class SimulatedExecutor final : public reactor::Executor {
+public:
+    explicit SimulatedExecutor(Scheduler& scheduler);
+    void post(std::function<void()> work) override;
+    reactor::TimerQueue& timers() override;
+
+    [[nodiscard]] Instant next_mail() const { return mail_.empty() ? instant_never : mail_.front().ready_at; }
+    void run_one();
+
+private:
+    struct Mail {
+        std::function<void()> work;
+        Instant ready_at{};
+    };
+    Scheduler& scheduler_;
+    std::deque<Mail> mail_;
+    Instant last_ready_{};
+};
+
+class Scheduler {
+public:
+    explicit Scheduler(std::uint64_t seed) : timers(Instant{}), random_(seed) {}
+
+    // Does one thing that is due, or moves the time to the next thing. False: nothing will ever happen again.
+    bool step();
+    // Turns until the queues are empty at the present instant.
+    void settle();
+    void advance(Duration duration);
+    // Turns until `done` or until `limit` has passed; false in the latter case or when nothing happens any more.
+    bool run_until(const std::function<bool()>& done, Duration limit);
+
+    reactor::TimerQueue timers;
+    fabric::Fabric* fabric = nullptr;
+    Duration mail_lag_max{};  // how long a piece of mail may lie about
+    std::uint64_t steps = 0;
+
+private:
+    friend class SimulatedExecutor;
+    bool step_now();
+    [[nodiscard]] Instant next_instant() const;
+
+    Random random_;
+    std::vector<SimulatedExecutor*> executors_;
+};
+
+}  // namespace srpfs::simulation
