@@ -67,9 +67,12 @@ void DeviceState::add_attention(ChannelRecord& record, unsigned number, Failure 
 void DeviceState::set_units(std::shared_ptr<const UnitMap> map, std::optional<unsigned> silent_unit) {
     const std::lock_guard lock(mutex);
     units = std::move(map);
-    for (const auto& record : channels)
+    for (const auto& record : channels) {
+        std::erase_if(record->attentions, [this](const auto& entry) { return !units->find(entry.first); });
+        record->has_attention.store(!record->attentions.empty(), std::memory_order_release);
         for (const auto& unit : units->units())
             if (unit && unit->number != silent_unit) add_attention(*record, unit->number, luns_changed);
+    }
     units_generation.fetch_add(1, std::memory_order_release);
 }
 
@@ -127,7 +130,9 @@ Result<void> Device::add_lun(unsigned number, const LunConfig& config, std::uniq
     }
     if (units->find(number)) return Error(EEXIST, fmt::format("the target has a LUN {} already", number));
     auto unit = std::make_shared<LogicalUnit>(number, config, std::move(store));
-    state_->set_units(units->with(number, std::move(unit)), number);
+    // LIO tells nothing on the new unit itself, not even when it takes the number of another.
+    const auto silent = state_->config.attention_at_change ? std::nullopt : std::optional(number);
+    state_->set_units(units->with(number, std::move(unit)), silent);
     return {};
 }
 

@@ -35,10 +35,11 @@ struct DeviceConfig {
     srp::RejectReason channel_limit_reason = srp::RejectReason::channel_limit;
     std::vector<srp::PortId> initiators;  // the access list; empty: everybody
     // Where SCST and arrays differ from LIO:
-    bool attention_at_login = false;   // UA 29/00 on every unit of a new channel
-    bool attention_at_change = false;  // UA 2A/09 on resize, 2A/01 when read-only changes
-    bool flat_lun_addresses = false;   // units are reported and accepted as 40h nn (flat space)
-    std::size_t sense_bytes = 96;      // 18..96; LIO always sends 96
+    bool attention_at_login = false;  // UA 29/00 on every unit of a new channel
+    // UA 2A/09 on resize, 2A/01 when read-only changes, 3F/0E on a new unit itself as well.
+    bool attention_at_change = false;
+    bool flat_lun_addresses = false;  // units are reported and accepted as 40h nn (flat space)
+    std::size_t sense_bytes = 96;     // 18..96; LIO always sends 96
     VolatileCache volatile_cache = VolatileCache::not_modelled;
 };
 

@@ -299,6 +299,33 @@ TEST_F(Commands, ResizingChangesTheCapacityAndTellsOnlyWhenConfigured) {
     ASSERT_TRUE(device->resize_lun(0, 2 << 20));
     expect_sense(execute(told, 0, cdb16({0x00})), 6, 0x2a, 0x09);
     EXPECT_EQ(execute(told, 0, cdb16({0x00})).status, 0);
+    ASSERT_TRUE(device->set_read_only(0, true));
+    expect_sense(execute(told, 0, cdb16({0x00})), 6, 0x2a, 0x01);
+}
+
+TEST_F(Commands, AUnitThatTakesTheNumberOfAnotherIsAnnouncedOnlyWhenConfigured) {
+    for (const bool is_announced : {false, true}) {
+        build("ram:1M", {.attention_at_change = is_announced});
+        auto& initiator = login();
+        ASSERT_TRUE(device->remove_lun(0));
+        ASSERT_TRUE(device->add_lun(0, parse_lun_list("ram:1M,wwid=5001122334455667").value()[0]));
+        const Rsp rsp = execute(initiator, 0, cdb16({0x00}));
+        if (is_announced)
+            expect_sense(rsp, 6, 0x3f, 0x0e);
+        else
+            EXPECT_EQ(rsp.status, 0);
+        EXPECT_EQ(device->wwid(0), "naa.5001122334455667");
+        shut_down();
+    }
+}
+
+TEST_F(Commands, AnAttentionOfARemovedUnitVanishesWithIt) {
+    build("ram:1M+ram:1M");
+    auto& initiator = login();
+    device->raise_attention(1, 0x2a, 0x09);
+    ASSERT_TRUE(device->remove_lun(1));
+    ASSERT_TRUE(device->add_lun(1, parse_lun_list("ram:1M").value()[0]));
+    EXPECT_EQ(execute(initiator, 1, cdb16({0x00})).status, 0);
 }
 
 TEST_F(Commands, ANewChannelMayStartWithAPowerOnAttention) {
