@@ -15,6 +15,9 @@ constexpr unsigned strange_tags_a_minute_max = 16;    // decisions 23
 constexpr std::uint32_t ti_iu_bytes_floor = 56, ti_iu_bytes_ceiling = 65536;  // srp-wire 6
 // One response to a request of the target, one task management function (srp-wire 7).
 constexpr unsigned extra_sends = 2;
+constexpr unsigned slots_max = 1U << slot_bits;
+// A target that owes credits for so long will not give them any more: as long as a command may take.
+constexpr auto starvation_max = std::chrono::seconds(30);
 
 int errno_of(fabric::EndReason reason, int suggested) {
     if (suggested > 0) return suggested;
@@ -47,9 +50,12 @@ Channel::Channel(fabric::Fabric& fabric, reactor::TimerQueue& timers, ChannelCon
                                  std::chrono::duration_cast<std::chrono::seconds>(config_.login_timeout).count()));
               connection_->disconnect();
           }),
-      deadline_timer_(timers, [this] { check_deadlines(); }), task_timer_(timers, [this] {
-          if (TaskRequest* task = std::exchange(task_, nullptr)) task->on_done(std::nullopt);
-      }) {}
+      deadline_timer_(timers, [this] { check_deadlines(); }),
+      task_timer_(timers,
+                  [this] {
+                      if (TaskRequest* task = std::exchange(task_, nullptr)) task->on_done(std::nullopt);
+                  }),
+      starvation_timer_(timers, [this] { check_starvation(); }) {}
 
 Channel::~Channel() {
     SRPFS_ASSERT(state_ == ChannelState::idle || gone_);
@@ -75,7 +81,7 @@ void Channel::connect() {
     requested_it_iu_bytes_ = srp::requested_it_iu_bytes(config_.parameters);
 
     fabric::ConnectionLimits limits;
-    limits.sends_max = config_.parameters.queue_size + extra_sends;
+    limits.sends_max = std::min(config_.parameters.queue_size, slots_max) + extra_sends;
     limits.message_bytes_max = requested_it_iu_bytes_;
     limits.retry_count = config_.parameters.tl_retry_count;
     limits.completion_vector = config_.parameters.comp_vector + config_.index;
@@ -166,7 +172,7 @@ std::optional<fabric::ReceiveRing> Channel::on_reply(std::span<const std::byte> 
             std::min(config_.parameters.max_imm_data, facts_.it_iu_bytes_max - srp::immediate_data_offset);
     credits_ = response->credits;
 
-    const unsigned queue = config_.parameters.queue_size;
+    const unsigned queue = std::min(config_.parameters.queue_size, slots_max);
     slots_.resize(queue);
     for (std::uint32_t i = 0; i < queue; ++i) slots_[i].next_free = i + 1;
     free_slot_ = 0;
@@ -202,8 +208,7 @@ bool Channel::has_room(bool privileged) const {
 
 bool Channel::submit(Command& command) {
     if (!has_room(command.privileged)) [[unlikely]] {
-        if (state_ == ChannelState::live && credits_ <= reserve(command.privileged)) ++counters_.out_of_credits;
-        room_wanted_ = true;
+        want_room();
         return false;
     }
     const std::uint32_t index = free_slot_;
@@ -241,7 +246,7 @@ bool Channel::submit(Command& command) {
     ++counters_.commands;
     command.channel = this;
     command.tag = tag;
-    command.fenced = false;
+    command.fenced = command.marked = false;
     command.deadline = timers_.now() + command.time_limit;
     watch_deadline(command.deadline);
     return true;
@@ -282,9 +287,9 @@ void Channel::on_received(std::span<const std::byte> message) {
     if (message.empty()) return fail("the target sent an empty message");
     last_heard_ = timers_.now();
     switch (static_cast<srp::Opcode>(message[0])) {
-        case srp::Opcode::response: return on_response(message);
-        case srp::Opcode::credit_request: return on_credit_request(message);
-        case srp::Opcode::async_event_request: return on_async(message);
+        case srp::Opcode::response: on_response(message); break;
+        case srp::Opcode::credit_request: on_credit_request(message); break;
+        case srp::Opcode::async_event_request: on_async(message); break;
         case srp::Opcode::target_logout: {
             const auto logout = srp::parse_target_logout(message);
             return fail(fmt::format("the target logged us out ({})",
@@ -295,6 +300,38 @@ void Channel::on_received(std::span<const std::byte> message) {
             return fail(fmt::format("the target sent an information unit of unknown type 0x{:02x}",
                                     static_cast<unsigned>(message[0])));
     }
+    // Each of them may have brought credits: that of a task management function brings those of what it aborted.
+    if (room_wanted_) [[unlikely]]
+        tell_room();
+    if (state_ == ChannelState::draining) [[unlikely]]
+        finish_drain_if_empty();
+}
+
+// Somebody was refused: to be told when there is room, which has to come some day.
+void Channel::want_room() {
+    room_wanted_ = true;
+    if (state_ != ChannelState::live || credits_ > reserve(false)) return;
+    ++counters_.out_of_credits;
+    if (starvation_timer_.armed()) return;
+    commands_at_starvation_ = counters_.commands;
+    starvation_timer_.arm_after(starvation_max);
+}
+
+// Commands in flight have deadlines of their own; without any, only the target can bring credits, and it has not.
+void Channel::check_starvation() {
+    if (state_ != ChannelState::live || has_room(false)) return;
+    if (in_flight_ > 0 || counters_.commands != commands_at_starvation_) {
+        commands_at_starvation_ = counters_.commands;
+        return starvation_timer_.arm_after(starvation_max);
+    }
+    fail(fmt::format("requests have waited for {} s and the target grants no credit ({} left)",
+                     std::chrono::seconds(starvation_max).count(), credits_));
+}
+
+void Channel::tell_room() {
+    if (state_ != ChannelState::live || !has_room(true)) return;
+    room_wanted_ = false;
+    listener_.on_channel_room(*this);
 }
 
 void Channel::on_response(std::span<const std::byte> message) {
@@ -327,18 +364,12 @@ void Channel::on_response(std::span<const std::byte> message) {
     const bool in = command.direction == srp::DataDirection::from_target;
     const bool under = in ? response->data_in_under : response->data_out_under;
     result.overflow = in ? response->data_in_over : response->data_out_over;
-    result.residual = under || result.overflow ? (in ? response->data_in_residual : response->data_out_residual) : 0;
-    if (under)
-        result.residual = std::min<std::uint32_t>(result.residual, static_cast<std::uint32_t>(command.data.size()));
+    result.residual = 0;
+    if (under && !result.overflow)
+        result.residual = std::min(in ? response->data_in_residual : response->data_out_residual,
+                                   static_cast<std::uint32_t>(command.data.size()));
     command.channel = nullptr;
-    command.owner->on_command_done(command);  // last but the room: the owner may submit again
-
-    if (room_wanted_ && state_ == ChannelState::live) [[unlikely]] {
-        room_wanted_ = false;
-        listener_.on_channel_room(*this);
-    }
-    if (state_ == ChannelState::draining) [[unlikely]]
-        finish_drain_if_empty();
+    command.owner->on_command_done(command);  // last: the owner may submit again
 }
 
 void Channel::on_task_response(const srp::Response& response) {
@@ -381,11 +412,8 @@ void Channel::on_credit_request(std::span<const std::byte> message) {
     if (!grant_credits(request->credit_delta)) return fail("the target granted more credits than can be counted");
     std::array<std::byte, 16> answer;
     const std::size_t length = srp::encode_credit_response(request->tag, answer);
-    if (!connection_->send(std::span(answer).first(length), {})) return;  // the connection is ending
-    if (room_wanted_ && state_ == ChannelState::live) {
-        room_wanted_ = false;
-        listener_.on_channel_room(*this);
-    }
+    if (!connection_->send(std::span(answer).first(length), {}))
+        log::debug(config_.name, "no answer to a credit request: the connection is ending");
 }
 
 void Channel::on_async(std::span<const std::byte> message) {
@@ -411,7 +439,7 @@ void Channel::watch_deadline(Instant deadline) {
 }
 
 void Channel::check_deadlines() {
-    if (!connection_) {  // connect() could not even start
+    if (state_ == ChannelState::connecting && !connection_) {  // connect() could not even start
         ended_ = gone_ = true;
         enter(ChannelState::dead);
         listener_.on_channel_ended(*this, end_);
@@ -423,7 +451,7 @@ void Channel::check_deadlines() {
     Instant next = instant_never;
     unsigned expired = 0;
     for (const Slot& slot : slots_) {
-        if (!slot.command || slot.command->fenced) continue;
+        if (!slot.command || slot.command->fenced || slot.command->marked) continue;
         if (slot.command->deadline <= now)
             ++expired;
         else
@@ -442,20 +470,19 @@ void Channel::check_deadlines() {
 unsigned Channel::mark_for_fence(const scsi::Lun& lun) {
     unsigned count = 0;
     for (const Slot& slot : slots_) {
-        if (!slot.command || slot.command->lun != lun) continue;
-        slot.command->fenced = true;
+        if (!slot.command || slot.command->lun != lun || slot.command->fenced) continue;
+        slot.command->marked = true;
         ++count;
     }
     return count;
 }
 
 void Channel::settle_fence(const scsi::Lun& lun, bool succeeded) {
-    if (succeeded) return;
-    for (const Slot& slot : slots_)
-        if (slot.command && slot.command->lun == lun) {
-            slot.command->fenced = false;
-            watch_deadline(slot.command->deadline);
-        }
+    for (const Slot& slot : slots_) {
+        if (!slot.command || slot.command->lun != lun || !std::exchange(slot.command->marked, false)) continue;
+        slot.command->fenced = succeeded;
+        if (!succeeded && !ended_) watch_deadline(slot.command->deadline);
+    }
 }
 
 unsigned Channel::fenced_in_flight(const scsi::Lun& lun) const {
@@ -499,6 +526,9 @@ void Channel::on_ended(const fabric::End& end) {
     ended_ = true;
     login_timer_.disarm();
     deadline_timer_.disarm();
+    starvation_timer_.disarm();
+    // Lost before it was drained: whatever that was, it was not our choice.
+    if (end.reason != fabric::EndReason::closed) end_.replace_at_once = false;
     end_.was_live = state_ == ChannelState::live || state_ == ChannelState::draining;
     if (!end_decided_) {
         end_.reason = end.reason;

@@ -52,6 +52,8 @@ Submitted TargetLink::submit(Command& command) {
         case PortState::fail_fast: return Submitted::fail_fast;
         case PortState::lost: return Submitted::lost;
     }
+    if (reset_done_ && command.lun == reset_lun_) [[unlikely]]
+        return Submitted::wait;  // for the LUN RESET to be over
     for (std::size_t tried = 0; tried < live_.size(); ++tried) {
         if (next_live_ >= live_.size()) next_live_ = 0;
         Channel& channel = *live_[next_live_++];
@@ -82,7 +84,9 @@ void TargetLink::wake_waiting() {
 
 void TargetLink::on_channel_room(Channel&) { wake_waiting(); }
 
-void TargetLink::on_async_event(Channel&, const scsi::Lun& lun, const scsi::Sense& sense) {
+void TargetLink::on_async_event(Channel&, const scsi::Lun& lun, const scsi::Sense& sense) { tell_event(lun, sense); }
+
+void TargetLink::tell_event(const scsi::Lun& lun, const scsi::Sense& sense) {
     std::vector<LinkListener*> all;
     listeners_.for_each([&](LinkListener& listener) { all.push_back(&listener); });
     for (LinkListener* listener : all) listener->on_link_event(lun, sense);
@@ -128,7 +132,8 @@ void TargetLink::finish_reset(std::optional<srp::TaskCode> code) {
     if (succeeded) {
         log::info(name_, "LUN RESET of {} complete, {} commands still unanswered", reset_lun_.file_name(), unanswered);
         if (unanswered > 0) straggler_timer_.arm_after(reset_straggler_time);
-        return on_done({});
+        on_done({});
+        return wake_waiting();
     }
     const std::string why =
         code ? fmt::format("the target answered task management code {:02x}", static_cast<unsigned>(*code))
@@ -136,6 +141,7 @@ void TargetLink::finish_reset(std::optional<srp::TaskCode> code) {
     log::warning(name_, "LUN RESET of {} failed: {}", reset_lun_.file_name(), why);
     on_done(Error(code ? EIO : ETIMEDOUT,
                   fmt::format("{}: LUN RESET of {} failed: {}", name_, reset_lun_.file_name(), why)));
+    wake_waiting();
 }
 
 void TargetLink::check_reset_stragglers() {
@@ -175,7 +181,13 @@ void TargetLink::on_channel_live(Channel& channel) {
 }
 
 void TargetLink::on_channel_ended(Channel& channel, const ChannelEnd& end) {
+    const bool was_up = !live_.empty();
     refresh();
+    if (was_up && live_.empty()) {
+        std::vector<LinkListener*> all;
+        listeners_.for_each([&](LinkListener& listener) { all.push_back(&listener); });
+        for (LinkListener* listener : all) listener->on_link_down();
+    }
     owner_.on_channel_ended(channel.config().index, channel.config().epoch, end);
 }
 

@@ -193,6 +193,8 @@ void TargetPort::login(std::function<void(Result<PortFacts>)> on_result) {
 }
 
 void TargetPort::start_epoch() {
+    // No channel of an earlier epoch may submit any more (decisions 19).
+    if (epoch_ > 0) disconnect_all("a new login begins");
     ++epoch_;
     logging_in_ = true;
     next_channel_ = 0;
@@ -229,7 +231,8 @@ void TargetPort::on_channel_live(unsigned index, std::uint64_t epoch, const Chan
     }
     if (!logging_in_) {
         log::info(config_.name, "channel {} is back, {} of {} live", index, facts_.channels, channels_.size());
-        return;
+        foreign_loss_ = false;
+        return replace_missing();
     }
     login_next();
 }
@@ -243,6 +246,7 @@ void TargetPort::login_next() {
 void TargetPort::finish_login() {
     logging_in_ = false;
     facts_.channels = static_cast<unsigned>(std::count(channels_.begin(), channels_.end(), ChannelSlot::live));
+    channels_.resize(facts_.channels);  // what was not granted is not asked for again before the next login
     const bool first = !logged_in_once_;
     logged_in_once_ = true;
     failed_reconnects_ = 0;
@@ -252,6 +256,7 @@ void TargetPort::finish_login() {
                 : fmt::format("reconnect succeeded, {} channel{}", facts_.channels, facts_.channels == 1 ? "" : "s"));
     if (auto on_result = std::exchange(on_login_result_, nullptr)) on_result(facts_);
     if (!closing_) listener_.on_port_login(*this, first);
+    foreign_loss_ = false;
 }
 
 bool TargetPort::smaller_iu_next() {
@@ -274,7 +279,10 @@ void TargetPort::fail_login(const ChannelEnd& end) {
         return close(last_error_);
     }
     ++failed_reconnects_;
-    loss_was_own_ = false;                        // away for longer than our own choice explains
+    foreign_loss_ = true;  // away for longer than our own choice explains
+    ++epoch_;              // what is left of this attempt does not count any more
+    channels_.assign(channels_.size(), ChannelSlot::none);
+    facts_.channels = 0;
     log::warning(config_.name, "reconnect attempt {} failed ({})", failed_reconnects_, end.text);
     // The kernel's rule: with both time-outs off nothing has blocked the devices, so a failed reconnect fails their
     // I/O.
@@ -306,6 +314,8 @@ void TargetPort::on_channel_ended(unsigned index, std::uint64_t epoch, const Cha
                      index);
         return finish_login();
     }
+    if (was == ChannelSlot::none) return;
+    if (!end.replace_at_once) foreign_loss_ = true;
     last_error_ = fmt::format("{}: connection lost: {}", config_.name, end.text);
     log::warning(config_.name, "channel {} ended: {} ({})", index, end.text, fabric::to_string(end.reason));
     if (logging_in_) {
@@ -315,7 +325,7 @@ void TargetPort::on_channel_ended(unsigned index, std::uint64_t epoch, const Cha
     }
     if (facts_.channels > 0) {
         // The others carry on; this one is replaced.
-        if (end.replace_at_once) return open_channel(index);
+        if (end.replace_at_once) return replace_missing();
         if (!reconnect_timer_.armed()) reconnect_timer_.arm_after(replacement_delay_floor);
         return;
     }
@@ -325,7 +335,6 @@ void TargetPort::on_channel_ended(unsigned index, std::uint64_t epoch, const Cha
 void TargetPort::transport_error(const std::string& why, bool reconnect_at_once) {
     if (closing_ || state_ == PortState::lost) return;
     const auto& timers = config_.timers;
-    loss_was_own_ = reconnect_at_once;
     if (state_ == PortState::running && (timers.fast_io_fail_tmo || timers.dev_loss_tmo)) {
         enter(PortState::blocked, why);
         if (timers.fast_io_fail_tmo) fast_io_fail_timer_.arm_after(seconds(*timers.fast_io_fail_tmo));
@@ -345,16 +354,18 @@ void TargetPort::schedule_reconnect() {
 
 void TargetPort::reconnect() {
     if (closing_ || logging_in_) return;
-    if (facts_.channels > 0) {
-        // Only some channels are missing: add them to the login that lives.
-        for (unsigned i = 0; i < channels_.size(); ++i)
-            if (channels_[i] == ChannelSlot::none) return open_channel(i);
-        return;
-    }
+    if (facts_.channels > 0) return replace_missing();
     log::info(config_.name, "reconnecting (attempt {})", failed_reconnects_ + 1);
     effective_ = config_.parameters;
     for (unsigned i = 0; i < iu_attempt_; ++i) shrink(effective_, i);
     start_epoch();
+}
+
+// Only some channels are missing: adds them, one after the other, to the login that lives.
+void TargetPort::replace_missing() {
+    if (std::find(channels_.begin(), channels_.end(), ChannelSlot::connecting) != channels_.end()) return;
+    for (unsigned i = 0; i < channels_.size(); ++i)
+        if (channels_[i] == ChannelSlot::none) return open_channel(i);
 }
 
 void TargetPort::relogin(const std::string& why) {

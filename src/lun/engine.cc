@@ -37,6 +37,8 @@ struct Engine::Share {
     const initiator::TargetLink* link = nullptr;
     unsigned users = 0;
     unsigned held[class_count] = {};
+    unsigned held_edges = 0;
+    std::size_t parked_bytes = 0;
 };
 
 struct Engine::State {
@@ -67,6 +69,9 @@ struct Engine::State {
     // More than half of a class never goes to one target (while there is something to share).
     [[nodiscard]] bool may_hold(const Share& share, unsigned size_class) const {
         return share.held[size_class] < std::max(1U, total[size_class] / 2);
+    }
+    [[nodiscard]] bool may_hold_edges(const Share& share) const {
+        return share.held_edges < std::max(1U, limits.edge_buffers / 2);
     }
     ~State() {
         for (auto& list : free_buffers)
@@ -174,7 +179,8 @@ Operation* Engine::take() {
             const auto greediest =
                 std::max_element(state.units.begin(), state.units.end(),
                                  [](const Unit* a, const Unit* b) { return a->operations() < b->operations(); });
-            if (greediest != state.units.end()) (*greediest)->shed(0);
+            if (greediest != state.units.end())
+                if (const unsigned count = (*greediest)->shed(0); count > 0) tell_shed(**greediest, count);
             if (state.free_operations.empty()) return nullptr;
         } else {
             for (unsigned i = 0; i < operations_per_chunk; ++i)
@@ -222,17 +228,29 @@ bool Engine::take_over_intake(Operation& operation, Unit& unit, std::uint32_t pa
     std::memcpy(operation.parked_, state.intake->bytes.data(), payload_bytes);
     state.parked_bytes += payload_bytes;
     unit.parked_bytes_ += payload_bytes;
+    unit.share_->parked_bytes += payload_bytes;
     return true;
+}
+
+void Engine::tell_shed(Unit& unit, unsigned count) {
+    if (state_->listener) state_->listener->on_parking_exhausted(unit, count);
 }
 
 bool Engine::make_parking_room(std::size_t bytes) {
     State& state = *state_;
     while (state.parked_bytes + bytes > state.limits.park_bytes_max) {
+        // Of the target with most of it, the unit with most of that.
         const auto greediest =
-            std::max_element(state.units.begin(), state.units.end(),
-                             [](const Unit* a, const Unit* b) { return a->parked_bytes_ < b->parked_bytes_; });
+            std::max_element(state.units.begin(), state.units.end(), [](const Unit* a, const Unit* b) {
+                return std::pair(a->share_->parked_bytes, a->parked_bytes_) <
+                       std::pair(b->share_->parked_bytes, b->parked_bytes_);
+            });
         if (greediest == state.units.end() || (*greediest)->parked_bytes_ == 0) return false;
-        if (!(*greediest)->shed(bytes)) return false;
+        Unit& unit = **greediest;
+        const std::size_t before = state.parked_bytes;
+        const unsigned count = unit.shed(bytes);
+        if (count > 0) tell_shed(unit, count);
+        if (state.parked_bytes >= before) return false;
     }
     return true;
 }
@@ -272,8 +290,12 @@ bool Engine::acquire_write_buffer(Operation& operation) {
 }
 
 bool Engine::acquire_edges(Operation& operation) {
-    operation.edges_ = state_->free_edges.pop_front();
-    if (operation.edges_) return true;
+    Share& share = *operation.unit_->share_;
+    if (state_->may_hold_edges(share)) operation.edges_ = state_->free_edges.pop_front();
+    if (operation.edges_) {
+        ++share.held_edges;
+        return true;
+    }
     operation.wanted_class_ = class_count;
     state_->waiting_edges.push_back(operation);
     return false;
@@ -299,10 +321,12 @@ void Engine::release_memory(Operation& operation) {
     if (operation.parked_) [[unlikely]] {
         state_->parked_bytes -= operation.payload_.size();
         operation.unit_->parked_bytes_ -= operation.payload_.size();
+        operation.unit_->share_->parked_bytes -= operation.payload_.size();
         delete[] std::exchange(operation.parked_, nullptr);
     }
     operation.payload_ = {};
     if (EdgeBuffers* edges = std::exchange(operation.edges_, nullptr)) [[unlikely]] {
+        --operation.unit_->share_->held_edges;
         state_->free_edges.push_front(*edges);
         hand_out_edges();
     }
@@ -328,8 +352,11 @@ void Engine::hand_out(unsigned size_class) {
 }
 
 void Engine::hand_out_edges() {
-    Operation* next = state_->waiting_edges.pop_front();
+    Operation* next = state_->waiting_edges.find(
+        [&](Operation& operation) { return state_->may_hold_edges(*operation.unit_->share_); });
     if (!next) return;
+    state_->waiting_edges.remove(*next);
+    ++next->unit_->share_->held_edges;
     next->edges_ = state_->free_edges.pop_front();
     next->unit_->on_memory(*next);
 }

@@ -115,6 +115,8 @@ private:
                 step_ = Step::vpd_supported;
                 return;
             case Step::vpd_supported: {
+                if (!is_told(outcome)) return skip(failure_text("INQUIRY (list of VPD pages) failed", outcome));
+                if (outcome.ok() && is_cut(data, 4, 2)) return skip("unusable answer to INQUIRY (list of VPD pages)");
                 pages_.clear();
                 if (outcome.ok())
                     if (const auto pages = scsi::parse_vpd_supported(data)) pages_.insert(pages->begin(), pages->end());
@@ -125,10 +127,15 @@ private:
                 return;
             }
             case Step::vpd_wwid:
+                // No identity because of a passing error would look like another unit.
+                if (!is_told(outcome)) return skip(failure_text("INQUIRY (VPD page 83h) failed", outcome));
+                if (outcome.ok() && is_cut(data, 4, 2)) return skip("unusable answer to INQUIRY (VPD page 83h)");
                 if (outcome.ok()) info_.wwid = scsi::parse_vpd_wwid(data).value_or(std::string{});
                 step_ = has_page(0x80) ? Step::vpd_serial : has_page(0xb0) ? Step::vpd_limits : Step::capacity_16;
                 return;
             case Step::vpd_serial:
+                if (!is_told(outcome)) return skip(failure_text("INQUIRY (VPD page 80h) failed", outcome));
+                if (outcome.ok() && is_cut(data, 4, 2)) return skip("unusable answer to INQUIRY (VPD page 80h)");
                 if (outcome.ok()) info_.serial = scsi::parse_vpd_serial(data).value_or(std::string{});
                 step_ = has_page(0xb0) ? Step::vpd_limits : Step::capacity_16;
                 return;
@@ -155,12 +162,12 @@ private:
                 return on_capacity(capacity->capacity);
             }
             case Step::mode_6:
-                if (outcome.ok())
+                if (outcome.ok() && !is_cut(data, 1, 0, 1))
                     if (const auto mode = scsi::parse_mode_sense_6(data)) return on_mode(*mode);
                 step_ = Step::mode_10;
                 return;
             case Step::mode_10:
-                if (outcome.ok())
+                if (outcome.ok() && !is_cut(data, 2, 0))
                     if (const auto mode = scsi::parse_mode_sense_10(data)) return on_mode(*mode);
                 // Nothing known about a cache. Assume there is one: a flush too many harms nothing.
                 return on_mode({.write_protected = false, .fua_supported = false, .write_cache_enabled = true});
@@ -168,6 +175,19 @@ private:
         }
     }
 
+    // The target has answered: with data, or that there are none.
+    [[nodiscard]] static bool is_told(const Outcome& outcome) {
+        return outcome.ok() || outcome.kind == OutcomeKind::illegal_request;
+    }
+    // Less arrived than the data says of itself: `length_at` is where its length stands (`length_bytes` wide), counted
+    // from byte `head` on. Believing it could lose a unit's identity, or its write cache.
+    [[nodiscard]] static bool is_cut(std::span<const std::byte> data, std::size_t head, std::size_t length_at,
+                                     std::size_t length_bytes = 2) {
+        if (data.size() < head) return true;
+        ByteReader in(data.subspan(length_at));
+        const std::size_t length = length_bytes == 1 ? in.u8() : in.u16();
+        return length > data.size() - head && data.size() < mode_bytes;
+    }
     [[nodiscard]] bool has_page(std::uint8_t page) const { return pages_.contains(page); }
 
     void on_report_luns(const Outcome& outcome, std::span<const std::byte> data) {
@@ -179,6 +199,9 @@ private:
                 report_bytes_ = std::min<std::uint32_t>(list->bytes_needed, Operation::raw_bytes_max);
                 return;  // once more
             }
+            // Units that are only missing in the answer must not vanish.
+            if (list->bytes_needed <= report_bytes_ && list->bytes_needed > data.size())
+                return fail(Error(EPROTO, fmt::format("{}: the answer to REPORT LUNS is cut short", link_.name())));
             found.insert(list->luns.begin(), list->luns.end());
         } else if (outcome.kind == OutcomeKind::illegal_request) {
             found.insert(scsi::Lun{});  // targets without REPORT LUNS have unit 0
@@ -192,11 +215,11 @@ private:
 
     void next_unit() {
         if (position_ == luns_.size()) return succeed();
-        unit_to_bury_ = std::move(unit_);
+        unit_to_bury_ = std::move(unit_);  // not from within its own answer
         unit_ = std::make_unique<Unit>(engine_, link_, luns_[position_], 1, as_unit_listener());
-        if (unit_to_bury_->is_idle()) unit_to_bury_.reset();
         info_ = {};
         info_.lun = luns_[position_];
+        info_.probed_at = engine_.next_stamp();
         pages_.clear();
         step_ = Step::inquiry;
     }
@@ -253,14 +276,12 @@ private:
     // ---- the end ----
 
     void succeed() {
-        auto on_done = std::exchange(on_done_, nullptr);
+        if (!finished_) result_.emplace(std::move(found_));
         finish();
-        if (on_done) on_done(std::move(found_));
     }
     void fail(Error error) {
-        auto on_done = std::exchange(on_done_, nullptr);
+        if (!finished_) result_.emplace(std::move(error));
         finish();
-        if (on_done) on_done(std::move(error));
     }
     void on_deadline() {
         fail(Error(ETIMEDOUT, fmt::format("{}: the target did not tell its logical units in time", link_.name())));
@@ -277,10 +298,17 @@ private:
         if (unit_to_bury_ && unit_to_bury_->is_idle()) unit_to_bury_.reset();
         if (unit_ && unit_->is_idle()) unit_.reset();
         if (unit_ || unit_to_bury_) return idle_timer_.arm_after(idle_check);
+        // Only now: whoever is told may let go of the link.
+        auto on_done = std::exchange(on_done_, nullptr);
+        if (on_done && result_) on_done(std::move(*result_));
         engine_.executor().post([last = std::move(self_)] {});  // not from within our own timer
     }
 
-    void on_attention(Unit&, const scsi::Sense&, bool) override {}  // finding out is what we are doing
+    // Finding out is what we are doing; but the unit that has been known until now has to hear of it as well, and the
+    // target says it only once.
+    void on_attention(Unit& unit, const scsi::Sense& sense, bool hold) override {
+        if (hold) link_.tell_event(unit.lun(), sense);
+    }
     void on_failure(Unit&, const Operation&) override {}
 
     Engine& engine_;
@@ -295,6 +323,7 @@ private:
     std::set<std::uint8_t> pages_;
     UnitInfo info_;
     ScanReport found_;
+    std::optional<Result<ScanReport>> result_;
     Operation* operation_ = nullptr;
     std::unique_ptr<Unit> unit_, unit_to_bury_;
     reactor::Timer deadline_, idle_timer_, next_timer_;

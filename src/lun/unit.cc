@@ -55,10 +55,10 @@ void Operation::prepare(Unit& unit, OperationKind kind, OperationListener& liste
     phase_ = Phase::data;
     durability_ = Durability::cached;
     released_ = answering_ = interrupted_ = sent_ = unaligned_ = excludes_writes_ = unknown_ = false;
-    retries_ = attentions_ = backoffs_ = 0;
+    retries_ = attentions_ = backoffs_ = losses_ = 0;
     offset_ = first_block_ = block_end_ = next_block_ = 0;
     bytes_ = 0;
-    retry_at_ = retry_until_ = interrupt_at_ = instant_never;
+    retry_at_ = retry_until_ = loss_until_ = interrupt_at_ = instant_never;
     outcome_ = failure_ = {};
     result_ = {};
     for (Part& part : parts_) part.in_flight = part.again = false;
@@ -141,6 +141,8 @@ UnitState Unit::state() const {
 
 void Unit::resume(std::shared_ptr<const UnitInfo> info) {
     SRPFS_ASSERT(info->block_bytes <= edge_block_bytes_max);
+    if (gone_) return;
+    if (info_ && info->probed_at != 0 && info->probed_at < held_at_) return;
     info_ = std::move(info);
     held_ = false;
     offline_ = false;
@@ -149,7 +151,20 @@ void Unit::resume(std::shared_ptr<const UnitInfo> info) {
     pump();
 }
 
-void Unit::hold() { held_ = true; }
+void Unit::hold() { hold_io(); }
+
+void Unit::hold_io() {
+    held_at_ = engine_.next_stamp();
+    if (!info_) return;  // being probed: nothing but raw operations
+    held_ = true;
+    // A waiting read keeps no memory (decisions 11).
+    std::vector<Operation*> reads;
+    waiting_.for_each([&](Operation& operation) {
+        if (operation.buffer_ && operation.kind_ == OperationKind::read) reads.push_back(&operation);
+    });
+    for (Operation* operation : reads)
+        if (operation->stage_ == Operation::Stage::waiting_path) give_up_read_memory(*operation);
+}
 
 void Unit::set_offline() {
     offline_ = true;
@@ -199,6 +214,8 @@ void Unit::begin(Operation& operation) {
             if (must_wait_for_lock(operation)) {
                 operation.stage_ = Operation::Stage::waiting_lock;
                 lock_waiters_.push_back(operation);
+                operation.retry_at_ = engine_.timers().now() + retry_span;
+                if (!retry_timer_.armed()) retry_timer_.arm_at(operation.retry_at_);
                 return;
             }
             operation.cache_losses_seen_ = cache_losses_;
@@ -481,7 +498,7 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
 
     const auto& result = part.command.result;
     if (result.end != CommandEnd::answered)
-        operation.retry_until_ = instant_never;  // the port's timers bound that
+        operation.retry_until_ = instant_never;  // has a bound of its own
     else if (verdict != Verdict::good && verdict != Verdict::failed && operation.retry_until_ == instant_never)
         operation.retry_until_ = engine_.timers().now() + retry_span;
     // A unit attention is told once: it counts even if nobody waits for this operation any more.
@@ -543,7 +560,8 @@ void Unit::after_part(Operation& operation) {
                                 operation.next_block_ < operation.block_end_);
     if (more) {
         go_first(operation);  // it has begun: before new ones
-        return;               // on_part_done pumps
+        if (held_) give_up_read_memory(operation);
+        return;  // on_part_done pumps
     }
     if (operation.parts_in_flight_ == 0) finish_phase(operation);
 }
@@ -613,14 +631,18 @@ Unit::Verdict Unit::judge(Operation& operation, const Operation::Part& part, Out
         return Verdict::again;
     };
 
-    switch (result.end) {
-        case CommandEnd::aborted: return out_of_time ? fail(OutcomeKind::aborted) : Verdict::again;
-        case CommandEnd::connection_lost:
-            // Reads may be sent again. A write may still run in the target: without a fence it must not (decisions 1,
-            // 10).
-            if (part.command.direction == DataDirection::to_target) return fail(OutcomeKind::path_lost);
-            return Verdict::again;
-        case CommandEnd::answered: break;
+    // The port's timers bound how long there is no connection; this bounds how often it may be lost or the command be
+    // aborted: not for ever, and not within a few bad seconds.
+    if (result.end != CommandEnd::answered) {
+        const Instant now = engine_.timers().now();
+        if (operation.loss_until_ == instant_never) operation.loss_until_ = now + retry_span;
+        if (operation.losses_ < UINT8_MAX) ++operation.losses_;
+        const bool too_often = operation.losses_ > retries_max && now > operation.loss_until_;
+        // Reads may be sent again. A write may still run in the target: without a fence it must not (decisions 1, 10).
+        if (result.end == CommandEnd::connection_lost &&
+            (too_often || part.command.direction == DataDirection::to_target))
+            return fail(OutcomeKind::path_lost);
+        return too_often ? fail(OutcomeKind::aborted) : Verdict::again;
     }
     switch (result.status) {
         case scsi::Status::good:
@@ -662,7 +684,14 @@ Unit::Verdict Unit::judge_check_condition(Operation& operation, const Operation:
     };
     const auto is = [&](unsigned asc, unsigned ascq) { return sense.asc == asc && sense.ascq == ascq; };
 
-    // Deferred sense is about an earlier command; this one did not run (SPC-4 4.5.5).
+    // Deferred sense is about an earlier command; this one did not run (SPC-4 4.5.5). It may be about a write that was
+    // acknowledged from the cache: whoever flushes has to be told.
+    if (sense.valid && sense.deferred && info_ && info_->write_cache &&
+        (sense.key == scsi::SenseKey::medium_error || sense.key == scsi::SenseKey::hardware_error)) {
+        log::error(link_.name(), "{}: {}: an acknowledged write was lost; the next fsync reports it", lun_.file_name(),
+                   scsi::describe(sense));
+        flush_error_pending_ = true;
+    }
     if (!sense.valid || sense.deferred) return counted(OutcomeKind::protocol_error);
     switch (sense.key) {
         case scsi::SenseKey::no_sense:
@@ -733,11 +762,11 @@ void Unit::on_unit_attention(const scsi::Sense& sense) {
     }
     // These may mean another unit, another size, or another cache mode: nothing goes until that has been looked at
     // (decisions 7). The others (ALUA, reservations) only want the command repeated.
-    const bool hold_io = sense.asc == 0x29 || (sense.asc == 0x2a && (sense.ascq == 0x09 || sense.ascq == 0x01)) ||
-                         (sense.asc == 0x3f) || sense.asc == 0x28;
-    if (!hold_io) return;
-    if (info_) held_ = true;
-    if (std::exchange(attention_told_, true)) return;
+    const bool holds = sense.asc == 0x29 || (sense.asc == 0x2a && (sense.ascq == 0x09 || sense.ascq == 0x01)) ||
+                       (sense.asc == 0x3f) || sense.asc == 0x28;
+    if (!holds) return;
+    hold_io();
+    attention_told_ = true;
     listener_.on_attention(*this, sense, true);
 }
 
@@ -754,7 +783,10 @@ void Unit::unlink_from_line(Operation& operation) {
 void Unit::unlink(Operation& operation) {
     using Stage = Operation::Stage;
     switch (operation.stage_) {
-        case Stage::waiting_lock: lock_waiters_.remove(operation); break;
+        case Stage::waiting_lock:
+            lock_waiters_.remove(operation);
+            operation.retry_at_ = instant_never;
+            break;
         case Stage::waiting_memory: engine_.stop_waiting(operation); break;
         case Stage::waiting_path: waiting_.remove(operation); break;
         case Stage::waiting_retry: operation.retry_at_ = instant_never; break;
@@ -815,6 +847,8 @@ void Unit::settle(Operation& operation) {
         if (!operation.unknown_) {
             ghosts_.remove(*ghost);
             delete ghost;
+        } else if (!gone_) {
+            listener_.on_fence_needed(*this);
         }
     }
     if (!operation.released_) return;
@@ -839,9 +873,10 @@ void Unit::answer_all(OutcomeKind kind) {
     }
 }
 
-bool Unit::shed(std::size_t bytes_wanted) {
+// Fails requests that wait, none of whose commands is in flight: for so many bytes of parking memory, or (0) for
+// operations. How many.
+unsigned Unit::shed(std::size_t bytes_wanted) {
     unsigned count = 0;
-    const std::size_t before = parked_bytes_;
     std::vector<Operation*> victims;
     std::size_t freed = 0;
     operations_.for_each([&](Operation& operation) {
@@ -854,18 +889,16 @@ bool Unit::shed(std::size_t bytes_wanted) {
         victims.push_back(&operation);
     });
     for (Operation* operation : victims) {
-        if (operation->unit_ != this || operation->stage_ == Operation::Stage::answered ||
-            operation->parts_in_flight_ > 0)
-            continue;
+        if (operation->unit_ != this || operation->parts_in_flight_ > 0 || !operation->is_waiting()) continue;
         unlink(*operation);
         answer(*operation, {OutcomeKind::out_of_memory});
         ++count;
     }
-    if (count == 0) return false;
+    if (count == 0) return 0;
     log::warning(link_.name(),
                  "{}: too many requests wait for this target; {} of them were failed to keep the others going",
                  lun_.file_name(), count);
-    return bytes_wanted == 0 || parked_bytes_ < before;
+    return count;
 }
 
 // ---- retries and interrupts ----
@@ -879,17 +912,30 @@ void Unit::wait_and_retry(Operation& operation) {
 void Unit::run_retries() {
     const Instant now = engine_.timers().now();
     Instant next = instant_never;
+    std::vector<Operation*> impatient;
     operations_.for_each([&](Operation& operation) {
-        if (operation.stage_ != Operation::Stage::waiting_retry) return;
+        const bool locked = operation.stage_ == Operation::Stage::waiting_lock;
+        if (operation.stage_ != Operation::Stage::waiting_retry && !locked) return;
+        // While the port does not run its own timers decide how long one waits.
+        if (locked && operation.retry_at_ <= now && link_.state() != PortState::running)
+            operation.retry_at_ = now + retry_span;
         if (operation.retry_at_ > now) {
             next = std::min(next, operation.retry_at_);
             return;
         }
+        if (locked) return impatient.push_back(&operation);
         operation.retry_at_ = instant_never;
         operation.stage_ = Operation::Stage::waiting_path;
         waiting_.push_back(operation);
     });
     retry_timer_.arm_at(next);
+    for (Operation* operation : impatient) {
+        if (operation->unit_ != this || operation->stage_ != Operation::Stage::waiting_lock) continue;
+        log::warning(link_.name(), "{}: an earlier write to the same blocks has not come to an end for {} s; giving up",
+                     lun_.file_name(), std::chrono::seconds(retry_span).count());
+        unlink(*operation);
+        answer(*operation, {OutcomeKind::aborted});
+    }
     pump();
 }
 
@@ -919,7 +965,9 @@ void Unit::run_interrupts() {
     });
     interrupt_timer_.arm_at(next);
     for (Operation* operation : due) {
-        if (operation->unit_ != this || operation->stage_ == Operation::Stage::answered) continue;
+        if (operation->unit_ != this || operation->stage_ == Operation::Stage::answered ||
+            operation->stage_ == Operation::Stage::idle || !operation->interrupted_)
+            continue;
         unlink(*operation);
         answer(*operation, {OutcomeKind::interrupted});
     }
@@ -980,6 +1028,7 @@ void Unit::grant_locks() {
     // First come first served: a waiter is overtaken only by those that do not touch its blocks.
     while (Operation* next = lock_waiters_.find([&](Operation& waiter) { return !must_wait_for_lock(waiter); })) {
         lock_waiters_.remove(*next);
+        next->retry_at_ = instant_never;
         next->stage_ = Operation::Stage::active;
         next->cache_losses_seen_ = cache_losses_;
         enter_lock(*next);
@@ -996,6 +1045,7 @@ void Unit::add_ghost(Operation& operation, bool still_in_flight) {
     add(counters_->ghosts, 1);
     log::debug(link_.name(), "{}: blocks {} to {} may still be written by a command that was given up",
                lun_.file_name(), ghost->first_block, ghost->block_end - 1);
+    if (!still_in_flight && !gone_) listener_.on_fence_needed(*this);
 }
 
 bool Unit::needs_fence() const {
@@ -1022,22 +1072,28 @@ void Unit::on_link_state(PortState state) {
         case PortState::connecting:
         case PortState::running: break;  // whoever logged in probes the unit and calls resume()
         case PortState::blocked:
-            if (info_) held_ = true;
+            hold_io();
             attention_told_ = false;
             break;
-        case PortState::fail_fast: answer_all(OutcomeKind::path_lost); break;
+        case PortState::fail_fast:
+            hold_io();  // for the day it runs again
+            answer_all(OutcomeKind::path_lost);
+            break;
         case PortState::lost: answer_all(OutcomeKind::gone); break;
     }
 }
 
+void Unit::on_link_down() { hold_io(); }
+
 void Unit::on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) {
-    if (lun == lun_ && sense.valid) on_unit_attention(sense);
+    if (lun == lun_ && sense.valid && info_) on_unit_attention(sense);
 }
 
 void Unit::on_memory(Operation& operation) {
     SRPFS_ASSERT(operation.stage_ == Operation::Stage::waiting_memory);
     if (operation.kind_ == OperationKind::write && operation.buffer_ && operation.parked_) unpark(operation);
     go_first(operation);
+    if (held_) give_up_read_memory(operation);
     pump();
 }
 

@@ -53,11 +53,11 @@ void Mount::release(const std::shared_ptr<MountedLun>& lun) {
 // On the reactor: destroys the unit once nothing of it is in flight.
 void Mount::retire(const std::shared_ptr<MountedLun>& lun) {
     lun->unit->remove();
-    lun->idle_timer = std::make_unique<reactor::Timer>(engine_.timers(), [self = shared_from_this(), lun = lun.get()] {
+    lun->idle_timer = std::make_unique<reactor::Timer>(engine_.timers(), [self = shared_from_this(), lun] {
         if (!lun->unit->is_idle()) return lun->idle_timer->arm_after(idle_check);
         lun->unit.reset();
         const auto keep = self;
-        keep->reactor_.post([keep, shared = lun->shared_from_this()] {
+        keep->reactor_.post([keep, shared = lun] {
             shared->idle_timer.reset();
             keep->control_.post([keep] {
                 --keep->units_alive_;
@@ -78,6 +78,11 @@ void Mount::check_gone() {
     if (!leaving_ || !port_closed_ || units_alive_ > 0 || units_pending_ > 0 || scanning_ || gone_told_) return;
     gone_told_ = true;
     listener_.on_gone();
+}
+
+std::string Mount::describe_end() const {
+    return fmt::format("port closed: {}, {} units alive, {} pending, scanning: {}", port_closed_, units_alive_,
+                       units_pending_, scanning_);
 }
 
 void Mount::on_port_state(initiator::TargetPort&, PortState from, PortState to, const std::string& why) {

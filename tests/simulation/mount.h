@@ -64,6 +64,7 @@ public:
     [[nodiscard]] const std::vector<std::shared_ptr<MountedLun>>& luns() const { return luns_; }
     [[nodiscard]] bool is_quiet() const { return !scanning_ && units_pending_ == 0; }
     [[nodiscard]] bool is_leaving() const { return leaving_; }
+    [[nodiscard]] std::string describe_end() const;
 
     void on_lun_attention(MountedLun& lun, const scsi::Sense& sense);
 

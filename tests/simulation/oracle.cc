@@ -67,12 +67,14 @@ void Oracle::end_flush_ok(Moment began) {
 void Oracle::end_flush_lost() {
     ++now_;
     for (Write& write : writes_)
-        if (write.promised == never) write.excused = true;
+        if (write.firm != never && write.promised == never) write.excused = true;
 }
 
 void Oracle::on_forgotten() {
-    for (Write& write : writes_)
+    for (Write& write : writes_) {
         if (write.firm == never) write.ended = never;
+        if (write.promised == never) write.excused = true;
+    }
 }
 
 bool Oracle::is_overwritten(const Write& older, const Write& newer, Moment read_began) const {

@@ -43,7 +43,8 @@ public:
     void end_flush_lost();
     // Unflushed writes may be gone from here on.
     void on_cache_lost() { cache_losses_.push_back(++now_); }
-    // The unit was removed and logged in to anew: nothing was fenced, so what was unknown stays unknown for ever.
+    // The unit was removed and logged in to anew: nothing was fenced, so what was unknown stays unknown for ever, and
+    // nobody remembers what was not flushed.
     void on_forgotten();
 
     Moment begin_read() { return ++now_; }

@@ -645,6 +645,9 @@ void World::calm_down() {
         if (std::exchange(slot.read_only, false)) SRPFS_ASSERT(device->set_read_only(number, false));
     }
     for (auto& repair : repairs_) repair->disarm();
+    // Credits it still owes come in requests of its own: on some channels nothing may be sent that could bring them.
+    scheduler.advance(1s);
+    device->send_owed_credits(std::nullopt);
 }
 
 // ---- the end of a run ----
@@ -654,8 +657,8 @@ bool World::is_whole() {
     return std::all_of(mount->luns().begin(), mount->luns().end(), [&](const auto& lun) {
         const auto number = lun->lun.small_number();
         return lun->unit && lun->unit->state() == lun::UnitState::running && number && !lun->info->read_only &&
-               lun->info->wwid == slots_.at(*number).disk().config.wwid &&
-               lun->info->capacity_bytes() == slots_.at(*number).disk().store->bytes();
+               lun->info->wwid == slots_.at(*number).disk().config.wwid && !lun->unit->needs_fence() &&
+               lun->unit->info()->capacity_bytes() == slots_.at(*number).disk().store->bytes();
     });
 }
 
@@ -718,7 +721,7 @@ void World::shut_down() {
     rescan_timer_->disarm();
     if (mount) mount->logout("the end");
     scheduler.run_until([&] { return !mount; }, 60s);
-    if (mount) return violated("logging out does not end");
+    if (mount) return violated("logging out does not end: " + mount->describe_end());
     scheduler.advance(1s);
     portal->close();
     scheduler.advance(120s);

@@ -115,7 +115,8 @@ public:
     // Marks the commands for this unit that are in flight as covered by a LUN RESET that is about to be sent.
     // Returns how many there are.
     unsigned mark_for_fence(const scsi::Lun& lun);
-    // The LUN RESET succeeded or failed: keep the marks as proof, or take them back.
+    // The LUN RESET succeeded or failed: what is still marked is fenced from now on, or is not. A channel that was lost
+    // in between has proved nothing: its commands ended `connection_lost`.
     void settle_fence(const scsi::Lun& lun, bool succeeded);
     [[nodiscard]] unsigned fenced_in_flight(const scsi::Lun& lun) const;
 
@@ -154,6 +155,9 @@ private:
     void fail(std::string why);
     void check_deadlines();
     void watch_deadline(Instant deadline);
+    void want_room();
+    void tell_room();
+    void check_starvation();
     void finish_drain_if_empty();
     void free_slot(std::uint32_t index);
     void refuse(int errno_value, std::string text);
@@ -181,6 +185,8 @@ private:
     reactor::Timer login_timer_;
     reactor::Timer deadline_timer_;
     reactor::Timer task_timer_;
+    reactor::Timer starvation_timer_;  // armed while somebody waits for credit
+    std::uint64_t commands_at_starvation_ = 0;
     TaskRequest* task_ = nullptr;
     srp::Tag task_tag_ = 0;
     std::uint64_t task_sequence_ = 0;

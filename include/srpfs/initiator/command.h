@@ -24,7 +24,7 @@ struct CommandResult {
     CommandEnd end = CommandEnd::connection_lost;
     scsi::Status status = scsi::Status::good;
     scsi::Sense sense{};
-    // Bytes not transferred of what the command asked for; overflow means the target had more than that.
+    // Bytes not transferred of what the command asked for; 0 with overflow, when the target had more than that.
     std::uint32_t residual = 0;
     bool overflow = false;
 };
@@ -60,6 +60,7 @@ struct Command : ListHook<> {
     srp::Tag tag = 0;
     Instant deadline = instant_never;
     bool fenced = false;     // a successful LUN RESET covers it: it ends `aborted` if unanswered
+    bool marked = false;     // a LUN RESET that is under way will cover it if it succeeds: no proof of anything yet
     bool immediate = false;  // the payload travelled in the IU: nothing remote refers to `data`
 };
 

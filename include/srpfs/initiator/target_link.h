@@ -38,6 +38,9 @@ public:
     virtual void on_link_ready() = 0;
     // The port state has changed (after the link's own state).
     virtual void on_link_state(PortState state) = 0;
+    // The last live channel has ended, whatever the port makes of it: what comes next is another login, after which a
+    // unit has to be looked at before its I/O goes on (decisions 7).
+    virtual void on_link_down() {}
     // Asynchronous event or unit attention information that is not tied to a command.
     virtual void on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) = 0;
 
@@ -81,9 +84,13 @@ public:
     // The largest write that travels inside its IU on every live channel.
     [[nodiscard]] std::uint32_t immediate_bytes_max() const { return immediate_bytes_max_; }
     [[nodiscard]] std::uint32_t command_bytes_max() const { return command_bytes_max_; }  // max_sect
-    // LUN RESET for one unit (decisions 2, 4): commands in flight for it that stay unanswered end `aborted`.
+    // LUN RESET for one unit (decisions 2, 4): commands in flight for it that stay unanswered end `aborted`. Until it
+    // is over no command for the unit is sent (Submitted::wait), so everything sent before `on_done` is covered.
     // `on_done` gets success and, on failure, why. One at a time per link; EBUSY otherwise.
     void reset_unit(const scsi::Lun& lun, std::function<void(Result<void>)> on_done);
+    // Tells the listeners as if the target had sent an asynchronous event: somebody met a unit attention that concerns
+    // them all, and a target tells each only once.
+    void tell_event(const scsi::Lun& lun, const scsi::Sense& sense);
 
     // ---- for the target port, by mail ----
     void set_state(PortState state);

@@ -96,7 +96,7 @@ public:
     [[nodiscard]] std::uint64_t epoch() const { return epoch_; }
     // The last loss of the connection was our own choice (a channel replaced, a reset asked for): the target did not
     // restart. Meaningful in on_port_login().
-    [[nodiscard]] bool loss_was_own() const { return loss_was_own_; }
+    [[nodiscard]] bool loss_was_own() const { return !foreign_loss_; }
     [[nodiscard]] const std::string& last_error() const { return last_error_; }
     // The link on reactor `index`; use it on that reactor only. Valid until on_port_closed.
     [[nodiscard]] TargetLink& link(std::size_t index) const;
@@ -123,6 +123,7 @@ private:
     void fail_login(const ChannelEnd& end);
     void transport_error(const std::string& why, bool reconnect_at_once);
     void reconnect();
+    void replace_missing();
     void schedule_reconnect();
     void disconnect_all(const std::string& why);
     void check_closed();
@@ -140,7 +141,7 @@ private:
     bool logged_in_once_ = false;
     bool closing_ = false;
     bool closed_told_ = false;
-    bool loss_was_own_ = false;
+    bool foreign_loss_ = false;  // a channel was lost, or a login failed, for no reason of ours since the last login
     unsigned failed_reconnects_ = 0;
     unsigned iu_attempt_ = 0;
     srp::LoginParameters effective_;  // parameters after shrinking the IU

@@ -54,7 +54,8 @@ struct EdgeBuffers : ListHook<QueueTag> {
 
 class EngineListener {
 public:
-    // Parking memory was exhausted: `unit` had the largest share and lost `operations` requests (decisions 11).
+    // Parking memory (or operations_max) was exhausted: `unit` had the largest share and lost `operations` requests
+    // (decisions 11).
     virtual void on_parking_exhausted(Unit& unit, unsigned operations) = 0;
 
 protected:
@@ -87,6 +88,8 @@ public:
     [[nodiscard]] reactor::TimerQueue& timers() { return executor_.timers(); }
     [[nodiscard]] reactor::Executor& executor() { return executor_; }
     [[nodiscard]] Random& random() { return random_; }
+    // 1, 2, ...: orders what happens on this reactor, also within one turn.
+    [[nodiscard]] std::uint64_t next_stamp() { return ++stamp_; }
 
     struct Usage {
         unsigned operations_in_use, intake_in_use, read_4k_in_use, read_64k_in_use, read_1m_in_use, edges_in_use;
@@ -113,10 +116,12 @@ private:
     void leave(Unit& unit);
     void hand_out(unsigned size_class);
     void hand_out_edges();
+    void tell_shed(Unit& unit, unsigned count);
     bool make_parking_room(std::size_t bytes);
 
     reactor::Executor& executor_;
     Random& random_;
+    std::uint64_t stamp_ = 0;
     std::unique_ptr<State> state_;
 };
 

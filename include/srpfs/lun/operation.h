@@ -155,13 +155,15 @@ private:
     std::uint8_t retries_ = 0;  // that count against retries_max
     std::uint8_t attentions_ = 0;
     std::uint8_t backoffs_ = 0;
+    std::uint8_t losses_ = 0;  // times a command of it was lost with its connection, or aborted
     std::uint64_t offset_ = 0;
     std::uint32_t bytes_ = 0;
     std::uint64_t first_block_ = 0;  // [first_block_, block_end_): what is touched, for locks and ghosts
     std::uint64_t block_end_ = 0;
-    std::uint64_t next_block_ = 0;  // of the current phase: not yet submitted
-    Instant retry_at_ = instant_never;
+    std::uint64_t next_block_ = 0;         // of the current phase: not yet submitted
+    Instant retry_at_ = instant_never;     // waiting_retry: goes on then; waiting_lock: gives up then
     Instant retry_until_ = instant_never;  // set at the first retry
+    Instant loss_until_ = instant_never;   // set at the first loss
     Instant interrupt_at_ = instant_never;
     Outcome outcome_{};
     Outcome failure_{};  // the first failure of a part; the others are waited for

@@ -27,8 +27,10 @@ struct ScanReport {
 };
 
 // Starts a scan; `on_done` is called once, from a later turn, with what was found, or with an Error when the target did
-// not answer within `time_limit` or the link was lost. `engine` and `link` must outlive the scan: the link's end makes
-// it end. Reactor thread. The returned handle only serves to cancel.
+// not answer within `time_limit` or the link was lost; in each case when nothing of the scan is left on the link, so
+// after a time-out only when its last command has ended. `engine` and `link` must outlive the scan: the link's end
+// makes it end. Unit attentions met on the way are passed on to the units of the link (TargetLink::tell_event). Reactor
+// thread. The returned handle only serves to cancel.
 class Scan;
 std::shared_ptr<Scan> start_scan(Engine& engine, initiator::TargetLink& link, Duration time_limit,
                                  std::function<void(Result<ScanReport>)> on_done);

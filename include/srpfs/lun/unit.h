@@ -35,6 +35,7 @@ struct UnitInfo {
     bool fua = false;                       // DPOFUA
     std::uint32_t transfer_blocks_max = 0;  // of one command, 0: no limit reported
     std::uint32_t transfer_blocks_optimal = 0;
+    std::uint64_t probed_at = 0;  // Engine::next_stamp() before it was asked; 0: true whenever it was found out
     [[nodiscard]] std::uint64_t capacity_bytes() const { return blocks * block_bytes; }
 };
 
@@ -56,8 +57,11 @@ struct UnitCounters {
 class UnitListener {
 public:
     // The target says something changed (unit attention 3F/0E, 2A/09, 29/xx, 25/00 ...): probe again. I/O of the unit
-    // is held until Unit::resume() when `hold` (decisions 7). Reactor thread; coalesced until the next resume().
+    // is held until Unit::resume() when `hold` (decisions 7). Reactor thread. What holds is told each time, because a
+    // probe that is under way may have asked too early; the others once until the next resume().
     virtual void on_attention(Unit& unit, const scsi::Sense& sense, bool hold) = 0;
+    // The end of a write has become unknown: see Unit::needs_fence(). Unless told otherwise a probe ends in a fence.
+    virtual void on_fence_needed(Unit& unit) { on_attention(unit, {}, false); }
     // Worth a line in last_error: an operation failed for good.
     virtual void on_failure(Unit& unit, const Operation& operation) = 0;
 
@@ -78,7 +82,8 @@ public:
     void interrupt(Operation& operation);
 
     // Publishes what probing found and lets held I/O go. The identity is the same as before: another one is another
-    // unit, and this one is removed (decisions 7).
+    // unit, and this one is removed (decisions 7). What was found out before the unit was last held (an attention, a
+    // lost connection) changes nothing: the probe that follows it will call again.
     void resume(std::shared_ptr<const UnitInfo> info);
     // Keeps I/O waiting (a probe is under way).
     void hold();
@@ -120,6 +125,7 @@ private:
 
     void on_link_ready() override;
     void on_link_state(initiator::PortState state) override;
+    void on_link_down() override;
     void on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) override;
 
     void on_part_done(Operation& operation, Operation::Part& part);
@@ -142,13 +148,14 @@ private:
     void wait_and_retry(Operation& operation);
     void run_retries();
     void run_interrupts();
+    void hold_io();
     void unlink(Operation& operation);
     void unlink_from_line(Operation& operation);
     void give_up_read_memory(Operation& operation);
     void unpark(Operation& operation);
     void enter_lock(Operation& operation);
     void answer_all(OutcomeKind kind);
-    bool shed(std::size_t bytes_wanted);
+    unsigned shed(std::size_t bytes_wanted);
     bool must_wait_for_lock(Operation& operation);
     void grant_locks();
     void add_ghost(Operation& operation, bool still_in_flight);
@@ -168,6 +175,7 @@ private:
     bool gone_ = false;
     bool pumping_ = false;
     bool attention_told_ = false;
+    std::uint64_t held_at_ = 0;         // Engine::next_stamp(): what was found out before does not count
     bool flush_error_pending_ = false;  // a volatile cache was lost with acknowledged writes in it (decisions 8)
     std::uint64_t write_count_ = 0;     // acknowledged volatile writes
     std::uint64_t cache_losses_ = 0;    // times the volatile write cache may have been lost
@@ -179,7 +187,7 @@ private:
     IntrusiveList<Operation, QueueTag> lock_waiters_;
     IntrusiveList<Ghost> ghosts_;
     unsigned unaligned_active_ = 0;  // unaligned writes past the lock
-    reactor::Timer retry_timer_;
+    reactor::Timer retry_timer_;     // back-offs, and the patience of those that wait for a lock
     reactor::Timer interrupt_timer_;
     std::shared_ptr<UnitCounters> counters_ = std::make_shared<UnitCounters>();
 };
