@@ -5,6 +5,7 @@
 
 #include "request.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -14,6 +15,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <fcntl.h>
@@ -148,8 +150,7 @@ public:
     template <typename Work>
     Reply await(std::uint64_t unique, Work work) {
         for (int attempts = 0; attempts < 100'000; ++attempts) {
-            while (auto reply = receive())
-                if (!kept_.emplace(reply->unique, *reply).second) throw std::runtime_error("answered twice");
+            while (auto reply = receive()) keep(*reply);
             const auto found = kept_.find(unique);
             if (found != kept_.end()) {
                 Reply reply = found->second;
@@ -161,14 +162,19 @@ public:
         }
         throw std::runtime_error("no answer");
     }
-    // Answers that came and nobody awaited.
+    // Answers that came and nobody awaited; notifications do not count.
     std::size_t unexpected() {
-        while (auto reply = receive()) kept_.emplace(reply->unique, *reply);
+        while (auto reply = receive()) keep(*reply);
         return kept_.size();
     }
     std::uint64_t next_unique() { return unique_ += 2; }
 
 private:
+    void keep(const Reply& reply) {
+        if (reply.unique == 0) return;  // a notification
+        const bool again = std::find(answered_.begin(), answered_.end(), reply.unique) != answered_.end();
+        if (again || !kept_.emplace(reply.unique, reply).second) throw std::runtime_error("answered twice");
+    }
     int ours_ = -1, theirs_ = -1;
     std::uint64_t unique_ = 100;
     std::map<std::uint64_t, Reply> kept_;

@@ -219,7 +219,7 @@ TEST_F(FuseChannelTest, OutcomesOfTheTargetBecomeErrnoValues) {
 }
 
 TEST_F(FuseChannelTest, InterruptEndsAWaitingRequestAtOnce) {
-    world_.link().set_state(initiator::PortState::blocked);
+    world_.block();
     const auto unique = client_.read(handle_, 0, 512);
     const auto other = client_.read(handle_, 0, 512);
     world_.settle();
@@ -228,7 +228,7 @@ TEST_F(FuseChannelTest, InterruptEndsAWaitingRequestAtOnce) {
     client_.interrupt(unique);
 
     EXPECT_EQ(await(unique).error, EINTR);
-    world_.link().set_state(initiator::PortState::running);
+    world_.unblock();
     EXPECT_EQ(await(other).error, 0);
     EXPECT_EQ(client_.unexpected(), 0u);
 }
@@ -478,7 +478,7 @@ TEST_F(FuseChannelTest, ALongerReadThanAnybodyMayAskForIsCut) {
 }
 
 TEST_F(FuseChannelTest, WhenNothingIsLeftARequestFailsAndTheIntakeGoesOn) {
-    world_.link().set_state(initiator::PortState::blocked);
+    world_.block();
     // Far more than buffers and parking memory hold.
     std::vector<std::uint64_t> uniques;
     unsigned failed = 0;
@@ -486,7 +486,7 @@ TEST_F(FuseChannelTest, WhenNothingIsLeftARequestFailsAndTheIntakeGoesOn) {
         uniques.push_back(client_.write(handle_, 0, std::vector<std::byte>(mib)));
         world_.settle();
     }
-    world_.link().set_state(initiator::PortState::running);
+    world_.unblock();
     for (const auto unique : uniques) {
         const int error = await(unique).error;
         EXPECT_TRUE(error == 0 || error == EIO);
@@ -540,14 +540,14 @@ TEST_F(TwoChannelsTest, ARequestReadElsewhereIsServedAtHomeAndAnsweredWhereItWas
 }
 
 TEST_F(TwoChannelsTest, AnInterruptFindsItsRequestOnTheOtherReactor) {
-    world_.link().set_state(initiator::PortState::blocked);
+    world_.block();
     const auto unique = client_.read(handle_, 0, 512);
     world_.settle();
 
     second_client_.interrupt(unique);
 
     EXPECT_EQ(await(unique).error, EINTR);
-    world_.link().set_state(initiator::PortState::running);
+    world_.unblock();
 }
 
 TEST_F(TwoChannelsTest, ARequestOnItsWayHomeMeetsTheRemovalOfItsFile) {

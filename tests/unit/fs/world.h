@@ -139,6 +139,13 @@ public:
         }
     }
 
+    void block() { link_->set_state(initiator::PortState::blocked); }
+    // As after a new login: the units have been probed again and are what they were.
+    void unblock() {
+        link_->set_state(initiator::PortState::running);
+        for (const auto& unit : units_) unit->resume(unit->info());
+    }
+
     ManualExecutor& executor() { return executor_; }
     lun::Engine& engine() { return *engine_; }
     lun::Unit& unit(std::size_t index = 0) { return *units_.at(index); }

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "control_calls.h"
+
+#include "client.h"
+#include "files.h"
+#include "world.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+namespace srpfs::fs::test {
+namespace {
+
+using ::srpfs::fs::parse_command;
+
+std::string command(std::string_view written) {
+    const auto parsed = parse_command(written);
+    return std::holds_alternative<std::string_view>(parsed) ? std::string(std::get<std::string_view>(parsed)) : "ERROR";
+}
+int command_error(std::string_view written) {
+    const auto parsed = parse_command(written);
+    return std::holds_alternative<int>(parsed) ? std::get<int>(parsed) : 0;
+}
+
+TEST(ParseCommand, TrimsBlanksAndLineEnds) {
+    EXPECT_EQ(command("off\n"), "off");
+    EXPECT_EQ(command("off"), "off");
+    EXPECT_EQ(command("  \t10 \r\n"), "10");
+    EXPECT_EQ(command("a b\nc\n"), "a b\nc");
+    EXPECT_EQ(command(""), "");
+    EXPECT_EQ(command(" \r\n\t"), "");
+}
+
+TEST(ParseCommand, RefusesNulAndExcess) {
+    EXPECT_EQ(command_error(std::string_view("a\0b", 3)), EINVAL);
+    EXPECT_EQ(command_error(std::string_view("\0", 1)), EINVAL);
+    EXPECT_EQ(command_error(std::string(65536, 'x')), 0);
+    EXPECT_EQ(command_error(std::string(65537, 'x')), E2BIG);
+}
+
+class ControlCallsTest : public ::testing::Test, protected ReplySink {
+protected:
+    ControlCallsTest() {
+        OpenFileDetails details;
+        details.node = NodeId{5};
+        details.control = std::make_shared<RecordingControlFile>(record_);
+        handle_ = files_.open(std::move(details));
+        OpenFileDetails stream;
+        stream.node = NodeId{6};
+        stream.stream = std::make_shared<RecordingStreamFile>(stream_record_);
+        stream.cursor = std::make_shared<std::uint64_t>(0);
+        stream_ = files_.open(std::move(stream));
+    }
+    void answer(const Origin& origin, std::vector<std::byte> reply) override {
+        fuse_out_header header{};
+        ASSERT_TRUE(read_struct(reply, 0, header));
+        EXPECT_EQ(header.len, reply.size());
+        EXPECT_EQ(header.unique, origin.unique);
+        EXPECT_TRUE(replies_
+                        .emplace(origin.unique,
+                                 Reply{header.unique, -header.error, {reply.begin() + sizeof header, reply.end()}})
+                        .second)
+            << "answered twice";
+    }
+    void after_notifications(std::function<void()> work) override {
+        if (holding_notifications_)
+            held_ = std::move(work);
+        else
+            work();
+    }
+    std::uint64_t read(std::uint64_t handle, std::uint64_t offset, std::uint32_t size, std::uint32_t flags = 0) {
+        fuse_read_in in{};
+        in.fh = handle;
+        in.offset = offset;
+        in.size = size;
+        in.flags = flags;
+        calls_->on_request({.unique = ++unique_}, Client::make(FUSE_READ, unique_, 5, bytes_of(in)));
+        return unique_;
+    }
+    std::uint64_t write(std::string_view text, std::uint64_t offset = 0, std::uint32_t flags = 0) {
+        fuse_write_in in{};
+        in.fh = handle_;
+        in.offset = offset;
+        in.size = static_cast<std::uint32_t>(text.size());
+        in.flags = flags;
+        calls_->on_request({.unique = ++unique_},
+                           Client::make(FUSE_WRITE, unique_, 5, bytes_of(in), bytes_of_text(text)));
+        return unique_;
+    }
+
+    std::shared_ptr<ControlFileRecord> record_ = std::make_shared<ControlFileRecord>();
+    std::shared_ptr<StreamRecord> stream_record_ = std::make_shared<StreamRecord>();
+    ManualExecutor control_;
+    OpenFiles files_;
+    std::map<std::uint64_t, Reply> replies_;
+    bool holding_notifications_ = false;
+    std::function<void()> held_;
+    std::uint64_t handle_ = 0, stream_ = 0, unique_ = 0;
+    std::unique_ptr<ControlCalls> calls_ =
+        std::make_unique<ControlCalls>(files_, static_cast<ReplySink&>(*this), control_);
+};
+
+TEST_F(ControlCallsTest, LaterOffsetsAreServedFromTheSnapshot) {
+    record_->content = "hello\n";
+    EXPECT_EQ(replies_[read(handle_, 0, 2)].text(), "he");
+    record_->content = "WORLD\n";
+    EXPECT_EQ(replies_[read(handle_, 2, 2)].text(), "ll");
+    EXPECT_EQ(replies_[read(handle_, 4, 100)].text(), "o\n");
+    EXPECT_EQ(replies_[read(handle_, 6, 100)].text(), "");
+    EXPECT_EQ(replies_[read(handle_, 1000, 100)].text(), "");
+    EXPECT_EQ(record_->reads, 1u);
+    EXPECT_EQ(replies_[read(handle_, 0, 100)].text(), "WORLD\n");
+    EXPECT_EQ(record_->reads, 2u);
+}
+
+TEST_F(ControlCallsTest, AReadThatBeginsInTheMiddleTakesASnapshotToo) {
+    EXPECT_EQ(replies_[read(handle_, 2, 100)].text(), "lue\n");
+}
+
+TEST_F(ControlCallsTest, AFailedReadHasItsErrno) {
+    record_->read_error = ENXIO;
+    EXPECT_EQ(replies_[read(handle_, 0, 100)].error, ENXIO);
+}
+
+TEST_F(ControlCallsTest, AWriteTakesAllOrNothing) {
+    EXPECT_EQ(replies_[write(" 15\n", 4096)].as<fuse_write_out>().size, 4u);
+    EXPECT_EQ(replies_[write("\n")].as<fuse_write_out>().size, 1u);
+    EXPECT_EQ(replies_[write(std::string_view("1\0", 2))].error, EINVAL);
+    EXPECT_EQ(record_->commands, std::vector<std::string>{"15"});
+}
+
+TEST_F(ControlCallsTest, AWriteCanFailLater) {
+    std::shared_ptr<PendingCall> kept;
+    record_->on_write = [&](std::string_view, std::shared_ptr<PendingCall> call) { kept = std::move(call); };
+    const auto unique = write("login");
+    EXPECT_FALSE(replies_.contains(unique));
+    EXPECT_EQ(calls_->pending(), 1u);
+
+    kept->fail(ECONNREFUSED);
+    kept.reset();
+
+    EXPECT_EQ(replies_[unique].error, ECONNREFUSED);
+    EXPECT_EQ(calls_->pending(), 0u);
+}
+
+TEST_F(ControlCallsTest, ACallThatIsDroppedIsEio) {
+    record_->on_write = [](std::string_view, const std::shared_ptr<PendingCall>&) {};
+    EXPECT_EQ(replies_[write("x")].error, EIO);
+}
+
+TEST_F(ControlCallsTest, SuccessIsToldAfterTheKernelKnowsWhatChanged) {
+    holding_notifications_ = true;
+    const auto unique = write("rescan");
+    EXPECT_FALSE(replies_.contains(unique));
+
+    held_();
+
+    EXPECT_EQ(replies_[unique].error, 0);
+}
+
+TEST_F(ControlCallsTest, TheHandlerOfAnInterruptRunsOnce) {
+    unsigned handled = 0;
+    std::shared_ptr<PendingCall> kept;
+    record_->on_write = [&](std::string_view, std::shared_ptr<PendingCall> call) {
+        kept = std::move(call);
+        kept->on_interrupt([&] {
+            ++handled;
+            kept->fail(EINTR);
+        });
+    };
+    const auto unique = write("login");
+
+    calls_->on_interrupt({.unique = unique});
+    calls_->on_interrupt({.unique = unique});
+    control_.run();
+
+    EXPECT_EQ(handled, 1u);
+    EXPECT_EQ(replies_[unique].error, EINTR);
+    calls_->on_interrupt({.unique = unique});
+    control_.run();
+    EXPECT_EQ(handled, 1u);
+}
+
+TEST_F(ControlCallsTest, AnInterruptBeforeAnybodyAskedIsRemembered) {
+    unsigned handled = 0;
+    std::shared_ptr<PendingCall> kept;
+    record_->on_write = [&](std::string_view, std::shared_ptr<PendingCall> call) { kept = std::move(call); };
+    const auto unique = write("login");
+    calls_->on_interrupt({.unique = unique});
+    control_.run();
+
+    kept->on_interrupt([&] { ++handled; });
+    EXPECT_EQ(handled, 0u);
+    control_.run();
+
+    EXPECT_EQ(handled, 1u);
+    kept->succeed();
+}
+
+TEST_F(ControlCallsTest, AHandlerRegisteredTooLateIsNotKept) {
+    std::shared_ptr<PendingCall> kept;
+    record_->on_write = [&](std::string_view, std::shared_ptr<PendingCall> call) { kept = std::move(call); };
+    const auto unique = write("login");
+    kept->succeed();
+    kept->on_interrupt([] { FAIL(); });
+    calls_->on_interrupt({.unique = unique});
+    control_.run();
+}
+
+TEST_F(ControlCallsTest, NonblockingIsWhatTheFileIsNow) {
+    bool nonblocking = false;
+    record_->on_write = [&](std::string_view, const std::shared_ptr<PendingCall>& call) {
+        nonblocking = call->nonblocking();
+        call->succeed();
+    };
+    (void)write("a", 0, O_WRONLY | O_NONBLOCK);
+    EXPECT_TRUE(nonblocking);
+    (void)write("a", 0, O_WRONLY);
+    EXPECT_FALSE(nonblocking);
+}
+
+TEST_F(ControlCallsTest, StreamsWaitAndAnswerOneReaderEach) {
+    stream_record_->lines = {"one\n"};
+    EXPECT_EQ(replies_[read(stream_, 0, 100)].text(), "one\n");
+    EXPECT_EQ(replies_[read(stream_, 4, 100, O_NONBLOCK)].error, EAGAIN);
+    const auto waiting = read(stream_, 4, 100);
+    EXPECT_FALSE(replies_.contains(waiting));
+
+    stream_record_->waiters.at(0).call->succeed_with("two\n");
+
+    EXPECT_EQ(replies_[waiting].text(), "two\n");
+}
+
+TEST_F(ControlCallsTest, ARemovedFileIsEnodev) {
+    files_.unpublish(handle_);
+    EXPECT_EQ(replies_[read(handle_, 0, 10)].error, ENODEV);
+    EXPECT_EQ(replies_[write("x")].error, ENODEV);
+    EXPECT_TRUE(record_->commands.empty());
+}
+
+TEST_F(ControlCallsTest, ACommandMayRemoveItsOwnFile) {
+    record_->on_write = [&](std::string_view, const std::shared_ptr<PendingCall>& call) {
+        files_.unpublish(handle_);
+        (void)files_.close(handle_);  // the last owner of the file but the call itself
+        call->succeed();
+    };
+    EXPECT_EQ(replies_[write("1")].error, 0);
+}
+
+TEST_F(ControlCallsTest, CallsOutliveTheMount) {
+    std::shared_ptr<PendingCall> kept;
+    record_->on_write = [&](std::string_view, std::shared_ptr<PendingCall> call) { kept = std::move(call); };
+    const auto unique = write("login");
+    calls_.reset();
+
+    kept->succeed();
+    kept.reset();
+
+    EXPECT_FALSE(replies_.contains(unique));
+}
+
+}  // namespace
+}  // namespace srpfs::fs::test
