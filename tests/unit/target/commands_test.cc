@@ -142,14 +142,14 @@ TEST_F(Commands, FlatAddressesAreReportedAndAcceptedOnlyWhenConfigured) {
     EXPECT_EQ(number_at(list, 16, 8), 0x4001000000000000u);
     EXPECT_TRUE(initiator.send(initiator.command(7, 1, cdb16({0x00}), Data::none, {}, 1)));
     settle();
-    EXPECT_EQ(initiator.response(7)->status, 0);
+    EXPECT_EQ(initiator.answer(7).status, 0);
     shut_down();
 
     build("ram:1M+ram:1M");
     auto& other = login();
     EXPECT_TRUE(other.send(other.command(7, 1, cdb16({0x00}), Data::none, {}, 1)));
     settle();
-    expect_sense(*other.response(7), 5, 0x25, 0);
+    expect_sense(other.answer(7), 5, 0x25, 0);
 }
 
 TEST_F(Commands, MissingUnitsAreRefused) {

@@ -89,7 +89,7 @@ TEST_F(DataTransfer, MoreDescriptorsThanTheSendQueueHoldsAreWorkedOff) {
     std::vector<std::uint64_t> tags;
     for (unsigned i = 0; i < 5; ++i) tags.push_back(start(initiator, 0, cdb_10(0x2a, 200 * i, 200), Data::out, pieces));
     settle();
-    for (const auto tag : tags) EXPECT_EQ(initiator.response(tag)->status, 0);
+    for (const auto tag : tags) EXPECT_EQ(initiator.answer(tag).status, 0);
     for (const unsigned i : {0u, 4u}) {
         EXPECT_EQ(execute(initiator, 0, cdb_10(0x28, 200 * i, 200), Data::in, pieces).status, 0);
         for (std::size_t k = 0; k < 200; ++k) {
@@ -284,7 +284,7 @@ TEST_F(DataTransfer, ManyCommandsWaitForFewBuffers) {
         tags.push_back(start(initiator, 0, cdb_10(0x28, i, 1), Data::in, {{i * 512, 512}}));
     }
     settle();
-    for (const auto tag : tags) EXPECT_EQ(initiator.response(tag).value_or(Rsp{.status = -1}).status, 0);
+    for (const auto tag : tags) EXPECT_EQ(initiator.answer(tag).status, 0);
     for (unsigned i = 0; i < 60; ++i) EXPECT_EQ(read(initiator, 0, i, 512), pattern(512, i));
     EXPECT_EQ(portal->commands(), 0u);
     EXPECT_EQ(initiator.responses.size(), 180u);

@@ -57,7 +57,7 @@ TEST_F(Misbehaviour, DelaysCommandsByTheTimerQueue) {
     EXPECT_FALSE(initiator.response(tag));
     EXPECT_TRUE(puppet.written.empty());
     advance(1s);
-    EXPECT_EQ(initiator.response(tag)->status, 0);
+    EXPECT_EQ(initiator.answer(tag).status, 0);
     EXPECT_EQ(puppet.written.size(), 1u);
 }
 
@@ -197,7 +197,7 @@ TEST_F(Misbehaviour, MalformedCommandsGetInvalidFieldInCdb) {
     unknown[5] = std::byte{0x07};
     EXPECT_TRUE(initiator.send(unknown));
     settle();
-    for (const std::uint64_t tag : {1, 2, 3}) expect_sense(*initiator.response(tag), 5, 0x24, 0);
+    for (const std::uint64_t tag : {1u, 2u, 3u}) expect_sense(initiator.answer(tag), 5, 0x24, 0);
     EXPECT_EQ(initiator.credits, 128 + 3);
 }
 

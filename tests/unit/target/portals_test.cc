@@ -62,7 +62,7 @@ TEST_F(Portals, ShareTheData) {
     EXPECT_EQ(write(near, 0, 3, pattern(512, 1)).status, 0);
     const auto tag = start(far, 0, cdb_10(0x28, 3, 1), Data::in, {{0, 512}});
     settle_both();
-    EXPECT_EQ(far.response(tag)->status, 0);
+    EXPECT_EQ(far.answer(tag).status, 0);
     EXPECT_EQ(far.in()[5], pattern(512, 1)[5]);
     EXPECT_EQ(device->channels().size(), 2u);
     EXPECT_EQ(device->counters().commands[0x28], 1u);
@@ -108,8 +108,8 @@ TEST_F(Portals, LunResetReachesCommandsOfAllPortalsBeforeItIsAnswered) {
     settle();  // the near portal alone
     EXPECT_FALSE(near.response(reset));
     settle_both();
-    EXPECT_EQ(near.response(reset)->task_code, 0);
-    EXPECT_EQ(far.response(far_write)->status, 0x40);
+    EXPECT_EQ(near.answer(reset).task_code, 0);
+    EXPECT_EQ(far.answer(far_write).status, 0x40);
     EXPECT_FALSE(near.response(near_write));
     expect_sense(far_execute(far, 0, cdb16({0x00})), 6, 0x29, 3);
     device->release_held();

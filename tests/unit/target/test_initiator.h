@@ -209,6 +209,13 @@ public:
         return std::nullopt;
     }
 
+    // The same when it has to be there; status -1 when it is not, and a failed test.
+    [[nodiscard]] Rsp answer(std::uint64_t tag) const {
+        const auto found = response(tag);
+        EXPECT_TRUE(found.has_value()) << "no response to tag " << tag;
+        return found.value_or(Rsp{.status = -1});
+    }
+
     Bytes reply;  // LOGIN_RSP as the connection manager delivered it
     std::optional<fabric::End> end;
     Bytes reject;  // LOGIN_REJ, ditto
