@@ -379,7 +379,8 @@ bool port_is_active() {
 }
 
 void add_device() {
-    shell(fmt::format("rdma link add {} type rxe netdev eth7", device_name));
+    const char* type = std::getenv("PROBE_LINK_TYPE");  // siw instead of rxe: iWARP
+    shell(fmt::format("rdma link add {} type {} netdev eth7", device_name, type ? type : "rxe"));
     expect(wait_until(port_is_active), "the port did not become active");
 }
 
@@ -1290,5 +1291,11 @@ int main(int count, char** arguments) {
     }
     for (const auto& test : tests) run(test);
     fmt::print("fabric-probe: {} passed, {} failed\n", passed, failed);
-    return failed == 0 ? 0 : 1;
+    // For whatever runs in this guest next. As another program, because librdmacm keeps a device open until the process
+    // ends, and the kernel does not remove an rxe device before that.
+    const std::string clean_up =
+        fmt::format("rdma link del {}; ip link del eth7; exit {}", device_name, failed == 0 ? 0 : 1);
+    std::fflush(stdout);
+    execlp("bash", "bash", "-c", clean_up.c_str(), nullptr);
+    return 1;
 }
