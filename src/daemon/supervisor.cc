@@ -196,6 +196,7 @@ Result<void> Supervisor::start_demo(std::string_view luns) {
     auto device = target::Device::create({}, *list);
     if (!device) return device.error();
     demo_ = std::move(*device);
+    demo_hold_ = DemoHold::from_environment(*demo_, control_);
     return worker_->open_portal(*demo_);
 }
 

@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include "demo_hold.h"
 #include "event_log.h"
 #include "status.h"
 #include "target.h"
@@ -71,6 +72,7 @@ private:
     std::unique_ptr<SignalSource> signals_;
     EventLog events_;
     std::unique_ptr<target::Device> demo_;
+    std::unique_ptr<DemoHold> demo_hold_;
     std::unique_ptr<Worker> worker_;
     std::unique_ptr<fs::FileSystem> file_system_;
     std::vector<std::shared_ptr<Target>> targets_;

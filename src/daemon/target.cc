@@ -22,6 +22,8 @@ constexpr unsigned scans_failed_max = 3;  // then the units go offline until a s
 constexpr auto fence_retry_delay = std::chrono::seconds(5);
 constexpr auto idle_check = std::chrono::milliseconds(20);
 constexpr unsigned fence_attempts_max = 3;
+constexpr auto reset_retry_delay = std::chrono::milliseconds(100);
+constexpr auto reset_wait_limit = std::chrono::seconds(10);  // for the resets of other units of the target
 
 std::string gid_text(const fabric::Gid& gid) {
     std::string text;
@@ -177,7 +179,10 @@ std::string Target::directory_name(const srp::LoginParameters& parameters) {
 
 Target::Target(TargetHost& host, initiator::TargetPortConfig config, std::shared_ptr<LoginLock> lock)
     : host_(host), name_(directory_name(config.parameters)), lock_(std::move(lock)),
-      rescan_timer_(host.control().timers(), [this] { start_scan("trying again"); }) {
+      rescan_timer_(host.control().timers(), [this] { start_scan("trying again"); }),
+      reset_timer_(host.control().timers(), [this] {
+          for (auto& reset : std::exchange(resets_waiting_, {})) try_reset(std::move(reset));
+      }) {
     Worker& worker = host.worker();
     const bool loopback = std::holds_alternative<fabric::LoopbackAddress>(config.address);
     initiator::ReactorDoor door{&worker.reactor(), loopback ? worker.loopback() : worker.verbs()};
@@ -214,7 +219,10 @@ void Target::finish_login() {
 void Target::logout(const std::string& why) {
     if (std::exchange(leaving_, true)) return;
     rescan_timer_.disarm();
+    reset_timer_.disarm();
     for (auto& waiter : std::exchange(scan_waiters_, {})) waiter(Error(ENODEV, "the target is being logged out"));
+    for (auto& reset : std::exchange(resets_waiting_, {}))
+        reset.on_done(Error(ENODEV, "the target is being logged out"));
     port_->close(why);
     for (const auto& lun : luns_) lun->gone = true;
     if (directory_ != fs::NodeId{0}) {
@@ -553,24 +561,39 @@ void Target::on_lun_failure(Lun& lun, const std::string& text) {
 void Target::reset_lun(const std::shared_ptr<Lun>& lun, std::function<void(Result<void>)> on_done) {
     log::info(config().name, "SRP reset_device called for {}", lun->name);
     event("lun_reset", {{"lun", lun->name}});
+    try_reset({lun, host_.control().timers().now() + reset_wait_limit, std::move(on_done)});
+}
+
+// Several at once are granted one after the other: a target gets one LUN RESET at a time (decisions 4).
+void Target::try_reset(Reset reset) {
     host_.worker().reactor().post(
-        [self = shared_from_this(), lun, owner = lun->owner, on_done = std::move(on_done)]() mutable {
-            if (!owner->unit()) {
+        [self = shared_from_this(), owner = reset.lun->owner, reset = std::move(reset)]() mutable {
+            if (!owner || !owner->unit()) {
                 self->host_.control().post(
-                    [on_done = std::move(on_done)] { on_done(Error(ENODEV, "the logical unit is gone")); });
+                    [reset = std::move(reset)] { reset.on_done(Error(ENODEV, "the logical unit is gone")); });
                 return;
             }
             owner->unit()->hold();
+            const scsi::Lun address = reset.lun->lun;
             self->port_->link(0).reset_unit(
-                lun->lun, [self, lun, owner, on_done = std::move(on_done)](const Result<void>& done) mutable {
+                address, [self, owner, reset = std::move(reset)](const Result<void>& done) mutable {
                     if (owner->unit() && done) owner->unit()->on_fence();
-                    self->host_.control().post([self, done, on_done = std::move(on_done)] {
-                        // The scan that follows releases the unit again, after a look at what it is now.
-                        self->start_scan("LUN RESET");
-                        on_done(done);
+                    self->host_.control().post([self, done, reset = std::move(reset)]() mutable {
+                        self->on_reset_done(std::move(reset), done);
                     });
                 });
         });
+}
+
+void Target::on_reset_done(Reset reset, const Result<void>& done) {
+    const bool wait = !done && done.error().errno_value() == EBUSY && host_.control().timers().now() < reset.until;
+    if (wait && !leaving_) {
+        resets_waiting_.push_back(std::move(reset));
+        return reset_timer_.arm_after(reset_retry_delay);
+    }
+    // The scan that follows releases the unit again, after a look at what it is now.
+    start_scan("LUN RESET");
+    reset.on_done(done);
 }
 
 void Target::flush(std::function<void()> on_done) {

@@ -83,7 +83,14 @@ private:
     void release_luns(std::vector<std::shared_ptr<Lun>> luns);
     void finish_scan_round();
     void resume(Lun& lun);
+    struct Reset {
+        std::shared_ptr<Lun> lun;
+        Instant until;  // how long it waits for others
+        std::function<void(Result<void>)> on_done;
+    };
     void reset_lun(const std::shared_ptr<Lun>& lun, std::function<void(Result<void>)> on_done);
+    void try_reset(Reset reset);
+    void on_reset_done(Reset reset, const Result<void>& done);
     void on_lun_attention(Lun& lun, const scsi::Sense& sense);
     void on_lun_failure(Lun& lun, const std::string& text);
 
@@ -117,7 +124,9 @@ private:
     std::string scan_again_why_;
     unsigned scans_failed_ = 0;
     std::vector<std::function<void(Result<void>)>> scan_waiters_;
+    std::vector<Reset> resets_waiting_;  // for another one to end
     reactor::Timer rescan_timer_;
+    reactor::Timer reset_timer_;
     std::string last_error_;
 };
 

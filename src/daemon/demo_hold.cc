@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "demo_hold.h"
+
+#include <srpfs/base/log.h>
+
+#include <cstdlib>
+#include <fstream>
+
+#include <unistd.h>
+
+namespace srpfs::daemon {
+namespace {
+
+constexpr auto look_interval = std::chrono::milliseconds(10);
+
+bool touches_the_medium(std::byte opcode) {
+    switch (static_cast<std::uint8_t>(opcode)) {
+        case 0x28:  // READ(10)
+        case 0x88:  // READ(16)
+        case 0x2a:  // WRITE(10)
+        case 0x8a:  // WRITE(16)
+        case 0x35:  // SYNCHRONIZE CACHE(10)
+        case 0x91:  // SYNCHRONIZE CACHE(16)
+            return true;
+        default: return false;
+    }
+}
+
+}  // namespace
+
+std::unique_ptr<DemoHold> DemoHold::from_environment(target::Device& device, reactor::Executor& control) {
+    const char* path = std::getenv("SRPFS_DEMO_HOLD");
+    if (!path || path[0] != '/') return nullptr;
+    log::warning({}, "SRPFS_DEMO_HOLD is set: the embedded target does not answer while {} exists", path);
+    return std::make_unique<DemoHold>(path, device, control);
+}
+
+DemoHold::DemoHold(std::string path, target::Device& device, reactor::Executor& control)
+    : path_(std::move(path)), device_(device), timer_(control.timers(), [this] { look(); }) {
+    device_.set_behaviour(this);
+    timer_.arm_after(look_interval);
+}
+
+target::CommandPlan DemoHold::on_command(const target::CommandView& command) {
+    target::CommandPlan plan;
+    plan.hold = touches_the_medium(command.cdb[0]) && holds(command.lun);
+    if (plan.hold) holding_ = true;
+    return plan;
+}
+
+bool DemoHold::holds(const scsi::Lun& lun) const {
+    std::ifstream file(path_);
+    if (!file) return false;
+    std::string name;
+    file >> name;
+    return name.empty() || name == lun.file_name();
+}
+
+void DemoHold::look() {
+    timer_.arm_after(look_interval);
+    if (holding_ && access(path_.c_str(), F_OK) != 0 && holding_.exchange(false)) device_.release_held();
+}
+
+}  // namespace srpfs::daemon
