@@ -1,1 +1,583 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""Control files: what shells and tools do to them, every errno, logging in and out, events."""
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+from harness import (LOGIN, TARGET, Background, check, contains, equal, errno_of, eventually, fails_with, needs, opened,
+                     pattern, read_bytes, read_file, run, succeeds, test, value, write_once)
+
+KIB64 = 64 * 1024
+
+
+def fails_in_words(mount, wanted, path, text, *words, also_in=()):
+    """The write has this errno, and last_error says why: at the top, and in the directories named."""
+    fails_with(wanted, f"writing {text!r} to {path.name}", lambda: write_once(path, text))
+    for folder in also_in or (mount.path,):
+        reason = value(folder / "last_error")
+        for word in words:
+            contains(reason, word, f"last_error in {folder.name} after {text!r} to {path.name}")
+
+
+# ---- what a write is ----
+
+@test
+def one_write_is_one_command(t):
+    mount = t.mount("demo:ram:1M")
+    path = mount.target / "dev_loss_tmo"
+
+    def after(script, wanted, code=0):
+        done = run(script.replace("FILE", f"'{path}'"))
+        equal((done.returncode, value(path)), (code, wanted), f"{script} ({done.stderr.strip()})")
+
+    after("echo 101 > FILE", "101")
+    after("echo -n 102 > FILE", "102")
+    after("printf '103\\n' > FILE", "103")
+    after("printf '104\\r\\n' > FILE", "104")
+    after("printf '  105\\t \\n\\n' > FILE", "105")
+    after("echo 106 >> FILE", "106")
+    after("echo 107 | tee FILE > /dev/null", "107")
+    after("echo 108 | tee -a FILE > /dev/null", "108")
+    after("echo 109 | dd of=FILE status=none", "109")
+    after("echo 110 | dd of=FILE conv=notrunc oflag=append status=none", "110")
+    after("cp <(echo 111) FILE", "111")
+    after("cat > FILE <<< 112", "112")
+    after("python3 -c \"open('$F', 'w').write('113')\"".replace("'$F'", repr(str(path))), "113")
+    after("awk 'BEGIN { print 114 > ARGV[1] }' FILE", "114")
+    after("sh -c 'echo 115 > \"$1\"' sh FILE", "115")
+    after("printf '116\\n117\\n' > FILE", "117")                # bash writes each line by itself
+    after("exec 3> FILE; echo 118 >&3; echo 119 >&3", "119")   # at offsets 0 and 4
+    # What the last bad command leaves is what the one before set.
+    after("echo 120 > FILE; echo soon > FILE", "120", 1)
+    after("echo soon | dd of=FILE status=none", "120", 1)
+    after("cp <(echo soon) FILE", "120", 1)
+    after("echo soon | tee FILE > /dev/null", "120", 1)
+
+
+@test
+def writes_are_taken_whole_or_refused(t):
+    mount = t.mount("demo:ram:1M")
+    path = mount.target / "dev_loss_tmo"
+    for data, wanted in ((b"301", "301"), (b"302\n", "302"), (b" \t303\r\n", "303"), (b"304\n\n\n", "304"),
+                         (b"305" + b" " * (KIB64 - 3), "305"), (b"\n" * (KIB64 - 3) + b"306", "306"), (b"\v\f307", "307")):
+        write_once(path, data)
+        equal(value(path), wanted, f"after {data[:10]!r} of {len(data)} bytes")
+    write_once(path, "400")
+    for data in (b"", b"\n", b" ", b"\r\n", b" \t \n", b"\n" * KIB64):
+        write_once(path, data)
+        equal(value(path), "400", f"after {len(data)} bytes of nothing")
+    for data, code in ((b"501\n502\n", errno.EINVAL), (b"501 502", errno.EINVAL), (b"501\0", errno.EINVAL), (b"\0", errno.EINVAL),
+                       (b"501\n\0", errno.EINVAL), (b"\0" * KIB64, errno.EINVAL), (b"501" + b" " * (KIB64 - 2), errno.E2BIG),
+                       (b" " * (KIB64 + 1), errno.E2BIG), (b"501" + b"\n" * (1 << 20), errno.E2BIG),
+                       (b"501" + b"\n" * (3 << 20), errno.E2BIG), (b"\xff", errno.EINVAL), ("50１".encode(), errno.EINVAL)):
+        fails_with(code, f"writing {data[:10]!r} of {len(data)} bytes", lambda d=data: write_once(path, d))
+        equal(value(path), "400", f"after {data[:10]!r}, which was refused")
+    with opened(path, os.O_WRONLY) as handle:
+        equal(os.pwrite(handle, b"601\n", 1 << 40), 4, "write at an offset")
+        equal(value(path), "601", "after a write at an offset")
+        equal(os.writev(handle, [b"6", b"0", b"2\n"]), 4, "writev")
+        equal(value(path), "602", "after writev")
+        fails_with(errno.EBADF, "reading a handle for writing", lambda: os.read(handle, 1))
+
+
+@test
+def sizes_and_syncs_of_control_files_mean_nothing(t):
+    mount = t.mount("demo:ram:1M")
+    path = mount.target / "dev_loss_tmo"
+    for flags in (os.O_WRONLY, os.O_WRONLY | os.O_TRUNC, os.O_WRONLY | os.O_APPEND, os.O_RDWR | os.O_TRUNC, os.O_WRONLY | os.O_NONBLOCK,
+                  os.O_WRONLY | os.O_SYNC, os.O_WRONLY | os.O_DSYNC, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC):
+        write_once(path, "77", flags)
+        equal(value(path), "77", f"with flags {flags:#o}")
+        write_once(path, "78")
+    for size in (0, 1, 4096, 1 << 40):
+        os.truncate(path, size)
+        equal(path.stat().st_size, 0, f"size after truncate to {size}")
+    with opened(path, os.O_RDWR) as handle:
+        os.ftruncate(handle, 100)
+        os.fsync(handle)
+        os.fdatasync(handle)
+        equal(os.lseek(handle, 0, os.SEEK_END), 0, "seek to the end")
+        equal(os.pread(handle, 10, 0), b"78\n", "content")
+    fails_with(errno.EEXIST, "exclusive create of what exists", lambda: os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)))
+
+
+# ---- timers ----
+
+def set_timers(target, reconnect_delay, fast_io_fail_tmo, dev_loss_tmo):
+    """From whatever to whatever, by steps that are always allowed."""
+    for name, text in (("reconnect_delay", "10"), ("dev_loss_tmo", "off"), ("fast_io_fail_tmo", fast_io_fail_tmo),
+                       ("dev_loss_tmo", dev_loss_tmo), ("reconnect_delay", reconnect_delay)):
+        write_once(target / name, text)
+
+
+@test
+def timers_are_written_and_shown_as_in_the_kernel(t):
+    target = t.mount("demo:ram:1M").target
+    set_timers(target, "10", "off", "off")
+    for name, good, bad in (
+            ("reconnect_delay",
+             (("1", "1"), ("2147483647", "2147483647"), ("0x10", "16"), ("010", "8"), ("0X1f", "31"), ("-1", "off"), ("-77", "off"), ("off", "off"),
+              ("offfoo", "off"), ("off\n", "off"), ("+5", "5"), (" 6 ", "6")),
+             ("0", "0x0", "00", "-0", "on", "OFF", "of", "1.5", "1s", "1 2", "0x", "08", "1,2", "2147483648", "99999999999999999999", "--1", "1-")),
+            ("fast_io_fail_tmo",
+             (("0", "0"), ("1", "1"), ("600", "600"), ("0x258", "600"), ("01130", "600"), ("-1", "off"), ("off", "off"), ("offfoo", "off")),
+             ("601", "0x259", "never", "2147483648")),
+            ("dev_loss_tmo",
+             (("0", "0"), ("1", "1"), ("600", "600"), ("0x10", "16"), ("010", "8"), ("-1", "off"), ("off", "off"), ("offfoo", "off")),
+             ("601", "none", "0x", "99999999999999999999"))):
+        set_timers(target, "10", "off", "off")
+        for text, shown in good:
+            write_once(target / name, text)
+            equal(value(target / name), shown, f"{name} after {text!r}")
+        before = value(target / name)
+        for text in bad:
+            fails_with(errno.EINVAL, f"{name} = {text!r}", lambda n=name, x=text: write_once(target / n, x))
+            equal(value(target / name), before, f"{name} after {text!r}, which was refused")
+            contains(value(target / "last_error"), name, f"last_error after {name} = {text!r}")
+
+
+@test
+def timers_are_checked_against_each_other(t):
+    target = t.mount("demo:ram:1M").target
+    names = ("reconnect_delay", "fast_io_fail_tmo", "dev_loss_tmo")
+    # (reconnect_delay, fast_io_fail_tmo, dev_loss_tmo), what is written, whether the kernel takes it (srp-admin 4.2)
+    for now, name, text, taken in (
+            (("10", "15", "600"), "dev_loss_tmo", "15", False), (("10", "15", "600"), "dev_loss_tmo", "16", True),
+            (("10", "15", "600"), "dev_loss_tmo", "14", False), (("10", "15", "600"), "dev_loss_tmo", "0", False),
+            (("10", "15", "600"), "fast_io_fail_tmo", "599", True), (("10", "15", "600"), "fast_io_fail_tmo", "600", False),
+            (("10", "15", "601"), "fast_io_fail_tmo", "600", True), (("10", "15", "700"), "fast_io_fail_tmo", "601", False),
+            (("10", "15", "600"), "dev_loss_tmo", "601", True), (("10", "15", "601"), "fast_io_fail_tmo", "off", False),
+            (("10", "15", "600"), "fast_io_fail_tmo", "off", True), (("10", "off", "600"), "dev_loss_tmo", "601", False),
+            (("10", "off", "off"), "dev_loss_tmo", "601", False), (("10", "off", "off"), "dev_loss_tmo", "600", True),
+            (("10", "off", "off"), "dev_loss_tmo", "0", True), (("10", "5", "off"), "dev_loss_tmo", "100000", True),
+            (("10", "5", "off"), "fast_io_fail_tmo", "600", True), (("10", "5", "off"), "fast_io_fail_tmo", "601", False),
+            (("10", "off", "off"), "reconnect_delay", "off", False), (("off", "15", "off"), "fast_io_fail_tmo", "off", False),
+            (("off", "off", "600"), "dev_loss_tmo", "off", False), (("off", "15", "600"), "dev_loss_tmo", "off", True),
+            (("off", "15", "600"), "fast_io_fail_tmo", "off", True), (("10", "15", "600"), "reconnect_delay", "off", True),
+            (("10", "15", "600"), "reconnect_delay", "0", False), (("off", "15", "600"), "reconnect_delay", "0", False),
+            (("10", "0", "600"), "dev_loss_tmo", "1", True), (("10", "0", "1"), "fast_io_fail_tmo", "1", False),
+            (("10", "0", "off"), "dev_loss_tmo", "0", False), (("10", "off", "0"), "fast_io_fail_tmo", "0", False)):
+        set_timers(target, *now)
+        equal(tuple(value(target / one) for one in names), now, "timers as prepared")
+        code = errno_of(lambda n=name, x=text: write_once(target / n, x))
+        equal(code, 0 if taken else errno.EINVAL, f"{name} = {text} with reconnect_delay {now[0]}, fast_io_fail_tmo {now[1]}, dev_loss_tmo {now[2]}")
+        wanted = tuple(text if one == name and taken else was for one, was in zip(names, now))
+        equal(tuple(value(target / one) for one in names), wanted, f"timers after {name} = {text}")
+
+
+@test
+def step_6_of_the_readme_works_in_the_right_order(t):
+    mount = t.mount("demo:ram:1M")
+    target = mount.target
+    done = run(f"echo 15 > '{target}/dev_loss_tmo'")
+    check(done.returncode == 1 and "Invalid argument" in done.stderr, f"echo 15 > dev_loss_tmo: {done.returncode} {done.stderr!r}")
+    contains(value(target / "last_error"), "fast_io_fail_tmo", "last_error")
+    succeeds(f"echo 10 > '{target}/fast_io_fail_tmo' && echo 15 > '{target}/dev_loss_tmo'")
+    equal(value(target / "dev_loss_tmo"), "15", "dev_loss_tmo")
+
+
+# ---- logging in ----
+
+KEYS = ("id_ext", "ioc_guid", "dgid", "pkey", "service_id", "dest", "src", "max_sect", "queue_size", "max_cmd_per_lun", "target_can_queue", "io_class",
+        "initiator_ext", "cmd_sg_entries", "allow_ext_sg", "sg_tablesize", "comp_vector", "tl_retry_count", "max_it_iu_size", "ch_count")
+
+
+@test
+def add_target_explains_itself(t):
+    text = read_file(t.mount("none").path / "add_target")
+    lines = text.splitlines()
+    for key in KEYS:
+        equal(len([line for line in lines if line.startswith(key + "=")]), 1, f"lines for {key}")
+    check(all(re.match(r"[a-z_]+=\S", line) for line in lines), "a line that is no key")
+
+
+BAD_VALUES = (
+    ("id_ext=", "id_ext"), ("id_ext=x", "id_ext"), ("id_ext=10000000000000000", "id_ext"), ("id_ext=-1", "id_ext"), ("ioc_guid=1g", "ioc_guid"),
+    ("pkey=10000", "pkey"), ("pkey=xyz", "pkey"), ("dgid=fe80", "dgid"), ("dgid=" + "0" * 31, "dgid"), ("dgid=" + "0" * 33, "dgid"),
+    ("dgid=" + "g" * 32, "dgid"), ("service_id=x", "service_id"), ("dest=1.2.3.4", "dest"), ("dest=1.2.3.4:0", "dest"), ("dest=1.2.3.4:65536", "dest"),
+    ("dest=[::1]", "dest"), ("dest=::1:5555", "dest"), ("dest=[::1:5555", "dest"), ("dest=", "dest"), ("src=1.2.3.4:x", "src"), ("max_sect=0", "max_sect"),
+    ("max_sect=x", "max_sect"), ("queue_size=0", "queue_size"), ("queue_size=-1", "queue_size"), ("max_cmd_per_lun=0", "max_cmd_per_lun"),
+    ("target_can_queue=0", "target_can_queue"), ("io_class=1", "io_class"), ("io_class=ff01", "io_class"), ("initiator_ext=z", "initiator_ext"),
+    ("cmd_sg_entries=0", "cmd_sg_entries"), ("cmd_sg_entries=256", "cmd_sg_entries"), ("allow_ext_sg=yes", "allow_ext_sg"),
+    ("sg_tablesize=0", "sg_tablesize"), ("sg_tablesize=2049", "sg_tablesize"), ("comp_vector=-1", "comp_vector"), ("tl_retry_count=1", "tl_retry_count"),
+    ("tl_retry_count=8", "tl_retry_count"), ("max_it_iu_size=-1", "max_it_iu_size"), ("ch_count=0", "ch_count"), ("ch_count=-1", "ch_count"),
+    ("bogus=1", "bogus"), ("bogus", "bogus"), ("ID_EXT=1", "ID_EXT"), ("id_ext", "id_ext"), ("=1", ""))
+
+
+@test
+def bad_login_strings_are_refused_by_name(t):
+    mount = t.mount("none")
+    path = mount.path / "add_target"
+    for text, named in BAD_VALUES:
+        fails_in_words(mount, errno.EINVAL, path, f"id_ext=2,ioc_guid=2,dest=demo,{text}", named)
+    for text, named in (("id_ext=1", "ioc_guid"), ("id_ext=1,ioc_guid=1", "dest"), ("ioc_guid=1,dest=demo", "id_ext"), (",,,", "id_ext"),
+                        ("id_ext=1,ioc_guid=1,dgid=" + "0" * 32, "pkey"), ("id_ext=1,ioc_guid=1,pkey=ffff,service_id=1", "dgid"), ("x", "x")):
+        fails_in_words(mount, errno.EINVAL, path, text, named)
+    equal(mount.stats()["targets"], [], "targets afterwards")
+
+
+@test
+def every_good_value_logs_in_and_is_shown(t):
+    mount = t.mount("demo:ram:1M")
+    shown = {"cmd_sg_entries": str, "tl_retry_count": str, "comp_vector": str, "queue_size": str, "ch_count": lambda _: "1",
+             "allow_ext_sg": lambda text: "false" if text == "0" else "true"}
+    directory = mount.port / f"{TARGET}-00000000000000ff"
+    for text in ("max_sect=1", "max_sect=1024", "queue_size=1", "queue_size=62", "queue_size=4096", "max_cmd_per_lun=1", "target_can_queue=1", "io_class=0100",
+                 "cmd_sg_entries=1", "cmd_sg_entries=255", "allow_ext_sg=1", "allow_ext_sg=0", "sg_tablesize=1", "sg_tablesize=2048", "comp_vector=0",
+                 "comp_vector=3", "tl_retry_count=2", "tl_retry_count=7", "max_it_iu_size=0", "max_it_iu_size=512", "ch_count=1", "src=1.2.3.4"):
+        write_once(mount.path / "add_target", f"{LOGIN},initiator_ext=ff,{text}")
+        key, _, given = text.partition("=")
+        if key in shown:
+            equal(value(directory / key), shown[key](given), f"{key} after {text}")
+        data = pattern(40000, 5)
+        with opened(directory / "lun0") as handle:
+            os.pwrite(handle, data, 1000)
+            equal(os.pread(handle, len(data), 1000), data, f"data with {text}")
+        write_once(directory / "delete", "1")
+        check(not directory.exists(), f"still there after delete ({text})")
+
+
+@test
+def login_strings_come_in_many_forms(t):
+    mount = t.mount("demo:ram:1M")
+    write_once(mount.target / "delete", "1")
+    for path in (mount.path / "add_target", mount.port / "add_target"):
+        for text in (LOGIN, LOGIN + "\n", "," + LOGIN, LOGIN + ",", LOGIN.replace(",", "\n"), LOGIN.replace(",", "\n") + "\n", LOGIN.replace(",", ",,\n,"),
+                     "dest=demo,ioc_guid=0x0000000000000001,id_ext=0000000000000001", " " + LOGIN.replace(",", " , ") + " ",
+                     "id_ext=77," + LOGIN, LOGIN + ",dgid=" + "0" * 32 + ",pkey=ffff,service_id=1", LOGIN + ",initiator_ext=0", LOGIN + "\r\n"):
+            write_once(path, text)
+            equal(value(mount.target / "state"), "running", f"state after {text!r}")
+            equal(mount.lun(0).stat().st_size, 1 << 20, f"size of lun0 after {text!r}")
+            write_once(mount.target / "delete", "1")
+            check(not mount.target.exists(), f"still there after delete ({text!r})")
+    succeeds(f"echo '{LOGIN}' | head -1 > '{mount.path}/add_target'")
+    check(mount.target.exists(), "not logged in through a pipe")
+
+
+@test
+def a_second_login_is_refused(t):
+    mount = t.mount("demo:ram:1M")
+    for path, folders in ((mount.path / "add_target", (mount.path,)), (mount.port / "add_target", (mount.path, mount.port))):
+        for text in (LOGIN, LOGIN + ",initiator_ext=0", LOGIN + ",queue_size=5"):
+            fails_in_words(mount, errno.EEXIST, path, text, "0000000000000001", also_in=folders)
+    equal([target["name"] for target in mount.stats()["targets"]], [TARGET], "targets afterwards")
+    equal(value(mount.target / "state"), "running", "state of the first login")
+    done = run(f"echo '{LOGIN}' > '{mount.path}/add_target'")
+    check(done.returncode == 1 and "File exists" in done.stderr, f"echo: {done.returncode} {done.stderr!r}")
+    write_once(mount.path / "add_target", LOGIN + ",initiator_ext=1")
+    fails_in_words(mount, errno.EEXIST, mount.path / "add_target", LOGIN + ",initiator_ext=1")
+
+
+@test
+def logging_out_and_in_keeps_the_data(t):
+    mount = t.mount("demo:ram:1M")
+    data = pattern(1 << 20, 3)
+    mount.lun(0).write_bytes(data)
+    for command in ("1", "0", "now", "x y"):
+        write_once(mount.target / "delete", command)        # any write (decisions 39)
+        check(not mount.target.exists(), f"still there after {command!r}")
+        equal(os.listdir(mount.port).count(TARGET), 0, "still listed")
+        write_once(mount.path / "add_target", LOGIN)
+        check(read_bytes(mount.lun(0)) == data, "data after the new login")
+    write_once(mount.target / "delete", "")
+    check(mount.target.exists(), "an empty write is no command")
+
+
+@test
+def a_wrong_guid_is_rejected_in_words(t):
+    mount = t.mount("demo:ram:1M")
+    for text in ("id_ext=2,ioc_guid=1,dest=demo", "id_ext=1,ioc_guid=2,dest=demo"):
+        for path, folders in ((mount.path / "add_target", (mount.path,)), (mount.port / "add_target", (mount.path, mount.port))):
+            fails_in_words(mount, errno.ECONNREFUSED, path, text, also_in=folders)
+            reason = value(folders[-1] / "last_error")
+            check(len(reason.split()) > 5, f"last_error is no sentence: {reason!r}")
+    names = [path.name for path in mount.port.iterdir() if path.is_dir()]
+    equal(names, [TARGET], "directories of targets")
+
+
+@test
+def places_that_are_not_there_are_told_apart(t):
+    mount = t.mount("demo:ram:1M")
+    for path in (mount.path / "add_target", mount.port / "add_target"):
+        fails_in_words(mount, errno.ENODEV, path, "id_ext=1,ioc_guid=1,dest=192.0.2.1:5555", "RDMA")
+        fails_in_words(mount, errno.ENODEV, path, "id_ext=1,ioc_guid=1,pkey=ffff,service_id=1,dgid=" + "fe80" + "0" * 28, "RDMA")
+    code = errno_of(lambda: write_once(mount.path / "add_target", "id_ext=5,ioc_guid=5,dest=nowhere"))
+    check(code in (errno.ENXIO, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EINVAL), f"dest=nowhere: {errno.errorcode.get(code, code)}")
+    contains(value(mount.path / "last_error"), "nowhere", "last_error")
+    empty = t.mount("none")
+    code = errno_of(lambda: write_once(empty.path / "add_target", LOGIN))
+    check(code in (errno.ENODEV, errno.ENXIO), f"dest=demo without the embedded target: {errno.errorcode.get(code, code)}")
+    contains(value(empty.path / "last_error"), "demo", "last_error")
+
+
+@test
+def without_waiting_a_login_starts_and_goes_on(t):
+    mount = t.mount("demo:ram:1M")
+    write_once(mount.target / "delete", "1", os.O_WRONLY | os.O_NONBLOCK)
+    eventually(lambda: not mount.target.exists(), "the target is gone")
+    write_once(mount.path / "add_target", LOGIN, os.O_WRONLY | os.O_NONBLOCK)
+    eventually(lambda: mount.lun(0).exists(), "the target is back")
+    # What cannot be known at once comes as an event.
+    with opened(mount.path / "events", os.O_RDONLY) as handle:
+        write_once(mount.path / "add_target", "id_ext=9,ioc_guid=9,dest=demo", os.O_WRONLY | os.O_NONBLOCK)
+        events = []
+        while "login_failed" not in events:
+            events += [one["event"] for one in lines_of(Background(os.read, handle, 65536).wait(10, "the event"))]
+    fails_with(errno.EEXIST, "what is known at once", lambda: write_once(mount.path / "add_target", LOGIN, os.O_WRONLY | os.O_NONBLOCK))
+    for name in ("rescan", "reset", "lun0.attr/rescan", "lun0.attr/reset"):
+        write_once(mount.target / name, "1", os.O_WRONLY | os.O_NONBLOCK)
+    eventually(lambda: value(mount.target / "state") == "running" and read_bytes(mount.lun(0)) == bytes(1 << 20), "the target works")
+
+
+@test
+def a_hundred_logins_and_logouts_work(t):
+    mount = t.mount("demo:ram:1M+ram:1M")
+    for count in range(100):
+        write_once(mount.target / "delete", "1")
+        write_once(mount.path / "add_target", LOGIN)
+        check(mount.lun(1).exists(), f"no lun1 after login {count + 2}")
+
+
+@test
+def several_logins_at_once_work(t):
+    mount = t.mount("demo:ram:1M")
+    jobs = [Background(write_once, mount.path / "add_target", f"{LOGIN},initiator_ext={number:x}") for number in range(1, 9)]
+    twins = [Background(lambda: errno_of(lambda: write_once(mount.path / "add_target", f"{LOGIN},initiator_ext=99"))) for _ in range(4)]
+    for job in jobs:
+        job.wait(15, "a login")
+    equal(sorted(twin.wait(15, "a login") for twin in twins), [0, errno.EEXIST, errno.EEXIST, errno.EEXIST], "four logins of the same")
+    names = [path.name for path in mount.port.iterdir() if path.is_dir()]
+    equal(len(names), 10, f"targets: {names}")
+    for name in names:
+        equal(read_bytes(mount.port / name / "lun0"), bytes(1 << 20), f"data through {name}")
+    jobs = [Background(write_once, mount.port / name / "delete", "1") for name in names]
+    for job in jobs:
+        job.wait(15, "a logout")
+    eventually(lambda: mount.stats()["targets"] == [], "no target")
+
+
+# ---- deleting, rescanning and resetting what is in use ----
+
+@test
+def delete_under_load_ends_io_with_enodev(t):
+    mount = t.mount("demo:ram:8M")
+
+    def use(write):
+        data = pattern(70000)
+        with opened(mount.lun(0)) as handle:
+            for count in range(1 << 40):
+                offset = count * 70000 % (7 << 20)
+                if write:
+                    os.pwrite(handle, data, offset)
+                else:
+                    os.pread(handle, len(data), offset)
+
+    for _ in range(3):
+        users = [Background(lambda w=write: errno_of(lambda: use(w))) for write in (True, False, True, False)]
+        idle = os.open(mount.lun(0), os.O_RDWR)
+        state = os.open(mount.target / "state", os.O_RDONLY)
+        time.sleep(0.2)
+        begin = time.monotonic()
+        write_once(mount.target / "delete", "1")
+        check(time.monotonic() - begin < 2, "delete took more than 2 s")
+        check(not mount.target.exists(), "the path is still there")
+        for user in users:
+            equal(errno.errorcode.get(user.wait(5, "a user")), "ENODEV", "end of a user of the LUN")
+        for what, action in (("read", lambda: os.pread(idle, 512, 0)), ("write", lambda: os.pwrite(idle, b"x" * 512, 0)),
+                             ("fsync", lambda: os.fsync(idle)), ("reading state", lambda: os.pread(state, 10, 0))):
+            fails_with(errno.ENODEV, f"{what} through a handle of before", action)
+        write_once(mount.path / "add_target", LOGIN)
+        fails_with(errno.ENODEV, "read through a handle of before the new login", lambda: os.pread(idle, 512, 0))
+        equal(len(read_bytes(mount.lun(0))), 8 << 20, "bytes read through a new handle")
+        os.close(idle)
+        os.close(state)
+
+
+@test
+def deleting_oneself_through_an_open_handle_works(t):
+    mount = t.mount("demo:ram:1M")
+    with opened(mount.target / "delete", os.O_WRONLY) as handle:
+        equal(os.write(handle, b"1"), 1, "first write")
+        fails_with(errno.ENODEV, "second write", lambda: os.write(handle, b"1"))
+    process = subprocess.Popen(["sleep", "30"], cwd=mount.port)
+    write_once(mount.path / "add_target", LOGIN)
+    done = run("echo 1 > delete; ls", cwd=mount.target)
+    check("delete" not in done.stdout, f"the directory one is in still has its files: {done.stdout!r}")
+    process.kill()
+    process.wait(5)
+
+
+FIO = ("fio", "--name=load", "--ioengine=psync", "--rw=randrw", "--bs=16k", "--size=8m", "--verify=crc32c", "--verify_fatal=1", "--numjobs=1", "--time_based",
+       "--runtime=3", "--output-format=terse", "--thread", "--direct=1")
+
+
+def load(t, mount, number=0):
+    needs("fio")
+    log = open(t.path(f"fio{number}.log"), "w", encoding="utf-8")
+    return subprocess.Popen([*FIO, f"--filename={mount.lun(number)}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=t.dir)
+
+
+@test
+def rescan_and_reset_disturb_nobody(t):
+    mount = t.mount("demo:ram:8M+ram:8M")
+    for path, commands, refused in ((mount.target / "rescan", ("1", "x"), ()), (mount.target / "lun0.attr" / "rescan", ("1", "now"), ()),
+                                    (mount.target / "lun0.attr" / "reset", ("1", "lun"), ("0", "host", "2", "LUN")),
+                                    (mount.target / "reset", ("1", "host"), ("0", "lun", "2"))):
+        for command in commands:
+            write_once(path, command)
+        for command in refused:
+            fails_with(errno.EINVAL, f"{path.name} = {command}", lambda p=path, c=command: write_once(p, c))
+            contains(value(path.parent / "last_error"), "reset", "last_error beside it")
+    eventually(lambda: value(mount.target / "state") == "running", "running again")
+    loads = [load(t, mount, number) for number in (0, 1)]
+    time.sleep(0.3)
+    end = time.monotonic() + 1.5
+    count = 0
+    while time.monotonic() < end:
+        for name in ("rescan", "lun0.attr/rescan", "lun0.attr/reset", "lun1.attr/reset"):
+            write_once(mount.target / name, "1")
+        count += 1
+    for number, process in enumerate(loads):
+        equal(process.wait(20), 0, f"fio on lun{number} beside {count} resets: {t.path(f'fio{number}.log').read_text()[-300:]}")
+    check(count >= 3, f"only {count} rounds")
+
+
+@test
+def reset_of_the_target_logs_in_again(t):
+    mount = t.mount("demo:ram:8M", "reconnect_delay=1")
+    data = pattern(8 << 20, 9)
+    mount.lun(0).write_bytes(data)
+    readers = [Background(lambda: [check(read_bytes(mount.lun(0)) == data, "wrong data") for _ in range(30)]) for _ in range(2)]
+    for _ in range(5):
+        write_once(mount.target / "reset", "1")
+        time.sleep(0.2)
+    for reader in readers:
+        reader.wait(30, "a reader")                # reads are sent again (decisions 10)
+    eventually(lambda: value(mount.target / "state") == "running", "running")
+    equal(value(mount.target / "failed_reconnects"), "0", "failed_reconnects")
+
+
+# ---- events ----
+
+def lines_of(text):
+    return [json.loads(line) for line in text.decode().splitlines()]
+
+
+@test
+def events_are_lines_of_json(t):
+    mount = t.mount("demo:ram:1M")
+    with opened(mount.path / "events", os.O_RDONLY) as handle:
+        reader = Background(os.read, handle, 65536)
+        time.sleep(0.2)
+        check(reader.is_running(), "a read without an event came back")
+        write_once(mount.target / "dev_loss_tmo", "500")
+        text = reader.wait(5, "the reader")
+        check(text.endswith(b"\n") and text.count(b"\n") == 1, f"not one line: {text!r}")
+        event = lines_of(text)[0]
+        equal(list(event)[:4], ["schema", "sequence", "time", "event"], "first keys")
+        equal((event["schema"], event["event"], event["timer"], event["value"], event["target"]), (1, "timer_set", "dev_loss_tmo", "500", TARGET), "the event")
+        check(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", event["time"]), f"time {event['time']!r}")
+        write_once(mount.target / "delete", "1")
+        write_once(mount.path / "add_target", LOGIN)
+        events = []
+        while not any(one["event"] == "lun_added" for one in events):
+            events += lines_of(Background(os.read, handle, 65536).wait(5, "the reader"))
+        equal([one["sequence"] for one in events], list(range(event["sequence"] + 1, event["sequence"] + 1 + len(events))), "sequence")
+        kinds = [one["event"] for one in events]
+        for kind in ("target_removed", "target_login", "target_added", "lun_added"):
+            contains(kinds, kind, "events of a logout and login")
+
+
+@test
+def events_do_not_block_who_does_not_want_to(t):
+    mount = t.mount("demo:ram:1M")
+    with opened(mount.path / "events", os.O_RDONLY | os.O_NONBLOCK) as handle:
+        fails_with(errno.EAGAIN, "read without an event", lambda: os.read(handle, 4096))
+        write_once(mount.target / "dev_loss_tmo", "500")
+        equal(lines_of(os.read(handle, 65536))[0]["event"], "timer_set", "event")
+        fails_with(errno.EAGAIN, "read after the event", lambda: os.read(handle, 4096))
+
+
+@test
+def a_small_buffer_gets_whole_lines(t):
+    mount = t.mount("demo:ram:1M")
+    with opened(mount.path / "events", os.O_RDONLY | os.O_NONBLOCK) as handle:
+        for number in range(20):
+            write_once(mount.target / "dev_loss_tmo", str(500 + number))
+        values = []
+        while len(values) < 20:
+            text = os.read(handle, 400)
+            check(text.endswith(b"\n"), f"cut line: {text!r}")
+            values += [one["value"] for one in lines_of(text)]
+        equal(values, [str(500 + number) for number in range(20)], "values in order")
+
+
+@test
+def each_reader_gets_every_event(t):
+    mount = t.mount("demo:ram:1M")
+
+    def read_until(handle, last):
+        events = []
+        while not any(one.get("value") == last for one in events):
+            events += lines_of(os.read(handle, 65536))
+        return [one["value"] for one in events if one["event"] == "timer_set"]
+
+    handles = [os.open(mount.path / "events", os.O_RDONLY) for _ in range(3)]
+    readers = [Background(read_until, handle, "519") for handle in handles]
+    for number in range(20):
+        write_once(mount.target / "dev_loss_tmo", str(500 + number))
+    for reader in readers:
+        equal(reader.wait(5, "a reader"), [str(500 + number) for number in range(20)], "values")
+    late = os.open(mount.path / "events", os.O_RDONLY | os.O_NONBLOCK)
+    fails_with(errno.EAGAIN, "a reader who comes later", lambda: os.read(late, 4096))
+    for handle in handles + [late]:
+        os.close(handle)
+
+
+@test
+def ctrl_c_ends_waiting_for_events(t):
+    mount = t.mount("demo:ram:1M")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        process = subprocess.Popen(["cat", str(mount.path / "events")], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        time.sleep(0.2)
+        equal(process.poll(), None, "cat of events ended by itself")
+        begin = time.monotonic()
+        process.send_signal(number)
+        process.wait(5)
+        check(time.monotonic() - begin < 1, f"{number.name}: cat took more than 1 s to end")
+    write_once(mount.target / "dev_loss_tmo", "500")
+    equal(mount.stats()["schema"], 1, "stats afterwards")
+
+
+@test
+def events_are_for_shell_loops(t):
+    mount = t.mount("demo:ram:1M")
+    process = subprocess.Popen(["grep", "-m", "2", "--line-buffered", "timer_set", str(mount.path / "events")], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    time.sleep(0.3)
+    write_once(mount.target / "dev_loss_tmo", "501")
+    write_once(mount.target / "dev_loss_tmo", "502")
+    text, _ = process.communicate(timeout=5)
+    equal([one["value"] for one in lines_of(text)], ["501", "502"], "values")
+
+
+# ---- last_error ----
+
+@test
+def last_error_is_beside_what_failed(t):
+    mount = t.mount("demo:ram:1M")
+    for folder in (mount.path, mount.port, mount.target, mount.target / "lun0.attr"):
+        equal(read_file(folder / "last_error"), "\n", f"last_error of {folder.name} at first")
+    errno_of(lambda: write_once(mount.target / "reconnect_delay", "0"))
+    contains(value(mount.target / "last_error"), "reconnect_delay", "of the target")
+    errno_of(lambda: write_once(mount.target / "lun0.attr" / "reset", "maybe"))
+    contains(value(mount.target / "lun0.attr" / "last_error"), "maybe", "of the LUN")
+    errno_of(lambda: write_once(mount.port / "add_target", "frobnicate=1"))
+    contains(value(mount.port / "last_error"), "frobnicate", "of the port")
+    contains(value(mount.path / "last_error"), "frobnicate", "of the mount")
+    errno_of(lambda: write_once(mount.path / "add_target", "odd\x01\x7f=1"))
+    check(value(mount.path / "last_error").isprintable(), f"not printable: {value(mount.path / 'last_error')!r}")

@@ -219,7 +219,11 @@ def write_once(path, data, flags=os.O_WRONLY):
         data = data.encode()
     handle = os.open(path, flags)
     try:
-        count = os.write(handle, data)
+        try:
+            count = os.write(handle, data)
+        except OSError as error:
+            error.filename = f"{path} <- {shorten(data)}"
+            raise
         check(count == len(data), f"{path}: write of {len(data)} bytes returned {count}")
     finally:
         os.close(handle)
@@ -542,6 +546,8 @@ def perform(chosen, context):
                   if not frame.filename.endswith("harness.py")]
         where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
         text = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError) and frames:
+            text += f" in `{frames[-1].line}`"
         return "not ok", (" ".join(text.split()))[:4000] + where
     return "ok", ""
 
