@@ -179,8 +179,7 @@ void MountedFileSystem::on_unreachable(std::vector<NodeId> nodes, std::vector<st
 void MountedFileSystem::on_released(std::uint64_t handle, OpenFileDetails details) {
     // The habit "dd; sync" reaches nobody on a FUSE mount, so the last writer's close flushes, without anybody waiting.
     // A node that came back under the same number (logged out and in) is not the one that was open.
-    const Node* node = details.lun && details.writable ? tree_->node(details.node) : nullptr;
-    if (node && node->lun == details.lun && files_.writers_of_node(details.node) == 0) {
+    if (details.lun && details.writable && !details.removed && files_.writers_of_node(details.node) == 0) {
         const auto& home = channels_[details.lun->reactor];
         home->executor().post([home, lun = details.lun] { home->flush_after_close(lun); });
     }

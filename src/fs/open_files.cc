@@ -64,13 +64,16 @@ OpenFileDetails* OpenFiles::details(std::uint64_t handle) {
 }
 
 void OpenFiles::unpublish(std::uint64_t handle) {
-    if (entry_of(handle)) file_at(static_cast<std::uint32_t>(handle)).handle.store(0, std::memory_order_release);
+    Entry* entry = entry_of(handle);
+    if (!entry) return;
+    entry->details->removed = true;
+    file_at(static_cast<std::uint32_t>(handle)).handle.store(0, std::memory_order_release);
 }
 
 std::optional<OpenFileDetails> OpenFiles::close(std::uint64_t handle) {
     Entry* entry = entry_of(handle);
     if (!entry) return std::nullopt;
-    unpublish(handle);
+    file_at(static_cast<std::uint32_t>(handle)).handle.store(0, std::memory_order_release);
     --open_count_;
     return std::exchange(entry->details, std::nullopt);
 }
@@ -85,7 +88,7 @@ void OpenFiles::free_index(std::uint64_t handle) {
 std::vector<std::uint64_t> OpenFiles::of_node(NodeId node) const {
     std::vector<std::uint64_t> handles;
     for (std::uint32_t index = 0; index < entries_.size(); ++index)
-        if (entries_[index].details && entries_[index].details->node == node)
+        if (const auto& details = entries_[index].details; details && details->node == node && !details->removed)
             handles.push_back(handle_of(entries_[index].generation, index));
     return handles;
 }
@@ -93,7 +96,8 @@ std::vector<std::uint64_t> OpenFiles::of_node(NodeId node) const {
 unsigned OpenFiles::writers_of_node(NodeId node) const {
     unsigned writers = 0;
     for (const Entry& entry : entries_)
-        if (entry.details && entry.details->node == node && entry.details->writable) ++writers;
+        if (entry.details && entry.details->node == node && entry.details->writable && !entry.details->removed)
+            ++writers;
     return writers;
 }
 

@@ -41,6 +41,7 @@ struct OpenFileDetails {
     std::shared_ptr<ControlFile> control;
     std::shared_ptr<StreamFile> stream;
     bool writable = false;
+    bool removed = false;                   // its node is gone; one of the same name and number is another file
     std::optional<std::string> snapshot;    // control file: content as of the last read at offset 0
     std::shared_ptr<std::uint64_t> cursor;  // stream file
 };
@@ -73,13 +74,13 @@ public:
     [[nodiscard]] std::uint64_t open(OpenFileDetails details);
     // The open file with that handle, removed or not; nullptr: no such.
     [[nodiscard]] OpenFileDetails* details(std::uint64_t handle);
-    // Reactors find it no more; details() still does.
+    // The file was removed: reactors find it no more, details() still does until it is closed.
     void unpublish(std::uint64_t handle);
     // The file was closed: unpublishes and hands out what it held. Its index is used again after free_index(), to be
     // called once every reactor has acknowledged.
     [[nodiscard]] std::optional<OpenFileDetails> close(std::uint64_t handle);
     void free_index(std::uint64_t handle);
-    // Handles that show `node`.
+    // Handles that show `node` as it is now.
     [[nodiscard]] std::vector<std::uint64_t> of_node(NodeId node) const;
     [[nodiscard]] unsigned count_of_node(NodeId node) const { return static_cast<unsigned>(of_node(node).size()); }
     [[nodiscard]] unsigned writers_of_node(NodeId node) const;

@@ -79,6 +79,18 @@ TEST(OpenFiles, CountsHandlesAndWritersOfANode) {
     EXPECT_EQ(files.open_count(), 2u);
 }
 
+TEST(OpenFiles, HandlesOfARemovedFileAreNotThoseOfItsSuccessor) {
+    OpenFiles files;
+    const auto old = files.open(details_of(5, true));
+    files.unpublish(old);
+
+    EXPECT_EQ(files.count_of_node(NodeId{5}), 0u);
+    EXPECT_EQ(files.writers_of_node(NodeId{5}), 0u);
+    const auto details = files.close(old);
+    ASSERT_TRUE(details);
+    EXPECT_TRUE(details->removed);
+}
+
 TEST(OpenFiles, RefusesMoreThanItHolds) {
     OpenFiles files;
     std::uint64_t last = 0;

@@ -143,7 +143,7 @@ public:
     // As after a new login: the units have been probed again and are what they were.
     void unblock() {
         link_->set_state(initiator::PortState::running);
-        for (const auto& unit : units_) unit->resume(unit->info());
+        for (const auto& unit : units_) found_again(*unit);
     }
 
     ManualExecutor& executor() { return executor_; }
@@ -159,7 +159,12 @@ private:
     void on_channel_ended(unsigned, std::uint64_t, const initiator::ChannelEnd&) override {}
     void on_link_empty() override {}
     void on_attention(lun::Unit& unit, const scsi::Sense&, bool) override {
-        executor_.post([&unit] { unit.resume(unit.info()); });
+        executor_.post([this, &unit] { found_again(unit); });
+    }
+    void found_again(lun::Unit& unit) {
+        auto info = std::make_shared<lun::UnitInfo>(*unit.info());
+        info->probed_at = engine_->next_stamp();
+        unit.resume(std::move(info));
     }
     void on_failure(lun::Unit&, const lun::Operation&) override {}
 
