@@ -70,6 +70,14 @@ expect_same() {         # WHAT FILE FILE [CMP-OPTION...]: byte for byte, sizes i
     difference=$(within 60 cmp "$@" "$one" "$other" 2>&1) || fail "$what: $difference"
 }
 
+# The same for a file of srpfs, read in large pieces: cmp reads 4 KiB at a time, an emulated guest answers hundreds a
+# second.
+expect_lun() {          # WHAT LUN-FILE FILE
+    within 60 dd if="$2" of="$scratch/lun" bs=1M status=none || fail "$1: cannot read $2"
+    expect_same "$1" "$scratch/lun" "$3"
+    rm "$scratch/lun"
+}
+
 # A process that is gone or waits for its parent to notice.
 has_ended() { [[ ! -d /proc/$1 ]] || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }
 
@@ -119,18 +127,19 @@ rdma_down() {
     ip link del $netdev
 }
 
-# rdma_count KIND [PID]: how many qp, cq, mr, cm_id or ctx there are, of one process or of all.
-rdma_count() {
-    rdma res show "$1" 2>/dev/null | if [[ ${2:-} ]]; then grep -c " pid $2 "; else grep -c .; fi || true
-}
+# Of an object's owner, "rdma res" shows the kernel's modules as "comm [NAME]" and programs by the thread that made it,
+# as long as that thread lives. So what is not the kernel's is srpfs's: no test has another program with RDMA meanwhile.
+srpfs_objects() { grep -v ' comm \[' || true; }
 
-# Connected queue pairs of a process, or of all.
-qp_count() {
-    rdma res show qp 2>/dev/null | grep ' type RC ' |
-        if [[ ${1:-} ]]; then grep -c " pid $1 "; else grep -c .; fi || true
-}
+# rdma_count KIND: how many qp, cq, mr, pd, cm_id or ctx srpfs has.
+rdma_count() { rdma res show "$1" 2>/dev/null | srpfs_objects | grep -c . || true; }
 
-has_qps() { (($(qp_count "${2:-}") == $1)); }
+# Connected queue pairs: of everybody, of srpfs.
+qp_count() { rdma res show qp 2>/dev/null | grep -c ' type RC ' || true; }
+srpfs_qp_count() { rdma res show qp 2>/dev/null | srpfs_objects | grep -c ' type RC ' || true; }
+
+has_qps() { (($(qp_count) == $1)); }
+srpfs_has_qps() { (($(srpfs_qp_count) == $1)); }
 
 # The target frees its end of a connection some two seconds after the other end is gone.
 no_qps() { wait_for 15 "no queue pair left" has_qps 0; }
@@ -359,8 +368,13 @@ srpfs_mount() {
 srpfs_is_mounted() { grep -q " $mount_point fuse.srpfs " /proc/mounts; }
 mountpoint_is() { grep -q " $1 " /proc/mounts; }
 
-# The target's directory without initiator_ext; with one, -<initiator_ext> follows.
-srpfs_target() { echo "$port_directory/$guid-$guid"; }
+# An identity for srpfs where ib_srp has logged in before it: srpfs cannot see which one ib_srp has, takes it for the
+# default, and refuses to use that one as well.
+initiator_ext_beside_kernel=00000000000000aa
+srpfs_initiator_ext=
+
+# The target's directory; -<initiator_ext> follows where there is one.
+srpfs_target() { echo "$port_directory/$guid-$guid${srpfs_initiator_ext:+-$srpfs_initiator_ext}"; }
 
 # umount returns before the logout is done; the pid file is removed last.
 srpfs_umount() {
@@ -383,7 +397,7 @@ srpfs_login() {         # [KEY=VALUE...]
 # has the hint's words; nothing of the attempt stays.
 srpfs_refused() {
     local wanted=$1 hint=$2 string=$3 before error text
-    before=$(qp_count "$srpfs_pid")
+    before=$(srpfs_qp_count)
     error=$(write_refused $mount_point/add_target "$string")
     text=$(cat $mount_point/last_error)
     note "$error: $text"
@@ -392,7 +406,7 @@ srpfs_refused() {
     error=$(write_refused $port_directory/add_target "$string")
     expect_match "the error of the write at the port" "$error" "^($wanted)\$"
     expect_match "the port's last_error" "$(cat $port_directory/last_error)" "$hint"
-    wait_for 10 "no queue pair of the refused login" has_qps "$before" "$srpfs_pid"
+    wait_for 10 "no queue pair of the refused login" srpfs_has_qps "$before"
 }
 
 state_is() { [[ $(cat "$(srpfs_target)/state" 2>/dev/null) == "$1" ]]; }
@@ -404,25 +418,12 @@ pattern_mib=16
 
 pattern_up() { dd if=/dev/urandom of=$pattern bs=1M count=$pattern_mib status=none; }
 
-# put FILE OFFSET SIZE SHADOW [DD-OPTION...]: one write of SIZE random bytes at OFFSET, the same to the shadow.
-put() {
-    local file=$1 offset=$2 size=$3 shadow=$4 from
-    shift 4
-    # Another place of the pattern each time, so that a block written twice shows which write it holds.
-    from=$((SRANDOM % ((pattern_mib << 20) - size)))
-    within 60 dd if=$pattern of="$file" bs="$size" count=1 skip="$from" seek="$offset" iflag=skip_bytes,fullblock \
-        oflag=seek_bytes"${1:+,$1}" conv=notrunc status=none || fail "writing $size bytes at $offset of $file failed"
-    dd if=$pattern of="$shadow" bs="$size" count=1 skip="$from" seek="$offset" iflag=skip_bytes,fullblock \
-        oflag=seek_bytes conv=notrunc status=none
-}
+# put FILE SHADOW OFFSET:SIZE...: random bytes, each piece in one write, to the file and to the shadow.
+put() { within 60 srpfs-ranges write "$@" || fail "writing $1 failed"; }
+put_direct() { within 60 srpfs-ranges write --direct "$@" || fail "writing $1 failed"; }
 
-# get FILE OFFSET SIZE SHADOW: one read, compared with the same bytes of the shadow.
-get() {
-    within 60 dd if="$1" of="$scratch/got" bs="$3" count=1 skip="$2" iflag=skip_bytes status=none ||
-        fail "reading $3 bytes at $2 of $1 failed"
-    expect_equal "bytes read at $2 of $1" "$(stat -c %s "$scratch/got")" "$3"
-    expect_same "$3 bytes at $2 of $1" "$scratch/got" "$4" -n "$3" -i "0:$2"
-}
+# get FILE SHADOW OFFSET:SIZE...: each piece in one read, compared with the same bytes of the shadow.
+get() { within 60 srpfs-ranges read "$@" || fail "$1 has other bytes than it should"; }
 
 # OFFSET:SIZE pairs from one byte to 8 MiB within 16 MiB: whole blocks, sectors, everything else. The ranges overlap.
 whole_blocks=(0:4096 4096:8192 65536:65536 1048576:262144 2097152:1048576 4194304:8388608 16773120:4096)

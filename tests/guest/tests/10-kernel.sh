@@ -28,16 +28,15 @@ test_kernel_login_two_channels() {
 }
 
 test_kernel_writes_reach_the_backing() {
-    local lun disk range block
+    local lun disk block
     kernel_login
     for lun in "${data_luns[@]}"; do
         disk=$(kernel_disk "$lun")
         block=${lun_blocks[$lun]}
         cp "$pattern" shadow
         within 60 dd if=shadow of="$disk" bs=1M oflag=direct status=none
-        for range in "${whole_blocks[@]}" $( ((block > 512)) || echo "${sectors[@]}"); do
-            put "$disk" "${range%:*}" "${range#*:}" shadow direct
-        done
+        # shellcheck disable=SC2046  # one word a range
+        put_direct "$disk" shadow "${whole_blocks[@]}" $( ((block > 512)) || echo "${sectors[@]}")
         kernel_read "$disk" read
         expect_same "LUN $lun read back" read shadow
         [[ ! ${backing_of[$lun]:-} ]] || {

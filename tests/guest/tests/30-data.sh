@@ -5,10 +5,11 @@
 
 # Both initiators are logged in at once, under identities of their own. A shadow file holds what the LUN should.
 cross_check() {         # LOGIN-KEYS LUN...
-    local keys=$1 lun disk file range
+    local keys=$1 lun disk file
     shift
     kernel_login
-    srpfs_mount "$login_string${keys:+,$keys}"
+    srpfs_initiator_ext=$initiator_ext_beside_kernel
+    srpfs_mount "$login_string,initiator_ext=$srpfs_initiator_ext${keys:+,$keys}"
     for lun; do
         disk=$(kernel_disk "$lun")
         file=$(srpfs_target)/lun$lun
@@ -16,23 +17,19 @@ cross_check() {         # LOGIN-KEYS LUN...
         # What the kernel wrote: the whole, then pieces, read by srpfs.
         cp $pattern shadow
         within 60 dd if=shadow of="$disk" bs=1M oflag=direct status=none
-        for range in "${whole_blocks[@]}"; do put "$disk" "${range%:*}" "${range#*:}" shadow direct; done
-        expect_same "lun$lun through srpfs, written by the kernel" "$file" shadow
-        for range in "${whole_blocks[@]}" "${sectors[@]}" "${odd_ranges[@]}"; do
-            get "$file" "${range%:*}" "${range#*:}" shadow
-        done
+        put_direct "$disk" shadow "${whole_blocks[@]}"
+        expect_lun "lun$lun through srpfs, written by the kernel" "$file" shadow
+        get "$file" shadow "${whole_blocks[@]}" "${sectors[@]}" "${odd_ranges[@]}"
 
         # What srpfs writes, read by the kernel and from the backing.
-        for range in "${whole_blocks[@]}" "${sectors[@]}" "${odd_ranges[@]}"; do
-            put "$file" "${range%:*}" "${range#*:}" shadow
-        done
+        put "$file" shadow "${whole_blocks[@]}" "${sectors[@]}" "${odd_ranges[@]}"
         kernel_read "$disk" read
         expect_same "LUN $lun read by the kernel, written by srpfs" read shadow
         [[ ! ${backing_of[$lun]:-} ]] || {
             read_backing "$lun" backing
             expect_same "backing of LUN $lun, written by srpfs" backing shadow
         }
-        expect_same "lun$lun read back by srpfs" "$file" shadow
+        expect_lun "lun$lun read back by srpfs" "$file" shadow
     done
     srpfs_umount
 }
@@ -165,6 +162,6 @@ EOF2
     for lun in 0 1 3 4; do
         disk=$(kernel_disk "$lun")
         kernel_read "$disk" read
-        expect_same "LUN $lun after fio" read "$target/lun$lun"
+        expect_lun "LUN $lun after fio" "$target/lun$lun" read
     done
 }

@@ -17,7 +17,7 @@ test_srpfs_target_disabled_and_enabled() {
     srpfs_mount "$login_string"
     target=$(srpfs_target)
     quick_timers 4 600
-    put "$target/lun1" 0 65536 shadow
+    put "$target/lun1" shadow 0:65536
     lio_enable 0
     wait_for 3 "state blocked" state_is blocked
     # A read that starts now waits, and ends in EIO when fast_io_fail_tmo is over.
@@ -30,9 +30,9 @@ test_srpfs_target_disabled_and_enabled() {
     expect_file "$target/lun1.attr/state" offline
     lio_enable 1
     wait_for 15 "state running again" state_is running
-    get "$target/lun1" 0 65536 shadow
-    put "$target/lun1" 4096 8192 shadow
-    get "$target/lun1" 0 65536 shadow
+    get "$target/lun1" shadow 0:65536
+    put "$target/lun1" shadow 4096:8192
+    get "$target/lun1" shadow 0:65536
     expect_file "$target/failed_reconnects" 0
 }
 
@@ -68,7 +68,7 @@ test_srpfs_dev_loss_removes_the_target() {
     lio_enable 1
     srpfs_login
     expect_file "$target/state" running
-    wait_for 10 "queue pairs of the lost login freed" has_qps "$(cat "$target/ch_count")" "$srpfs_pid"
+    wait_for 10 "queue pairs of the lost login freed" srpfs_has_qps "$(cat "$target/ch_count")"
 }
 
 # A process waiting for a stuck target dies when told to.
