@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2034
 #
 # The Debian packages this project needs, and how scripts install what is missing. Sourced, never run.
-# This is the one place that names them, but for the guest's own list in tests/guest/common.sh.
+# This is the one place that names them.
 
 # To build and run srpfs.
 build_packages=(
@@ -10,9 +10,10 @@ build_packages=(
     fuse3
 )
 
-# To build and run the tests as well; mawk, coreutils and util-linux are in every Debian.
+# To build and run the tests as well; what the guest is made of stands in tests/guest/common.sh.
 test_packages=(
-    "${build_packages[@]}" fio libgmock-dev libgtest-dev mandoc python3 shellcheck
+    "${build_packages[@]}" clang-format-14 e2fsprogs fdisk fio jq libgmock-dev libgtest-dev mandoc mount python3 qemu-utils
+    shellcheck util-linux
 )
 
 # The other compiler, with libFuzzer and the sanitizers.
