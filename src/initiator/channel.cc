@@ -483,6 +483,8 @@ void Channel::settle_fence(const scsi::Lun& lun, bool succeeded) {
         slot.command->fenced = succeeded;
         if (!succeeded && !ended_) watch_deadline(slot.command->deadline);
     }
+    // It may have waited for no other than these.
+    if (state_ == ChannelState::draining) finish_drain_if_empty();
 }
 
 unsigned Channel::fenced_in_flight(const scsi::Lun& lun) const {

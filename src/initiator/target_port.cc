@@ -329,6 +329,10 @@ void TargetPort::on_channel_ended(unsigned index, std::uint64_t epoch, const Cha
         if (!reconnect_timer_.armed()) reconnect_timer_.arm_after(replacement_delay_floor);
         return;
     }
+    // A replacement that is still being logged in belongs to a login that is over.
+    disconnect_all("no channel is left");
+    ++epoch_;
+    channels_.assign(channels_.size(), ChannelSlot::none);
     transport_error(end.text, end.replace_at_once);
 }
 

@@ -325,6 +325,10 @@ void Engine::release_memory(Operation& operation) {
         delete[] std::exchange(operation.parked_, nullptr);
     }
     operation.payload_ = {};
+    release_edges(operation);
+}
+
+void Engine::release_edges(Operation& operation) {
     if (EdgeBuffers* edges = std::exchange(operation.edges_, nullptr)) [[unlikely]] {
         --operation.unit_->share_->held_edges;
         state_->free_edges.push_front(*edges);

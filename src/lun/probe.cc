@@ -140,6 +140,9 @@ private:
                 step_ = has_page(0xb0) ? Step::vpd_limits : Step::capacity_16;
                 return;
             case Step::vpd_limits:
+                // A limit that is not known would make every larger transfer fail.
+                if (!is_told(outcome)) return skip(failure_text("INQUIRY (VPD page B0h) failed", outcome));
+                if (outcome.ok() && is_cut(data, 4, 2)) return skip("unusable answer to INQUIRY (VPD page B0h)");
                 if (outcome.ok())
                     if (const auto limits = scsi::parse_vpd_block_limits(data)) {
                         info_.transfer_blocks_max = limits->transfer_blocks_max;

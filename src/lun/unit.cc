@@ -293,18 +293,27 @@ bool Unit::advance(Operation& operation) {
                 operation.cache_losses_seen_ != cache_losses_)
                 return answer(operation, {OutcomeKind::medium_error}), true;
             if (operation.block_end_ > info_->blocks) return answer(operation, {OutcomeKind::out_of_range}), true;
-            if (operation.unaligned_ && !operation.edges_ && !engine_.acquire_edges(operation)) {
-                operation.stage_ = Operation::Stage::waiting_memory;
-                return true;
-            }
-            // What does not travel inside the IU has to be in registered memory.
-            if (operation.phase_ == Phase::data && operation.parked_ && !operation.buffer_ &&
+            // What does not travel inside the IU has to be in registered memory. First this, then the edges: nobody who
+            // has edges waits for a buffer.
+            if (operation.phase_ != Phase::flush && operation.parked_ && !operation.buffer_ &&
                 operation.bytes_ > link_.immediate_bytes_max()) {
+                if (operation.parts_in_flight_ > 0) return true;  // comes back when they have ended
+                if (operation.edges_) {
+                    engine_.release_edges(operation);
+                    for (Operation::Part& part : operation.parts_) part.again = false;
+                    operation.phase_ = Phase::edge_read;
+                    operation.next_block_ = operation.first_block_;
+                }
                 if (!engine_.acquire_write_buffer(operation)) {
                     operation.stage_ = Operation::Stage::waiting_memory;
                     return true;
                 }
                 unpark(operation);
+            }
+            if (operation.unaligned_ && operation.phase_ != Phase::flush && !operation.edges_ &&
+                !engine_.acquire_edges(operation)) {
+                operation.stage_ = Operation::Stage::waiting_memory;
+                return true;
             }
             break;
         case OperationKind::flush:
@@ -492,7 +501,12 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
     --commands_in_flight_;
 
     Outcome outcome;
-    const Verdict verdict = judge(operation, part, outcome);
+    Verdict verdict = judge(operation, part, outcome);
+    // An attention is told to one command; the others that were in flight have met what is there now. Whether that is
+    // still the same unit is being looked at, so a read that succeeded is repeated (decisions 7).
+    if (verdict == Verdict::good && held_ && operation.kind_ == OperationKind::read &&
+        operation.stage_ != Operation::Stage::answered)
+        verdict = Verdict::again;
     if (part.command.direction == DataDirection::to_target && part.command.result.end == CommandEnd::connection_lost)
         operation.unknown_ = true;
 

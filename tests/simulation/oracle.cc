@@ -2,6 +2,7 @@
 #include "oracle.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -162,8 +163,12 @@ std::optional<std::string> Oracle::end_read(Moment began, std::uint64_t offset, 
             fmt::format("a read that began at {} and ended at {} got at [{}, {}) ", began, ended, from, to);
         if (stale)
             text += fmt::format("{}, which was overwritten by {}", describe(*stale), describe(*forbidden));
-        else
-            text += "bytes that no write put there (or a torn block)";
+        else {
+            std::vector<unsigned> first;
+            for (const std::byte one : part.first(std::min<std::size_t>(8, part.size())))
+                first.push_back(static_cast<unsigned>(one));
+            text += fmt::format("bytes that no write put there (or a torn block): {:02x} ...", fmt::join(first, " "));
+        }
         text += "; history of these bytes:";
         for (const Write* write : concerned)
             if (covers(write)) text += "\n    " + describe(*write);

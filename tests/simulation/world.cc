@@ -184,8 +184,9 @@ Client::Client(World& world, unsigned number)
 
 std::string Client::describe() const {
     static constexpr const char* names[] = {"read", "write", "flush", "raw"};
-    return fmt::format("client {}: {} of {} bytes at {}{} (write {})", number_, names[static_cast<int>(kind_)], bytes_,
-                       offset_, stable_ ? ", stable" : "", write_);
+    return fmt::format("client {}: {} of {} bytes at {}{} (write {}) of {} {}", number_, names[static_cast<int>(kind_)],
+                       bytes_, offset_, stable_ ? ", stable" : "", write_, lun_ ? lun_->lun.file_name() : "-",
+                       disk_ ? disk_->config.wwid.substr(34) : "");
 }
 
 void Client::next() {
@@ -594,10 +595,17 @@ void World::gremlin() {
             });
             break;
         case Fault::swapped_lun:
+            // While nobody is logged in: a target tells a living session only once, in answer to one of the commands
+            // that are in flight, and carries out the others on what is there now.
             if (!slot.present) break;
+            device->set_enabled(false);
             SRPFS_ASSERT(device->remove_lun(number));
+            slot.present = false;
             slot.current = (slot.current + 1) % identities;
-            add(number);
+            later(length, [this, number, add] {
+                if (!slots_[number].present) add(number);
+                device->set_enabled(true);
+            });
             break;
         case Fault::grown_lun:
             if (!slot.present || slot.disk().store->bytes() > (1 << 20)) break;

@@ -110,6 +110,7 @@ private:
     [[nodiscard]] bool acquire_edges(Operation& operation);
     void release_memory(Operation& operation);
     void release_buffer(Operation& operation);
+    void release_edges(Operation& operation);
     void stop_waiting(Operation& operation);
     void recycle(Operation& operation);
     Share* join(Unit& unit);
