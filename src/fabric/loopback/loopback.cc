@@ -86,6 +86,7 @@ public:
     ReceiveRing ring;
     unsigned in_flight = 0;  // sends and one-sided operations that have not reached the peer
     bool silent = false;     // what it sends vanishes
+    bool has_gap = false;    // a one-sided operation of the peer was dropped: nothing it sent after that may arrive
 
     Ring<Event> queue;
     std::size_t due = 0;  // how many events at the front of the queue stand in ready_
@@ -593,7 +594,7 @@ void Network::handle_reply(Endpoint& endpoint, Event& event) {
 }
 
 void Network::handle_message(Endpoint& endpoint, const Event& event) {
-    if (endpoint.state == Endpoint::State::ended) return;
+    if (endpoint.state == Endpoint::State::ended || endpoint.has_gap) return;
     if (endpoint.ring.count == 0) return cut(endpoint, "a message met no receive buffer");
     if (event.bytes->size() > endpoint.ring.bytes_each)
         return cut(endpoint, fmt::format("a message of {} bytes met receive buffers of {} (local length error)",
@@ -614,7 +615,10 @@ void Network::handle_one_sided(Endpoint& endpoint, const Event& event) {
                                          is_write ? "write" : "read", event.local_bytes, event.remote.address,
                                          event.remote.length, event.remote.key));
     // The requester's memory may be gone with it; the peer of a requester that is gone drops its operations.
-    if (!requester) return;
+    if (!requester) {
+        endpoint.has_gap = true;
+        return;
+    }
     --requester->in_flight;
     if (event.local_bytes > 0)
         std::memcpy(is_write ? memory : event.local, is_write ? event.local : memory, event.local_bytes);
