@@ -147,7 +147,11 @@ def run_test(test: Test) -> Result:
     with tempfile.TemporaryDirectory(prefix="srpfs-tests.") as directory:
         report = pathlib.Path(directory) / "report.json"
         test.environment = {**test.environment, "GTEST_OUTPUT": f"json:{report}", "GTEST_COLOR": "no"}
-        status, result.output = execute(test)
+        try:
+            status, result.output = execute(test)
+        except OSError as error:
+            result.failed.append(f"{test.name}: cannot be run: {error.strerror}: {test.command[0]}")
+            return result
         counted = count_gtest(report, result) or count_lines(result.output, result)
     result.seconds = time.monotonic() - started
     if status == 0 and not counted:
