@@ -34,6 +34,12 @@ GTEST_RUNNING = re.compile(r"^\[ RUN      \] (\S+)")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
+MINUTES = {"simulation": "from seeds, under virtual time", "mount": "real mounts of the embedded target",
+           "guest": "a real target in a virtual machine", "clang": "a build with the other compiler",
+           "sanitizers": "a build, and the unit tests of it", "fuzzers": "new inputs for the parsers"}
+running: set[int] = set()  # process groups of what has been started
+
+
 @dataclasses.dataclass
 class Test:
     name: str
@@ -111,6 +117,7 @@ def execute(test: Test) -> tuple[int | None, str]:
     environment = {**os.environ, **test.environment}
     with subprocess.Popen(test.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           env=environment, cwd=test.directory, start_new_session=True) as process:
+        running.add(process.pid)
         lines: list[str] = []
 
         def collect() -> None:
@@ -137,6 +144,7 @@ def execute(test: Test) -> tuple[int | None, str]:
         except ProcessLookupError:
             pass
         process.wait()
+        running.discard(process.pid)
         reader.join(5)
         return status, "".join(lines)
 
@@ -212,8 +220,6 @@ def stage_tests(stage: str, everything: bool) -> list[Test]:
         return [dataclasses.replace(test, name=f"unit/{test.name}") for test in tests if test.name not in OWN_STAGES]
     chosen = [test for test in tests if test.name == stage or test.name.startswith(f"{stage}-")]
     for test in chosen:
-        # Of the tests that take minutes, the lines are shown as they come.
-        test.shown_while_running = stage == "mount"
         if everything and stage == "simulation":
             test.command = ["10000" if word == "1000" else word for word in test.command]
             test.seconds_max *= 10
@@ -267,6 +273,8 @@ def fuzzers(seconds: int) -> list[Test]:
 def run_stage(stage: str, everything: bool) -> Result:
     total = Result()
     started = time.monotonic()
+    if stage in MINUTES:
+        print(f"{stage}: {MINUTES[stage]}; takes minutes", flush=True)
     try:
         tests = stage_tests(stage, everything)
     except (subprocess.CalledProcessError, OSError, ValueError) as error:
@@ -291,7 +299,29 @@ def run_stage(stage: str, everything: bool) -> Result:
     return total
 
 
+def end_early(number: int, _) -> None:
+    """Nothing that was started outlives us: guests, mounts, fuzzers. They get some seconds to clean up."""
+    for kind, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 0)):
+        for group in list(running):
+            try:
+                os.killpg(group, kind)
+            except ProcessLookupError:
+                running.discard(group)
+        end = time.monotonic() + patience
+        while running and time.monotonic() < end:
+            time.sleep(0.1)
+            for group in list(running):
+                try:
+                    os.killpg(group, 0)
+                except ProcessLookupError:
+                    running.discard(group)
+    print(f"ended by {signal.Signals(number).name}", flush=True)
+    os._exit(128 + number)
+
+
 def main() -> int:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end_early)
     parser = argparse.ArgumentParser()
     parser.add_argument("--all", action="store_true", dest="everything")
     parser.add_argument("stages", nargs="+")
