@@ -61,7 +61,7 @@ expect_match() {        # WHAT GOT EXTENDED-REGULAR-EXPRESSION, case does not ma
 }
 
 expect_file() {         # FILE WANTED-CONTENT
-    expect_equal "$1" "$(cat "$1")" "$2"
+    expect_equal "$1" "$(<"$1")" "$2"
 }
 
 expect_same() {         # WHAT FILE FILE [CMP-OPTION...]: byte for byte, sizes included
@@ -157,12 +157,12 @@ lio_up() {
     echo $cm_port >$configfs/target/srpt/discovery_auth/rdma_cm_port
     # The port directory is named by the interface half of GID 0; then the ACL of an RDMA/CM login is an IP address.
     local gid
-    gid=$(cat /sys/class/infiniband/$rdma_device/ports/1/gids/0)
+    gid=$(</sys/class/infiniband/$rdma_device/ports/1/gids/0)
     gid=${gid#fe80:0000:0000:0000:}
     tpg=$configfs/target/srpt/$gid/$gid
     mkdir -p "$tpg"
     # Both halves of the target port identifier; the first RDMA device's node GUID.
-    guid=$(printf '%016x' "$(cat /sys/module/ib_srpt/parameters/srpt_service_guid)")
+    guid=$(printf '%016x' "$(</sys/module/ib_srpt/parameters/srpt_service_guid)")
     login_string="id_ext=$guid,ioc_guid=$guid,dest=$address:$cm_port"
     # Logins, logouts and task management appear in the kernel's log.
     echo 'module ib_srpt +p' >/sys/kernel/debug/dynamic_debug/control
@@ -355,14 +355,14 @@ srpfs_try_mount() {
     mount_status=0
     timeout -k 3 60 srpfs -P $pid_file "$@" "$source" $mount_point >"$scratch/mount.out" 2>"$scratch/mount.err" </dev/null ||
         mount_status=$?
-    mount_message=$(cat "$scratch/mount.err")
+    mount_message=$(<"$scratch/mount.err")
 }
 
 srpfs_mount() {
     srpfs_try_mount "$@"
     ((mount_status == 0)) || fail "mounting $1 ended with $mount_status: $mount_message"
     srpfs_is_mounted || fail "srpfs returned 0 and $mount_point is not mounted"
-    srpfs_pid=$(cat $pid_file)
+    srpfs_pid=$(<$pid_file)
 }
 
 srpfs_is_mounted() { grep -q " $mount_point fuse.srpfs " /proc/mounts; }
@@ -399,17 +399,21 @@ srpfs_refused() {
     local wanted=$1 hint=$2 string=$3 before error text
     before=$(srpfs_qp_count)
     error=$(write_refused $mount_point/add_target "$string")
-    text=$(cat $mount_point/last_error)
+    text=$(<$mount_point/last_error)
     note "$error: $text"
     expect_match "the error of the write" "$error" "^($wanted)\$"
     expect_match "last_error" "$text" "$hint"
     error=$(write_refused $port_directory/add_target "$string")
     expect_match "the error of the write at the port" "$error" "^($wanted)\$"
-    expect_match "the port's last_error" "$(cat $port_directory/last_error)" "$hint"
+    expect_match "the port's last_error" "$(<$port_directory/last_error)" "$hint"
     wait_for 10 "no queue pair of the refused login" srpfs_has_qps "$before"
 }
 
-state_is() { [[ $(cat "$(srpfs_target)/state" 2>/dev/null) == "$1" ]]; }
+state_is() {
+    local state=
+    { read -r state <"$port_directory/$guid-$guid${srpfs_initiator_ext:+-$srpfs_initiator_ext}/state"; } 2>/dev/null
+    [[ $state == "$1" ]]
+}
 
 # ---------------------------------------------------------------------------------------------------------------- data
 

@@ -11,7 +11,7 @@ test_srpfs_step_1_login() {
     typed 10 "ls $port_directory/*/"
     typed 10 "cat $(srpfs_target)/state"
     expect_file "$(srpfs_target)/state" running
-    expect_match "the log" "$(cat $srpfs_log)" \
+    expect_match "the log" "$(<$srpfs_log)" \
         "new target: id_ext $guid ioc_guid $guid .*sgid fe80:0000:0000:0000:0000:00ff:fe00:0009 dest $address"
 }
 
@@ -47,7 +47,7 @@ test_srpfs_step_5_logout() {
     [[ -e $(srpfs_target)/lun0 ]] || fail "no lun0"
     typed 30 "for d in $mount_point/srp-*/*/delete; do echo 1 > \$d; done"
     wait_for 10 "the target's directory gone" test ! -e "$(srpfs_target)"
-    expect_match "the log" "$(cat $srpfs_log)" 'connection closed|logged out'
+    expect_match "the log" "$(<$srpfs_log)" 'connection closed|logged out'
     no_qps
     # An open file of a LUN that is gone: ENODEV, not a hang, and not another LUN's data after the next login.
     srpfs_login
@@ -55,7 +55,7 @@ test_srpfs_step_5_logout() {
     typed 30 "echo 1 > $(srpfs_target)/delete"
     srpfs_login
     ! within 10 dd of=/dev/null bs=4096 count=1 status=none <&8 2>error || fail "the old file still reads"
-    expect_match "reading the old file" "$(cat error)" 'No such device'
+    expect_match "reading the old file" "$(<error)" 'No such device'
     exec 8>&-
 }
 
@@ -93,7 +93,7 @@ test_srpfs_step_6_timers() {
             { echo "$value" >"$target/$file"; } 2>/dev/null || ours=refused
             { echo "$value" >"$kernel_port/$file"; } 2>/dev/null || theirs=refused
             expect_equal "$value written to $file" "$ours" "$theirs"
-            expect_equal "$file after that" "$(cat "$target/$file")" "$(cat "$kernel_port/$file")"
+            expect_equal "$file after that" "$(<"$target/$file")" "$(<"$kernel_port/$file")"
         done
     done
 }

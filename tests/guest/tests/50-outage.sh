@@ -24,7 +24,7 @@ test_srpfs_target_disabled_and_enabled() {
     started=$(milliseconds)
     within 20 dd if="$target/lun1" of=/dev/null bs=4096 count=1 status=none 2>error || status=$?
     expect_equal "status of a read while blocked" "$status" 1
-    expect_match "its error" "$(cat error)" 'Input/output error'
+    expect_match "its error" "$(<error)" 'Input/output error'
     (($(milliseconds) - started < 10000)) || fail "EIO came after $(($(milliseconds) - started)) ms"
     wait_for 3 "state fail-fast" state_is fail-fast
     expect_file "$target/lun1.attr/state" offline
@@ -64,11 +64,11 @@ test_srpfs_dev_loss_removes_the_target() {
     quick_timers 2 5
     lio_enable 0
     wait_for 15 "the target's directory gone" test ! -e "$target"
-    expect_match "the log" "$(cat $srpfs_log)" 'dev_loss_tmo expired'
+    expect_match "the log" "$(<$srpfs_log)" 'dev_loss_tmo expired'
     lio_enable 1
     srpfs_login
     expect_file "$target/state" running
-    wait_for 10 "queue pairs of the lost login freed" srpfs_has_qps "$(cat "$target/ch_count")"
+    wait_for 10 "queue pairs of the lost login freed" srpfs_has_qps "$(<"$target/ch_count")"
 }
 
 # A process waiting for a stuck target dies when told to.
