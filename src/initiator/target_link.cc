@@ -11,6 +11,10 @@ namespace {
 
 // How long the answers of commands that LUN RESET did not catch may take after it (decisions 2).
 constexpr auto reset_straggler_time = std::chrono::seconds(2);
+// How long an old channel may take to show that the target is still the one it was (decisions 28), and how often one
+// that has no credit left is asked again.
+constexpr auto proof_time = std::chrono::seconds(3);
+constexpr auto proof_interval = std::chrono::milliseconds(50);
 
 }  // namespace
 
@@ -27,7 +31,8 @@ const char* to_string(PortState state) {
 
 TargetLink::TargetLink(std::string name, fabric::Fabric& fabric, reactor::TimerQueue& timers, LinkOwner& owner)
     : name_(std::move(name)), fabric_(fabric), timers_(timers), owner_(owner), burial_(timers, [this] { bury(); }),
-      straggler_timer_(timers, [this] { check_reset_stragglers(); }) {}
+      straggler_timer_(timers, [this] { check_reset_stragglers(); }),
+      proof_timer_(timers, [this] { ask_for_proof(); }) {}
 
 TargetLink::~TargetLink() {
     SRPFS_ASSERT(channels_.empty());
@@ -174,7 +179,65 @@ void TargetLink::close_channels(const std::string& why) {
     if (channels_.empty()) owner_.on_link_empty();
 }
 
+void TargetLink::tell_changed() {
+    std::vector<LinkListener*> all;
+    listeners_.for_each([&](LinkListener& listener) { all.push_back(&listener); });
+    for (LinkListener* listener : all) listener->on_link_changed();
+}
+
+bool TargetLink::is_on_probation(const Channel& channel) const {
+    return std::find(probation_.begin(), probation_.end(), &channel) != probation_.end();
+}
+
+void TargetLink::ask_for_proof() {
+    std::erase_if(proofs_, [](const auto& proof) { return !proof->in_flight; });
+    if (probation_.empty()) return;
+    for (Channel* channel : live_) {
+        const bool asked =
+            std::any_of(proofs_.begin(), proofs_.end(), [&](const auto& proof) { return proof->about == channel; });
+        if (asked) continue;
+        auto proof = std::make_unique<Proof>(*this, *channel);
+        proof->command.owner = proof.get();
+        proof->command.cdb = scsi::test_unit_ready();
+        proof->command.time_limit = proof_time;
+        proof->command.privileged = true;
+        if (!channel->submit(proof->command)) continue;
+        proof->in_flight = true;
+        proofs_.push_back(std::move(proof));
+    }
+    proof_timer_.arm_after(proof_interval);
+}
+
+void TargetLink::Proof::on_command_done(Command& done) {
+    in_flight = false;
+    if (done.result.end != CommandEnd::answered) return;
+    const bool counts = about != nullptr;
+    // The target tells an attention once: it has to reach the unit it was meant for.
+    const scsi::Sense& sense = done.result.sense;
+    if (sense.valid && sense.key == scsi::SenseKey::unit_attention) link.tell_event(done.lun, sense);
+    if (counts) link.end_probation();
+}
+
+// An old channel has answered a question that was asked after they had come up.
+void TargetLink::end_probation() {
+    const auto accepted = std::exchange(probation_, {});
+    if (accepted.empty()) return;
+    refresh();
+    tell_changed();
+    for (Channel* channel : accepted)
+        owner_.on_channel_live(channel->config().index, channel->config().epoch, channel->facts());
+    wake_waiting();
+}
+
 void TargetLink::on_channel_live(Channel& channel) {
+    if (channel.config().replacement) {
+        // What was asked before it came up proves nothing about it.
+        for (const auto& proof : proofs_) proof->about = nullptr;
+        probation_.push_back(&channel);
+        refresh();
+        if (live_.empty()) return channel.disconnect("the channels it was to join have ended");
+        return ask_for_proof();
+    }
     refresh();
     owner_.on_channel_live(channel.config().index, channel.config().epoch, channel.facts());
     wake_waiting();
@@ -182,11 +245,13 @@ void TargetLink::on_channel_live(Channel& channel) {
 
 void TargetLink::on_channel_ended(Channel& channel, const ChannelEnd& end) {
     const bool was_up = !live_.empty();
+    std::erase(probation_, &channel);
+    for (const auto& proof : proofs_)
+        if (proof->about == &channel) proof->about = nullptr;
     refresh();
     if (was_up && live_.empty()) {
-        std::vector<LinkListener*> all;
-        listeners_.for_each([&](LinkListener& listener) { all.push_back(&listener); });
-        for (LinkListener* listener : all) listener->on_link_down();
+        tell_changed();
+        for (Channel* other : std::vector(probation_)) other->disconnect("the channels it was to join have ended");
     }
     owner_.on_channel_ended(channel.config().index, channel.config().epoch, end);
 }
@@ -204,7 +269,7 @@ void TargetLink::refresh() {
     immediate_bytes_max_ = std::numeric_limits<std::uint32_t>::max();
     std::int32_t req_lim = std::numeric_limits<std::int32_t>::max();
     for (const auto& channel : channels_) {
-        if (channel->state() != ChannelState::live) continue;
+        if (channel->state() != ChannelState::live || is_on_probation(*channel)) continue;
         live_.push_back(channel.get());
         immediate_bytes_max_ = std::min(immediate_bytes_max_, channel->facts().immediate_bytes_max);
         req_lim = std::min(req_lim, channel->credits());

@@ -211,6 +211,7 @@ void TargetPort::open_channel(unsigned index) {
     channel.address = config_.address;
     channel.parameters = effective_;
     // The first channel of a login ends what an earlier login of ours left; the others must not end it (srp-wire 2.5).
+    channel.replacement = !logging_in_;
     channel.action = logging_in_ && index == 0 ? srp::MultiChannel::single : srp::MultiChannel::multi;
     channel.login_timeout = config_.login_timeout;
     channel.ack_timeout = config_.ack_timeout;
@@ -231,7 +232,8 @@ void TargetPort::on_channel_live(unsigned index, std::uint64_t epoch, const Chan
     }
     if (!logging_in_) {
         log::info(config_.name, "channel {} is back, {} of {} live", index, facts_.channels, channels_.size());
-        foreign_loss_ = false;
+        foreign_loss_ = false;  // an old channel has vouched for it
+        listener_.on_port_login(*this, false);
         return replace_missing();
     }
     login_next();

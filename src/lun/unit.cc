@@ -515,11 +515,10 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
         operation.retry_until_ = instant_never;  // has a bound of its own
     else if (verdict != Verdict::good && verdict != Verdict::failed && operation.retry_until_ == instant_never)
         operation.retry_until_ = engine_.timers().now() + retry_span;
-    // A unit attention is told once: it counts even if nobody waits for this operation any more.
-    if (verdict == Verdict::attention) on_unit_attention(result.sense);
-
+    const scsi::Sense sense = result.sense;
     if (operation.stage_ == Operation::Stage::answered) {
-        // Answered early; only the bookkeeping is left.
+        // Answered early; only the bookkeeping is left. A unit attention is told once, so it counts all the same.
+        if (verdict == Verdict::attention) on_unit_attention(sense);
         settle(operation);
         return pump();
     }
@@ -548,6 +547,8 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
             if (operation.failure_.ok()) operation.failure_ = outcome;
             break;
     }
+    // After the switch: holding the unit may take the operation's memory away, and with it what was to be sent again.
+    if (verdict == Verdict::attention) on_unit_attention(sense);
     after_part(operation);
     pump();
 }
@@ -1097,7 +1098,7 @@ void Unit::on_link_state(PortState state) {
     }
 }
 
-void Unit::on_link_down() { hold_io(); }
+void Unit::on_link_changed() { hold_io(); }
 
 void Unit::on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) {
     if (lun == lun_ && sense.valid && info_) on_unit_attention(sense);

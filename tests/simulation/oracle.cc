@@ -73,7 +73,11 @@ void Oracle::end_flush_lost() {
 
 void Oracle::on_forgotten() {
     for (Write& write : writes_) {
-        if (write.firm == never) write.ended = never;
+        if (write.firm == never && write.ended != never) {
+            write.ended = never;
+            tainted_.push_back({write.begin / block_bytes_ * block_bytes_,
+                                (write.end + block_bytes_ - 1) / block_bytes_ * block_bytes_});
+        }
         if (write.promised == never) write.excused = true;
     }
 }
@@ -111,6 +115,10 @@ std::optional<std::string> Oracle::end_read(Moment began, std::uint64_t offset, 
         cut(write.end);
     }
     overwriting.insert(overwriting.end(), concerned.begin(), concerned.end());
+    for (const Range& range : tainted_) {
+        cut(range.begin);
+        cut(range.end);
+    }
     for (std::uint64_t block = offset / block_bytes_ + 1; block * block_bytes_ < end; ++block)
         cut(block * block_bytes_);
     std::sort(cuts.begin(), cuts.end());
@@ -125,12 +133,15 @@ std::optional<std::string> Oracle::end_read(Moment began, std::uint64_t offset, 
         const auto covers = [&](const Write* write) { return write->begin <= from && write->end >= to; };
         const Write* found = nullptr;
         const Write* forbidden = nullptr;
+        const bool is_tainted = std::any_of(tainted_.begin(), tainted_.end(), [&](const Range& range) {
+            return range.begin <= from && range.end >= to;
+        });
         const auto consider = [&](const Write* write) {
             if (found || !covers(write) || !matches(write->id, from, part)) return;
             const auto overwriter = std::find_if(overwriting.begin(), overwriting.end(), [&](const Write* newer) {
                 return covers(newer) && newer->id != write->id && is_overwritten(*write, *newer, began);
             });
-            if (overwriter == overwriting.end())
+            if (overwriter == overwriting.end() || is_tainted)
                 found = write;
             else if (!forbidden)
                 forbidden = *overwriter;
@@ -148,7 +159,7 @@ std::optional<std::string> Oracle::end_read(Moment began, std::uint64_t offset, 
         }
         if (found) {
             // Fewer bytes may match by chance.
-            if (found->firm == never && to - from >= 8)
+            if (found->firm == never && to - from >= 8 && !is_tainted)
                 now_seen.push_back({.id = found->id,
                                     .begin = from,
                                     .end = to,

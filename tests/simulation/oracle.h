@@ -43,8 +43,8 @@ public:
     void end_flush_lost();
     // Unflushed writes may be gone from here on.
     void on_cache_lost() { cache_losses_.push_back(++now_); }
-    // The unit was removed and logged in to anew: nothing was fenced, so what was unknown stays unknown for ever, and
-    // nobody remembers what was not flushed.
+    // The unit was removed and logged in to anew: nothing was fenced, so what was unknown stays unknown for ever (with
+    // what it wrote beside it into its first and last block), and nobody remembers what was not flushed.
     void on_forgotten();
 
     Moment begin_read() { return ++now_; }
@@ -70,6 +70,10 @@ private:
     std::vector<Write> writes_;
     std::vector<Write> seen_;  // parts of writes that a reader saw before they were acknowledged
     std::vector<Moment> cache_losses_;
+    struct Range {
+        std::uint64_t begin = 0, end = 0;
+    };
+    std::vector<Range> tainted_;  // blocks that a forgotten write may still put back to what they were
 };
 
 }  // namespace srpfs::simulation

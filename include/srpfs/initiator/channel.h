@@ -36,6 +36,7 @@ struct ChannelConfig {
     fabric::Address address;
     srp::LoginParameters parameters;
     srp::MultiChannel action = srp::MultiChannel::single;
+    bool replacement = false;  // joins channels that live: see TargetLink::on_channel_live
     Duration login_timeout = std::chrono::seconds(10);
     std::optional<std::uint8_t> ack_timeout;  // see fabric::ConnectionLimits
     std::optional<WantedPort> wanted_port;    // empty: wherever the route leads

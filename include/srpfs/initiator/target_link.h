@@ -38,9 +38,9 @@ public:
     virtual void on_link_ready() = 0;
     // The port state has changed (after the link's own state).
     virtual void on_link_state(PortState state) = 0;
-    // The last live channel has ended, whatever the port makes of it: what comes next is another login, after which a
-    // unit has to be looked at before its I/O goes on (decisions 7).
-    virtual void on_link_down() {}
+    // The last live channel has ended, whatever the port makes of it, or a new one has joined those that live: after
+    // each login a unit has to be looked at before its I/O goes on (decisions 7).
+    virtual void on_link_changed() {}
     // Asynchronous event or unit attention information that is not tied to a command.
     virtual void on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) = 0;
 
@@ -110,6 +110,18 @@ public:
     [[nodiscard]] std::vector<ChannelReport> report() const;
 
 private:
+    // Asks on an old channel whether the target is still there.
+    struct Proof final : CommandOwner {
+        Proof(TargetLink& link_, Channel& channel) : link(link_), about(&channel) {}
+        void on_command_done(Command& command) override;
+        TargetLink& link;
+        Channel* about;
+        Command command;
+        bool in_flight = false;
+    };
+
+    // A replacement is used only when one of the older channels has been heard of after its login: only then they are
+    // channels to the same life of the target. If none is, they all end and a new login begins.
     void on_channel_live(Channel& channel) override;
     void on_channel_ended(Channel& channel, const ChannelEnd& end) override;
     void on_channel_gone(Channel& channel) override;
@@ -120,6 +132,10 @@ private:
     void finish_reset(std::optional<srp::TaskCode> code);
     void check_reset_stragglers();
     void bury();
+    void tell_changed();
+    void ask_for_proof();
+    [[nodiscard]] bool is_on_probation(const Channel& channel) const;
+    void end_probation();
 
     std::string name_;
     fabric::Fabric& fabric_;
@@ -137,6 +153,9 @@ private:
     bool waking_now_ = false;
     reactor::Timer burial_;  // destroys gone channels in a turn of its own
     reactor::Timer straggler_timer_;
+    reactor::Timer proof_timer_;
+    std::vector<Channel*> probation_;  // live, but not used yet
+    std::vector<std::unique_ptr<Proof>> proofs_;
     TaskRequest reset_request_;
     std::function<void(Result<void>)> reset_done_;
     scsi::Lun reset_lun_{};

@@ -61,7 +61,8 @@ class TargetPortListener {
 public:
     // Any transition; `why` in words.
     virtual void on_port_state(TargetPort& port, PortState from, PortState to, const std::string& why) = 0;
-    // A login has succeeded, the first or a later one: check the units, then let their I/O go.
+    // A login has succeeded, the first or a later one, of the whole port or of a channel that was missing: check the
+    // units, then let their I/O go.
     virtual void on_port_login(TargetPort& port, bool first) = 0;
     // Every channel and link is gone; nothing will come any more.
     virtual void on_port_closed(TargetPort& port) = 0;

@@ -125,7 +125,7 @@ private:
 
     void on_link_ready() override;
     void on_link_state(initiator::PortState state) override;
-    void on_link_down() override;
+    void on_link_changed() override;
     void on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) override;
 
     void on_part_done(Operation& operation, Operation::Part& part);
