@@ -106,7 +106,8 @@ void Reactor::sleep() {
     }
     const int ready = ppoll(polled.data(), polled.size(), deadline == instant_never ? nullptr : &timeout, nullptr);
     if (ready > 0 && polled[0].revents != 0) {
-        // A turn may have taken the mail before its sender wrote the wake-up; left there, it would keep us from sleeping.
+        // A turn may have taken the mail before its sender wrote the wake-up; left there, it would keep us from
+        // sleeping.
         std::uint64_t count = 0;
         [[maybe_unused]] const auto drained = read(wake_fd_, &count, sizeof count);
     }

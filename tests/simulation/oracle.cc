@@ -133,9 +133,8 @@ std::optional<std::string> Oracle::end_read(Moment began, std::uint64_t offset, 
         const auto covers = [&](const Write* write) { return write->begin <= from && write->end >= to; };
         const Write* found = nullptr;
         const Write* forbidden = nullptr;
-        const bool is_tainted = std::any_of(tainted_.begin(), tainted_.end(), [&](const Range& range) {
-            return range.begin <= from && range.end >= to;
-        });
+        const bool is_tainted = std::any_of(tainted_.begin(), tainted_.end(),
+                                            [&](const Range& range) { return range.begin <= from && range.end >= to; });
         const auto consider = [&](const Write* write) {
             if (found || !covers(write) || !matches(write->id, from, part)) return;
             const auto overwriter = std::find_if(overwriting.begin(), overwriting.end(), [&](const Write* newer) {

@@ -63,8 +63,8 @@ std::string to_login_string(const LoginParameters& parameters);
 // One key a line: name, syntax, range, default, effect. What reading add_target shows.
 std::string login_grammar();
 
-// `port_guid`: interface id of GID 0 of the local port. Topspin and Cisco targets (native InfiniBand, by the vendor part of
-// their ioc_guid) want eight zero bytes and the node GUID instead, as ib_srp's topspin_workarounds gives them.
+// `port_guid`: interface id of GID 0 of the local port. Topspin and Cisco targets (native InfiniBand, by the vendor
+// part of their ioc_guid) want eight zero bytes and the node GUID instead, as ib_srp's topspin_workarounds gives them.
 PortId initiator_port_id(const LoginParameters& parameters, std::uint64_t port_guid, std::uint64_t node_guid);
 PortId target_port_id(const LoginParameters& parameters);
 // The requested maximum I>T IU length (srp-wire 6).

@@ -48,7 +48,7 @@ struct ResponsePlan {
 };
 
 struct TaskManagementPlan {
-    bool answered = true;                         // false: carried out, but the answer is lost
+    bool answered = true;               // false: carried out, but the answer is lost
     Duration delay{};                   // of the answer
     std::optional<srp::TaskCode> code;  // answered; the function is not carried out
 };
