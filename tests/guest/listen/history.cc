@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // Reads and writes a file for a while, through whatever happens to it, and tells whether every byte was what it may be:
 //
-//     srpfs-history [--reads-must-succeed] SECONDS FILE...
+//     srpfs-history [--reads-must-succeed] [--patience SECONDS] SECONDS FILE...
 //
 // Each file has threads of its own, each thread an area of its own. Every 4 KiB are stamped with where they belong and
 // with a number that grows with each write. A read has to give the last acknowledged write of that place, or one that
 // failed after it: a write that failed may have been carried out, but never after a later one was acknowledged. A file
-// that is gone, or whose server is gone, is opened again until it is back. At the end everything is read once more.
+// that is gone, or whose server is gone, is opened again until it is back. At the end everything is read once more,
+// for which it may take --patience to come back (40).
 // Prints what was done. Exit status 1: wrong bytes; 3: a read failed and must not have; 4: the end could not be read.
 
 #include <algorithm>
@@ -75,9 +76,9 @@ void stamp(std::uint64_t* unit, std::uint64_t place, std::uint64_t number) {
 
 class Worker {
 public:
-    Worker(std::string path, unsigned area, Counters& counters)
-        : path_(std::move(path)), first_unit_(std::uint64_t{area} * units_per_thread), counters_(counters),
-          random_(std::random_device{}()),
+    Worker(std::string path, unsigned area, std::chrono::seconds patience, Counters& counters)
+        : path_(std::move(path)), first_unit_(std::uint64_t{area} * units_per_thread), patience_(patience),
+          counters_(counters), random_(std::random_device{}()),
           buffer_(static_cast<std::uint64_t*>(std::aligned_alloc(4096, units_per_request_max * unit_bytes))),
           places_(units_per_thread) {}
 
@@ -95,7 +96,7 @@ public:
                 write(first, count);
         }
         // Whatever was broken is given time to come back.
-        for (const auto limit = Clock::now() + 40s;;) {
+        for (const auto limit = Clock::now() + patience_;;) {
             if (reopen() && read_all()) break;
             if (Clock::now() > limit) {
                 ++counters_.unread;
@@ -196,6 +197,7 @@ private:
 
     std::string path_;
     std::uint64_t first_unit_;
+    std::chrono::seconds patience_;
     Counters& counters_;
     std::mt19937_64 random_;
     Buffer buffer_;
@@ -209,8 +211,13 @@ int main(int argc, char** argv) {
     std::vector<std::string> words(argv + 1, argv + argc);
     const bool reads_must_succeed = !words.empty() && words[0] == "--reads-must-succeed";
     if (reads_must_succeed) words.erase(words.begin());
+    std::chrono::seconds patience = 40s;
+    if (words.size() > 1 && words[0] == "--patience") {
+        patience = std::chrono::seconds(std::atoi(words[1].c_str()));
+        words.erase(words.begin(), words.begin() + 2);
+    }
     if (words.size() < 2 || std::atoi(words[0].c_str()) < 1) {
-        std::fprintf(stderr, "usage: srpfs-history [--reads-must-succeed] SECONDS FILE...\n");
+        std::fprintf(stderr, "usage: srpfs-history [--reads-must-succeed] [--patience SECONDS] SECONDS FILE...\n");
         return 2;
     }
     Counters counters;
@@ -218,7 +225,7 @@ int main(int argc, char** argv) {
     std::vector<std::thread> threads;
     for (std::size_t file = 1; file < words.size(); ++file)
         for (unsigned area = 0; area < threads_per_file; ++area)
-            threads.emplace_back([&, file, area] { Worker(words[file], area, counters).run(end); });
+            threads.emplace_back([&, file, area] { Worker(words[file], area, patience, counters).run(end); });
     for (std::thread& thread : threads) thread.join();
 
     std::printf("%u writes, %u failed; %u reads, %u failed; opened %u times; longest %lld ms; %u wrong\n",

@@ -41,7 +41,7 @@ limit[srpfs_and_kernel_agree_4096]=120
 test_srpfs_and_kernel_agree_4096() { cross_check '' 3 4 5; }
 
 limit[srpfs_and_kernel_agree_one_channel]=90
-test_srpfs_and_kernel_agree_one_channel() { cross_check ch_count=1 1 4; }
+test_srpfs_and_kernel_agree_one_channel() { cross_check ch_count=1 4; }
 
 limit[srpfs_and_kernel_agree_no_immediate_data]=90
 test_srpfs_and_kernel_agree_no_immediate_data() { cross_check use_imm_data=0,ch_count=2 1 4; }
