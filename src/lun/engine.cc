@@ -66,9 +66,10 @@ struct Engine::State {
     std::list<Share> shares;
     std::vector<Unit*> units;
 
-    // More than half of a class never goes to one target (while there is something to share).
-    [[nodiscard]] bool may_hold(const Share& share, unsigned size_class) const {
-        return share.held[size_class] < std::max(1U, total[size_class] / 2);
+    // A stuck unit takes half of a class at most, a stuck target three quarters: something is left for the others.
+    [[nodiscard]] bool may_hold(const Unit& unit, unsigned size_class) const {
+        return unit.buffers_held_[size_class] < std::max(1U, total[size_class] / 2) &&
+               unit.share_->held[size_class] < std::max(1U, total[size_class] * 3 / 4);
     }
     [[nodiscard]] bool may_hold_edges(const Share& share) const {
         return share.held_edges < std::max(1U, limits.edge_buffers / 2);
@@ -213,10 +214,11 @@ bool Engine::take_over_intake(Operation& operation, Unit& unit, std::uint32_t pa
     SRPFS_ASSERT(payload_bytes <= intake_payload_bytes_max);
     SRPFS_ASSERT(!operation.buffer_ && !operation.parked_);
     operation.unit_ = &unit;
-    if (!state.free_buffers[class_intake].empty() && state.may_hold(*unit.share_, class_intake)) [[likely]] {
+    if (!state.free_buffers[class_intake].empty() && state.may_hold(unit, class_intake)) [[likely]] {
         operation.buffer_ = state.intake;
         operation.payload_ = state.intake->bytes.first(payload_bytes);
         ++unit.share_->held[class_intake];
+        ++unit.buffers_held_[class_intake];
         state.intake = state.free_buffers[class_intake].pop_front();
         return true;
     }
@@ -264,10 +266,11 @@ bool Engine::acquire_read_buffer(Operation& operation, std::size_t bytes) {
     SRPFS_ASSERT(smallest <= class_1m);
     Share& share = *operation.unit_->share_;
     for (unsigned size_class = smallest; size_class <= class_1m; ++size_class) {
-        if (state.free_buffers[size_class].empty() || !state.may_hold(share, size_class)) [[unlikely]]
+        if (state.free_buffers[size_class].empty() || !state.may_hold(*operation.unit_, size_class)) [[unlikely]]
             continue;
         operation.buffer_ = state.free_buffers[size_class].pop_front();
         ++share.held[size_class];
+        ++operation.unit_->buffers_held_[size_class];
         return true;
     }
     operation.wanted_class_ = static_cast<std::uint8_t>(smallest);
@@ -279,9 +282,10 @@ bool Engine::acquire_write_buffer(Operation& operation) {
     State& state = *state_;
     Share& share = *operation.unit_->share_;
     // One stays for the intake's next takeover.
-    if (state.free_buffers[class_intake].size() > 1 && state.may_hold(share, class_intake)) {
+    if (state.free_buffers[class_intake].size() > 1 && state.may_hold(*operation.unit_, class_intake)) {
         operation.buffer_ = state.free_buffers[class_intake].pop_front();
         ++share.held[class_intake];
+        ++operation.unit_->buffers_held_[class_intake];
         return true;
     }
     operation.wanted_class_ = class_intake;
@@ -311,6 +315,7 @@ void Engine::stop_waiting(Operation& operation) {
 void Engine::release_buffer(Operation& operation) {
     if (Buffer* buffer = std::exchange(operation.buffer_, nullptr)) {
         --operation.unit_->share_->held[buffer->size_class];
+        --operation.unit_->buffers_held_[buffer->size_class];
         state_->free_buffers[buffer->size_class].push_front(*buffer);
         hand_out(buffer->size_class);
     }
@@ -344,12 +349,13 @@ void Engine::hand_out(unsigned size_class) {
         if (state.waiting[wanted].empty()) [[likely]]
             continue;
         Operation* next = state.waiting[wanted].find(
-            [&](Operation& operation) { return state.may_hold(*operation.unit_->share_, size_class); });
+            [&](Operation& operation) { return state.may_hold(*operation.unit_, size_class); });
         if (!next) continue;
         if (size_class == class_intake && state.free_buffers[class_intake].size() <= 1) return;
         state.waiting[wanted].remove(*next);
         next->buffer_ = state.free_buffers[size_class].pop_front();
         ++next->unit_->share_->held[size_class];
+        ++next->unit_->buffers_held_[size_class];
         next->unit_->on_memory(*next);
         return;
     }
