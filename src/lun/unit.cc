@@ -96,7 +96,8 @@ void Operation::prepare_raw(Unit& unit, const scsi::Cdb& cdb, std::uint32_t data
 void Operation::on_command_done(initiator::Command& command) {
     for (Part& part : parts_)
         if (&part.command == &command) return unit_->on_part_done(*this, part);
-    SRPFS_ASSERT(!"a command of another operation");
+    constexpr bool is_command_of_this_operation = false;
+    SRPFS_ASSERT(is_command_of_this_operation);
 }
 
 void Operation::release() {

@@ -197,7 +197,6 @@ private:
     bool end_decided_ = false;
     bool ended_ = false;
     bool gone_ = false;
-    bool draining_for_replacement_ = false;
     std::vector<Instant> strange_tags_;  // of the last minute
 };
 
