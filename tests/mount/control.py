@@ -539,6 +539,19 @@ def each_reader_gets_every_event(t):
 
 
 @test
+def who_sleeps_misses_events_and_can_tell(t):
+    mount = t.mount("demo:ram:1M")
+    with opened(mount.path / "events", os.O_RDONLY | os.O_NONBLOCK) as handle, opened(mount.target / "dev_loss_tmo", os.O_WRONLY) as timer:
+        for number in range(5000):
+            os.write(timer, str(700 + number).encode())
+        events = []
+        while not events or events[-1]["value"] != "5699":
+            events += lines_of(os.read(handle, 1 << 20))
+    equal([one["sequence"] for one in events], list(range(events[0]["sequence"], events[-1]["sequence"] + 1)), "sequence of what is left")
+    check(1000 <= len(events) < 5000, f"{len(events)} of 5000 events are left")
+
+
+@test
 def ctrl_c_ends_waiting_for_events(t):
     mount = t.mount("demo:ram:1M")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):

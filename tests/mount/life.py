@@ -321,3 +321,13 @@ def a_user_inside_keeps_a_cwd(t):
     equal(done.returncode, 32, "exit code of umount with a process inside")
     process.kill()
     process.wait(5)
+
+
+@test
+def what_a_mount_hides_comes_back(t):
+    point = t.mountpoint()
+    (point / "file").write_text("hidden")
+    mount = t.mount("demo:ram:1M", at=point)
+    check("file" not in os.listdir(point), "the file beneath is still seen")
+    mount.umount()
+    equal((point / "file").read_text(), "hidden", "the file beneath")
