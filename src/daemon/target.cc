@@ -244,7 +244,7 @@ void Target::logout(const std::string& why) {
 void Target::release_luns(std::vector<std::shared_ptr<Lun>> luns) {
     for (const auto& lun : luns) {
         if (!lun->owner) continue;
-        host_.worker().reactor().post([this, owner = std::move(lun->owner), self = shared_from_this()]() mutable {
+        host_.worker().reactor().post([owner = std::move(lun->owner), self = shared_from_this()]() mutable {
             auto gone = [self] {
                 self->host_.control().post([self] {
                     --self->units_alive_;
