@@ -14,7 +14,6 @@
 namespace srpfs::fs {
 namespace {
 
-constexpr std::size_t command_bytes_max = 64 * 1024;
 constexpr std::string_view blanks = " \t\r\n\v\f";
 
 std::span<const std::byte> bytes_of_text(std::string_view text) {

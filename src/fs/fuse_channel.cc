@@ -20,7 +20,6 @@
 namespace srpfs::fs {
 namespace {
 
-constexpr std::size_t command_bytes_max = 64 * 1024;  // of a control file (user interface: longer is E2BIG)
 constexpr std::uint64_t offset_max = std::numeric_limits<std::int64_t>::max();
 constexpr std::uint32_t records_at_start = 4096;
 

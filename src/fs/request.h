@@ -15,6 +15,9 @@
 
 namespace srpfs::fs {
 
+// The longest command that a control file takes (user interface 4: longer is E2BIG).
+inline constexpr std::size_t command_bytes_max = 64 * 1024;
+
 // Copies a T out of `bytes` at `offset`; false when it does not fit, and `out` is unchanged.
 template <typename T>
 [[nodiscard]] bool read_struct(std::span<const std::byte> bytes, std::size_t offset, T& out) {

@@ -32,7 +32,7 @@ struct Reply {
     template <typename T>
     T as() const {
         T value{};
-        std::memcpy(&value, body.data(), std::min(body.size(), sizeof value));
+        if (!body.empty()) std::memcpy(&value, body.data(), std::min(body.size(), sizeof value));
         return value;
     }
     std::string text() const { return {reinterpret_cast<const char*>(body.data()), body.size()}; }
@@ -136,7 +136,7 @@ public:
     std::optional<Reply> receive(int wait_ms = 0) {
         pollfd ready{.fd = ours_, .events = POLLIN, .revents = 0};
         if (::poll(&ready, 1, wait_ms) <= 0) return std::nullopt;
-        buffer_.resize(2 << 20);
+        if (buffer_.empty()) buffer_.resize(2 << 20);
         const ssize_t count = recv(ours_, buffer_.data(), buffer_.size(), MSG_DONTWAIT);
         fuse_out_header header{};
         if (count < 0 ||

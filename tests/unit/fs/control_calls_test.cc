@@ -75,7 +75,8 @@ protected:
         in.offset = offset;
         in.size = size;
         in.flags = flags;
-        calls_->on_request({.unique = ++unique_}, Client::make(FUSE_READ, unique_, 5, bytes_of(in)));
+        ++unique_;
+        calls_->on_request({.unique = unique_}, Client::make(FUSE_READ, unique_, 5, bytes_of(in)));
         return unique_;
     }
     std::uint64_t write(std::string_view text, std::uint64_t offset = 0, std::uint32_t flags = 0) {

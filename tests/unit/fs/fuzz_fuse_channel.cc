@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-// Arbitrary bytes as FUSE requests: the channel survives, and answers no request twice. What it would hand to libfuse
-// is checked for what libfuse relies on.
+// Arbitrary bytes as FUSE requests: the channel survives, serves what is left, and forgets nothing. What it hands to
+// control is at least a header. Also part of fs-test, which runs the corpus (corpus_test.cc).
 
 #include "fuse_channel.h"
 
@@ -8,7 +8,6 @@
 #include "world.h"
 
 #include <srpfs/base/assert.h>
-#include <srpfs/base/log.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -31,7 +30,6 @@ struct Host final : ChannelHost {
 
 struct Fixture {
     Fixture() : world({.kind = target::StoreKind::ram, .bytes = 1 << 20}) {
-        log::configure(log::Destination::none, log::Level::error);
         lun.unit = &world.unit();
         lun.capacity_bytes = 1 << 20;
         OpenFileDetails details;
@@ -40,36 +38,42 @@ struct Fixture {
         (void)files.open(std::move(details));  // handle 1 << 32
         OpenFileDetails control;
         control.node = NodeId{3};
-        (void)files.open(std::move(control));
+        (void)files.open(std::move(control));  // handle 1 << 32 | 1
+        world.source = [this] { return channel->poll(); };
+    }
+    ~Fixture() {
+        channel->leave();
+        channel.reset();
+        world.source = nullptr;
     }
     World world;
     LunData lun;
     OpenFiles files;
+    Host host;
+    Client client;
+    std::shared_ptr<FuseChannel> channel =
+        std::make_shared<FuseChannel>(0, client.take_server_end(), world.engine(), files, host);
 };
 
 }  // namespace
 
 // The input is a sequence of requests, each after two bytes of length.
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
+
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     static Fixture fixture;
-    Host host;
-    Client client;
-    auto channel =
-        std::make_shared<FuseChannel>(0, client.take_server_end(), fixture.world.engine(), fixture.files, host);
-    fixture.world.source = [&channel] { return channel->poll(); };
     std::span<const std::uint8_t> left(data, size);
     while (left.size() > 2) {
-        const std::size_t length = std::min<std::size_t>(left[0] + 256u * left[1], left.size() - 2);
-        if (length > 0) client.send_raw(std::as_bytes(left.subspan(2, length)));
+        const std::size_t length = std::min<std::size_t>(left[0] + 256U * left[1], left.size() - 2);
+        if (length > 0) fixture.client.send_raw(std::as_bytes(left.subspan(2, length)));
         left = left.subspan(2 + length);
         fixture.world.settle();
-        for (const Origin& origin : host.waiting) channel->finish(origin, make_reply(origin.unique, EIO));
-        host.waiting.clear();
-        while (client.receive()) {
+        for (const Origin& origin : fixture.host.waiting)
+            fixture.channel->finish(origin, make_reply(origin.unique, EIO));
+        fixture.host.waiting.clear();
+        while (fixture.client.receive()) {
         }
     }
-    SRPFS_ASSERT(channel->pending() == 0);
-    channel->leave();
-    fixture.world.source = nullptr;
+    SRPFS_ASSERT(fixture.channel->pending() == 0);
     return 0;
 }

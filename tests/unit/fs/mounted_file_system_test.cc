@@ -46,9 +46,9 @@ TEST(InitReply, SetsOurLimitsAndFlagsAndNoOthers) {
     EXPECT_NE(edited.flags & FUSE_ASYNC_DIO, 0u);
     EXPECT_NE(edited.flags & FUSE_MAX_PAGES, 0u);
     EXPECT_NE(edited.flags & FUSE_PARALLEL_DIROPS, 0u);
-    for (const std::uint32_t unwanted : {FUSE_ATOMIC_O_TRUNC, FUSE_WRITEBACK_CACHE, FUSE_SPLICE_READ, FUSE_SPLICE_WRITE,
-                                         FUSE_SPLICE_MOVE, FUSE_POSIX_LOCKS, FUSE_FLOCK_LOCKS, FUSE_NO_OPEN_SUPPORT})
-        EXPECT_EQ(edited.flags & unwanted, 0u);
+    for (const int unwanted : {FUSE_ATOMIC_O_TRUNC, FUSE_WRITEBACK_CACHE, FUSE_SPLICE_READ, FUSE_SPLICE_WRITE,
+                               FUSE_SPLICE_MOVE, FUSE_POSIX_LOCKS, FUSE_FLOCK_LOCKS, FUSE_NO_OPEN_SUPPORT})
+        EXPECT_EQ(edited.flags & static_cast<std::uint32_t>(unwanted), 0u);
     EXPECT_EQ(edited.flags2, 0u);
 }
 
