@@ -85,7 +85,8 @@ protected:
         in.offset = offset;
         in.size = static_cast<std::uint32_t>(text.size());
         in.flags = flags;
-        calls_->on_request({.unique = ++unique_},
+        ++unique_;
+        calls_->on_request({.unique = unique_},
                            Client::make(FUSE_WRITE, unique_, 5, bytes_of(in), bytes_of_text(text)));
         return unique_;
     }
