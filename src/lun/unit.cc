@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/lun/unit.h>
 
+#include "canary.h"
+
 #include <srpfs/base/log.h>
 #include <srpfs/lun/engine.h>
 
@@ -520,6 +522,7 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
     if (operation.stage_ == Operation::Stage::answered) {
         // Answered early; only the bookkeeping is left. A unit attention is told once, so it counts all the same.
         if (verdict == Verdict::attention) on_unit_attention(sense);
+        if constexpr (canary::double_answer) operation.listener_->on_answered(operation);
         settle(operation);
         return pump();
     }
@@ -656,7 +659,7 @@ Unit::Verdict Unit::judge(Operation& operation, const Operation::Part& part, Out
         const bool too_often = operation.losses_ > retries_max && now > operation.loss_until_;
         // Reads may be sent again. A write may still run in the target: without a fence it must not (decisions 1, 10).
         if (result.end == CommandEnd::connection_lost &&
-            (too_often || part.command.direction == DataDirection::to_target))
+            (too_often || (part.command.direction == DataDirection::to_target && !canary::unfenced_retry)))
             return fail(OutcomeKind::path_lost);
         return too_often ? fail(OutcomeKind::aborted) : Verdict::again;
     }
@@ -677,7 +680,10 @@ Unit::Verdict Unit::judge(Operation& operation, const Operation::Part& part, Out
             queue_depth_ = std::max(1U, std::min(queue_depth_, commands_in_flight_));
             depth_lowered_at_ = engine_.timers().now();
             return out_of_time ? fail(OutcomeKind::busy) : Verdict::again_later;
-        case scsi::Status::busy: return out_of_time ? fail(OutcomeKind::busy) : Verdict::again_later;
+        case scsi::Status::busy:
+            if (canary::lost_write && operation.kind_ == OperationKind::write) return Verdict::good;
+            if (canary::stale_read && operation.kind_ == OperationKind::read) return Verdict::good;
+            return out_of_time ? fail(OutcomeKind::busy) : Verdict::again_later;
         case scsi::Status::task_aborted: return counted(OutcomeKind::aborted);
         case scsi::Status::reservation_conflict: return fail(OutcomeKind::reservation_conflict);
         case scsi::Status::aca_active: return fail(OutcomeKind::aborted);

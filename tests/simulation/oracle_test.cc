@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// The checker itself: what it lets pass and what not.
+
+#include "oracle.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace srpfs::simulation {
+namespace {
+
+class OracleTest : public testing::Test {
+protected:
+    std::optional<std::string> read(Oracle::WriteId id, std::uint64_t offset, std::size_t bytes) {
+        return read_that_began(oracle.begin_read(), id, offset, bytes);
+    }
+    std::optional<std::string> read_that_began(Moment began, Oracle::WriteId id, std::uint64_t offset,
+                                               std::size_t bytes) {
+        std::vector<std::byte> content(bytes);
+        Oracle::fill(id, offset, content);
+        return oracle.end_read(began, offset, content);
+    }
+    Oracle::WriteId write(std::uint64_t offset, std::uint32_t bytes, Oracle::End end = Oracle::End::acknowledged) {
+        const auto id = oracle.begin_write(offset, bytes);
+        oracle.end_write(id, end, false);
+        return id;
+    }
+
+    Oracle oracle{512};
+};
+
+TEST_F(OracleTest, ExpectsZerosWhereNobodyWrote) {
+    EXPECT_FALSE(read(0, 0, 1024));
+    EXPECT_TRUE(read(1, 0, 1024));
+}
+
+TEST_F(OracleTest, RefusesWhatAnAcknowledgedWriteHasReplaced) {
+    const auto first = write(0, 1024);
+    const auto second = write(0, 1024);
+    EXPECT_FALSE(read(second, 0, 1024));
+    EXPECT_TRUE(read(first, 0, 1024));
+}
+
+TEST_F(OracleTest, LetsAWriteThatIsUnderWayShowOrNot) {
+    const auto first = write(0, 512);
+    const auto second = oracle.begin_write(0, 512);
+    EXPECT_FALSE(read(first, 0, 512));
+    EXPECT_FALSE(read(second, 0, 512));
+}
+
+TEST_F(OracleTest, RefusesToGoBackOnceAWriteWasSeen) {
+    const auto first = write(0, 512);
+    const auto second = oracle.begin_write(0, 512);
+    EXPECT_FALSE(read(second, 0, 512));
+    EXPECT_TRUE(read(first, 0, 512));
+}
+
+TEST_F(OracleTest, LetsAnUnknownWriteShowUntilALaterOneIsAcknowledged) {
+    const auto ghost = write(0, 512, Oracle::End::unknown);
+    EXPECT_FALSE(read(0, 0, 512));
+    EXPECT_FALSE(read(ghost, 0, 512));
+    const auto later = write(0, 512);
+    EXPECT_FALSE(read(later, 0, 512));
+    EXPECT_TRUE(read(ghost, 0, 512));
+}
+
+TEST_F(OracleTest, LetsAReadThatOverlapsAWriteReturnEither) {
+    const auto first = write(0, 512);
+    const auto began = oracle.begin_read();
+    const auto second = write(0, 512);
+    EXPECT_FALSE(read_that_began(began, first, 0, 512));
+    EXPECT_FALSE(read_that_began(began, second, 0, 512));
+}
+
+TEST_F(OracleTest, RefusesABlockThatIsPartlyOfOneWriteAndPartlyOfAnother) {
+    const auto first = oracle.begin_write(0, 512);
+    const auto second = oracle.begin_write(0, 512);
+    std::vector<std::byte> torn(512);
+    Oracle::fill(first, 0, std::span(torn).first(256));
+    Oracle::fill(second, 256, std::span(torn).subspan(256));
+    EXPECT_TRUE(oracle.end_read(oracle.begin_read(), 0, torn));
+}
+
+TEST_F(OracleTest, LetsTwoBlocksComeFromTwoConcurrentWrites) {
+    const auto first = oracle.begin_write(0, 1024);
+    const auto second = oracle.begin_write(0, 1024);
+    std::vector<std::byte> mixed(1024);
+    Oracle::fill(first, 0, std::span(mixed).first(512));
+    Oracle::fill(second, 512, std::span(mixed).subspan(512));
+    EXPECT_FALSE(oracle.end_read(oracle.begin_read(), 0, mixed));
+}
+
+TEST_F(OracleTest, ExcusesAnUnflushedWriteThatACacheLost) {
+    const auto first = write(0, 512);
+    oracle.end_flush_ok(oracle.begin_flush());
+    const auto second = write(0, 512);
+    oracle.on_cache_lost();
+    EXPECT_FALSE(read(first, 0, 512));
+    EXPECT_FALSE(read(second, 0, 512));
+    EXPECT_TRUE(read(0, 0, 512));  // the first was flushed
+}
+
+TEST_F(OracleTest, HoldsAFlushThatHidALossToItsPromise) {
+    const auto first = write(0, 512);
+    oracle.on_cache_lost();
+    oracle.end_flush_ok(oracle.begin_flush());
+    EXPECT_FALSE(read(first, 0, 512));
+    EXPECT_TRUE(read(0, 0, 512));
+}
+
+TEST_F(OracleTest, ForgivesALossThatAFlushHasReported) {
+    write(0, 512);
+    oracle.on_cache_lost();
+    oracle.end_flush_lost();
+    oracle.end_flush_ok(oracle.begin_flush());
+    EXPECT_FALSE(read(0, 0, 512));
+}
+
+TEST_F(OracleTest, TakesAStableWriteAtItsWord) {
+    const auto id = oracle.begin_write(0, 512);
+    oracle.end_write(id, Oracle::End::acknowledged, true);
+    oracle.on_cache_lost();
+    EXPECT_TRUE(read(0, 0, 512));
+    EXPECT_FALSE(read(id, 0, 512));
+}
+
+}  // namespace
+}  // namespace srpfs::simulation
