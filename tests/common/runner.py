@@ -257,12 +257,17 @@ def sanitizers() -> list[Test]:
 
 def fuzzers(seconds: int) -> list[Test]:
     needed(clang_build())
+    build_tests = TOP / "build-clang/tests"
     tests = []
-    for program in sorted((TOP / "build-clang/tests/fuzz").glob("fuzz-*")):
-        name = program.name.removeprefix("fuzz-")
-        corpus = TOP / "tests/fuzz/corpus" / name
-        if not os.access(program, os.X_OK) or not program.is_file() or not corpus.is_dir():
+    for program in sorted(build_tests.rglob("fuzz-*"), key=lambda path: path.name):
+        if program.name == "fuzz-corpora" or not program.is_file() or not os.access(program, os.X_OK):
             continue
+        name = program.name.removeprefix("fuzz-")
+        # Beside the source: corpus/<name>, or a corpus of the folder's only fuzzer.
+        folder = TOP / "tests" / program.parent.relative_to(build_tests) / "corpus"
+        corpus = folder / name if (folder / name).is_dir() else folder
+        if not corpus.is_dir():
+            raise OSError(f"{program.name} has no corpus in {folder}")
         # New inputs go to a directory of their own, so that a run leaves the tree as it was.
         found = TOP / "build-clang/found" / name
         found.mkdir(parents=True, exist_ok=True)
