@@ -13,7 +13,9 @@ namespace {
 
 constexpr std::uint32_t fast_io_fail_seconds_max = 600;  // SCSI_DEVICE_BLOCK_MAX_TIMEOUT
 constexpr std::uint32_t dev_loss_seconds_max = std::numeric_limits<std::int32_t>::max();
-constexpr auto replacement_delay_floor = std::chrono::seconds(1);
+constexpr auto retry_delay_first = std::chrono::milliseconds(500);
+constexpr unsigned slow_after = 10;  // failed attempts; from then on the kernel's factor applies
+constexpr std::uint32_t slow_factor_max = 100;
 
 Duration seconds(std::uint32_t count) { return std::chrono::seconds(count); }
 
@@ -233,6 +235,7 @@ void TargetPort::on_channel_live(unsigned index, std::uint64_t epoch, const Chan
     if (!logging_in_) {
         log::info(config_.name, "channel {} is back, {} of {} live", index, facts_.channels, channels_.size());
         foreign_loss_ = false;  // an old channel has vouched for it
+        failed_replacements_ = 0;
         listener_.on_port_login(*this, false);
         return replace_missing();
     }
@@ -251,7 +254,7 @@ void TargetPort::finish_login() {
     channels_.resize(facts_.channels);  // what was not granted is not asked for again before the next login
     const bool first = !logged_in_once_;
     logged_in_once_ = true;
-    failed_reconnects_ = 0;
+    failed_reconnects_ = failed_replacements_ = 0;
     reconnect_timer_.disarm();
     enter(PortState::running,
           first ? fmt::format("logged in, {} channel{}", facts_.channels, facts_.channels == 1 ? "" : "s")
@@ -308,6 +311,7 @@ void TargetPort::on_channel_ended(unsigned index, std::uint64_t epoch, const Cha
     facts_.channels = static_cast<unsigned>(std::count(channels_.begin(), channels_.end(), ChannelSlot::live));
     if (was == ChannelSlot::connecting && !logging_in_) {  // a replacement that did not come up
         log::warning(config_.name, "channel {} could not be replaced: {}", index, end.text);
+        ++failed_replacements_;
         return schedule_reconnect();
     }
     if (was == ChannelSlot::connecting) {
@@ -328,7 +332,7 @@ void TargetPort::on_channel_ended(unsigned index, std::uint64_t epoch, const Cha
     if (facts_.channels > 0) {
         // The others carry on; this one is replaced.
         if (end.replace_at_once) return replace_missing();
-        if (!reconnect_timer_.armed()) reconnect_timer_.arm_after(replacement_delay_floor);
+        if (!reconnect_timer_.armed()) schedule_reconnect();
         return;
     }
     // A replacement that is still being logged in belongs to a login that is over.
@@ -352,10 +356,16 @@ void TargetPort::transport_error(const std::string& why, bool reconnect_at_once)
         schedule_reconnect();
 }
 
+// The first attempt follows the loss at once; the next ones wait 0.5 s, 1 s, 2 s and so on up to reconnect_delay. After
+// ten failures the kernel's rule makes the waits longer still (srp-admin 4.1).
 void TargetPort::schedule_reconnect() {
     if (!config_.timers.reconnect_delay || closing_) return;
-    const std::uint32_t factor = std::min(100U, std::max(1U, failed_reconnects_ > 10 ? failed_reconnects_ - 10 : 1U));
-    reconnect_timer_.arm_after(seconds(*config_.timers.reconnect_delay) * factor);
+    const unsigned failed = facts_.channels > 0 ? failed_replacements_ : failed_reconnects_;
+    const Duration longest = seconds(*config_.timers.reconnect_delay);
+    if (failed == 0) return reconnect_timer_.arm_after(Duration::zero());
+    if (failed > slow_after)
+        return reconnect_timer_.arm_after(longest * std::min(slow_factor_max, failed - slow_after));
+    reconnect_timer_.arm_after(std::min(longest, Duration(retry_delay_first) * (1 << (failed - 1))));
 }
 
 void TargetPort::reconnect() {
