@@ -234,6 +234,31 @@ bool Engine::take_over_intake(Operation& operation, Unit& unit, std::uint32_t pa
     return true;
 }
 
+bool Engine::park(Operation& operation) {
+    State& state = *state_;
+    const auto waits_with_buffer = [&] {
+        return operation.stage_ == Operation::Stage::waiting_lock && operation.buffer_ != nullptr;
+    };
+    if (!waits_with_buffer()) return true;
+    const std::size_t bytes = operation.payload_.size();
+    if (state.parked_bytes + bytes > state.limits.park_bytes_max) {
+        // Those that give up make way for others: this one may have got its turn meanwhile.
+        const bool is_room = make_parking_room(bytes);
+        if (!waits_with_buffer()) return true;
+        if (!is_room) return false;
+    }
+    operation.parked_ = new (std::nothrow) std::byte[bytes];
+    if (!operation.parked_) return false;
+    std::memcpy(operation.parked_, operation.payload_.data(), bytes);
+    operation.payload_ = {operation.parked_, bytes};
+    Unit& unit = *operation.unit_;
+    state.parked_bytes += bytes;
+    unit.parked_bytes_ += bytes;
+    unit.share_->parked_bytes += bytes;
+    release_buffer(operation);  // last: whoever gets it goes on at once
+    return true;
+}
+
 void Engine::tell_shed(Unit& unit, unsigned count) {
     if (state_->listener) state_->listener->on_parking_exhausted(unit, count);
 }

@@ -219,6 +219,11 @@ void Unit::begin(Operation& operation) {
                 lock_waiters_.push_back(operation);
                 operation.retry_at_ = engine_.timers().now() + retry_span;
                 if (!retry_timer_.armed()) retry_timer_.arm_at(operation.retry_at_);
+                // Whoever has the lock may be waiting for this very buffer.
+                if (!engine_.park(operation)) {
+                    unlink(operation);
+                    answer(operation, {OutcomeKind::out_of_memory});
+                }
                 return;
             }
             operation.cache_losses_seen_ = cache_losses_;

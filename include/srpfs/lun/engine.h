@@ -108,6 +108,9 @@ private:
     [[nodiscard]] bool acquire_read_buffer(Operation& operation, std::size_t bytes);
     [[nodiscard]] bool acquire_write_buffer(Operation& operation);
     [[nodiscard]] bool acquire_edges(Operation& operation);
+    // The payload of a write that waits for a lock goes to parking memory, its buffer to whoever wants one. True as
+    // well when it does not wait any more. False: no memory, and it keeps its buffer.
+    [[nodiscard]] bool park(Operation& operation);
     void release_memory(Operation& operation);
     void release_buffer(Operation& operation);
     void release_edges(Operation& operation);
