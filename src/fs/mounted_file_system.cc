@@ -135,7 +135,8 @@ void MountedFileSystem::unmounted(int errno_value) {
 }
 
 void MountedFileSystem::on_attributes_changed(NodeId node) {
-    if (notifier_) notifier_->attributes_changed(node);
+    // The kernel asks for those of the top directory each time, and must not be told (session_operations.cc).
+    if (notifier_ && node != NodeId::root) notifier_->attributes_changed(node);
 }
 
 void MountedFileSystem::on_each_reactor(std::function<void(FuseChannel&, std::function<void()>)> work,

@@ -22,6 +22,12 @@ constexpr double attribute_seconds = 3600;
 // locks of the kernel's (notifier.h). It costs a request for each part of a path in open and stat, and I/O nothing.
 constexpr double name_seconds = 0;
 
+// Those of the top directory are not cached and not told. A FUSE mount begins with a top directory of owner 0 and mode
+// 0000, and the kernel drops the answer to a GETATTR when a notification about the same node overtakes it: a user's
+// first steps into a fresh mount, whose targets are just appearing, then end in EACCES (seen on Linux 6.18). What other
+// nodes lose in such a race are only newer attributes, because LOOKUP has brought the first ones.
+double attribute_seconds_of(NodeId node) { return node == NodeId::root ? 0 : attribute_seconds; }
+
 }  // namespace
 
 struct SessionOperations {
@@ -56,7 +62,7 @@ struct SessionOperations {
         const Node* found = node(request, number);
         if (!found) return;
         const struct stat st = session(request).tree_->attributes(*found);
-        fuse_reply_attr(request, &st, attribute_seconds);
+        fuse_reply_attr(request, &st, attribute_seconds_of(found->id));
     }
 
     static void setattr(fuse_req_t request, fuse_ino_t number, struct stat* wanted, int which, fuse_file_info*) {
@@ -84,7 +90,7 @@ struct SessionOperations {
         tree.set_times(found->id, chosen(FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW, wanted->st_atim),
                        chosen(FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW, wanted->st_mtim), now);
         const struct stat st = tree.attributes(*found);
-        fuse_reply_attr(request, &st, attribute_seconds);
+        fuse_reply_attr(request, &st, attribute_seconds_of(found->id));
     }
 
     // A size below the capacity is accepted and changes nothing: what a shell's > does. The real size is always

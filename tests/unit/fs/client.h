@@ -151,16 +151,19 @@ public:
     Reply await(std::uint64_t unique, Work work) {
         for (int attempts = 0; attempts < 100'000; ++attempts) {
             while (auto reply = receive()) keep(*reply);
-            const auto found = kept_.find(unique);
-            if (found != kept_.end()) {
-                Reply reply = found->second;
-                answered_.push_back(unique);
-                kept_.erase(found);
-                return reply;
-            }
+            if (auto reply = take(unique)) return *reply;
             work();
         }
         throw std::runtime_error("no answer");
+    }
+    // The same from a server on another thread; `wait_ms` without any answer are too long.
+    Reply await_for(std::uint64_t unique, int wait_ms) {
+        while (true) {
+            if (auto reply = take(unique)) return *reply;
+            auto next = receive(wait_ms);
+            if (!next) throw std::runtime_error("no answer");
+            keep(*next);
+        }
     }
     // Answers that came and nobody awaited; notifications do not count.
     std::size_t unexpected() {
@@ -170,6 +173,14 @@ public:
     std::uint64_t next_unique() { return unique_ += 2; }
 
 private:
+    std::optional<Reply> take(std::uint64_t unique) {
+        const auto found = kept_.find(unique);
+        if (found == kept_.end()) return std::nullopt;
+        Reply reply = found->second;
+        answered_.push_back(unique);
+        kept_.erase(found);
+        return reply;
+    }
     void keep(const Reply& reply) {
         if (reply.unique == 0) return;  // a notification
         const bool again = std::find(answered_.begin(), answered_.end(), reply.unique) != answered_.end();

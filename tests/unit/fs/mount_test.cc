@@ -17,6 +17,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -39,6 +40,9 @@ namespace {
 
 using namespace std::chrono_literals;
 
+// For what comes by itself, soon or, on a busy machine, late.
+constexpr auto patience = 60s;
+
 class Waiter final : public FileSystemListener {
 public:
     void on_unmounted() override { set(unmounted_); }
@@ -54,7 +58,7 @@ private:
     }
     bool wait(int& what) {
         std::unique_lock lock(mutex_);
-        return changed_.wait_for(lock, 10s, [&] { return what == 1; });
+        return changed_.wait_for(lock, patience, [&] { return what == 1; });
     }
     std::mutex mutex_;
     std::condition_variable changed_;
@@ -414,6 +418,42 @@ TEST_F(Mount, AStreamReaderWaitsForTheNextLine) {
     EXPECT_EQ(errno, EAGAIN);
 }
 
+// The second reactor reads from a clone of the descriptor, and answers there what it has read there.
+TEST_F(Mount, SeveralReactorsServeOneMount) {
+    ReactorThread second("io-2");
+    lun::EngineLimits limits;
+    limits.intake_buffers = 4;
+    limits.read_buffers_4k = limits.read_buffers_64k = limits.read_buffers_1m = limits.edge_buffers = 2;
+    const auto second_engine = std::move(*lun::Engine::create(limits, {}, second.reactor(), random_));
+    auto mounted = control_.run([&] {
+        return FileSystem::mount(options_, control_.reactor(),
+                                 {{&io_.reactor(), engine_.get()}, {&second.reactor(), second_engine.get()}}, waiter_);
+    });
+    ASSERT_TRUE(mounted) << mounted.error().context;
+    file_system_ = std::move(*mounted);
+    add_control("state", Tree::Access::read_write);
+    std::atomic<unsigned> good = 0;
+
+    std::vector<std::thread> readers;
+    for (unsigned i = 0; i < 4; ++i)
+        readers.emplace_back([&] {
+            for (unsigned turn = 0; turn < 200; ++turn) good += read_file(path("state")) == "value\n" ? 1 : 0;
+        });
+    for (auto& reader : readers) reader.join();
+
+    EXPECT_EQ(good, 800u);
+    // The kernel sends RELEASE after close() has returned: the last ones may still come, but none is left unanswered.
+    const auto end = std::chrono::steady_clock::now() + patience;
+    bool idle = false;
+    while (!idle && std::chrono::steady_clock::now() < end)
+        idle = control_.run([&] { return file_system_->requests_pending(); }) == 0;
+    EXPECT_TRUE(idle);
+    control_.run([&] {
+        file_system_->close();
+        file_system_.reset();
+    });
+}
+
 TEST_F(Mount, AReadOnlyMountRefusesWriters) {
     options_.read_only = true;
     mount();
@@ -521,6 +561,75 @@ TEST_F(Mount, SaysWhatIsWrongWithTheMountPoint) {
     ASSERT_FALSE(option);
     EXPECT_EQ(option.error().errno_value(), EINVAL);
     EXPECT_NE(option.error().context.find("nonsense"), std::string::npos) << option.error().context;
+}
+
+// Without privileges: fusermount3 mounts and unmounts, and the socket pair has to live with the system's limits.
+TEST_F(Mount, AUserMountsWithTheHelpOfFusermount) {
+    constexpr uid_t nobody = 65534;
+    if (access("/usr/bin/fusermount3", X_OK) != 0) GTEST_SKIP() << "needs fusermount3";
+    ASSERT_EQ(chown(directory_.path().c_str(), nobody, nobody), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        if (setgid(nobody) != 0 || setuid(nobody) != 0) _exit(2);
+        Waiter waiter;
+        ReactorThread control("control"), io("io");
+        Random random(1);
+        lun::EngineLimits limits;
+        limits.intake_buffers = 4;
+        limits.read_buffers_4k = limits.read_buffers_64k = limits.read_buffers_1m = limits.edge_buffers = 2;
+        auto engine = lun::Engine::create(limits, {}, io.reactor(), random);
+        auto mounted = control.run([&] {
+            return FileSystem::mount(options_, control.reactor(), {{&io.reactor(), engine->get()}}, waiter);
+        });
+        if (!mounted) {
+            std::fprintf(stderr, "%s\n", mounted.error().context.c_str());
+            _exit(3);
+        }
+        const auto file_system = std::move(*mounted);
+        control.run([&] {
+            auto& tree = file_system->tree();
+            tree.add_control_file(NodeId::root, "state", Tree::Access::read_write,
+                                  std::make_unique<RecordingControlFile>(record_));
+            for (int i = 0; i < 5000; ++i)
+                tree.add_directory(NodeId::root, "a-directory-with-a-name-of-some-length-" + std::to_string(i));
+        });
+        if (read_file(path("state")) != "value\n") _exit(4);
+        if (write_errno(path("state"), "go") != 0) _exit(5);
+        DIR* stream = opendir(path("").c_str());
+        unsigned names = 0;
+        while (stream && readdir(stream)) ++names;
+        if (stream) closedir(stream);
+        if (names != 5003) _exit(6);
+        control.run([&] { file_system->detach(); });
+        if (!waiter.wait_unmounted()) _exit(7);
+        control.run([&] { file_system->close(); });
+        _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status));
+    EXPECT_EQ(WEXITSTATUS(status), 0);
+    EXPECT_FALSE(find_mount(directory_.path()).has_value());
+}
+
+TEST_F(Mount, AUserWhoMayNotAllowOthersIsToldWhatItNeeds) {
+    std::ifstream conf("/etc/fuse.conf");
+    const std::string text{std::istreambuf_iterator<char>(conf), {}};
+    if (allows_other_users(text)) GTEST_SKIP() << "this system's fuse.conf has user_allow_other";
+    constexpr uid_t nobody = 65534;
+    ASSERT_EQ(chown(directory_.path().c_str(), nobody, nobody), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        if (setgid(nobody) != 0 || setuid(nobody) != 0) _exit(2);
+        options_.allow_other = true;
+        const auto obstacle = find_mount_obstacle(options_);
+        const bool told = obstacle && obstacle->errno_value() == EPERM &&
+                          obstacle->context.find("user_allow_other") != std::string::npos;
+        _exit(told ? 0 : 1);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
 }
 
 // The process that serves is killed: its mount stays, answers ENOTCONN, and umount cleans it up.
