@@ -265,9 +265,12 @@ void TargetPort::finish_login() {
 }
 
 bool TargetPort::smaller_iu_next() {
-    if (!shrink(effective_, iu_attempt_)) return false;
-    ++iu_attempt_;
-    return true;
+    const std::uint32_t refused = srp::requested_it_iu_bytes(effective_);
+    while (shrink(effective_, iu_attempt_)) {
+        ++iu_attempt_;
+        if (srp::requested_it_iu_bytes(effective_) < refused) return true;
+    }
+    return false;
 }
 
 void TargetPort::fail_login(const ChannelEnd& end) {
