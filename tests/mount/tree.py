@@ -9,7 +9,7 @@ import select
 import stat
 import time
 
-from harness import (NOBODY, PORT, TARGET, check, contains, equal, fails_with, in_child, needs, opened, read_bytes,
+from harness import (NOBODY, PATIENCE, PORT, TARGET, check, contains, equal, fails_with, in_child, needs, opened, promised, read_bytes,
                      read_file, run, succeeds, test, value)
 
 HEX16 = "0x[0-9a-f]{16}"
@@ -220,7 +220,7 @@ def chmod_chown_and_touch_are_kept(t):
     equal((lun.stat().st_uid, lun.stat().st_gid), (12, 56), "owner after chgrp")
     begin = time.time()
     succeeds("touch", lun)
-    check(abs(lun.stat().st_mtime - begin) < 5, "touch sets the time to now")
+    check(begin - 1 < lun.stat().st_mtime < time.time() + 1, "touch sets the time to now")
     lun.write_bytes(b"x")
     # They outlive a logout.
     (mount.target / "delete").write_text("1")
@@ -240,7 +240,7 @@ def times_make_sense(t):
     with opened(mount.lun(0)) as handle:
         os.pwrite(handle, b"x", 0)
     modified = os.stat(mount.lun(0)).st_mtime
-    check(abs(modified - written_at) < 2 and modified > before, f"mtime after a write: {modified - written_at:+.3f} s")
+    check(written_at - 1 < modified < time.time() + 1 and modified > before, f"mtime after a write: {modified - written_at:+.3f} s")
 
 
 @test
@@ -253,10 +253,9 @@ def extended_attributes_are_answered_quickly(t):
         equal(os.listxattr(path), [], f"listxattr of {path.name}")
         fails_with(errno.EOPNOTSUPP, f"setxattr of {path.name}", lambda p=path: os.setxattr(p, "user.x", b"1"))
     equal(errno_of_getxattr(mount.lun(0), "security.selinux"), errno.ENODATA, "getxattr security.selinux")
-    begin = time.monotonic()
-    for _ in range(500):
-        errno_of_getxattr(mount.lun(0), "user.x")
-    check(time.monotonic() - begin < 2, "500 getxattr took more than 2 s")
+    with promised(2, "500 getxattr", beside=lambda: [mount.lun(0).stat() for _ in range(500)]):
+        for _ in range(500):
+            errno_of_getxattr(mount.lun(0), "user.x")
     done = run("ls", "-lR", mount.path)
     equal((done.returncode, done.stderr), (0, ""), "ls -lR")
 
@@ -368,7 +367,7 @@ def poll_says_ready(t):
         with opened(path, flags) as handle:
             poll = select.poll()
             poll.register(handle, select.POLLIN | select.POLLOUT)
-            events = poll.poll(2000)
+            events = poll.poll(PATIENCE * 1000)
             check(events and events[0][1] & wanted == wanted, f"poll of {path.name}: {events}")
 
 

@@ -11,10 +11,11 @@ import signal
 import subprocess
 import time
 
-from harness import (LOGIN, Background, check, contains, equal, eventually, needs, opened, pattern, read_bytes,
-                     read_file, run, succeeds, test, value, wait_gone, write_once)
+from harness import (LOGIN, PATIENCE, SLACK, Background, Lateness, check, contains, equal, eventually, in_a_request, needs, opened,
+                     pattern, promised, read_bytes, read_file, run, succeeds, test, value, write_once)
 
 KILL_SECONDS = 1.0          # decisions 13
+GONE_SECONDS = 10           # decisions 18
 GRACE_SECONDS = 0.5         # decisions 14: a marked request may still be answered
 ENDED = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ENODEV)
 
@@ -58,19 +59,18 @@ def write_raw(offset=0):
     return (WRITE_RAW[0], WRITE_RAW[1] % offset, WRITE_RAW[2])
 
 
-def waits(process, seconds=0.3):
-    time.sleep(seconds)
-    equal(process.poll(), None, "exit code of a user of a stuck target, who should wait")
+def waits(mount, *processes):
+    """Each of them waits for srpfs, and srpfs has its request."""
+    in_a_request(*(process.pid for process in processes))
+    eventually(lambda: mount.requests() >= len(processes), f"{len(processes)} requests of users of a stuck target")
+    for process in processes:
+        equal(process.poll(), None, "exit code of a user of a stuck target, who should wait")
 
 
 def killed(process, what):
-    begin = time.monotonic()
-    process.kill()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(10)
-    taken = time.monotonic() - begin
-    check(process.returncode is not None, f"a killed {what} does not end")
-    check(taken < KILL_SECONDS, f"a killed {what} took {taken:.2f} s to end")
+    with promised(KILL_SECONDS, f"the end of a killed {what}"):
+        process.kill()
+        process.wait(PATIENCE)
 
 
 @test
@@ -80,11 +80,12 @@ def the_lever_works(t):
     mount.lun(0).write_bytes(b"before")
     stuck.hold()
     reader = Background(read_bytes, mount.lun(0))
+    reader.in_a_request()
     time.sleep(0.3)
     check(reader.is_running(), "the target answers although it is held")
     equal(value(mount.target / "state"), "running", "state meanwhile")
     stuck.go_on()
-    equal(reader.wait(5, "the reader")[:6], b"before", "data afterwards")
+    equal(reader.wait("the reader")[:6], b"before", "data afterwards")
 
 
 @test
@@ -99,13 +100,12 @@ def killed_users_of_a_stuck_target_end_within_a_second(t):
              ("long writer", user_of(mount.lun(0), "os.pwrite(handle, b'x' * (4 << 20), 1 << 20)")),
              ("durable writer", user_of(mount.lun(0), "os.close(handle)", "handle = os.open(sys.argv[1], os.O_RDWR | os.O_DSYNC)",
                                         "os.pwrite(handle, b'x' * 4096, 1 << 22)"))]
-    for _, process in users:
-        waits(process, 0.1)
+    waits(mount, *(process for _, process in users))
     together = [Background(killed, process, what) for what, process in users]
     for each in together:
-        each.wait(15, "killing")
+        each.wait("killing")
     stuck.go_on()
-    eventually(lambda: mount.stats()["requests_pending"] <= 1, "nothing is pending any more")
+    eventually(lambda: mount.requests() <= 0, "nothing is pending any more")
     equal(len(read_bytes(mount.lun(0))), 8 << 20, "bytes read afterwards")
 
 
@@ -115,13 +115,14 @@ def a_signal_handler_gets_eintr(t):
     mount = stuck.mount
     stuck.hold()
     process = user_of(mount.lun(0), *write_raw())
-    waits(process)
+    waits(mount, process)
     begin = time.monotonic()
-    process.send_signal(signal.SIGUSR1)
-    equal(process.stdout.readline(), f"{errno.EINTR}\n", "errno of an interrupted write")
+    with promised(GRACE_SECONDS + 0.5, "EINTR"):
+        process.send_signal(signal.SIGUSR1)
+        equal(process.stdout.readline(), f"{errno.EINTR}\n", "errno of an interrupted write")
     taken = time.monotonic() - begin
-    check(0.3 < taken < 1.5, f"EINTR after {taken:.2f} s; healthy I/O gets {GRACE_SECONDS} s to end")
-    process.wait(5)
+    check(taken > 0.9 * GRACE_SECONDS, f"EINTR after {taken:.2f} s already; healthy I/O gets {GRACE_SECONDS} s to end")
+    process.wait(PATIENCE)
     stats = mount.lun_stats(0)
     check(stats["interrupts"] >= 1 and stats["ghosts"] >= 1, f"counted: {stats}")
 
@@ -130,11 +131,15 @@ def a_signal_handler_gets_eintr(t):
 def healthy_io_survives_signals(t):
     mount = t.mount("demo:ram:8M")
     process = user_of(mount.lun(0), "for turn in range(3000): assert os.pwrite(handle, bytes([turn % 256]) * 5000, 100) == 5000 and os.pread(handle, 5000, 100)[0] == turn % 256")
+    lateness = Lateness()
     while process.poll() is None:
         process.send_signal(signal.SIGUSR1)
         time.sleep(0.001)
+    late = lateness.worst()
     equal(process.stdout.read(), "done\n", "end of a user who gets signals all the time")
-    equal(mount.lun_stats(0)["ghosts"], 0, "ghosts")
+    # I/O that takes longer than the grace, because the machine stands still for so long, is not healthy.
+    if SLACK * late < GRACE_SECONDS:
+        equal(mount.lun_stats(0)["ghosts"], 0, "ghosts")
 
 
 @test
@@ -144,20 +149,22 @@ def a_ghost_keeps_later_writers_waiting(t):
     mount.lun(0).write_bytes(b"O" * 16384)
     stuck.hold()
     old = user_of(mount.lun(0), *write_raw(4096))
-    waits(old)
+    waits(mount, old)
     old.send_signal(signal.SIGUSR1)
     equal(old.stdout.readline(), f"{errno.EINTR}\n", "the interrupted write")
-    old.wait(5)
+    old.wait(PATIENCE)
     # The old write of N may still land. A newer one there must not be overtaken by it; one elsewhere need not wait.
     with opened(mount.lun(0)) as handle:
         newer = Background(os.pwrite, handle, b"L" * 512, 4608)
         part = Background(os.pwrite, handle, b"l", 8191)
+        newer.in_a_request()
+        part.in_a_request()
         time.sleep(0.3)
         check(newer.is_running() and part.is_running(), "a write over a ghost did not wait")
         killed(user_of(mount.lun(0), "os.pwrite(handle, b'k' * 512, 5120)"), "writer who waits for a ghost")
         stuck.go_on()
-        equal(newer.wait(5, "the newer write"), 512, "the newer write")
-        equal(part.wait(5, "the newer write of one byte"), 1, "the newer write of one byte")
+        equal(newer.wait("the newer write"), 512, "the newer write")
+        equal(part.wait("the newer write of one byte"), 1, "the newer write of one byte")
         content = os.pread(handle, 16384, 0)
     equal(content[4608:5120], b"L" * 512, "where the newer write was")
     equal(content[8191:8192], b"l", "where the newer byte was")
@@ -172,15 +179,14 @@ def other_luns_go_on(t):
     other = t.mount("demo:ram:1M")
     stuck.hold("lun0")
     users = [user_of(mount.lun(0), READ) for _ in range(4)] + [user_of(mount.lun(0), *write_raw(number << 16)) for number in range(4)]
-    waits(users[0])
+    waits(mount, *users)
     data = pattern(8 << 20, 3)
-    begin = time.monotonic()
-    mount.lun(1).write_bytes(data)
-    check(read_bytes(mount.lun(1)) == data, "data of lun1")
-    other.lun(0).write_bytes(data[:1 << 20])
-    with opened(mount.lun(1)) as handle:
-        os.fsync(handle)
-    check(time.monotonic() - begin < 5, "the other LUN is slow while one is stuck")
+    with promised(5, "the use of the other LUN while one is stuck"):
+        mount.lun(1).write_bytes(data)
+        check(read_bytes(mount.lun(1)) == data, "data of lun1")
+        other.lun(0).write_bytes(data[:1 << 20])
+        with opened(mount.lun(1)) as handle:
+            os.fsync(handle)
     for path in (mount.path / "stats", mount.target / "state", mount.path / "last_error"):
         read_file(path)
     write_once(mount.target / "dev_loss_tmo", "700")
@@ -188,7 +194,7 @@ def other_luns_go_on(t):
     stuck.go_on()
     for process in users:
         equal(process.stdout.read(), "done\n", "end of a user of the stuck LUN")
-        process.wait(5)
+        process.wait(PATIENCE)
 
 
 @test
@@ -200,16 +206,14 @@ def many_requests_to_a_stuck_lun_do_not_stop_the_others(t):
     load = subprocess.Popen(["fio", "--name=stuck", f"--filename={mount.lun(0)}", "--ioengine=libaio", "--direct=1", "--rw=randwrite", "--bs=64k", "--iodepth=400",
                              "--size=64m", "--continue_on_error=none", "--output-format=terse"], cwd=t.dir, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                             stderr=subprocess.DEVNULL)
-    time.sleep(1)
+    eventually(lambda: mount.requests() >= 400, "as many requests as fio has")
     data = pattern(4 << 20, 8)
-    begin = time.monotonic()
-    mount.lun(1).write_bytes(data)
-    check(read_bytes(mount.lun(1))[:len(data)] == data, "data of lun1")
-    taken = time.monotonic() - begin
-    check(taken < 5, f"4 MiB to and from the other LUN took {taken:.1f} s")
+    with promised(5, "4 MiB to and 8 MiB from the other LUN"):
+        mount.lun(1).write_bytes(data)
+        check(read_bytes(mount.lun(1))[:len(data)] == data, "data of lun1")
     equal(mount.stats()["schema"], 1, "stats")
     stuck.go_on()
-    load.wait(20)
+    load.wait(PATIENCE)
     data = pattern(1 << 20, 9)
     mount.lun(0).write_bytes(data)
     check(read_bytes(mount.lun(0))[:len(data)] == data, "data of lun0 afterwards")
@@ -221,15 +225,14 @@ def delete_frees_users_of_a_stuck_target(t):
     mount = stuck.mount
     stuck.hold()
     users = [user_of(mount.lun(0), READ), user_of(mount.lun(0), *write_raw()), user_of(mount.lun(0), *write_raw(100)), user_of(mount.lun(1), READ)]
-    waits(users[0])
-    begin = time.monotonic()
-    write_once(mount.target / "delete", "1")
-    check(time.monotonic() - begin < 2, "delete took more than 2 s")
-    check(not mount.target.exists(), "the path is still there")
-    for process in users:
-        equal(process.stdout.readline(), f"{errno.ENODEV}\n", "end of a user")
-        process.wait(5)
-    check(time.monotonic() - begin < 3, "the users took more than 3 s to end")
+    waits(mount, *users)
+    with promised(3, "the end of the users after delete"):
+        with promised(2, "delete"):
+            write_once(mount.target / "delete", "1")
+        check(not mount.target.exists(), "the path is still there")
+        for process in users:
+            equal(process.stdout.readline(), f"{errno.ENODEV}\n", "end of a user")
+            process.wait(PATIENCE)
     # It can be logged in to again while old commands still hang in it.
     write_once(mount.path / "add_target", LOGIN)
     equal(value(mount.target / "state"), "running", "state after the new login")
@@ -246,15 +249,13 @@ def delete_frees_asynchronous_io(t):
     stuck.hold()
     load = subprocess.Popen(["fio", "--name=stuck", f"--filename={mount.lun(0)}", "--ioengine=libaio", "--direct=1", "--rw=randrw", "--bs=4k", "--iodepth=16",
                              "--size=8m", "--output-format=terse"], cwd=t.dir, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(0.7)
+    eventually(lambda: mount.requests() >= 16, "as many requests as fio has")
     equal(load.poll(), None, "exit code of fio, which should wait")
     load.kill()
     time.sleep(0.3)
-    begin = time.monotonic()
-    write_once(mount.target / "delete", "1")
-    wait_gone(load.pid, 5, "fio")
-    load.wait(5)
-    check(time.monotonic() - begin < 3, "fio took more than 3 s to end after delete")
+    with promised(3, "the end of fio after delete"):
+        write_once(mount.target / "delete", "1")
+        load.wait(PATIENCE)
 
 
 @test
@@ -265,14 +266,13 @@ def a_reset_of_a_stuck_unit_lets_it_go_on(t):
     stuck.hold()
     reader = user_of(mount.lun(0), "assert os.pread(handle, 4096, 0) == b'O' * 4096")
     writer = user_of(mount.lun(0), *write_raw(4096))
-    waits(reader)
-    begin = time.monotonic()
-    write_once(mount.target / "lun0.attr" / "reset", "1")
-    check(time.monotonic() - begin < 5, "reset took more than 5 s")
+    waits(mount, reader, writer)
+    with promised(5, "reset"):
+        write_once(mount.target / "lun0.attr" / "reset", "1")
     stuck.go_on()
     for what, process in (("reader", reader), ("writer", writer)):
         equal(process.stdout.readline(), "done\n", f"end of the {what}")
-        process.wait(5)
+        process.wait(PATIENCE)
     equal(read_bytes(mount.lun(0))[4096:8192], b"N" * 4096, "what the writer wrote")
 
 
@@ -283,16 +283,16 @@ def sigterm_ends_it_although_io_is_stuck(t):
         mount = stuck.mount
         stuck.hold()
         users = [user_of(mount.lun(0), READ), user_of(mount.lun(0), *write_raw()), user_of(mount.lun(1), "os.pwrite(handle, b'x', 5)")]
-        waits(users[0])
-        os.kill(mount.pid, signal.SIGTERM)
-        taken = mount.wait_end(10)
+        waits(mount, *users)
+        with promised(GONE_SECONDS if not options else 6, "the end"):
+            os.kill(mount.pid, signal.SIGTERM)
+            mount.wait_end()
         for process in users:
             line = process.stdout.readline().strip()
             check(line.isdigit() and int(line) in ENDED, f"a user ended with {line!r}")
-            process.wait(5)
+            process.wait(PATIENCE)
         check(not mount.is_mounted(), "still mounted")
         stuck.go_on()
-        check(taken < (10 if not options else 6), f"took {taken:.1f} s")
 
 
 @test(exit_codes=(0, 2))
@@ -303,10 +303,11 @@ def a_stuck_flush_does_not_keep_it_from_ending(t):
         os.pwrite(handle, b"x" * 4096, 0)
         stuck.hold()
         syncer = user_of(mount.lun(0), "os.fsync(handle)")
-        waits(syncer)
+        waits(mount, syncer)
         killed(syncer, "fsync")
-    succeeds("umount", mount.path)
-    mount.wait_end(10)
+    with promised(GONE_SECONDS, "the end"):
+        succeeds("umount", mount.path)
+        mount.wait_end()
 
 
 @test(exit_codes=(0, 2))
@@ -315,18 +316,18 @@ def umount_by_force_frees_stuck_users(t):
     mount = stuck.mount
     stuck.hold()
     users = [user_of(mount.lun(0), READ), user_of(mount.lun(0), *write_raw())]
-    waits(users[0])
+    waits(mount, *users)
     done = run("umount", mount.path)
     equal(done.returncode, 32, "exit code of umount while files are open")
-    begin = time.monotonic()
-    run("umount", "-f", mount.path)
-    for process in users:
-        line = process.stdout.readline().strip()
-        check(line.isdigit() and int(line) in ENDED, f"a user ended with {line!r}")
-        process.wait(5)
-    check(time.monotonic() - begin < 3, "users took more than 3 s to end after umount -f")
-    run("umount", mount.path)
-    mount.wait_end(10)
+    with promised(3, "the end of users after umount -f"):
+        run("umount", "-f", mount.path)
+        for process in users:
+            line = process.stdout.readline().strip()
+            check(line.isdigit() and int(line) in ENDED, f"a user ended with {line!r}")
+            process.wait(PATIENCE)
+    with promised(GONE_SECONDS, "the end"):
+        run("umount", mount.path)
+        mount.wait_end()
 
 
 @test(exit_codes=(0, 2))
@@ -335,12 +336,13 @@ def a_lazy_umount_waits_for_stuck_users_only_as_long_as_they_live(t):
     mount = stuck.mount
     stuck.hold()
     reader = user_of(mount.lun(0), READ)
-    waits(reader)
+    waits(mount, reader)
     succeeds("umount", "-l", mount.path)
     time.sleep(0.3)
     check(mount.pid_file.exists(), "the daemon ended although somebody waits")
     killed(reader, "reader")
-    mount.wait_end(10)
+    with promised(GONE_SECONDS, "the end"):
+        mount.wait_end()
 
 
 @test
@@ -349,11 +351,11 @@ def control_calls_beside_stuck_io_answer(t):
     mount = stuck.mount
     stuck.hold()
     reader = user_of(mount.lun(0), READ)
-    waits(reader)
+    waits(mount, reader)
     for command in (f"ls -l '{mount.target}'", f"stat '{mount.lun(0)}'", f"cat '{mount.path}/stats'", f"df '{mount.path}'", f"echo 1 > '{mount.target}/rescan'",
                     f"chmod 600 '{mount.lun(0)}'", f"touch '{mount.lun(0)}'"):
-        succeeds(command, seconds=5)
+        succeeds(command)
     contains(value(mount.target / "state"), "running", "state")
     stuck.go_on()
     equal(reader.stdout.readline(), "done\n", "end of the reader")
-    reader.wait(5)
+    reader.wait(PATIENCE)
