@@ -104,12 +104,12 @@ def sigterm_serves_open_files_then_ends_them(t):
 def end_under_load(t, options, seconds_min):
     mount = t.mount(options=options)
 
-    def write_on():
-        with opened(mount.lun(0)) as handle:
-            for offset in range(0, 1 << 60, 4096):
-                os.pwrite(handle, b"y" * 4096, offset % (64 << 20))
+    def write_on(handle):
+        for offset in range(0, 1 << 60, 4096):
+            os.pwrite(handle, b"y" * 4096, offset % (64 << 20))
 
-    writers = [Background(lambda: errno_of(write_on)) for _ in range(4)]
+    handles = [os.open(mount.lun(0), os.O_RDWR) for _ in range(4)]
+    writers = [Background(lambda h=handle: errno_of(lambda: write_on(h))) for handle in handles]
     eventually(lambda: mount.lun_stats(0)["writes"] > 100, "the writers write")
     begin = time.monotonic()
     with promised(GONE_SECONDS, "the end"):
@@ -120,6 +120,8 @@ def end_under_load(t, options, seconds_min):
     for writer in writers:
         code = writer.wait("a writer")
         check(code in AFTER_THE_END, f"a writer ended with {errno.errorcode.get(code, code)}")
+    for handle in handles:
+        os.close(handle)
 
 
 @test
