@@ -104,7 +104,7 @@ Option kernel_flag(const char* name, const char* help) {
 
 const std::vector<Option>& options() {
     static const std::vector<Option> all = {
-        timer_option("reconnect_delay", "time between attempts to reconnect (default 10)",
+        timer_option("reconnect_delay", "longest time between attempts to reconnect (default 10)",
                      &initiator::TransportTimers::reconnect_delay),
         timer_option("fast_io_fail_tmo", "how long I/O waits for a lost connection before it fails (default 15)",
                      &initiator::TransportTimers::fast_io_fail_tmo),
@@ -113,6 +113,18 @@ const std::vector<Option>& options() {
         {"login_timeout", "SECONDS", "how long a login may take, 1..600 (default 10)",
          [](Config& config, std::string_view text) {
              return set(config.login_timeout, seconds("login_timeout", text, 1, 600));
+         }},
+        {"command_timeout", "SECONDS", "how long a command may take before it is aborted, 1..3600 (default 30)",
+         [](Config& config, std::string_view text) {
+             return set(config.command_timeout, seconds("command_timeout", text, 1, 3600));
+         }},
+        {"abort_timeout", "SECONDS", "how long an ABORT TASK may take before the unit is reset, 1..600 (default 5)",
+         [](Config& config, std::string_view text) {
+             return set(config.task_limits.abort_time, seconds("abort_timeout", text, 1, 600));
+         }},
+        {"reset_timeout", "SECONDS", "how long a LUN RESET may take before the connection is ended, 1..600 (default 5)",
+         [](Config& config, std::string_view text) {
+             return set(config.task_limits.reset_time, seconds("reset_timeout", text, 1, 600));
          }},
         {"shutdown_timeout", "SECONDS", "how long requests are served after SIGTERM, 0..600 (default 5)",
          [](Config& config, std::string_view text) {

@@ -77,10 +77,12 @@ class UnitOwner final : public std::enable_shared_from_this<UnitOwner>,
 public:
     using Attention = std::function<void(const scsi::Sense&)>;
     using Failure = std::function<void(const std::string&)>;
+    using FenceNeeded = std::function<void()>;
 
     // Handlers are called on the reactor.
-    UnitOwner(Attention on_attention, Failure on_failure)
-        : on_attention_(std::move(on_attention)), on_failure_(std::move(on_failure)) {}
+    UnitOwner(Attention on_attention, Failure on_failure, FenceNeeded on_fence_needed)
+        : on_attention_(std::move(on_attention)), on_failure_(std::move(on_failure)),
+          on_fence_needed_(std::move(on_fence_needed)) {}
 
     // ---- on the reactor ----
     lun::Unit& create(lun::Engine& engine, initiator::TargetLink& link, const scsi::Lun& lun, unsigned depth) {
@@ -108,6 +110,7 @@ public:
 
 private:
     void on_attention(lun::Unit&, const scsi::Sense& sense, bool) override { on_attention_(sense); }
+    void on_fence_needed(lun::Unit&) override { on_fence_needed_(); }
     void on_failure(lun::Unit& unit, const lun::Operation& operation) override {
         const lun::Outcome& outcome = operation.outcome();
         std::string text = fmt::format("{} of {} bytes at {} failed: {}", describe(operation.kind()), operation.bytes(),
@@ -146,6 +149,7 @@ private:
 
     Attention on_attention_;
     Failure on_failure_;
+    FenceNeeded on_fence_needed_;
     std::unique_ptr<lun::Unit> unit_;
     std::unique_ptr<reactor::Timer> idle_timer_;
     std::function<void()> on_gone_;
@@ -435,6 +439,11 @@ void Target::add_lun(const lun::UnitReport& report) {
                 const auto which = weak_lun.lock();
                 if (target && which) target->on_lun_failure(*which, text);
             });
+        },
+        [&control, weak] {
+            control.post([weak] {
+                if (const auto target = weak.lock()) target->start_scan("writes have lost their connection");
+            });
         });
     luns_.push_back(lun);
     ++units_pending_;
@@ -514,7 +523,6 @@ void Target::resume(Lun& lun) {
         self->port_->link(0).reset_unit(shared->lun, [self, shared, info, owner](const Result<void>& done) {
             lun::Unit* still = owner->unit();
             if (!still) return;
-            if (done) still->on_fence();
             still->resume(info);
             if (done) return self->host_.control().post([shared] { shared->fence_attempts = 0; });
             self->host_.control().post([self, shared, why = done.error().context] {
@@ -566,23 +574,20 @@ void Target::reset_lun(const std::shared_ptr<Lun>& lun, std::function<void(Resul
 
 // Several at once are granted one after the other: a target gets one LUN RESET at a time (decisions 4).
 void Target::try_reset(Reset reset) {
-    host_.worker().reactor().post(
-        [self = shared_from_this(), owner = reset.lun->owner, reset = std::move(reset)]() mutable {
-            if (!owner || !owner->unit()) {
-                self->host_.control().post(
-                    [reset = std::move(reset)] { reset.on_done(Error(ENODEV, "the logical unit is gone")); });
-                return;
-            }
-            owner->unit()->hold();
-            const scsi::Lun address = reset.lun->lun;
-            self->port_->link(0).reset_unit(
-                address, [self, owner, reset = std::move(reset)](const Result<void>& done) mutable {
-                    if (owner->unit() && done) owner->unit()->on_fence();
-                    self->host_.control().post([self, done, reset = std::move(reset)]() mutable {
-                        self->on_reset_done(std::move(reset), done);
-                    });
-                });
+    host_.worker().reactor().post([self = shared_from_this(), owner = reset.lun->owner,
+                                   reset = std::move(reset)]() mutable {
+        if (!owner || !owner->unit()) {
+            self->host_.control().post(
+                [reset = std::move(reset)] { reset.on_done(Error(ENODEV, "the logical unit is gone")); });
+            return;
+        }
+        owner->unit()->hold();
+        const scsi::Lun address = reset.lun->lun;
+        self->port_->link(0).reset_unit(address, [self, reset = std::move(reset)](const Result<void>& done) mutable {
+            self->host_.control().post(
+                [self, done, reset = std::move(reset)]() mutable { self->on_reset_done(std::move(reset), done); });
         });
+    });
 }
 
 void Target::on_reset_done(Reset reset, const Result<void>& done) {

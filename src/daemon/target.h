@@ -61,6 +61,8 @@ public:
     [[nodiscard]] const std::string& name() const { return name_; }  // the directory's name
     [[nodiscard]] bool is_listed() const { return directory_ != fs::NodeId{0}; }
     [[nodiscard]] bool is_leaving() const { return leaving_; }
+    // For the next login of the same nexus, while this one is leaving.
+    [[nodiscard]] const std::shared_ptr<LoginLock>& login_lock() const { return lock_; }
     [[nodiscard]] const std::string& last_error() const { return last_error_; }
     [[nodiscard]] nlohmann::ordered_json report() const;
     static std::string directory_name(const srp::LoginParameters& parameters);

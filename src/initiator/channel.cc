@@ -11,13 +11,16 @@ namespace {
 
 constexpr srp::Tag task_tag_bit = srp::Tag{1} << 63;  // command tags have it clear
 constexpr unsigned slot_bits = 16;                    // of a command tag: slot index; above it the generation
-constexpr unsigned strange_tags_a_minute_max = 16;    // decisions 23
+constexpr srp::Tag slot_mask = (1U << slot_bits) - 1;
+constexpr unsigned strange_tags_a_minute_max = 16;                            // decisions 23
 constexpr std::uint32_t ti_iu_bytes_floor = 56, ti_iu_bytes_ceiling = 65536;  // srp-wire 6
 // One response to a request of the target, one task management function (srp-wire 7).
 constexpr unsigned extra_sends = 2;
 constexpr unsigned slots_max = 1U << slot_bits;
 // A target that owes credits for so long will not give them any more: as long as a command may take.
 constexpr auto starvation_max = std::chrono::seconds(30);
+// How long the answers of commands may take that task management has ended (decisions 2).
+constexpr auto straggler_time = std::chrono::seconds(2);
 
 int errno_of(fabric::EndReason reason, int suggested) {
     if (suggested > 0) return suggested;
@@ -51,6 +54,7 @@ Channel::Channel(fabric::Fabric& fabric, reactor::TimerQueue& timers, ChannelCon
               connection_->disconnect();
           }),
       deadline_timer_(timers, [this] { check_deadlines(); }),
+      drain_timer_(timers, [this] { connection_->disconnect(); }),
       task_timer_(timers,
                   [this] {
                       if (TaskRequest* task = std::exchange(task_, nullptr)) task->on_done(std::nullopt);
@@ -246,8 +250,10 @@ bool Channel::submit(Command& command) {
     ++counters_.commands;
     command.channel = this;
     command.tag = tag;
-    command.fenced = command.marked = false;
-    command.deadline = timers_.now() + command.time_limit;
+    command.fence = Command::Fence::none;
+    command.expired = false;
+    command.deadline =
+        timers_.now() + (command.time_limit > Duration::zero() ? command.time_limit : config_.command_time);
     watch_deadline(command.deadline);
     return true;
 }
@@ -346,13 +352,11 @@ void Channel::on_response(std::span<const std::byte> message) {
     if (response->tag & task_tag_bit) [[unlikely]]
         return on_task_response(*response);
 
-    const std::uint64_t index = response->tag & ((1U << slot_bits) - 1);
-    const std::uint64_t generation = response->tag >> slot_bits;
-    if (index >= slots_.size() || !slots_[index].command || slots_[index].generation != generation) [[unlikely]]
+    Command* const found = find(response->tag);
+    if (!found) [[unlikely]]
         return on_strange_tag(response->tag);
-
-    Command& command = *slots_[index].command;
-    free_slot(static_cast<std::uint32_t>(index));
+    Command& command = *found;
+    free_slot(static_cast<std::uint32_t>(response->tag & slot_mask));
     ++counters_.responses;
 
     CommandResult& result = command.result;
@@ -449,20 +453,62 @@ void Channel::check_deadlines() {
     if (state_ == ChannelState::dead) return;
     const Instant now = timers_.now();
     Instant next = instant_never;
-    unsigned expired = 0;
+    unsigned expired = 0, stragglers = 0;
     for (const Slot& slot : slots_) {
-        if (!slot.command || slot.command->fenced || slot.command->marked) continue;
-        if (slot.command->deadline <= now)
+        Command* command = slot.command;
+        if (!command || command->expired || command->fence == Command::Fence::marked) continue;
+        if (command->deadline > now) {
+            next = std::min(next, command->deadline);
+        } else if (command->vital) {
+            ++counters_.timeouts;
+            return fail("the target does not answer any more");
+        } else if (command->fence == Command::Fence::none) {
+            command->expired = true;
             ++expired;
-        else
-            next = std::min(next, slot.command->deadline);
-    }
-    if (expired > 0) {
-        counters_.timeouts += expired;
-        return fail(fmt::format("{} command{} not answered in time; breaking the connection to be sure of their memory",
-                                expired, expired == 1 ? "" : "s"));
+        } else {
+            ++stragglers;
+        }
     }
     deadline_timer_.arm_at(next);
+    if (stragglers > 0)
+        drain(fmt::format("task management left {} command{} unanswered; the channel is replaced", stragglers,
+                          stragglers == 1 ? "" : "s"));
+    if (expired == 0) return;
+    counters_.timeouts += expired;
+    log::warning(config_.name, "{} command{} not answered in time", expired, expired == 1 ? "" : "s");
+    listener_.on_commands_expired(*this);
+}
+
+Command* Channel::find_expired() const {
+    Command* oldest = nullptr;
+    if (failing_) return nullptr;
+    for (const Slot& slot : slots_) {
+        Command* command = slot.command;
+        if (!command || !command->expired || command->fence != Command::Fence::none) continue;
+        if (!oldest || command->deadline < oldest->deadline) oldest = command;
+    }
+    return oldest;
+}
+
+bool Channel::settle_abort(srp::Tag tag) {
+    Command* command = find(tag);
+    if (!command) return false;
+    conclude(*command, Command::Fence::proven);
+    return true;
+}
+
+Command* Channel::find(srp::Tag tag) const {
+    const std::uint64_t index = tag & slot_mask;
+    if (index >= slots_.size() || !slots_[index].command || slots_[index].command->tag != tag) return nullptr;
+    return slots_[index].command;
+}
+
+// Its answer may still be on its way, and so may its data.
+void Channel::conclude(Command& command, Command::Fence fence) {
+    command.fence = fence;
+    command.expired = false;
+    command.deadline = timers_.now() + straggler_time;
+    if (!ended_) watch_deadline(command.deadline);
 }
 
 // ---- fences ----
@@ -470,18 +516,22 @@ void Channel::check_deadlines() {
 unsigned Channel::mark_for_fence(const scsi::Lun& lun) {
     unsigned count = 0;
     for (const Slot& slot : slots_) {
-        if (!slot.command || slot.command->lun != lun || slot.command->fenced) continue;
-        slot.command->marked = true;
+        if (!slot.command || slot.command->lun != lun || slot.command->fence == Command::Fence::proven) continue;
+        slot.command->fence = Command::Fence::marked;
         ++count;
     }
     return count;
 }
 
-void Channel::settle_fence(const scsi::Lun& lun, bool succeeded) {
+void Channel::settle_fence(const scsi::Lun& lun, bool succeeded, bool carrier) {
     for (const Slot& slot : slots_) {
-        if (!slot.command || slot.command->lun != lun || !std::exchange(slot.command->marked, false)) continue;
-        slot.command->fenced = succeeded;
-        if (!succeeded && !ended_) watch_deadline(slot.command->deadline);
+        if (!slot.command || slot.command->lun != lun || slot.command->fence != Command::Fence::marked) continue;
+        if (succeeded) {
+            conclude(*slot.command, carrier || ended_ ? Command::Fence::proven : Command::Fence::covered);
+        } else {
+            slot.command->fence = Command::Fence::none;
+            if (!ended_ && !slot.command->expired) watch_deadline(slot.command->deadline);
+        }
     }
     // It may have waited for no other than these.
     if (state_ == ChannelState::draining) finish_drain_if_empty();
@@ -489,7 +539,7 @@ void Channel::settle_fence(const scsi::Lun& lun, bool succeeded) {
 
 unsigned Channel::fenced_in_flight(const scsi::Lun& lun) const {
     return static_cast<unsigned>(std::count_if(slots_.begin(), slots_.end(), [&](const Slot& slot) {
-        return slot.command && slot.command->fenced && slot.command->lun == lun;
+        return slot.command && slot.command->fence >= Command::Fence::covered && slot.command->lun == lun;
     }));
 }
 
@@ -501,12 +551,13 @@ void Channel::drain(std::string why) {
     refuse(ECONNRESET, std::move(why));
     end_.replace_at_once = true;
     enter(ChannelState::draining);
+    drain_timer_.arm_after(drain_time_max);
     finish_drain_if_empty();
 }
 
 void Channel::finish_drain_if_empty() {
     for (const Slot& slot : slots_)
-        if (slot.command && !slot.command->fenced) return;
+        if (slot.command && slot.command->fence < Command::Fence::covered) return;
     connection_->disconnect();
 }
 
@@ -514,12 +565,14 @@ void Channel::fail(std::string why) {
     if (ended_) return;
     refuse(ECONNRESET, std::move(why));
     end_.reason = fabric::EndReason::transport_error;
+    failing_ = true;
     connection_->disconnect();
 }
 
 void Channel::disconnect(std::string why) {
     if (state_ == ChannelState::idle || ended_ || !connection_) return;
     refuse(ECANCELED, std::move(why));
+    failing_ = true;
     connection_->disconnect();
 }
 
@@ -529,6 +582,10 @@ void Channel::on_ended(const fabric::End& end) {
     login_timer_.disarm();
     deadline_timer_.disarm();
     starvation_timer_.disarm();
+    drain_timer_.disarm();
+    // A LUN RESET that is under way on another channel may have been overtaken by what this one had sent.
+    for (const Slot& slot : slots_)
+        if (slot.command && slot.command->fence == Command::Fence::marked) slot.command->fence = Command::Fence::none;
     // Lost before it was drained: whatever that was, it was not our choice.
     if (end.reason != fabric::EndReason::closed) end_.replace_at_once = false;
     end_.was_live = state_ == ChannelState::live || state_ == ChannelState::draining;
@@ -575,7 +632,8 @@ void Channel::on_gone() {
         if (!command) continue;
         free_slot(i);
         command->result = {};
-        command->result.end = command->fenced ? CommandEnd::aborted : CommandEnd::connection_lost;
+        command->result.end =
+            command->fence == Command::Fence::proven ? CommandEnd::aborted : CommandEnd::connection_lost;
         command->channel = nullptr;
         command->owner->on_command_done(*command);
     }

@@ -9,8 +9,6 @@
 namespace srpfs::initiator {
 namespace {
 
-// How long the answers of commands that LUN RESET did not catch may take after it (decisions 2).
-constexpr auto reset_straggler_time = std::chrono::seconds(2);
 // How long an old channel may take to show that the target is still the one it was (decisions 28), and how often one
 // that has no credit left is asked again.
 constexpr auto proof_time = std::chrono::seconds(3);
@@ -29,10 +27,10 @@ const char* to_string(PortState state) {
     return "?";
 }
 
-TargetLink::TargetLink(std::string name, fabric::Fabric& fabric, reactor::TimerQueue& timers, LinkOwner& owner)
+TargetLink::TargetLink(std::string name, fabric::Fabric& fabric, reactor::TimerQueue& timers, LinkOwner& owner,
+                       const TaskLimits& limits)
     : name_(std::move(name)), fabric_(fabric), timers_(timers), owner_(owner), burial_(timers, [this] { bury(); }),
-      straggler_timer_(timers, [this] { check_reset_stragglers(); }),
-      proof_timer_(timers, [this] { ask_for_proof(); }) {}
+      proof_timer_(timers, [this] { ask_for_proof(); }), tasks_(name_, limits, *this) {}
 
 TargetLink::~TargetLink() {
     SRPFS_ASSERT(channels_.empty());
@@ -57,7 +55,7 @@ Submitted TargetLink::submit(Command& command) {
         case PortState::fail_fast: return Submitted::fail_fast;
         case PortState::lost: return Submitted::lost;
     }
-    if (reset_done_ && command.lun == reset_lun_) [[unlikely]]
+    if (tasks_.is_resetting(command.lun)) [[unlikely]]
         return Submitted::wait;  // for the LUN RESET to be over
     for (std::size_t tried = 0; tried < live_.size(); ++tried) {
         if (next_live_ >= live_.size()) next_live_ = 0;
@@ -91,69 +89,38 @@ void TargetLink::on_channel_room(Channel&) { wake_waiting(); }
 
 void TargetLink::on_async_event(Channel&, const scsi::Lun& lun, const scsi::Sense& sense) { tell_event(lun, sense); }
 
-void TargetLink::tell_event(const scsi::Lun& lun, const scsi::Sense& sense) {
+// Of a copy: a listener may leave. Rare events only.
+template <typename Call>
+void TargetLink::tell_listeners(Call call) {
     std::vector<LinkListener*> all;
     listeners_.for_each([&](LinkListener& listener) { all.push_back(&listener); });
-    for (LinkListener* listener : all) listener->on_link_event(lun, sense);
+    for (LinkListener* listener : all) call(*listener);
 }
 
-// ---- LUN RESET ----
+void TargetLink::tell_event(const scsi::Lun& lun, const scsi::Sense& sense) {
+    tell_listeners([&](LinkListener& listener) { listener.on_link_event(lun, sense); });
+}
+
+// ---- task management ----
 
 void TargetLink::reset_unit(const scsi::Lun& lun, std::function<void(Result<void>)> on_done) {
-    if (reset_done_ || straggler_timer_.armed())
-        return on_done(
-            Error(EBUSY,
-                  fmt::format("{}: another LUN RESET of this target is under way; try again in a few seconds", name_)));
-    if (state_ != PortState::running || live_.empty())
-        return on_done(Error(ENOTCONN, fmt::format("{}: not connected (state {}), a LUN RESET cannot be sent", name_,
-                                                   to_string(state_))));
-    reset_lun_ = lun;
-    unsigned marked = 0;
-    for (const auto& channel : channels_) marked += channel->mark_for_fence(lun);
-    reset_request_ = TaskRequest{};
-    reset_request_.function = srp::TaskFunction::lun_reset;
-    reset_request_.lun = lun;
-    reset_request_.managed_tag = 0xffffffff;  // what ib_srp sends; the function has no managed task
-    reset_request_.on_done = [this](std::optional<srp::TaskCode> code) { finish_reset(code); };
-    for (Channel* channel : live_) {
-        if (!channel->submit(reset_request_)) continue;
-        log::info(channel->config().name, "LUN RESET of {} sent, {} of its commands outstanding", lun.file_name(),
-                  marked);
-        reset_done_ = std::move(on_done);
-        return;
-    }
-    for (const auto& channel : channels_) channel->settle_fence(lun, false);
-    on_done(Error(EAGAIN, fmt::format("{}: no channel could take a LUN RESET (no credit); try again", name_)));
+    tasks_.reset_unit(lun, std::move(on_done));
 }
 
-void TargetLink::finish_reset(std::optional<srp::TaskCode> code) {
-    auto on_done = std::exchange(reset_done_, nullptr);
-    const bool succeeded = code == srp::TaskCode::complete;
-    unsigned unanswered = 0;
-    for (const auto& channel : channels_) {
-        channel->settle_fence(reset_lun_, succeeded);
-        unanswered += channel->fenced_in_flight(reset_lun_);
-    }
-    if (succeeded) {
-        log::info(name_, "LUN RESET of {} complete, {} commands still unanswered", reset_lun_.file_name(), unanswered);
-        if (unanswered > 0) straggler_timer_.arm_after(reset_straggler_time);
-        on_done({});
-        return wake_waiting();
-    }
-    const std::string why =
-        code ? fmt::format("the target answered task management code {:02x}", static_cast<unsigned>(*code))
-             : std::string("the target did not answer it in time");
-    log::warning(name_, "LUN RESET of {} failed: {}", reset_lun_.file_name(), why);
-    on_done(Error(code ? EIO : ETIMEDOUT,
-                  fmt::format("{}: LUN RESET of {} failed: {}", name_, reset_lun_.file_name(), why)));
+void TargetLink::on_commands_expired(Channel&) { tasks_.on_expired(); }
+
+const std::vector<Channel*>& TargetLink::reset_channels() const {
+    static const std::vector<Channel*> none;
+    return state_ == PortState::running ? live_ : none;
+}
+
+void TargetLink::on_reset_sent(const scsi::Lun& lun) {
+    tell_listeners([&](LinkListener& listener) { listener.on_reset_sent(lun); });
+}
+
+void TargetLink::on_reset_over(const scsi::Lun& lun, bool succeeded) {
+    tell_listeners([&](LinkListener& listener) { listener.on_reset_over(lun, succeeded); });
     wake_waiting();
-}
-
-void TargetLink::check_reset_stragglers() {
-    for (const auto& channel : channels_)
-        if (const unsigned count = channel->fenced_in_flight(reset_lun_); count > 0)
-            channel->drain(fmt::format("LUN RESET of {} left {} commands unanswered; the channel is replaced",
-                                       reset_lun_.file_name(), count));
 }
 
 // ---- channels ----
@@ -161,9 +128,7 @@ void TargetLink::check_reset_stragglers() {
 void TargetLink::set_state(PortState state) {
     if (state_ == PortState::lost || state_ == state) return;
     state_ = state;
-    std::vector<LinkListener*> all;
-    listeners_.for_each([&](LinkListener& listener) { all.push_back(&listener); });
-    for (LinkListener* listener : all) listener->on_link_state(state);
+    tell_listeners([&](LinkListener& listener) { listener.on_link_state(state); });
     if (state != PortState::blocked && state != PortState::connecting) wake_waiting();
 }
 
@@ -180,9 +145,7 @@ void TargetLink::close_channels(const std::string& why) {
 }
 
 void TargetLink::tell_changed() {
-    std::vector<LinkListener*> all;
-    listeners_.for_each([&](LinkListener& listener) { all.push_back(&listener); });
-    for (LinkListener* listener : all) listener->on_link_changed();
+    tell_listeners([](LinkListener& listener) { listener.on_link_changed(); });
 }
 
 bool TargetLink::is_on_probation(const Channel& channel) const {
@@ -200,7 +163,7 @@ void TargetLink::ask_for_proof() {
         proof->command.owner = proof.get();
         proof->command.cdb = scsi::test_unit_ready();
         proof->command.time_limit = proof_time;
-        proof->command.privileged = true;
+        proof->command.privileged = proof->command.vital = true;
         if (!channel->submit(proof->command)) continue;
         proof->in_flight = true;
         proofs_.push_back(std::move(proof));
@@ -249,6 +212,7 @@ void TargetLink::on_channel_ended(Channel& channel, const ChannelEnd& end) {
     for (const auto& proof : proofs_)
         if (proof->about == &channel) proof->about = nullptr;
     refresh();
+    tell_listeners([&](LinkListener& listener) { listener.on_channel_lost(channel); });
     if (was_up && live_.empty()) {
         tell_changed();
         for (Channel* other : std::vector(probation_)) other->disconnect("the channels it was to join have ended");

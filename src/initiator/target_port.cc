@@ -93,9 +93,11 @@ Result<void> validate(const TransportTimers& timers) {
 // ---- the link of one reactor ----
 
 struct TargetPort::LinkHolder final : LinkOwner {
-    LinkHolder(const std::string& name, const ReactorDoor& door_, reactor::Executor& control_, std::size_t index_)
+    LinkHolder(const TargetPortConfig& config, const ReactorDoor& door_, reactor::Executor& control_,
+               std::size_t index_)
         : door(door_), control(control_), index(index_),
-          link(std::make_unique<TargetLink>(name, *door.fabric, door.executor->timers(), *this)),
+          link(std::make_unique<TargetLink>(config.name, *door.fabric, door.executor->timers(), *this,
+                                            config.task_limits)),
           gauges(link->gauges()) {}
 
     void on_channel_live(unsigned channel, std::uint64_t epoch, const ChannelFacts& facts) override {
@@ -151,7 +153,7 @@ TargetPort::TargetPort(TargetPortConfig config, reactor::Executor& control, std:
     SRPFS_ASSERT(!reactors.empty());
     SRPFS_ASSERT(config_.parameters.ch_count >= 1);
     for (std::size_t i = 0; i < reactors.size(); ++i)
-        links_.push_back(std::make_shared<LinkHolder>(config_.name, reactors[i], control_, i));
+        links_.push_back(std::make_shared<LinkHolder>(config_, reactors[i], control_, i));
 }
 
 TargetPort::~TargetPort() {
@@ -216,6 +218,7 @@ void TargetPort::open_channel(unsigned index) {
     channel.replacement = !logging_in_;
     channel.action = logging_in_ && index == 0 ? srp::MultiChannel::single : srp::MultiChannel::multi;
     channel.login_timeout = config_.login_timeout;
+    channel.command_time = config_.command_time;
     channel.ack_timeout = config_.ack_timeout;
     channel.wanted_port = config_.wanted_port;
     channel.admit = config_.admit;
@@ -309,6 +312,8 @@ void TargetPort::cancel_login() {
 // ---- losing it ----
 
 void TargetPort::on_channel_ended(unsigned index, std::uint64_t epoch, const ChannelEnd& end) {
+    // We had given it up, but it had ended before: the target may have restarted all the same.
+    if (epoch != epoch_ && end.was_live && end.reason != fabric::EndReason::closed) foreign_loss_ = true;
     if (epoch != epoch_ || closing_ || index >= channels_.size()) return;
     const ChannelSlot was = std::exchange(channels_[index], ChannelSlot::none);
     facts_.channels = static_cast<unsigned>(std::count(channels_.begin(), channels_.end(), ChannelSlot::live));

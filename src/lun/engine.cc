@@ -222,40 +222,23 @@ bool Engine::take_over_intake(Operation& operation, Unit& unit, std::uint32_t pa
         state.intake = state.free_buffers[class_intake].pop_front();
         return true;
     }
-    if (state.parked_bytes + payload_bytes > state.limits.park_bytes_max && !make_parking_room(payload_bytes))
-        return false;
-    operation.parked_ = new (std::nothrow) std::byte[payload_bytes];
-    if (!operation.parked_) return false;
-    operation.payload_ = {operation.parked_, payload_bytes};
-    std::memcpy(operation.parked_, state.intake->bytes.data(), payload_bytes);
-    state.parked_bytes += payload_bytes;
-    unit.parked_bytes_ += payload_bytes;
-    unit.share_->parked_bytes += payload_bytes;
-    return true;
+    return make_parking_room(payload_bytes) && park(operation, state.intake->bytes.first(payload_bytes));
 }
 
 bool Engine::park(Operation& operation) {
-    State& state = *state_;
-    const auto waits_with_buffer = [&] {
-        return operation.stage_ == Operation::Stage::waiting_lock && operation.buffer_ != nullptr;
-    };
-    if (!waits_with_buffer()) return true;
-    const std::size_t bytes = operation.payload_.size();
-    if (state.parked_bytes + bytes > state.limits.park_bytes_max) {
-        // Those that give up make way for others: this one may have got its turn meanwhile.
-        const bool is_room = make_parking_room(bytes);
-        if (!waits_with_buffer()) return true;
-        if (!is_room) return false;
-    }
-    operation.parked_ = new (std::nothrow) std::byte[bytes];
+    if (!park(operation, operation.payload_)) return false;
+    release_buffer(operation);
+    return true;
+}
+
+bool Engine::park(Operation& operation, std::span<const std::byte> payload) {
+    operation.parked_ = new (std::nothrow) std::byte[payload.size()];
     if (!operation.parked_) return false;
-    std::memcpy(operation.parked_, operation.payload_.data(), bytes);
-    operation.payload_ = {operation.parked_, bytes};
-    Unit& unit = *operation.unit_;
-    state.parked_bytes += bytes;
-    unit.parked_bytes_ += bytes;
-    unit.share_->parked_bytes += bytes;
-    release_buffer(operation);  // last: whoever gets it goes on at once
+    std::memcpy(operation.parked_, payload.data(), payload.size());
+    operation.payload_ = {operation.parked_, payload.size()};
+    state_->parked_bytes += payload.size();
+    operation.unit_->parked_bytes_ += payload.size();
+    operation.unit_->share_->parked_bytes += payload.size();
     return true;
 }
 

@@ -312,6 +312,7 @@ private:
     void on_attention(Unit& unit, const scsi::Sense& sense, bool hold) override {
         if (hold) link_.tell_event(unit.lun(), sense);
     }
+    void on_fence_needed(Unit&) override {}  // a scan writes nothing
     void on_failure(Unit&, const Operation&) override {}
 
     Engine& engine_;

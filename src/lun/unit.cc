@@ -2,6 +2,7 @@
 #include <srpfs/lun/unit.h>
 
 #include "canary.h"
+#include "repeat_rule.h"
 
 #include <srpfs/base/log.h>
 #include <srpfs/lun/engine.h>
@@ -56,7 +57,8 @@ void Operation::prepare(Unit& unit, OperationKind kind, OperationListener& liste
     kind_ = kind;
     phase_ = Phase::data;
     durability_ = Durability::cached;
-    released_ = answering_ = interrupted_ = sent_ = unaligned_ = excludes_writes_ = unknown_ = false;
+    released_ = answering_ = interrupted_ = sent_ = unaligned_ = excludes_writes_ = false;
+    unknown_since_ = 0;
     retries_ = attentions_ = backoffs_ = losses_ = 0;
     offset_ = first_block_ = block_end_ = next_block_ = 0;
     bytes_ = 0;
@@ -219,12 +221,7 @@ void Unit::begin(Operation& operation) {
                 lock_waiters_.push_back(operation);
                 operation.retry_at_ = engine_.timers().now() + retry_span;
                 if (!retry_timer_.armed()) retry_timer_.arm_at(operation.retry_at_);
-                // Whoever has the lock may be waiting for this very buffer.
-                if (!engine_.park(operation)) {
-                    unlink(operation);
-                    answer(operation, {OutcomeKind::out_of_memory});
-                }
-                return;
+                return park_waiter(operation);
             }
             operation.cache_losses_seen_ = cache_losses_;
             enter_lock(operation);
@@ -232,6 +229,16 @@ void Unit::begin(Operation& operation) {
         }
     }
     make_ready(operation);
+}
+
+// Whoever has the lock may need a buffer: those that wait for it keep none.
+void Unit::park_waiter(Operation& operation) {
+    if (!operation.buffer_) return;
+    const bool room = engine_.make_parking_room(operation.bytes_);  // may fail others, and so let this one go
+    if (operation.stage_ != Operation::Stage::waiting_lock) return;
+    if (room && engine_.park(operation)) return;
+    unlink(operation);
+    answer(operation, {OutcomeKind::out_of_memory});
 }
 
 void Unit::make_ready(Operation& operation) {
@@ -384,6 +391,7 @@ bool Unit::send_parts(Operation& operation) {
         }
         part.again = false;
         part.in_flight = true;
+        part.lost_at = 0;
         ++operation.parts_in_flight_;
         ++commands_in_flight_;
         if (part.command.direction == DataDirection::to_target) operation.sent_ = true;
@@ -515,8 +523,6 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
     if (verdict == Verdict::good && held_ && operation.kind_ == OperationKind::read &&
         operation.stage_ != Operation::Stage::answered)
         verdict = Verdict::again;
-    if (part.command.direction == DataDirection::to_target && part.command.result.end == CommandEnd::connection_lost)
-        operation.unknown_ = true;
 
     const auto& result = part.command.result;
     if (result.end != CommandEnd::answered)
@@ -551,6 +557,7 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
                 operation.retry_at_ = engine_.timers().now() + delay;
             }
             break;
+        case Verdict::after_fence:
         case Verdict::attention: part.again = true; break;
         case Verdict::failed:
             if (operation.failure_.ok()) operation.failure_ = outcome;
@@ -577,6 +584,12 @@ void Unit::after_part(Operation& operation) {
         // Nothing more of it goes out until then.
         if (operation.is_waiting()) unlink_from_line(operation);
         if (operation.parts_in_flight_ == 0) wait_and_retry(operation);
+        return;
+    }
+    if (again && operation.unknown_since_ != 0) {
+        // Neither does anything of this one, until a fence has ended what was lost.
+        if (operation.is_waiting()) unlink_from_line(operation);
+        if (operation.parts_in_flight_ == 0) wait_for_fence(operation);
         return;
     }
     if (operation.is_waiting()) return;  // in line already
@@ -649,11 +662,6 @@ Unit::Verdict Unit::judge(Operation& operation, const Operation::Part& part, Out
         return Verdict::failed;
     };
     const bool out_of_time = engine_.timers().now() > operation.retry_until_;
-    const auto counted = [&](OutcomeKind kind) {
-        if (operation.retries_ >= retries_max || out_of_time) return fail(kind);
-        ++operation.retries_;
-        return Verdict::again;
-    };
 
     // The port's timers bound how long there is no connection; this bounds how often it may be lost or the command be
     // aborted: not for ever, and not within a few bad seconds.
@@ -662,11 +670,18 @@ Unit::Verdict Unit::judge(Operation& operation, const Operation::Part& part, Out
         if (operation.loss_until_ == instant_never) operation.loss_until_ = now + retry_span;
         if (operation.losses_ < UINT8_MAX) ++operation.losses_;
         const bool too_often = operation.losses_ > retries_max && now > operation.loss_until_;
-        // Reads may be sent again. A write may still run in the target: without a fence it must not (decisions 1, 10).
-        if (result.end == CommandEnd::connection_lost &&
-            (too_often || (part.command.direction == DataDirection::to_target && !canary::unfenced_retry)))
-            return fail(OutcomeKind::path_lost);
-        return too_often ? fail(OutcomeKind::aborted) : Verdict::again;
+        const auto kind = result.end == CommandEnd::connection_lost ? OutcomeKind::path_lost : OutcomeKind::aborted;
+        // A fence that came between the end of the channel and that of its commands has covered this one.
+        const bool fenced = part.lost_at != 0 && part.lost_at < fenced_until_;
+        switch (repeat_rule(part.command, fenced ? CommandEnd::aborted : result.end)) {
+            case Repeat::now: return too_often ? fail(kind) : Verdict::again;
+            case Repeat::after_fence:
+                operation.unknown_since_ =
+                    std::max(operation.unknown_since_, part.lost_at != 0 ? part.lost_at : engine_.next_stamp());
+                exclude_writes(operation);
+                return too_often ? fail(kind) : Verdict::after_fence;
+            case Repeat::never: return fail(kind);
+        }
     }
     switch (result.status) {
         case scsi::Status::good:
@@ -689,7 +704,11 @@ Unit::Verdict Unit::judge(Operation& operation, const Operation::Part& part, Out
             if (canary::lost_write && operation.kind_ == OperationKind::write) return Verdict::good;
             if (canary::stale_read && operation.kind_ == OperationKind::read) return Verdict::good;
             return out_of_time ? fail(OutcomeKind::busy) : Verdict::again_later;
-        case scsi::Status::task_aborted: return counted(OutcomeKind::aborted);
+        case scsi::Status::task_aborted:
+            // The target has ended it: a LUN RESET, ours or another initiator's. Bounded by time, not by their number.
+            if (repeat_rule(part.command, CommandEnd::aborted) == Repeat::never || out_of_time)
+                return fail(OutcomeKind::aborted);
+            return Verdict::again;
         case scsi::Status::reservation_conflict: return fail(OutcomeKind::reservation_conflict);
         case scsi::Status::aca_active: return fail(OutcomeKind::aborted);
     }
@@ -816,7 +835,8 @@ void Unit::unlink(Operation& operation) {
             break;
         case Stage::waiting_memory: engine_.stop_waiting(operation); break;
         case Stage::waiting_path: waiting_.remove(operation); break;
-        case Stage::waiting_retry: operation.retry_at_ = instant_never; break;
+        case Stage::waiting_retry:
+        case Stage::waiting_fence: operation.retry_at_ = instant_never; break;
         case Stage::idle:
         case Stage::active:
         case Stage::answered: break;
@@ -835,7 +855,7 @@ void Unit::answer(Operation& operation, Outcome outcome) {
     if (had_lock && operation.phase_ != Operation::Phase::flush) {
         if (operation.parts_in_flight_ > 0 && operation.sent_)
             add_ghost(operation, true);
-        else if (operation.unknown_)
+        else if (operation.unknown_since_ != 0)
             add_ghost(operation, false);
     }
     if (outcome.ok()) {
@@ -867,11 +887,12 @@ void Unit::answer(Operation& operation, Outcome outcome) {
 void Unit::settle(Operation& operation) {
     SRPFS_ASSERT(operation.stage_ == Operation::Stage::answered);
     if (operation.parts_in_flight_ > 0) return;
-    if (std::exchange(operation.excludes_writes_, false)) --unaligned_active_;
+    if (std::exchange(operation.excludes_writes_, false)) --excluding_;
     Ghost* ghost = ghosts_.find([&](Ghost& candidate) { return candidate.operation == &operation; });
     if (ghost) [[unlikely]] {
         ghost->operation = nullptr;
-        if (!operation.unknown_) {
+        ghost->unknown_since = operation.unknown_since_;
+        if (operation.unknown_since_ == 0) {
             ghosts_.remove(*ghost);
             delete ghost;
         } else if (!gone_) {
@@ -941,27 +962,32 @@ void Unit::run_retries() {
     Instant next = instant_never;
     std::vector<Operation*> impatient;
     operations_.for_each([&](Operation& operation) {
-        const bool locked = operation.stage_ == Operation::Stage::waiting_lock;
-        if (operation.stage_ != Operation::Stage::waiting_retry && !locked) return;
+        const bool others = operation.stage_ == Operation::Stage::waiting_lock ||
+                            operation.stage_ == Operation::Stage::waiting_fence;  // what they do is waited for
+        if (operation.stage_ != Operation::Stage::waiting_retry && !others) return;
         // While the port does not run its own timers decide how long one waits.
-        if (locked && operation.retry_at_ <= now && link_.state() != PortState::running)
+        if (others && operation.retry_at_ <= now && link_.state() != PortState::running)
             operation.retry_at_ = now + retry_span;
         if (operation.retry_at_ > now) {
             next = std::min(next, operation.retry_at_);
             return;
         }
-        if (locked) return impatient.push_back(&operation);
+        if (others) return impatient.push_back(&operation);
         operation.retry_at_ = instant_never;
         operation.stage_ = Operation::Stage::waiting_path;
         waiting_.push_back(operation);
     });
     retry_timer_.arm_at(next);
     for (Operation* operation : impatient) {
-        if (operation->unit_ != this || operation->stage_ != Operation::Stage::waiting_lock) continue;
-        log::warning(link_.name(), "{}: an earlier write to the same blocks has not come to an end for {} s; giving up",
-                     lun_.file_name(), std::chrono::seconds(retry_span).count());
+        if (operation->unit_ != this) continue;
+        const bool locked = operation->stage_ == Operation::Stage::waiting_lock;
+        if (!locked && operation->stage_ != Operation::Stage::waiting_fence) continue;
+        log::warning(link_.name(), "{}: {} for {} s; giving up", lun_.file_name(),
+                     locked ? "an earlier write to the same blocks has not come to an end"
+                            : "no LUN RESET has ended a write that lost its connection",
+                     std::chrono::seconds(retry_span).count());
         unlink(*operation);
-        answer(*operation, {OutcomeKind::aborted});
+        answer(*operation, {locked ? OutcomeKind::aborted : OutcomeKind::path_lost});
     }
     pump();
 }
@@ -1002,9 +1028,14 @@ void Unit::run_interrupts() {
 }
 
 std::string Unit::describe_operations() const {
-    static constexpr const char* stages[] = {
-        "idle",    "waiting for a lock", "waiting for memory", "waiting for the path", "waiting to retry", "active",
-        "answered"};
+    static constexpr const char* stages[] = {"idle",
+                                             "waiting for a lock",
+                                             "waiting for memory",
+                                             "waiting for the path",
+                                             "waiting to retry",
+                                             "waiting for a fence",
+                                             "active",
+                                             "answered"};
     std::string text = fmt::format("{} ({}{}, depth {} of {}, {} commands in flight, {} ghosts):", lun_.file_name(),
                                    to_string(state()), held_ ? ", held" : "", queue_depth_, queue_depth_max_,
                                    commands_in_flight_, ghosts_.size());
@@ -1023,7 +1054,7 @@ std::string Unit::describe_operations() const {
 // Whole-block writes do not exclude each other: two writers of one block have no order anyway. A write of a part of a
 // block excludes every write of that block, and a ghost excludes them all (decisions 3, 6).
 bool Unit::must_wait_for_lock(Operation& operation) {
-    if (ghosts_.empty() && unaligned_active_ == 0 && lock_waiters_.empty() && !operation.unaligned_) [[likely]]
+    if (ghosts_.empty() && excluding_ == 0 && lock_waiters_.empty() && !operation.unaligned_) [[likely]]
         return false;
     const auto overlaps = [&](std::uint64_t first, std::uint64_t end) {
         return first < operation.block_end_ && operation.first_block_ < end;
@@ -1039,16 +1070,20 @@ bool Unit::must_wait_for_lock(Operation& operation) {
     return operations_.find([&](Operation& other) {
         return &other != &operation && other.kind_ == OperationKind::write &&
                other.stage_ != Operation::Stage::waiting_lock && other.stage_ != Operation::Stage::answered &&
-               (other.unaligned_ || operation.unaligned_) && overlaps(other.first_block_, other.block_end_);
+               (other.unaligned_ || operation.unaligned_ || other.excludes_writes_) &&
+               overlaps(other.first_block_, other.block_end_);
     }) != nullptr;
 }
 
 void Unit::enter_lock(Operation& operation) {
     if (!operation.unaligned_) return;
-    operation.excludes_writes_ = true;
-    ++unaligned_active_;
+    exclude_writes(operation);
     operation.phase_ = Operation::Phase::edge_read;
     add(counters_->read_modify_writes, 1);
+}
+
+void Unit::exclude_writes(Operation& operation) {
+    if (!std::exchange(operation.excludes_writes_, true)) ++excluding_;
 }
 
 void Unit::grant_locks() {
@@ -1068,6 +1103,7 @@ void Unit::add_ghost(Operation& operation, bool still_in_flight) {
     ghost->first_block = operation.first_block_;
     ghost->block_end = operation.block_end_;
     ghost->operation = still_in_flight ? &operation : nullptr;
+    ghost->unknown_since = operation.unknown_since_;
     ghosts_.push_back(*ghost);
     add(counters_->ghosts, 1);
     log::debug(link_.name(), "{}: blocks {} to {} may still be written by a command that was given up",
@@ -1075,17 +1111,48 @@ void Unit::add_ghost(Operation& operation, bool still_in_flight) {
     if (!still_in_flight && !gone_) listener_.on_fence_needed(*this);
 }
 
-bool Unit::needs_fence() const {
-    return const_cast<IntrusiveList<Ghost>&>(ghosts_).find([](Ghost& ghost) { return ghost.operation == nullptr; }) !=
-           nullptr;
+// Until a LUN RESET has succeeded it keeps others off its blocks, and is not sent again.
+void Unit::wait_for_fence(Operation& operation) {
+    operation.stage_ = Operation::Stage::waiting_fence;
+    operation.retry_at_ = engine_.timers().now() + retry_span;
+    if (!retry_timer_.armed() || operation.retry_at_ < retry_timer_.deadline())
+        retry_timer_.arm_at(operation.retry_at_);
+    if (!gone_) listener_.on_fence_needed(*this);
 }
 
-void Unit::on_fence() {
+bool Unit::needs_fence() const {
+    auto* self = const_cast<Unit*>(this);  // the lists' search is not const
+    return self->ghosts_.find([](Ghost& ghost) { return ghost.operation == nullptr; }) != nullptr ||
+           self->operations_.find([](Operation& operation) {
+               return operation.unknown_since_ != 0 && operation.stage_ != Operation::Stage::answered;
+           }) != nullptr;
+}
+
+void Unit::on_reset_sent(const scsi::Lun& lun) {
+    if (lun == lun_) reset_sent_at_ = engine_.next_stamp();
+}
+
+// No write of this unit that was lost before the reset was sent can run any more (decisions 1).
+void Unit::on_reset_over(const scsi::Lun& lun, bool succeeded) {
+    if (lun != lun_ || !succeeded) return;
+    fenced_until_ = reset_sent_at_;
     ghosts_.for_each([&](Ghost& ghost) {
-        if (ghost.operation) return;  // ends with its commands
+        if (ghost.operation || ghost.unknown_since >= fenced_until_) return;
         ghosts_.remove(ghost);
         delete &ghost;
     });
+    std::vector<Operation*> ready;
+    operations_.for_each([&](Operation& operation) {
+        if (operation.unknown_since_ == 0 || operation.unknown_since_ >= fenced_until_) return;
+        operation.unknown_since_ = 0;
+        if (operation.stage_ == Operation::Stage::waiting_fence) ready.push_back(&operation);
+    });
+    // The oldest goes first.
+    for (auto operation = ready.rbegin(); operation != ready.rend(); ++operation) {
+        (*operation)->retry_at_ = instant_never;
+        go_first(**operation);
+    }
+    if (needs_fence()) listener_.on_fence_needed(*this);  // lost after the reset was sent
     grant_locks();
     pump();
 }
@@ -1111,6 +1178,17 @@ void Unit::on_link_state(PortState state) {
 }
 
 void Unit::on_link_changed() { hold_io(); }
+
+// From now on others have to keep off what this channel was writing: it may happen at any time, until a fence.
+void Unit::on_channel_lost(const initiator::Channel& channel) {
+    operations_.for_each([&](Operation& operation) {
+        for (Operation::Part& part : operation.parts_) {
+            if (!part.in_flight || part.command.channel != &channel) continue;
+            part.lost_at = engine_.next_stamp();
+            if (part.command.direction == DataDirection::to_target) exclude_writes(operation);
+        }
+    });
+}
 
 void Unit::on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) {
     if (lun == lun_ && sense.valid && info_) on_unit_attention(sense);

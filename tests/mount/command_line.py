@@ -60,6 +60,9 @@ def wrong_usage_ends_with_1_and_names_the_fault(t):
             (("-o", "park=18446744073709551616", source, point), "park=18446744073709551616"),
             (("-o", "wait=5m", source, point), "wait=5m"),
             (("-o", "login_timeout=0", source, point), "login_timeout=0"),
+            (("-o", "command_timeout=0", source, point), "command_timeout=0"),
+            (("-o", "abort_timeout=601", source, point), "abort_timeout=601"),
+            (("-o", "reset_timeout=soon", source, point), "reset_timeout=soon"),
             (("-o", "shutdown_timeout=601", source, point), "shutdown_timeout=601"),
             (("-o", "ch_count=0", source, point), "ch_count=0"),
             (("-o", "ack_timeout=32", source, point), "ack_timeout=32"),
@@ -177,6 +180,7 @@ def the_daemon_lets_go_of_standard_files(t):
 @test
 def every_option_of_the_help_is_accepted(t):
     values = {"reconnect_delay": "7", "fast_io_fail_tmo": "8", "dev_loss_tmo": "900", "login_timeout": "5", "shutdown_timeout": "1",
+              "command_timeout": "20", "abort_timeout": "4", "reset_timeout": "6",
               "ack_timeout": "14", "ch_count": "1", "use_imm_data": "0", "max_imm_data": "4096", "memory": "24M", "park": "8M",
               "wait": "none", "uid": "1", "gid": "2", "umask": "077", "fsname": "name", "subtype": "srpfs",
               "max_background": "64", "pid_file": str(t.path("other.pid"))}

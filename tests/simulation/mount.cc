@@ -22,6 +22,7 @@ constexpr unsigned fence_attempts_max = 3;
 }  // namespace
 
 void MountedLun::on_attention(lun::Unit&, const scsi::Sense& sense, bool) { mount.on_lun_attention(*this, sense); }
+void MountedLun::on_fence_needed(lun::Unit&) { mount.on_lun_attention(*this, {}); }
 
 Mount::Mount(initiator::TargetPortConfig config, reactor::Executor& control, initiator::ReactorDoor door,
              lun::Engine& engine, MountListener& listener)
@@ -211,7 +212,6 @@ void Mount::resume(const std::shared_ptr<MountedLun>& lun) {
         if (!lun->unit->needs_fence()) return lun->unit->resume(info);
         self->port_->link(0).reset_unit(lun->lun, [self, lun, info](const Result<void>& done) {
             if (!lun->unit) return;
-            if (done) lun->unit->on_fence();
             lun->unit->resume(info);
             self->control_.post([self, lun, done] {
                 if (done) {
@@ -241,10 +241,8 @@ void Mount::reset_lun(const std::shared_ptr<MountedLun>& lun) {
     reactor_.post([self = shared_from_this(), lun] {
         if (!lun->unit) return;
         lun->unit->hold();
-        self->port_->link(0).reset_unit(lun->lun, [self, lun](const Result<void>& done) {
-            if (lun->unit && done) lun->unit->on_fence();
-            self->control_.post([self] { self->start_scan("LUN RESET"); });
-        });
+        self->port_->link(0).reset_unit(
+            lun->lun, [self](const Result<void>&) { self->control_.post([self] { self->start_scan("LUN RESET"); }); });
     });
 }
 

@@ -34,6 +34,7 @@ struct MountedLun final : std::enable_shared_from_this<MountedLun>, private lun:
 
 private:
     void on_attention(lun::Unit&, const scsi::Sense& sense, bool hold) override;
+    void on_fence_needed(lun::Unit&) override;
     void on_failure(lun::Unit&, const lun::Operation&) override {}
 };
 

@@ -21,6 +21,8 @@ struct Config {
     fs::MountOptions mount;
     initiator::TransportTimers timers;  // of new targets
     Duration login_timeout = std::chrono::seconds(10);
+    Duration command_timeout = std::chrono::seconds(30);
+    initiator::TaskLimits task_limits;
     Duration shutdown_timeout = std::chrono::seconds(5);
     std::optional<std::uint8_t> ack_timeout;
     unsigned ch_count = 1;         // of logins that name none

@@ -38,8 +38,9 @@ struct ChannelConfig {
     srp::MultiChannel action = srp::MultiChannel::single;
     bool replacement = false;  // joins channels that live: see TargetLink::on_channel_live
     Duration login_timeout = std::chrono::seconds(10);
-    std::optional<std::uint8_t> ack_timeout;  // see fabric::ConnectionLimits
-    std::optional<WantedPort> wanted_port;    // empty: wherever the route leads
+    Duration command_time = std::chrono::seconds(30);  // the kernel's for disks
+    std::optional<std::uint8_t> ack_timeout;           // see fabric::ConnectionLimits
+    std::optional<WantedPort> wanted_port;             // empty: wherever the route leads
     // Asked once the local port is known, before anything is sent; an Error ends the login with it. Reactor thread.
     std::function<Result<void>(const fabric::LocalPort&)> admit;
 };
@@ -72,6 +73,9 @@ struct ChannelCounters {
                   timeouts = 0, credit_requests = 0, async_events = 0;
 };
 
+// How long a draining channel waits for commands that have nothing to do with the reason.
+inline constexpr Duration drain_time_max = std::chrono::seconds(5);
+
 class ChannelListener {
 public:
     virtual void on_channel_live(Channel& channel) = 0;
@@ -80,6 +84,9 @@ public:
     virtual void on_channel_ended(Channel& channel, const ChannelEnd& end) = 0;
     virtual void on_channel_gone(Channel& channel) = 0;  // may be destroyed from a later turn on
     virtual void on_channel_room(Channel& channel) = 0;  // submit() may succeed again
+    // Commands have reached their time limit: find_expired() tells which. What becomes of them is the listener's to
+    // decide (ABORT TASK, LUN RESET, fail()); told once for each command.
+    virtual void on_commands_expired(Channel& channel) = 0;
     virtual void on_async_event(Channel& channel, const scsi::Lun& lun, const scsi::Sense& sense) = 0;
 
 protected:
@@ -108,17 +115,28 @@ public:
     [[nodiscard]] bool submit(Command& command);
     // One at a time per channel. False: not live, no credit, or another one is under way.
     [[nodiscard]] bool submit(TaskRequest& request);
-    // Accepts nothing new; ends when every command that is not fenced has been answered. The target may still touch
-    // memory of fenced commands until then.
+    // Accepts nothing new; ends when every command has been answered that task management has not ended, at the latest
+    // after drain_time_max. The target may still touch the memory of the others until then.
     void drain(std::string why);
     void disconnect(std::string why);
+    // As if the connection had been lost: the target does not answer any more.
+    void fail(std::string why);
+
+    // The command that is past its time limit for longest and that no task management has dealt with; null: none.
+    [[nodiscard]] Command* find_expired() const;
+    [[nodiscard]] Command* find(srp::Tag tag) const;  // in flight
+    // ABORT TASK has succeeded. False: the command has been answered meanwhile. One that stays unanswered makes the
+    // channel drain after 2 s: the target may be writing into its memory (decisions 2).
+    bool settle_abort(srp::Tag tag);
 
     // Marks the commands for this unit that are in flight as covered by a LUN RESET that is about to be sent.
     // Returns how many there are.
     unsigned mark_for_fence(const scsi::Lun& lun);
-    // The LUN RESET succeeded or failed: what is still marked is fenced from now on, or is not. A channel that was lost
-    // in between has proved nothing: its commands ended `connection_lost`.
-    void settle_fence(const scsi::Lun& lun, bool succeeded);
+    // The LUN RESET succeeded or failed. Success proves that what is still marked cannot run any more if it was sent
+    // before on the same channel (`carrier`), or by a channel that had ended before; on another channel a command may
+    // have been overtaken. A channel that was lost in between has proved nothing (decisions 1, 4).
+    void settle_fence(const scsi::Lun& lun, bool succeeded, bool carrier);
+    // Commands of the unit that are not waited for any more, but have not ended.
     [[nodiscard]] unsigned fenced_in_flight(const scsi::Lun& lun) const;
 
     [[nodiscard]] ChannelState state() const { return state_; }
@@ -153,7 +171,6 @@ private:
     void on_task_response(const srp::Response& response);
     void on_strange_tag(srp::Tag tag);
     bool grant_credits(std::int32_t delta);
-    void fail(std::string why);
     void check_deadlines();
     void watch_deadline(Instant deadline);
     void want_room();
@@ -161,6 +178,7 @@ private:
     void check_starvation();
     void finish_drain_if_empty();
     void free_slot(std::uint32_t index);
+    void conclude(Command& command, Command::Fence fence);
     void refuse(int errno_value, std::string text);
     [[nodiscard]] std::int32_t reserve(bool privileged) const;
 
@@ -185,6 +203,7 @@ private:
     ChannelCounters counters_;
     reactor::Timer login_timer_;
     reactor::Timer deadline_timer_;
+    reactor::Timer drain_timer_;
     reactor::Timer task_timer_;
     reactor::Timer starvation_timer_;  // armed while somebody waits for credit
     std::uint64_t commands_at_starvation_ = 0;
@@ -197,6 +216,7 @@ private:
     bool end_decided_ = false;
     bool ended_ = false;
     bool gone_ = false;
+    bool failing_ = false;               // disconnect() was called: on_ended comes
     std::vector<Instant> strange_tags_;  // of the last minute
 };
 

@@ -48,9 +48,11 @@ struct Command : ListHook<> {
     srp::DataDirection direction = srp::DataDirection::none;
     fabric::RegionId region{};  // of `data`; RemoteAccess::write for from_target, read for to_target
     std::span<std::byte> data{};
-    Duration time_limit = std::chrono::seconds(30);  // for the target to answer, from submit()
+    Duration time_limit{};  // for the target to answer, from submit(); zero: ChannelConfig::command_time
     // May use the credit kept for flushes, probes and the second half of a read-modify-write (decisions 11).
     bool privileged = false;
+    // A question whether the target is there at all: unanswered in time, the connection ends.
+    bool vital = false;
 
     // Result.
     CommandResult result{};
@@ -59,8 +61,15 @@ struct Command : ListHook<> {
     Channel* channel = nullptr;
     srp::Tag tag = 0;
     Instant deadline = instant_never;
-    bool fenced = false;     // a successful LUN RESET covers it: it ends `aborted` if unanswered
-    bool marked = false;     // a LUN RESET that is under way will cover it if it succeeds: no proof of anything yet
+    // What task management has done about it. `covered` and `proven` commands are not waited for.
+    enum class Fence : std::uint8_t {
+        none,
+        marked,   // a LUN RESET that is under way covers it: no proof of anything yet
+        covered,  // a LUN RESET succeeded that may have overtaken it on another channel: ends `connection_lost`
+        proven,   // it cannot run any more: ends `aborted` if it is not answered
+    };
+    Fence fence = Fence::none;
+    bool expired = false;    // its time limit has passed; task management is told once
     bool immediate = false;  // the payload travelled in the IU: nothing remote refers to `data`
 };
 

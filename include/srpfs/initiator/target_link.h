@@ -5,6 +5,7 @@
 #pragma once
 
 #include <srpfs/initiator/channel.h>
+#include <srpfs/initiator/task_manager.h>
 #include <srpfs/reactor/executor.h>
 
 #include <atomic>
@@ -43,6 +44,12 @@ public:
     virtual void on_link_changed() {}
     // Asynchronous event or unit attention information that is not tied to a command.
     virtual void on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) = 0;
+    // What this channel had sent will not be answered any more; the commands end later, in on_command_done().
+    virtual void on_channel_lost(const Channel& channel) = 0;
+    // A LUN RESET for a unit, whoever asked for it. What was lost before on_reset_sent() cannot run any more once it
+    // has succeeded (decisions 1).
+    virtual void on_reset_sent(const scsi::Lun& lun) = 0;
+    virtual void on_reset_over(const scsi::Lun& lun, bool succeeded) = 0;
 
 protected:
     ~LinkListener() = default;
@@ -68,9 +75,10 @@ struct LinkGauges {
     std::atomic<std::uint64_t> commands{0};
 };
 
-class TargetLink final : private ChannelListener {
+class TargetLink final : private ChannelListener, private TaskManagerHost {
 public:
-    TargetLink(std::string name, fabric::Fabric& fabric, reactor::TimerQueue& timers, LinkOwner& owner);
+    TargetLink(std::string name, fabric::Fabric& fabric, reactor::TimerQueue& timers, LinkOwner& owner,
+               const TaskLimits& limits = {});
     ~TargetLink();  // no channel may be left
 
     // ---- for the units on this reactor ----
@@ -84,9 +92,10 @@ public:
     // The largest write that travels inside its IU on every live channel.
     [[nodiscard]] std::uint32_t immediate_bytes_max() const { return immediate_bytes_max_; }
     [[nodiscard]] std::uint32_t command_bytes_max() const { return command_bytes_max_; }  // max_sect
-    // LUN RESET for one unit (decisions 2, 4): commands in flight for it that stay unanswered end `aborted`. Until it
-    // is over no command for the unit is sent (Submitted::wait), so everything sent before `on_done` is covered.
-    // `on_done` gets success and, on failure, why. One at a time per link; EBUSY otherwise.
+    // LUN RESET for one unit (decisions 2, 4): commands in flight for it that stay unanswered end `aborted`, or
+    // `connection_lost` where the reset may have overtaken them. Until it is over no command for the unit is sent
+    // (Submitted::wait), so everything sent before `on_done` is covered. `on_done` gets success and, on failure, why.
+    // One at a time per link, and none while a command is being aborted; EBUSY otherwise.
     void reset_unit(const scsi::Lun& lun, std::function<void(Result<void>)> on_done);
     // Tells the listeners as if the target had sent an asynchronous event: somebody met a unit attention that concerns
     // them all, and a target tells each only once.
@@ -127,10 +136,15 @@ private:
     void on_channel_gone(Channel& channel) override;
     void on_channel_room(Channel& channel) override;
     void on_async_event(Channel& channel, const scsi::Lun& lun, const scsi::Sense& sense) override;
+    void on_commands_expired(Channel& channel) override;
+    [[nodiscard]] const std::vector<std::unique_ptr<Channel>>& task_channels() const override { return channels_; }
+    [[nodiscard]] const std::vector<Channel*>& reset_channels() const override;
+    void on_reset_sent(const scsi::Lun& lun) override;
+    void on_reset_over(const scsi::Lun& lun, bool succeeded) override;
+    template <typename Call>
+    void tell_listeners(Call call);
     void refresh();
     void wake_waiting();
-    void finish_reset(std::optional<srp::TaskCode> code);
-    void check_reset_stragglers();
     void bury();
     void tell_changed();
     void ask_for_proof();
@@ -152,13 +166,10 @@ private:
     std::vector<LinkListener*> waking_;
     bool waking_now_ = false;
     reactor::Timer burial_;  // destroys gone channels in a turn of its own
-    reactor::Timer straggler_timer_;
     reactor::Timer proof_timer_;
     std::vector<Channel*> probation_;  // live, but not used yet
     std::vector<std::unique_ptr<Proof>> proofs_;
-    TaskRequest reset_request_;
-    std::function<void(Result<void>)> reset_done_;
-    scsi::Lun reset_lun_{};
+    TaskManager tasks_;
     std::shared_ptr<LinkGauges> gauges_ = std::make_shared<LinkGauges>();
 };
 

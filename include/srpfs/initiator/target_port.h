@@ -39,6 +39,9 @@ struct TargetPortConfig {
     srp::LoginParameters parameters;  // ch_count already resolved, >= 1
     TransportTimers timers;
     Duration login_timeout = std::chrono::seconds(10);
+    Duration command_time =
+        std::chrono::seconds(30);  // for a command to be answered; then the target is asked to abort it
+    TaskLimits task_limits;
     std::optional<std::uint8_t> ack_timeout;
     std::optional<WantedPort> wanted_port;
     // See ChannelConfig::admit. Thread-safe; called for every login.

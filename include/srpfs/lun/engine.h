@@ -108,9 +108,6 @@ private:
     [[nodiscard]] bool acquire_read_buffer(Operation& operation, std::size_t bytes);
     [[nodiscard]] bool acquire_write_buffer(Operation& operation);
     [[nodiscard]] bool acquire_edges(Operation& operation);
-    // The payload of a write that waits for a lock goes to parking memory, its buffer to whoever wants one. True as
-    // well when it does not wait any more. False: no memory, and it keeps its buffer.
-    [[nodiscard]] bool park(Operation& operation);
     void release_memory(Operation& operation);
     void release_buffer(Operation& operation);
     void release_edges(Operation& operation);
@@ -122,6 +119,10 @@ private:
     void hand_out_edges();
     void tell_shed(Unit& unit, unsigned count);
     bool make_parking_room(std::size_t bytes);
+    // The payload moves to parking memory, room for which has been made, and its buffer to whoever wants one. False: no
+    // memory, nothing has changed.
+    [[nodiscard]] bool park(Operation& operation);
+    [[nodiscard]] bool park(Operation& operation, std::span<const std::byte> payload);
 
     reactor::Executor& executor_;
     Random& random_;

@@ -31,7 +31,7 @@ enum class OperationKind : std::uint8_t {
 enum class OutcomeKind : std::uint8_t {
     ok,
     interrupted,  // the caller gave up before anything was known
-    path_lost,    // fast_io_fail_tmo expired, or a write lost its connection before it was answered
+    path_lost,    // fast_io_fail_tmo expired; or a write lost its connection and no fence could be had
     gone,         // the logical unit or the target port has been removed
     not_ready,
     medium_error,
@@ -121,6 +121,7 @@ private:
         waiting_memory,  // for a registered buffer
         waiting_path,    // for the unit to be released, the port to run, or for credit
         waiting_retry,   // for a back-off to end
+        waiting_fence,   // for a LUN RESET: what was sent of it may still run, and it is to be sent again
         active,          // commands in flight, or about to be
         answered,        // the listener has been told; commands may still be in flight
     };
@@ -129,12 +130,15 @@ private:
     struct Part {  // one command's share of the operation
         initiator::Command command;
         bool in_flight = false;
-        bool again = false;  // to be sent once more
+        bool again = false;         // to be sent once more
+        std::uint64_t lost_at = 0;  // Engine::next_stamp() when its channel ended; 0: it has not
     };
 
     void prepare(Unit& unit, OperationKind kind, OperationListener& listener);
     void on_command_done(initiator::Command& command) override;
-    [[nodiscard]] bool is_waiting() const { return ListHook<QueueTag>::is_linked() || stage_ == Stage::waiting_retry; }
+    [[nodiscard]] bool is_waiting() const {
+        return ListHook<QueueTag>::is_linked() || stage_ == Stage::waiting_retry || stage_ == Stage::waiting_fence;
+    }
 
     Engine& engine_;
     Unit* unit_ = nullptr;
@@ -144,13 +148,13 @@ private:
     Stage stage_ = Stage::idle;
     Phase phase_ = Phase::data;
     Durability durability_ = Durability::cached;
-    bool released_ = false;         // the listener is done with it
-    bool answering_ = false;        // inside on_answered()
-    bool interrupted_ = false;      // marked by INTERRUPT; answered after a grace period
-    bool sent_ = false;             // a write command of it has been submitted
-    bool unaligned_ = false;        // a write that begins or ends inside a block
-    bool excludes_writes_ = false;  // past the lock as an unaligned write
-    bool unknown_ = false;          // answered or not: a write command ended without an answer
+    bool released_ = false;            // the listener is done with it
+    bool answering_ = false;           // inside on_answered()
+    bool interrupted_ = false;         // marked by INTERRUPT; answered after a grace period
+    bool sent_ = false;                // a write command of it has been submitted
+    bool unaligned_ = false;           // a write that begins or ends inside a block
+    bool excludes_writes_ = false;     // past the lock, as an unaligned write or one that has lost a connection
+    std::uint64_t unknown_since_ = 0;  // Part::lost_at of the last write command nobody knows the end of; 0: none
     std::uint8_t parts_in_flight_ = 0;
     std::uint8_t retries_ = 0;  // that count against retries_max
     std::uint8_t attentions_ = 0;
@@ -161,7 +165,7 @@ private:
     std::uint64_t first_block_ = 0;  // [first_block_, block_end_): what is touched, for locks and ghosts
     std::uint64_t block_end_ = 0;
     std::uint64_t next_block_ = 0;         // of the current phase: not yet submitted
-    Instant retry_at_ = instant_never;     // waiting_retry: goes on then; waiting_lock: gives up then
+    Instant retry_at_ = instant_never;     // waiting_retry: goes on then; waiting_lock, waiting_fence: gives up then
     Instant retry_until_ = instant_never;  // set at the first retry
     Instant loss_until_ = instant_never;   // set at the first loss
     Instant interrupt_at_ = instant_never;

@@ -61,8 +61,8 @@ public:
     // is held until Unit::resume() when `hold` (decisions 7). Reactor thread. What holds is told each time, because a
     // probe that is under way may have asked too early; the others once until the next resume().
     virtual void on_attention(Unit& unit, const scsi::Sense& sense, bool hold) = 0;
-    // The end of a write has become unknown: see Unit::needs_fence(). Unless told otherwise a probe ends in a fence.
-    virtual void on_fence_needed(Unit& unit) { on_attention(unit, {}, false); }
+    // The end of a write has become unknown: see Unit::needs_fence().
+    virtual void on_fence_needed(Unit& unit) = 0;
     // Worth a line in last_error: an operation failed for good.
     virtual void on_failure(Unit& unit, const Operation& operation) = 0;
 
@@ -97,9 +97,8 @@ public:
     // says so (decisions 8). Call before resume(). The next flush reports an error if it matters.
     void on_target_restart();
 
-    // A LUN RESET has succeeded: no write of this unit that was sent before can run any more. Ghosts end (decisions 1).
-    void on_fence();
-    // Writes whose end nobody knows: a fence is needed before overlapping writes can go (decisions 3).
+    // Writes whose end nobody knows: a LUN RESET is needed before they, or others to the same blocks, can go
+    // (decisions 1, 3). Any that succeeds will do; the unit hears of it through its link.
     [[nodiscard]] bool needs_fence() const;
 
     [[nodiscard]] UnitState state() const;
@@ -120,14 +119,18 @@ private:
     // A write that was answered before its end was known. Its blocks are taboo for overlapping writes.
     struct Ghost : ListHook<> {
         std::uint64_t first_block = 0, block_end = 0;
-        Operation* operation = nullptr;  // whose commands are still in flight; null: only a fence ends it
+        Operation* operation = nullptr;   // whose commands are still in flight; null: only a fence ends it
+        std::uint64_t unknown_since = 0;  // a fence has to be younger than this
     };
-    enum class Verdict : std::uint8_t { good, again, again_later, attention, failed };
+    enum class Verdict : std::uint8_t { good, again, again_later, after_fence, attention, failed };
 
     void on_link_ready() override;
     void on_link_state(initiator::PortState state) override;
     void on_link_changed() override;
     void on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) override;
+    void on_channel_lost(const initiator::Channel& channel) override;
+    void on_reset_sent(const scsi::Lun& lun) override;
+    void on_reset_over(const scsi::Lun& lun, bool succeeded) override;
 
     void on_part_done(Operation& operation, Operation::Part& part);
     void on_memory(Operation& operation);
@@ -136,6 +139,7 @@ private:
     void on_unit_attention(const scsi::Sense& sense);
 
     void begin(Operation& operation);
+    void park_waiter(Operation& operation);
     void make_ready(Operation& operation);
     void go_first(Operation& operation);
     void pump();
@@ -159,6 +163,8 @@ private:
     unsigned shed(std::size_t bytes_wanted);
     bool must_wait_for_lock(Operation& operation);
     void grant_locks();
+    void exclude_writes(Operation& operation);
+    void wait_for_fence(Operation& operation);
     void add_ghost(Operation& operation, bool still_in_flight);
     [[nodiscard]] std::uint32_t blocks_per_command() const;
 
@@ -188,8 +194,10 @@ private:
     IntrusiveList<Operation, QueueTag> waiting_;    // for path or credit, in order
     IntrusiveList<Operation, QueueTag> lock_waiters_;
     IntrusiveList<Ghost> ghosts_;
-    unsigned unaligned_active_ = 0;  // unaligned writes past the lock
-    reactor::Timer retry_timer_;     // back-offs, and the patience of those that wait for a lock
+    unsigned excluding_ = 0;           // writes past the lock that exclude all others of their blocks
+    std::uint64_t reset_sent_at_ = 0;  // Engine::next_stamp() of the LUN RESET under way
+    std::uint64_t fenced_until_ = 0;   // what was lost before this stamp cannot run any more
+    reactor::Timer retry_timer_;       // back-offs, and the patience of those that wait for a lock
     reactor::Timer interrupt_timer_;
     std::shared_ptr<UnitCounters> counters_ = std::make_shared<UnitCounters>();
 };

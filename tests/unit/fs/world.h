@@ -166,6 +166,7 @@ private:
         info->probed_at = engine_->next_stamp();
         unit.resume(std::move(info));
     }
+    void on_fence_needed(lun::Unit&) override {}
     void on_failure(lun::Unit&, const lun::Operation&) override {}
 
     Instant now_{};

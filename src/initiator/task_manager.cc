@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include <srpfs/initiator/task_manager.h>
+
+#include <srpfs/base/log.h>
+
+#include <algorithm>
+
+namespace srpfs::initiator {
+namespace {
+
+std::string describe(std::optional<srp::TaskCode> code) {
+    return code ? fmt::format("the target answered task management code {:02x}", static_cast<unsigned>(*code))
+                : std::string("the target did not answer it in time");
+}
+
+}  // namespace
+
+// ---- ABORT TASK ----
+
+// Takes up the command that is overdue for longest. Each gets one ABORT TASK; what that does not end gets a LUN RESET.
+void TaskManager::next() {
+    if (starting_) return;  // whoever is starting something comes back here
+    starting_ = true;
+    while (stage_ == Stage::idle) {
+        Channel* channel = nullptr;
+        Command* oldest = nullptr;
+        for (const auto& candidate : host_.task_channels()) {
+            if (candidate->state() != ChannelState::live && candidate->state() != ChannelState::draining) continue;
+            Command* const command = candidate->find_expired();
+            if (command && (!oldest || command->deadline < oldest->deadline)) {
+                channel = candidate.get();
+                oldest = command;
+            }
+        }
+        if (!oldest) break;
+        abort(*channel, *oldest);
+    }
+    starting_ = false;
+}
+
+void TaskManager::abort(Channel& channel, const Command& command) {
+    lun_ = command.lun;
+    carrier_ = &channel;
+    managed_tag_ = command.tag;
+    request_ = TaskRequest{};
+    request_.function = srp::TaskFunction::abort_task;
+    request_.lun = command.lun;
+    request_.managed_tag = command.tag;
+    request_.time_limit = limits_.abort_time;
+    request_.on_done = [this](std::optional<srp::TaskCode> code) { finish_abort(code); };
+    if (!channel.submit(request_)) {
+        log::warning(channel.config().name, "SRP abort called, tag {:016x}: it cannot be sent", command.tag);
+        return escalate(command.lun, &channel);
+    }
+    stage_ = Stage::abort;
+    log::warning(channel.config().name, "SRP abort called, tag {:016x} ({})", command.tag, command.lun.file_name());
+}
+
+void TaskManager::finish_abort(std::optional<srp::TaskCode> code) {
+    stage_ = Stage::idle;
+    Channel& channel = *carrier_;
+    if (channel.state() == ChannelState::dead) return next();  // and with it whatever was in flight
+    const Command* const command = channel.find(managed_tag_);
+    if (!command) {
+        log::info(channel.config().name, "SRP abort of tag {:016x}: it was answered meanwhile", managed_tag_);
+    } else if (code == srp::TaskCode::complete) {
+        log::info(channel.config().name, "SRP abort of tag {:016x} complete", managed_tag_);
+        channel.settle_abort(managed_tag_);
+    } else {
+        log::warning(channel.config().name, "SRP abort of tag {:016x} failed: {}", managed_tag_, describe(code));
+        escalate(command->lun, &channel);
+    }
+    next();
+}
+
+// ---- LUN RESET ----
+
+void TaskManager::escalate(const scsi::Lun& lun, Channel* preferred) {
+    log::warning(name_, "SRP reset_device called for {}", lun.file_name());
+    if (auto sent = start_reset(lun, preferred); !sent) break_connections(lun, sent.error().context);
+}
+
+void TaskManager::reset_unit(const scsi::Lun& lun, std::function<void(Result<void>)> on_done) {
+    if (stage_ != Stage::idle)
+        return on_done(Error(
+            EBUSY,
+            fmt::format("{}: another task management function of this target is under way; try again in a few seconds",
+                        name_)));
+    if (host_.reset_channels().empty())
+        return on_done(Error(ENOTCONN, fmt::format("{}: not connected, a LUN RESET cannot be sent", name_)));
+    auto sent = start_reset(lun, nullptr);
+    if (!sent) return on_done(sent.error());
+    on_done_ = std::move(on_done);
+}
+
+Result<void> TaskManager::start_reset(const scsi::Lun& lun, Channel* preferred) {
+    request_ = TaskRequest{};
+    request_.function = srp::TaskFunction::lun_reset;
+    request_.lun = lun;
+    request_.managed_tag = 0xffffffff;  // what ib_srp sends; the function has no managed task
+    request_.time_limit = limits_.reset_time;
+    request_.on_done = [this](std::optional<srp::TaskCode> code) { finish_reset(code); };
+
+    unsigned marked = 0;
+    for (const auto& channel : host_.task_channels()) marked += channel->mark_for_fence(lun);
+    // On the channel with most of its commands it proves most.
+    std::vector<Channel*> candidates = host_.reset_channels();
+    const auto count = [&](const Channel* channel) { return channel == preferred ? 1U << 20 : channel->in_flight(); };
+    std::stable_sort(candidates.begin(), candidates.end(),
+                     [&](const Channel* a, const Channel* b) { return count(a) > count(b); });
+    for (Channel* channel : candidates) {
+        if (!channel->submit(request_)) continue;
+        stage_ = Stage::reset;
+        lun_ = lun;
+        carrier_ = channel;
+        log::info(channel->config().name, "LUN RESET of {} sent, {} of its commands outstanding", lun.file_name(),
+                  marked);
+        host_.on_reset_sent(lun);
+        return {};
+    }
+    for (const auto& channel : host_.task_channels()) channel->settle_fence(lun, false, false);
+    return Error(EAGAIN, fmt::format("{}: no channel could take a LUN RESET (no credit); try again", name_));
+}
+
+void TaskManager::finish_reset(std::optional<srp::TaskCode> code) {
+    stage_ = Stage::idle;
+    const auto on_done = std::exchange(on_done_, nullptr);
+    const bool succeeded = code == srp::TaskCode::complete;
+    const scsi::Lun lun = lun_;
+    unsigned unanswered = 0;
+    for (const auto& channel : host_.task_channels()) {
+        channel->settle_fence(lun, succeeded, channel.get() == carrier_);
+        unanswered += channel->fenced_in_flight(lun);
+    }
+    if (succeeded) {
+        log::info(name_, "LUN RESET of {} complete, {} commands still unanswered", lun.file_name(), unanswered);
+        host_.on_reset_over(lun, true);
+        if (on_done) on_done({});
+    } else {
+        const std::string why = describe(code);
+        log::warning(name_, "LUN RESET of {} failed: {}", lun.file_name(), why);
+        host_.on_reset_over(lun, false);
+        if (on_done)
+            on_done(Error(code ? EIO : ETIMEDOUT,
+                          fmt::format("{}: LUN RESET of {} failed: {}", name_, lun.file_name(), why)));
+        else
+            break_connections(lun, why);
+    }
+    next();
+}
+
+// ---- the last resort ----
+
+// Only the end of the connection proves that the target does not write into the memory of these commands any more.
+void TaskManager::break_connections(const scsi::Lun& lun, const std::string& why) {
+    for (const auto& channel : host_.task_channels()) {
+        const Command* const command = channel->find_expired();
+        if (!command || command->lun != lun) continue;
+        log::warning(channel->config().name, "SRP reset_host called: {}", why);
+        channel->fail(
+            fmt::format("a command was not answered in time, and neither ABORT TASK nor LUN RESET of {} ended it "
+                        "({})",
+                        lun.file_name(), why));
+    }
+}
+
+}  // namespace srpfs::initiator
