@@ -297,7 +297,9 @@ void TargetPort::fail_login(const ChannelEnd& end) {
     log::warning(config_.name, "reconnect attempt {} failed ({})", failed_reconnects_, end.text);
     // The kernel's rule: with both time-outs off nothing has blocked the devices, so a failed reconnect fails their
     // I/O.
-    if (state_ == PortState::running)
+    // Attempts before the kernel's first one do not count for that.
+    const auto delay = config_.timers.reconnect_delay;
+    if (state_ == PortState::running && (!delay || control_.timers().now() - lost_at_ >= seconds(*delay)))
         enter(PortState::fail_fast, "reconnecting failed and neither fast_io_fail_tmo nor dev_loss_tmo is on");
     schedule_reconnect();
 }
@@ -352,6 +354,7 @@ void TargetPort::on_channel_ended(unsigned index, std::uint64_t epoch, const Cha
 
 void TargetPort::transport_error(const std::string& why, bool reconnect_at_once) {
     if (closing_ || state_ == PortState::lost) return;
+    lost_at_ = control_.timers().now();
     const auto& timers = config_.timers;
     if (state_ == PortState::running && (timers.fast_io_fail_tmo || timers.dev_loss_tmo)) {
         enter(PortState::blocked, why);

@@ -767,7 +767,7 @@ TEST_F(ChannelCommands, ACommandCoveredByASuccessfulResetEndsAborted) {
     Peer& peer = connect_live();
     Asked& one = send();
     EXPECT_EQ(channel->mark_for_fence(scsi::Lun{}), 1u);
-    channel->settle_fence(scsi::Lun{}, true);
+    channel->settle_fence(scsi::Lun{}, true, true);
     EXPECT_EQ(channel->fenced_in_flight(scsi::Lun{}), 1u);
     peer.end(fabric::EndReason::transport_error);
     settle();
@@ -778,7 +778,7 @@ TEST_F(ChannelCommands, AResetThatFailedProvesNothing) {
     Peer& peer = connect_live();
     Asked& one = send();
     channel->mark_for_fence(scsi::Lun{});
-    channel->settle_fence(scsi::Lun{}, false);
+    channel->settle_fence(scsi::Lun{}, false, true);
     EXPECT_EQ(channel->fenced_in_flight(scsi::Lun{}), 0u);
     peer.end(fabric::EndReason::transport_error);
     settle();
@@ -800,7 +800,7 @@ TEST_F(ChannelCommands, AResetOfOneUnitCoversNoOther) {
     other.command.lun = scsi::Lun::from_number(1);
     ASSERT_TRUE(submit(other));
     EXPECT_EQ(channel->mark_for_fence(scsi::Lun{}), 0u);
-    channel->settle_fence(scsi::Lun{}, true);
+    channel->settle_fence(scsi::Lun{}, true, true);
     peer.end(fabric::EndReason::transport_error);
     settle();
     EXPECT_EQ(other.owner.result.end, CommandEnd::connection_lost);
@@ -810,7 +810,7 @@ TEST_F(ChannelCommands, ACommandSentAfterTheMarkingIsNotCovered) {
     Peer& peer = connect_live();
     channel->mark_for_fence(scsi::Lun{});
     Asked& late = send();
-    channel->settle_fence(scsi::Lun{}, true);
+    channel->settle_fence(scsi::Lun{}, true, true);
     peer.end(fabric::EndReason::transport_error);
     settle();
     EXPECT_EQ(late.owner.result.end, CommandEnd::connection_lost);
@@ -820,18 +820,129 @@ TEST_F(ChannelCommands, ACoveredCommandThatIsAnsweredAfterAllIsAnswered) {
     Peer& peer = connect_live();
     Asked& one = send();
     channel->mark_for_fence(scsi::Lun{});
-    channel->settle_fence(scsi::Lun{}, true);
+    channel->settle_fence(scsi::Lun{}, true, true);
     peer.answer(peer.commands[0], {.status = 0x40});
     settle();
     EXPECT_EQ(one.owner.result.end, CommandEnd::answered);
     EXPECT_EQ(one.owner.result.status, scsi::Status::task_aborted);
 }
 
+TEST_F(ChannelCommands, AResetOnAnotherChannelMayHaveOvertakenWhatIsCovered) {
+    connect_live();
+    Asked& one = send();
+    channel->mark_for_fence(scsi::Lun{});
+    channel->settle_fence(scsi::Lun{}, true, false);
+    EXPECT_EQ(channel->fenced_in_flight(scsi::Lun{}), 1u);
+    advance(2s);  // nobody waits for it any longer
+    EXPECT_EQ(gone, 1u);
+    EXPECT_EQ(one.owner.result.end, CommandEnd::connection_lost);
+}
+
+TEST_F(ChannelCommands, AResetAfterTheEndOfTheChannelProvesWhatItHadSent) {
+    Peer& peer = connect_live();
+    Asked& one = send();
+    peer.holds_gone = true;
+    peer.end(fabric::EndReason::transport_error);
+    settle();
+    channel->mark_for_fence(scsi::Lun{});
+    channel->settle_fence(scsi::Lun{}, true, false);
+    peer.let_go();
+    settle();
+    EXPECT_EQ(one.owner.result.end, CommandEnd::aborted);
+}
+
+TEST_F(ChannelCommands, AChannelThatEndsUnderAResetProvesNothing) {
+    Peer& peer = connect_live();
+    Asked& one = send();
+    peer.holds_gone = true;
+    channel->mark_for_fence(scsi::Lun{});
+    peer.end(fabric::EndReason::transport_error);
+    settle();
+    channel->settle_fence(scsi::Lun{}, true, false);
+    peer.let_go();
+    settle();
+    EXPECT_EQ(one.owner.result.end, CommandEnd::connection_lost);
+}
+
+// ---- time limits ----
+
+TEST_F(ChannelCommands, ACommandThatIsNotAnsweredInTimeIsToldOnce) {
+    connect_live();
+    Asked& one = send();
+    advance(30s - 1ns);
+    EXPECT_EQ(expiries, 0u);
+    EXPECT_EQ(channel->find_expired(), nullptr);
+    advance(1ns);
+    EXPECT_EQ(expiries, 1u);
+    EXPECT_EQ(channel->find_expired(), &one.command);
+    advance(1h);
+    EXPECT_EQ(expiries, 1u);
+    EXPECT_EQ(channel->state(), ChannelState::live);  // what becomes of it is not the channel's to decide
+}
+
+TEST_F(ChannelCommands, AVitalCommandThatIsNotAnsweredInTimeEndsTheChannel) {
+    connect_live();
+    Asked& one = prepare();
+    one.command.vital = true;
+    one.command.time_limit = 3s;
+    ASSERT_TRUE(submit(one));
+    advance(3s - 1ns);
+    EXPECT_TRUE(ends.empty());
+    advance(1ns);
+    ASSERT_EQ(ends.size(), 1u);
+    EXPECT_EQ(ends[0].reason, fabric::EndReason::transport_error);
+    EXPECT_EQ(expiries, 0u);
+}
+
+TEST_F(ChannelCommands, AnAbortedCommandKeepsItsMemoryUntilItsChannelIsReplaced) {
+    Peer& peer = connect_live();
+    Asked& one = send();
+    advance(30s);
+    Asked& other = send();
+    EXPECT_TRUE(channel->settle_abort(one.command.tag));
+    EXPECT_EQ(channel->find_expired(), nullptr);
+    advance(2s - 1ns);
+    EXPECT_EQ(channel->state(), ChannelState::live);
+    EXPECT_EQ(one.owner.ends, 0u);
+    advance(1ns);
+    EXPECT_EQ(channel->state(), ChannelState::draining);
+    peer.answer(peer.commands[1]);
+    settle();
+    EXPECT_EQ(other.owner.result.end, CommandEnd::answered);
+    EXPECT_EQ(one.owner.result.end, CommandEnd::aborted);
+    EXPECT_EQ(gone, 1u);
+}
+
+TEST_F(ChannelCommands, AnAbortedCommandThatIsAnsweredAfterAllSavesTheChannel) {
+    Peer& peer = connect_live();
+    Asked& one = send();
+    advance(30s);
+    channel->settle_abort(one.command.tag);
+    advance(1s);
+    peer.answer(peer.commands[0], {.status = 0x40});
+    settle();
+    EXPECT_EQ(one.owner.result.end, CommandEnd::answered);
+    advance(1h);
+    EXPECT_EQ(channel->state(), ChannelState::live);
+    EXPECT_FALSE(channel->settle_abort(one.command.tag));
+}
+
+TEST_F(ChannelCommands, DrainingEndsAfterFiveSecondsWhateverIsLeft) {
+    connect_live();
+    Asked& one = send();
+    channel->drain("a reason");
+    advance(5s - 1ns);
+    EXPECT_EQ(gone, 0u);
+    advance(1ns);
+    EXPECT_EQ(gone, 1u);
+    EXPECT_EQ(one.owner.result.end, CommandEnd::connection_lost);
+}
+
 TEST_F(ChannelCommands, DrainingDoesNotWaitForCoveredCommands) {
     connect_live();
     Asked& one = send();
     channel->mark_for_fence(scsi::Lun{});
-    channel->settle_fence(scsi::Lun{}, true);
+    channel->settle_fence(scsi::Lun{}, true, true);
     channel->drain("stragglers");
     settle();
     EXPECT_EQ(gone, 1u);

@@ -113,13 +113,14 @@ protected:
         ++rooms;
         if (when_room) when_room();
     }
+    void on_commands_expired(Channel&) override { ++expiries; }
     void on_async_event(Channel&, const scsi::Lun& lun, const scsi::Sense& sense) override {
         events.emplace_back(lun, sense);
     }
 
     ChannelConfig config;
     std::unique_ptr<Channel> channel;
-    unsigned lives = 0, gone = 0, rooms = 0;
+    unsigned lives = 0, gone = 0, rooms = 0, expiries = 0;
     std::function<void()> when_room;
     std::vector<ChannelEnd> ends;
     std::vector<std::pair<scsi::Lun, scsi::Sense>> events;
