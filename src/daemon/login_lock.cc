@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <utility>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -40,6 +41,7 @@ Result<void> LoginLock::take(const fabric::LocalPort& port) {
     const std::string name =
         fmt::format("{}-{}-{:016x}-{:016x}-{:016x}.lock", port.device, port.port, id_ext_, ioc_guid_, initiator_ext_);
     const std::lock_guard lock(mutex_);
+    if (released_) return Error(ECANCELED, "the target is being logged out");
     if (locked_name_ == name) return {};
     if (const std::string host = held_by_ib_srp(port); !host.empty())
         return Error(
@@ -68,6 +70,13 @@ Result<void> LoginLock::take(const fabric::LocalPort& port) {
     fd_ = fd;
     locked_name_ = name;
     return {};
+}
+
+void LoginLock::release() {
+    const std::lock_guard lock(mutex_);
+    released_ = true;
+    locked_name_.clear();
+    if (fd_ >= 0) close(std::exchange(fd_, -1));
 }
 
 // ib_srp does not show its initiator_ext; it is 0 unless somebody has set it.

@@ -24,7 +24,12 @@ public:
 
     // Thread-safe. Takes the lock for the nexus through `port`, once; EEXIST with a hint when somebody has it.
     // A lock directory that cannot be written is logged and not an error: an unprivileged user has no /run/srpfs.
+    // ECANCELED after release().
     Result<void> take(const fabric::LocalPort& port);
+
+    // Thread-safe. Gives the nexus up before the logout is done: who logs in under it now ends only connections that
+    // nobody wants any more, and the next login must not fail because the last one is still being cleared away.
+    void release();
 
 private:
     [[nodiscard]] std::string held_by_ib_srp(const fabric::LocalPort& port) const;
@@ -32,7 +37,8 @@ private:
     const std::uint64_t id_ext_, ioc_guid_, initiator_ext_;
     const std::string directory_, scsi_hosts_;
     std::mutex mutex_;
-    int fd_ = -1;  // guarded by mutex_, as are the two below
+    int fd_ = -1;  // guarded by mutex_, as are those below
+    bool released_ = false;
     std::string locked_name_;
 };
 

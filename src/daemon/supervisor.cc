@@ -375,8 +375,11 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text,
         }
         const auto& port = other->port().facts().port;
         if (wanted && other->is_listed() && (wanted->device != port.device || wanted->port != port.port)) continue;
-        // Without a wanted port the route decides; the same address gives the same route.
-        if (!wanted && theirs.dest != parameters.dest && other->is_listed() && parameters.src != theirs.src) continue;
+        // Without a wanted port the route decides. The same addresses give the same route; others may lead through
+        // another port, and if they do not, the lock says so.
+        const bool same_route =
+            theirs.dest == parameters.dest && theirs.src == parameters.src && theirs.ib == parameters.ib;
+        if (!wanted && other->is_listed() && !same_route) continue;
         return Error(
             EEXIST,
             fmt::format("Already connected to target port with id_ext={:016x};ioc_guid={:016x};initiator_ext={:016x}",

@@ -227,6 +227,7 @@ void Target::logout(const std::string& why) {
     for (auto& waiter : std::exchange(scan_waiters_, {})) waiter(Error(ENODEV, "the target is being logged out"));
     for (auto& reset : std::exchange(resets_waiting_, {}))
         reset.on_done(Error(ENODEV, "the target is being logged out"));
+    if (lock_) lock_->release();
     port_->close(why);
     for (const auto& lun : luns_) lun->gone = true;
     if (directory_ != fs::NodeId{0}) {

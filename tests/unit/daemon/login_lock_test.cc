@@ -47,6 +47,18 @@ protected:
     std::filesystem::path root_;
 };
 
+TEST_F(LoginLockTest, ALoginThatIsLeavingDoesNotKeepTheNextOneOut) {
+    const auto leaving = lock(), next = lock();
+    ASSERT_TRUE(leaving->take(port()));
+
+    leaving->release();
+
+    EXPECT_TRUE(next->take(port()));
+    const auto refused = leaving->take(port());
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().errno_value(), ECANCELED);
+}
+
 TEST_F(LoginLockTest, SecondLoginOfOneNexusIsRefusedWithAHint) {
     const auto first = lock(), second = lock();
     ASSERT_TRUE(first->take(port()));
