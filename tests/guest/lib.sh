@@ -64,6 +64,9 @@ expect_match() {        # WHAT GOT EXTENDED-REGULAR-EXPRESSION, case does not ma
     grep -qiE -- "$3" <<<"$2" || fail "$1 is '$2', which has nothing of '$3'"
 }
 
+# short_or_full SECONDS SECONDS: what a test does in every run, and what it does with --full.
+short_or_full() { if [[ ${full:-} ]]; then echo "$2"; else echo "$1"; fi; }
+
 expect_file() {         # FILE WANTED-CONTENT
     expect_equal "$1" "$(<"$1")" "$2"
 }
@@ -110,21 +113,75 @@ address6=fd09::9
 rdma_device=rxe9
 cm_port=5555
 
-# rxe on one end of a veth pair in one name space: traffic never leaves the device, only its link state matters.
+# Set in the guests of a pair: 1 for the target's, 2 for the initiator's, which is the last byte of their addresses.
+pair=
+
+pair_host() { pair=$1 netdev=eth0; }
+
+# rxe on one end of a veth pair in one name space: traffic never leaves the device, only its link state matters. In a
+# pair it is on the wire to the other guest.
 rdma_up() {
     modprobe -a configfs veth rdma_rxe ib_uverbs rdma_ucm ib_umad
-    # A fixed address, because the port GUID and so every name is made from it.
-    ip link add $netdev address 02:00:00:00:00:09 type veth peer name ${netdev}p
-    ip link set ${netdev}p mtu 4200 up
+    if [[ $pair ]]; then
+        modprobe -a virtio_pci virtio_net sch_netem
+        wait_for 10 "a network device" test -d /sys/class/net/$netdev
+        ip addr add "${address%.*}.$pair/24" dev $netdev
+        ip -6 addr add "${address6%:*}:$pair/64" dev $netdev nodad
+    else
+        # A fixed address, because the port GUID and so every name is made from it.
+        ip link add $netdev address 02:00:00:00:00:09 type veth peer name ${netdev}p
+        ip link set ${netdev}p mtu 4200 up
+        ip addr add $address/24 dev $netdev
+        ip -6 addr add $address6/64 dev $netdev nodad
+    fi
     ip link set $netdev mtu 4200
-    ip addr add $address/24 dev $netdev
-    ip -6 addr add $address6/64 dev $netdev nodad
     ip link set $netdev up
     rdma link add $rdma_device type rxe netdev $netdev
     wait_for 10 "port of $rdma_device active" rdma_is_active
 }
 
-rdma_is_active() { rdma link show $rdma_device/1 | grep -q 'state ACTIVE'; }
+# remote COMMAND...: in the target's guest of a pair, with the functions of this file. Its output and status.
+remote() {
+    local number answered='' status encoded output
+    number=$BASHPID${EPOCHREALTIME/./}
+    {
+        flock 9
+        exec 8<>/dev/ttyS2
+        echo "$number $(base64 -w 0 <<<"$*")" >&8
+        # What an earlier one that gave up has not waited for comes first.
+        until [[ $answered == "$number" ]]; do
+            read -r -t 60 -u 8 answered status encoded || fail "the target's guest does not answer '$*'"
+        done
+        exec 8>&-
+    } 9>/run/remote.lock
+    output=$(base64 -d <<<"$encoded")
+    [[ ! $output ]] || echo "$output"
+    return "$status"
+}
+
+# What is said before anybody listens is lost.
+remote_listens() {
+    local answered='' rest
+    exec 8<>/dev/ttyS2
+    echo "listening? $(base64 -w 0 <<<true)" >&8
+    read -r -t 1 -u 8 answered rest || true
+    exec 8>&-
+    [[ $answered == "listening?" ]]
+}
+
+# The cable of this guest of a pair: pulled, its network device has no carrier, and nobody hears it.
+cable() {               # on | off
+    echo "set_link cable $1" >/dev/ttyS3
+}
+
+interface() { ip link set $netdev "$1"; }        # up | down
+
+# Silence on the wire, in the direction away from this guest: no device notices anything.
+loss() { tc qdisc add dev $netdev root netem loss "$1"; }
+silence() { loss 100%; }
+silence_ends() { tc qdisc del dev $netdev root; }
+
+rdma_is_active() { rdma link show "${1:-$rdma_device}"/1 | grep -q 'state ACTIVE'; }
 
 rdma_down() {
     within 60 rdma link del $rdma_device
@@ -290,6 +347,112 @@ target_allow() {
     echo 1 >"$tpg/acls/$address/lun_$lun_write_protected/write_protect"
 }
 
+# Whatever a test has left of the target, it answers again; and, when nobody is logged in any more, it is whole.
+revive_target() {
+    ip link set $netdev up
+    if [[ $pair ]]; then
+        cable on
+        tc qdisc del dev $netdev root 2>/dev/null || true
+    fi
+    [[ $(cat "$tpg/enable") == 1 ]] || lio_enable 1
+    ! slow_disk_is_there || slow_disk_goes_on
+}
+
+restore_target() {
+    ! slow_disk_is_there || slow_disk_down
+    [[ ! -d /sys/class/net/$second_netdev ]] || second_port_down
+    if [[ $(find "$tpg/acls" -name 'lun_*' | wc -l) != $(find "$tpg/lun" -name 'lun_*' | wc -l) ]]; then
+        lio_deny $address
+        target_allow
+    fi
+}
+
+# A second port of the target, on an RDMA device of its own, with LUN 1 of the first under the same number.
+second_netdev=eth8
+second_address=10.9.8.1
+second_device=rxe8
+
+second_tpg() {
+    local gid
+    gid=$(</sys/class/infiniband/$second_device/ports/1/gids/0)
+    gid=${gid#fe80:0000:0000:0000:}
+    echo "$configfs/target/srpt/$gid/$gid"
+}
+
+second_port_up() {
+    local tpg
+    ip link add $second_netdev address 02:00:00:00:00:08 type veth peer name ${second_netdev}p
+    ip link set ${second_netdev}p mtu 4200 up
+    ip link set $second_netdev mtu 4200
+    ip addr add $second_address/24 dev $second_netdev
+    ip link set $second_netdev up
+    rdma link add $second_device type rxe netdev $second_netdev
+    wait_for 10 "port of $second_device active" rdma_is_active $second_device
+    tpg=$(second_tpg)
+    mkdir -p "$tpg"
+    lio_map 1 fileio_0/file512
+    lio_allow $second_address
+    lio_enable 1
+    second_login_string="id_ext=$guid,ioc_guid=$guid,dest=$second_address:$cm_port"
+    second_target=$mount_point/srp-$second_device-1/$guid-$guid
+}
+
+second_port_down() {
+    local tpg
+    tpg=$(second_tpg)
+    if [[ -d $tpg ]]; then
+        lio_enable 0
+        lio_deny $second_address
+        lio_unmap 1
+        rmdir "$tpg" "$(dirname "$tpg")"
+    fi
+    within 60 rdma link del $second_device
+    ip link del $second_netdev
+}
+
+# LUN 9: a disk that can be made to swallow commands. What is sent to it while it is suspended ends when it goes on.
+lun_slow=9
+slow_disk=/dev/mapper/slow
+
+slow_disk_up() {
+    modprobe dm_mod
+    truncate -s ${lun_mib}M /lun/slow
+    losetup /dev/loop6 /lun/slow
+    dmsetup create slow --noudevsync --table "0 $((lun_mib << 11)) linear /dev/loop6 0"
+    # Without udev, nobody but dmsetup makes the node.
+    dmsetup mknodes slow
+    lio_iblock slow $slow_disk
+    lio_map $lun_slow iblock_0/slow
+    mkdir "$tpg/acls/$address/lun_$lun_slow"
+    ln -s "$tpg/lun/lun_$lun_slow" "$tpg/acls/$address/lun_$lun_slow/lun"
+}
+
+slow_disk_is_there() { [[ -d $tpg/lun/lun_$lun_slow ]]; }
+slow_disk_stops() { dmsetup suspend --nolockfs --noudevsync slow; }
+slow_disk_goes_on() { dmsetup resume --noudevsync slow; }
+
+slow_disk_down() {
+    [[ ! -d $tpg/acls/$address/lun_$lun_slow ]] || lio_hide $address $lun_slow
+    lio_unmap $lun_slow
+    rmdir $core/iblock_0/slow
+    dmsetup remove --noudevsync slow
+    losetup -d /dev/loop6
+    rm /lun/slow
+}
+
+# The target is in the other guest: what the tests call to change it is done there.
+remote_target_up() {
+    stty -F /dev/ttyS2 raw -echo
+    stty -F /dev/ttyS3 raw -echo
+    rdma_up
+    wait_for 90 "the target's guest" remote_listens
+    # shellcheck disable=SC2016  # the other guest's variable
+    guid=$(remote 'echo $guid')
+    login_string="id_ext=$guid,ioc_guid=$guid,dest=$address:$cm_port"
+    # shellcheck disable=SC2317
+    lio_enable() { remote "lio_enable $1"; }
+}
+
 target_down() {
     lio_down
     losetup -d /dev/loop7
@@ -442,3 +605,32 @@ odd_ranges=(5:1 513:511 333:1000 8191:4095 65535:513 12288:8193 100003:70001 150
 read_backing() {        # LUN FILE
     if [[ -b ${backing_of[$1]} ]]; then kernel_read "${backing_of[$1]}" "$2"; else cp "${backing_of[$1]}" "$2"; fi
 }
+
+# ------------------------------------------------------------------------------------------------------------ timeline
+
+# timeline_starts SECONDS STATE-FILE FILE: requests of four threads; what becomes of them, and of the state, in the file
+# timeline, with times (see srpfs-timeline).
+timeline_starts() {
+    srpfs-timeline --state "$2" "$1" "$3" >timeline 2>&1 &
+    timeline=$!
+    wait_for 20 "srpfs-timeline at work" grep -q ' state running' timeline
+    sleep 1
+    ! has_ended $timeline || fail "srpfs-timeline ended at once: $(cat timeline)"
+}
+
+timeline_ends() {       # the exit status wanted
+    local status=0
+    kill -TERM $timeline 2>/dev/null || true
+    wait_for 60 "srpfs-timeline ended" has_ended $timeline
+    wait $timeline || status=$?
+    tail -n 40 timeline
+    expect_equal "exit status of srpfs-timeline" "$status" "$1"
+}
+
+nobody_waits() { [[ $(grep ' waiting ' timeline | tail -n 1) != *' waiting '[1-9]* ]]; }
+
+# first_after FROM-MS EXTENDED-REGULAR-EXPRESSION: milliseconds from then to the first such line of the timeline.
+first_after() { awk -v from="$1" -v what="$2" '$1 >= from && $0 ~ what { print $1 - from; exit }' timeline; }
+
+# Milliseconds from then until the last thread that had been waiting was served; 0 if none waited.
+served_after() { awk -v from="$1" '$1 >= from && $2 == "resumed" { last = $1 - from } END { print last + 0 }' timeline; }

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // Reads and writes a file for a while, through whatever happens to it, and tells whether every byte was what it may be:
 //
-//     srpfs-history [--reads-must-succeed] [--patience SECONDS] SECONDS FILE...
+//     srpfs-history [--reads-must-succeed | --all-must-succeed] [--patience SECONDS] SECONDS FILE...
 //
 // Each file has threads of its own, each thread an area of its own. Every 4 KiB are stamped with where they belong and
 // with a number that grows with each write. A read has to give the last acknowledged write of that place, or one that
 // failed after it: a write that failed may have been carried out, but never after a later one was acknowledged. A file
 // that is gone, or whose server is gone, is opened again until it is back. At the end everything is read once more,
-// for which it may take --patience to come back (40).
-// Prints what was done. Exit status 1: wrong bytes; 3: a read failed and must not have; 4: the end could not be read.
+// for which it may take --patience to come back (40). SIGTERM ends it early, with everything read once more.
+// Prints what was done. Exit status 1: wrong bytes; 3: a read or write failed and must not have; 4: the end could not
+// be read.
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -58,6 +60,9 @@ struct Counters {
     }
 };
 
+std::atomic<bool> told_to_end = false;
+static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler writes it");
+
 struct Free {
     void operator()(void* memory) const { std::free(memory); }
 };
@@ -83,7 +88,7 @@ public:
           places_(units_per_thread) {}
 
     void run(Clock::time_point end) {
-        while (Clock::now() < end) {
+        while (Clock::now() < end && !told_to_end) {
             if (!reopen()) {
                 std::this_thread::sleep_for(100ms);
                 continue;
@@ -209,7 +214,8 @@ private:
 
 int main(int argc, char** argv) {
     std::vector<std::string> words(argv + 1, argv + argc);
-    const bool reads_must_succeed = !words.empty() && words[0] == "--reads-must-succeed";
+    const bool all_must_succeed = !words.empty() && words[0] == "--all-must-succeed";
+    const bool reads_must_succeed = all_must_succeed || (!words.empty() && words[0] == "--reads-must-succeed");
     if (reads_must_succeed) words.erase(words.begin());
     std::chrono::seconds patience = 40s;
     if (words.size() > 1 && words[0] == "--patience") {
@@ -217,9 +223,12 @@ int main(int argc, char** argv) {
         words.erase(words.begin(), words.begin() + 2);
     }
     if (words.size() < 2 || std::atoi(words[0].c_str()) < 1) {
-        std::fprintf(stderr, "usage: srpfs-history [--reads-must-succeed] [--patience SECONDS] SECONDS FILE...\n");
+        std::fprintf(
+            stderr,
+            "usage: srpfs-history [--reads-must-succeed | --all-must-succeed] [--patience SECONDS] SECONDS FILE...\n");
         return 2;
     }
+    std::signal(SIGTERM, [](int) { told_to_end = true; });
     Counters counters;
     const auto end = Clock::now() + std::chrono::seconds(std::atoi(words[0].c_str()));
     std::vector<std::thread> threads;
@@ -235,5 +244,7 @@ int main(int argc, char** argv) {
     for (const auto& [error, count] : counters.errors) std::printf("%s: %u times\n", error.c_str(), count);
     if (counters.wrong > 0) return 1;
     if (counters.unread > 0) return 4;
-    return reads_must_succeed && counters.reads_failed > 0 ? 3 : 0;
+    const bool failed =
+        (reads_must_succeed && counters.reads_failed > 0) || (all_must_succeed && counters.writes_failed > 0);
+    return failed ? 3 : 0;
 }

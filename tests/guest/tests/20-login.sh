@@ -275,42 +275,6 @@ test_srpfs_killed() {
     srpfs_umount
 }
 
-# What one login leaves behind shows after a hundred.
-limit[srpfs_hundred_logins]=180
-test_srpfs_hundred_logins() {
-    local target cycle before
-    srpfs_mount none
-    target=$(srpfs_target)
-    for ((cycle = 1; cycle <= 100; cycle++)); do
-        # No program is started where the shell can do it: that costs more than a login here.
-        echo "$login_string,ch_count=2" >$mount_point/add_target
-        [[ -e $target/lun0 ]] || fail "cycle $cycle: no lun0 after the login"
-        if ((cycle % 10 == 0)); then
-            within 10 dd if="$target/lun0" of=/dev/null bs=64k count=1 status=none
-        fi
-        # What a logged-in target costs is the same once and after many. Past connections take a moment to be freed.
-        if ((cycle == 5 || cycle == 100)); then
-            wait_for 15 "queue pairs of past logins freed" srpfs_has_qps 2
-        fi
-        if ((cycle == 5)); then
-            sleep 1
-            before=$(held_by_srpfs)
-            note "held after 5 logins: $before; $(grep -E 'VmRSS|Threads' "/proc/$srpfs_pid/status")"
-        fi
-        if ((cycle == 100)); then
-            note "held after 100 logins: $(held_by_srpfs); $(grep -E 'VmRSS|Threads' "/proc/$srpfs_pid/status")"
-            wait_for 10 "as much held as after 5 logins ($before)" holds "$before"
-            # Worker threads come as they are needed, up to a small number.
-            (($(find "/proc/$srpfs_pid/task" -mindepth 1 -maxdepth 1 | wc -l) <= 12)) || fail "too many threads"
-        fi
-        echo 1 >"$target/delete"
-        wait_for 10 "cycle $cycle: directory gone" test ! -e "$target"
-    done
-    wait_for 15 "no queue pair of srpfs" srpfs_has_qps 0
-    srpfs_umount
-    no_qps
-}
-
 held_by_srpfs() {
     echo "qp $(srpfs_qp_count) mr $(rdma_count mr) pd $(rdma_count pd)" \
         "cm_id $(rdma_count cm_id) ctx $(rdma_count ctx) fd $(find "/proc/$srpfs_pid/fd" -mindepth 1 | wc -l)"
