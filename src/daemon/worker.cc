@@ -87,8 +87,9 @@ void Worker::stop(std::chrono::milliseconds limit) {
                 timer = std::make_unique<reactor::Timer>(reactor_.timers(), [&] {
                     if (!portal_->is_closed()) return timer->arm_after(portal_check);
                     portal_.reset();
+                    std::promise<void>& ended = closed;  // not the capture, which goes with the timer
                     timer.reset();
-                    closed.set_value();
+                    ended.set_value();
                 });
                 timer->arm_after(Duration::zero());
             });

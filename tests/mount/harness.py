@@ -27,6 +27,7 @@ import traceback
 # that is slow and shared. What srpfs promises in seconds is measured by promised().
 TEST_SECONDS = 300          # of a test
 PATIENCE = 120              # of one step: a command, a condition, the end of a process
+REPORT_LINES = 60           # of what a sanitizer says
 # How much slower the program is than it should be, because sanitizers are in it: promises are that much longer.
 SLOWER = float(os.environ.get("SRPFS_TESTS_SLOWER", "1"))
 TARGET = "0000000000000001-0000000000000001"   # the embedded target's directory (decisions 37)
@@ -571,6 +572,7 @@ def clean_up(directory, exit_codes=(0,)):
         time.sleep(0.01)
     if pids:
         trouble.append(f"processes {pids} could not be ended")
+    trouble += ["\n".join(report.read_text(errors="replace").splitlines()[:REPORT_LINES]) for report in directory.glob("sanitizer.*")]
     shutil.rmtree(directory, ignore_errors=True)
     if directory.exists():
         trouble.append(f"{directory} could not be removed")
@@ -618,6 +620,9 @@ def run_test(chosen, program, base):
 
 def perform(chosen, context):
     os.setsid()
+    for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"):
+        if name in os.environ:                    # a daemon's standard error goes nowhere
+            os.environ[name] += f":log_path={context.dir}/sanitizer"
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         chosen.function(context)
@@ -639,7 +644,7 @@ def run_all(chosen, program):
     reason = reason_not_to_run(program)
     if reason:
         for one in chosen:
-            print(f"skipped {one.name}: {reason}")
+            print(f"skip {one.name}: {reason}")
         print(f"mount: 0 passed, 0 failed, {len(chosen)} skipped")
         return 77
     # Daemons whose parent has ended become our children (see clean_up).
@@ -656,7 +661,7 @@ def run_all(chosen, program):
             counts[verdict] += 1
             taken = time.monotonic() - begin
             line = {"ok": f"ok {one.name}", "not ok": f"not ok {one.name}: {reason}",
-                    "skip": f"skipped {one.name}: {reason}"}[verdict]
+                    "skip": f"skip {one.name}: {reason}"}[verdict]
             print(line if taken < 5 or verdict != "ok" else f"{line} ({taken:.0f} s)", flush=True)
     finally:
         clean_up(base)

@@ -269,7 +269,8 @@ def mounting_and_unmounting_many_times_leaves_nothing(t):
 
 
 @test
-def nothing_leaks_over_logins(t):
+def a_thousand_logins_leave_nothing_behind(t):
+    # With AddressSanitizer, LeakSanitizer also has to find nothing at the daemon's end.
     mount = t.mount("demo:ram:1M+ram:1M")
 
     def login_and_out():
@@ -285,14 +286,15 @@ def nothing_leaks_over_logins(t):
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
         return files, len(os.listdir(f"/proc/{mount.pid}/task")), resident
 
-    for _ in range(10):
-        login_and_out()
-    files, threads, resident = usage()
     for _ in range(100):
         login_and_out()
+    files, threads, resident = usage()
+    for _ in range(1000):
+        login_and_out()
     files_now, threads_now, resident_now = usage()
-    equal((files_now, threads_now), (files, threads), "open files and threads after 100 logins")
-    check(resident_now - resident < 8 << 20, f"memory grew by {(resident_now - resident) >> 10} KiB over 100 logins")
+    equal((files_now, threads_now), (files, threads), "open files and threads after 1000 logins")
+    if "TSAN_OPTIONS" not in os.environ:          # ThreadSanitizer's own memory grows with what has been touched
+        check(resident_now - resident < 8 << 20, f"memory grew by {(resident_now - resident) >> 10} KiB over 1000 logins")
 
 
 @test

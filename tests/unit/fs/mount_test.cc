@@ -292,12 +292,12 @@ TEST_F(Mount, ChmodChownAndTimesAreKept) {
 
 TEST_F(Mount, AMissedNameIsFoundAsSoonAsItIsThere) {
     mount();
-    add_control("rescan", Tree::Access::write_only);
     // The command makes a file appear whose name the kernel remembers as missing.
     record_->on_write = [this](std::string_view, const std::shared_ptr<PendingCall>& call) {
         file_system_->tree().add_directory(NodeId::root, "late");
         call->succeed();
     };
+    add_control("rescan", Tree::Access::write_only);
     ASSERT_NE(access(path("late").c_str(), F_OK), 0);
     ASSERT_EQ(errno, ENOENT);
 
@@ -309,13 +309,13 @@ TEST_F(Mount, AMissedNameIsFoundAsSoonAsItIsThere) {
 TEST_F(Mount, ARemovedDirectoryIsGoneWhenTheCommandReturns) {
     mount();
     const NodeId target = control_.run([&] { return file_system_->tree().add_directory(NodeId::root, "target"); });
-    add_control("delete", Tree::Access::write_only, target);
-    add_control("state", Tree::Access::read_only, target);
     bool released = false;
     record_->on_write = [&, target](std::string_view, const std::shared_ptr<PendingCall>& call) {
         file_system_->tree().remove(target, [&released] { released = true; });
         call->succeed();
     };
+    add_control("delete", Tree::Access::write_only, target);
+    add_control("state", Tree::Access::read_only, target);
     const Descriptor state(open(path("target/state").c_str(), O_RDONLY));
     char c = 0;
     ASSERT_EQ(read(state.fd, &c, 1), 1);

@@ -332,13 +332,13 @@ TEST_F(MountedFileSystemTest, TwoReactorsShareTheWork) {
 }
 
 TEST_F(MountedFileSystemTest, CloseDropsCallsThatAreStillPending) {
-    attach();
     std::shared_ptr<PendingCall> kept;
     std::promise<void> started;
     record_->on_write = [&](std::string_view, std::shared_ptr<PendingCall> call) {
         kept = std::move(call);
         started.set_value();
     };
+    attach();
     const auto handle = open(state_, O_RDWR);
     (void)client_.write(handle, 0, bytes_of_text("for ever"));
     started.get_future().wait();
