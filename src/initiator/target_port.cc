@@ -259,6 +259,7 @@ void TargetPort::finish_login() {
     logged_in_once_ = true;
     failed_reconnects_ = failed_replacements_ = 0;
     reconnect_timer_.disarm();
+    if (state_ == PortState::running) set_links(PortState::running);
     enter(PortState::running,
           first ? fmt::format("logged in, {} channel{}", facts_.channels, facts_.channels == 1 ? "" : "s")
                 : fmt::format("reconnect succeeded, {} channel{}", facts_.channels, facts_.channels == 1 ? "" : "s"));
@@ -360,6 +361,9 @@ void TargetPort::transport_error(const std::string& why, bool reconnect_at_once)
         enter(PortState::blocked, why);
         if (timers.fast_io_fail_tmo) fast_io_fail_timer_.arm_after(seconds(*timers.fast_io_fail_tmo));
         if (timers.dev_loss_tmo) dev_loss_timer_.arm_after(seconds(*timers.dev_loss_tmo));
+    } else if (state_ == PortState::running) {
+        // The kernel's word stays; but nothing goes out before the next login is complete and its owner has been told.
+        set_links(PortState::blocked);
     }
     if (reconnect_at_once)
         reconnect_timer_.arm_after(Duration::zero());

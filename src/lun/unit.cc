@@ -173,13 +173,14 @@ void Unit::hold_io() {
 
 void Unit::set_offline() {
     offline_ = true;
-    held_ = false;
+    // What one request gives back may be what the next has waited for: nothing may be sent while they are answered.
+    held_ = true;
     attention_told_ = false;
     answer_all(OutcomeKind::not_ready);
 }
 
 void Unit::remove() {
-    gone_ = true;
+    gone_ = held_ = true;
     answer_all(OutcomeKind::gone);
 }
 
