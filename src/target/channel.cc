@@ -206,6 +206,14 @@ void Channel::respond(Task& task) {
     ResponsePlan plan;
     if (Behaviour* behaviour = portal_.behaviour()) [[unlikely]]
         behaviour->on_response(view_of(task), plan);
+    // An attention is told once. With a target that does not tell it, or not so that one can read it, nobody could
+    // live.
+    if (task.failure && task.failure->key == scsi::SenseKey::unit_attention) {
+        ResponsePlan readable;
+        readable.copies = plan.copies;
+        readable.credit_delta = plan.credit_delta;
+        plan = readable;
+    }
     if (plan.lost) [[unlikely]]
         return;
 

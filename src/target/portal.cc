@@ -743,7 +743,9 @@ void PortalCore::complete(Task& task) {
         return finish_abort(task);
     if (!task.channel) [[unlikely]]
         return release(task);
-    if (task.has_plan && task.plan.response_delay > Duration::zero()) [[unlikely]] {
+    // An attention is not told later than what was done after it on the same channel.
+    const bool is_attention = task.failure && task.failure->key == scsi::SenseKey::unit_attention;
+    if (task.has_plan && task.plan.response_delay > Duration::zero() && !is_attention) [[unlikely]] {
         task.stage = Task::Stage::completing;
         return task.timer.arm_after(task.plan.response_delay);
     }
@@ -767,17 +769,20 @@ void PortalCore::start_task_management(Task& task, const srp::TaskManagement& re
     PortalCounters::add(counters.task_managements);
     task.work = Task::Work::task_management;
     task.stage = Task::Stage::completing;
+    std::optional<Duration> overtaken_by;
     if (Behaviour* b = behaviour()) {
         const TaskManagementPlan plan = b->on_task_management(task.channel->record().id, request);
         task.has_plan = true;
         task.plan.response_delay = plan.delay;
         task.is_silent = !plan.answered;
+        overtaken_by = plan.overtaken_by;
         if (plan.code) return answer(task, *plan.code);
     }
     if (!is_known_function) return answer(task, srp::TaskCode::not_supported);
     refresh_units();
     const auto number = number_of(task.lun);
     if (!number || !units_->find(*number)) return answer(task, srp::TaskCode::failed);
+    if (overtaken_by) complete_concerned(task, request, *overtaken_by);
     switch (request.function) {
         case srp::TaskFunction::abort_task: return abort_task(task, request.managed_tag);
         case srp::TaskFunction::lun_reset: return reset_unit(task);
@@ -785,6 +790,21 @@ void PortalCore::start_task_management(Task& task, const srp::TaskManagement& re
         case srp::TaskFunction::clear_task_set:
         case srp::TaskFunction::clear_aca: return answer(task, srp::TaskCode::failed);  // LIO has none of them
     }
+}
+
+// Ends the delays of what the function is about to look for, on this portal.
+void PortalCore::complete_concerned(const Task& request, const srp::TaskManagement& function, Duration answers_after) {
+    const bool is_reset = function.function == srp::TaskFunction::lun_reset;
+    const auto complete_it = [&](Task& task) {
+        if (task.stage != Task::Stage::parked || task.lun != request.lun) return;
+        if (!is_reset && (task.channel != request.channel || task.tag != function.managed_tag)) return;
+        task.timer.disarm();
+        task.plan.hold = false;
+        task.plan.response_delay = answers_after;
+        carry_out(task);
+    };
+    for_each_safely(orphans_, complete_it);
+    for (const auto& channel : channels_) for_each_safely(channel->tasks(), complete_it);
 }
 
 void PortalCore::answer(Task& request, srp::TaskCode code) {

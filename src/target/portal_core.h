@@ -106,6 +106,7 @@ private:
     void finish_abort(Task& task);
     // Answers `request` with 00 when everybody has let go of it, after raising 29/03 on the unit that was reset.
     std::shared_ptr<AbortJob> make_job(const Task& request, std::optional<unsigned> reset_unit);
+    void complete_concerned(const Task& request, const srp::TaskManagement& function, Duration answers_after);
     void answer(Task& request, srp::TaskCode code);
 
     DeviceState& device_;

@@ -51,6 +51,9 @@ struct TaskManagementPlan {
     bool answered = true;               // false: carried out, but the answer is lost
     Duration delay{};                   // of the answer
     std::optional<srp::TaskCode> code;  // answered; the function is not carried out
+    // Commands it concerns that are still delayed complete in the backend just before it looks, so that it does not
+    // wait for them (decisions 2); their data and responses come so much later.
+    std::optional<Duration> overtaken_by;
 };
 
 // Called on the reactor thread of the portal concerned.
