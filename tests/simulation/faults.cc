@@ -54,15 +54,109 @@ const char* to_string(Fault fault) {
         case Fault::logouts: return "logouts";
         case Fault::rescans: return "rescans";
         case Fault::slow_mail: return "slow_mail";
+        case Fault::black_hole: return "black_hole";
+        case Fault::device_removal: return "device_removal";
+        case Fault::link_flickers: return "link_flickers";
+        case Fault::overtaken_writes: return "overtaken_writes";
+        case Fault::overtaken_tasks: return "overtaken_tasks";
+        case Fault::slow_channel: return "slow_channel";
+        case Fault::fewer_after_all: return "fewer_after_all";
+        case Fault::clock_jumps: return "clock_jumps";
+        case Fault::added_lun: return "added_lun";
+        case Fault::shrunk_lun: return "shrunk_lun";
+        case Fault::reordered_luns: return "reordered_luns";
+        case Fault::live_swaps: return "live_swaps";
         case Fault::count: break;
     }
     return "?";
 }
 
-FaultPlan::FaultPlan(Random& random) {
+namespace {
+
+std::uint64_t mixed(std::uint64_t value) {
+    value = (value ^ value >> 30) * 0xbf58476d1ce4e5b9ULL;
+    value = (value ^ value >> 27) * 0x94d049bb133111ebULL;
+    return value ^ value >> 31;
+}
+
+// What may keep a request waiting, and no more.
+bool is_delay(Fault fault) {
+    switch (fault) {
+        case Fault::delayed_messages:
+        case Fault::broken_connections:
+        case Fault::silent_peer:
+        case Fault::swallowed_connects:
+        case Fault::slow_connects:
+        case Fault::slow_destruction:
+        case Fault::link_flaps:
+        case Fault::slow_commands:
+        case Fault::late_writes:
+        case Fault::slow_responses:
+        case Fault::busy:
+        case Fault::task_set_full:
+        case Fault::no_answer:
+        case Fault::credit_starvation:
+        case Fault::no_task_answer:
+        case Fault::slow_task_answer:
+        case Fault::task_failure:
+        case Fault::rejected_logins:
+        case Fault::fewer_channels:
+        case Fault::crash:
+        case Fault::cache_loss:
+        case Fault::disabled:
+        case Fault::dropped_channels:
+        case Fault::logouts_by_target:
+        case Fault::credit_requests:
+        case Fault::async_events:
+        case Fault::interrupts:
+        case Fault::host_resets:
+        case Fault::lun_resets:
+        case Fault::rescans:
+        case Fault::slow_mail:
+        case Fault::black_hole:
+        case Fault::device_removal:
+        case Fault::link_flickers:
+        case Fault::overtaken_writes:
+        case Fault::overtaken_tasks:
+        case Fault::slow_channel:
+        case Fault::fewer_after_all: return true;
+        case Fault::attentions:    // as many as one command may meet
+        case Fault::sense:         // errors by themselves
+        case Fault::task_aborted:  // five times, and it is one
+        case Fault::lost_lun:
+        case Fault::swapped_lun:
+        case Fault::grown_lun:
+        case Fault::read_only_lun:
+        case Fault::wrong_tags:  // as if there were no answer, and hostile
+        case Fault::repeated_responses:
+        case Fault::short_units:
+        case Fault::length_lies:
+        case Fault::credit_lies:
+        case Fault::residual_lies:
+        case Fault::logouts:
+        case Fault::clock_jumps:  // past every deadline
+        case Fault::added_lun:
+        case Fault::shrunk_lun:
+        case Fault::reordered_luns:
+        case Fault::live_swaps:
+        case Fault::count: return false;
+    }
+    return false;
+}
+
+}  // namespace
+
+FaultPlan::FaultPlan(std::uint64_t seed, Random& random) {
     // One run in twelve is all well; otherwise about one kind in eight, so that each has room to show its effect.
     const unsigned one_in = random.chance(1, 12) ? 0 : static_cast<unsigned>(random.between(4, 14));
-    for (unsigned i = 0; i < fault_count; ++i) enabled_[i] = one_in != 0 && random.chance(1, one_in);
+    // One in six has nothing that excuses an error.
+    const bool delays_only = random.chance(1, 6);
+    for (unsigned i = 0; i < fault_count; ++i) {
+        // Not one sequence for all: a new kind does not change the draws of the others.
+        const std::uint64_t own = mixed(seed * 0x9e3779b97f4a7c15ULL + i);
+        const bool is_allowed = !delays_only || is_delay(static_cast<Fault>(i));
+        enabled_[i] = one_in != 0 && is_allowed && own % (delays_only ? (one_in + 1) / 2 : one_in) == 0;
+    }
     commands_per_fault = static_cast<unsigned>(random.between(8, 120));
     messages_per_break = static_cast<unsigned>(random.between(200, 3000));
     messages_per_silence = static_cast<unsigned>(random.between(500, 4000));
@@ -70,6 +164,8 @@ FaultPlan::FaultPlan(Random& random) {
     message_delay_max = delays[random.below(4)];
     command_delay_max = delays[random.below(4)] * 10;
     late_max = std::chrono::seconds(random.between(1, 60));
+    slow_channel_delay_max = delays[random.below(4)] * 5;
+    slow_channel_of = static_cast<unsigned>(random.between(2, 4));
 }
 
 FaultPlan::FaultPlan(std::initializer_list<Fault> only) {
@@ -81,6 +177,12 @@ std::string FaultPlan::describe() const {
     for (unsigned i = 0; i < fault_count; ++i)
         if (enabled_[i]) text += std::string(text.empty() ? "" : " ") + to_string(static_cast<Fault>(i));
     return text.empty() ? "none" : text;
+}
+
+bool FaultPlan::only_delays() const {
+    for (unsigned i = 0; i < fault_count; ++i)
+        if (enabled_[i] && !is_delay(static_cast<Fault>(i))) return false;
+    return true;
 }
 
 // ---- network ----
@@ -100,10 +202,12 @@ bool SimulatedNetwork::breaks(Direction) {
 }
 
 bool SimulatedNetwork::loses(Direction) {
+    if (active && is_black_hole) return true;
     return active && plan_.has(Fault::silent_peer) && random_.chance(1, plan_.messages_per_silence);
 }
 
 bool SimulatedNetwork::swallows_connect() {
+    if (active && is_black_hole) return true;
     return active && plan_.has(Fault::swallowed_connects) && random_.chance(1, 3);
 }
 
@@ -127,6 +231,7 @@ bool SimulatedTarget::strikes(Fault fault, unsigned times_rarer) {
 }
 
 target::CommandPlan SimulatedTarget::on_command(const target::CommandView& command) {
+    if (on_arrival) on_arrival(command);
     target::CommandPlan plan;
     const auto opcode = static_cast<std::uint8_t>(command.cdb[0]);
     const bool is_write = command.direction == srp::DataDirection::to_target;
@@ -146,6 +251,13 @@ target::CommandPlan SimulatedTarget::on_command(const target::CommandView& comma
         plan.delay = up_to(plan_.late_max);
         plan.abort_waits = random_.chance(1, 2);
     }
+    if (is_write && strikes(Fault::overtaken_writes, 2)) {
+        plan.delay = 1s + up_to(plan_.late_max);
+        plan.abort_waits = random_.chance(1, 4);
+        if (cut) cut(command.channel);
+    }
+    if (active && plan_.has(Fault::slow_channel) && command.channel % plan_.slow_channel_of == 0)
+        plan.response_delay = up_to(plan_.slow_channel_delay_max);
     if (strikes(Fault::slow_responses)) plan.response_delay = up_to(plan_.command_delay_max);
     if (strikes(Fault::busy)) answer(scsi::Status::busy);
     if (strikes(Fault::task_set_full)) answer(scsi::Status::task_set_full);
@@ -212,6 +324,7 @@ target::TaskManagementPlan SimulatedTarget::on_task_management(target::ChannelId
     if (!active) return plan;
     if (plan_.has(Fault::no_task_answer) && random_.chance(1, 2)) plan.answered = false;
     if (plan_.has(Fault::slow_task_answer) && random_.chance(1, 2)) plan.delay = up_to(8s);
+    if (plan_.has(Fault::overtaken_tasks) && random_.chance(1, 2)) plan.overtaken_by = 1ns + up_to(5s);
     if (plan_.has(Fault::task_failure) && random_.chance(1, 2))
         plan.code = random_.chance(1, 2) ? srp::TaskCode::failed : srp::TaskCode::not_supported;
     return plan;
@@ -230,6 +343,8 @@ std::optional<srp::RejectReason> SimulatedTarget::on_login(const srp::LoginReque
     if (!active || grants_all) return std::nullopt;
     if (plan_.has(Fault::fewer_channels) && login.multi_channel == srp::MultiChannel::multi && channels >= 1 &&
         random_.chance(2, 3))
+        return srp::RejectReason::channel_limit;
+    if (channels_max != 0 && login.multi_channel == srp::MultiChannel::multi && channels >= channels_max)
         return srp::RejectReason::channel_limit;
     if (plan_.has(Fault::rejected_logins) && random_.chance(1, 3)) {
         constexpr srp::RejectReason reasons[] = {

@@ -10,6 +10,7 @@
 
 #include <bitset>
 #include <cstdint>
+#include <functional>
 #include <set>
 #include <string>
 
@@ -68,6 +69,19 @@ enum class Fault : unsigned {
     rescans,
     // our own threads
     slow_mail,
+    // Later additions come last: a seed's other kinds stay what they were.
+    black_hole,        // for a while nothing arrives anywhere, and nobody is told
+    device_removal,    // of the HCA, which comes back
+    link_flickers,     // too short for connections to break
+    overtaken_writes,  // a write is delayed in the target and its channel cut: the retry comes first
+    overtaken_tasks,   // commands complete in the backend under a task management function, and answer after it
+    slow_channel,      // one of several
+    fewer_after_all,   // fewer channels after a reconnect than before it
+    clock_jumps,       // as after a suspend: minutes pass in a moment
+    added_lun,
+    shrunk_lun,
+    reordered_luns,  // between logins
+    live_swaps,      // of a unit that is being read
     count
 };
 inline constexpr auto fault_count = static_cast<unsigned>(Fault::count);
@@ -75,11 +89,14 @@ inline constexpr auto fault_count = static_cast<unsigned>(Fault::count);
 
 class FaultPlan {
 public:
-    explicit FaultPlan(Random& random);
+    // The kinds of a seed. Each is drawn on its own.
+    FaultPlan(std::uint64_t seed, Random& random);
     // Only these (for tests of one thing).
     explicit FaultPlan(std::initializer_list<Fault> only);
     [[nodiscard]] bool has(Fault fault) const { return enabled_[static_cast<unsigned>(fault)]; }
     [[nodiscard]] std::string describe() const;
+    // None of the kinds gives a reason to fail a request while fast_io_fail_tmo is off: they only delay it.
+    [[nodiscard]] bool only_delays() const;
 
     unsigned commands_per_fault = 40;  // one in so many
     unsigned messages_per_break = 2000;
@@ -87,6 +104,8 @@ public:
     Duration message_delay_max = std::chrono::milliseconds(5);
     Duration command_delay_max = std::chrono::milliseconds(100);
     Duration late_max = std::chrono::seconds(45);
+    Duration slow_channel_delay_max = std::chrono::milliseconds(500);
+    unsigned slow_channel_of = 3;  // one channel in so many is slow
 
 private:
     std::bitset<fault_count> enabled_;
@@ -96,6 +115,7 @@ class SimulatedNetwork final : public fabric::FaultInjector {
 public:
     SimulatedNetwork(const FaultPlan& plan, std::uint64_t seed) : plan_(plan), random_(seed) {}
     bool active = true;
+    bool is_black_hole = false;
 
     Duration message_delay(Direction direction) override;
     bool breaks(Direction direction) override;
@@ -114,7 +134,12 @@ class SimulatedTarget final : public target::Behaviour {
 public:
     SimulatedTarget(const FaultPlan& plan, std::uint64_t seed) : plan_(plan), random_(seed) {}
     bool active = true;
-    bool grants_all = false;  // logins are accepted whatever the plan says
+    bool grants_all = false;    // logins are accepted whatever the plan says
+    unsigned channels_max = 0;  // granted to one initiator; 0: no limit
+    // A command has arrived.
+    std::function<void(const target::CommandView&)> on_arrival;
+    // This channel is to be cut soon.
+    std::function<void(target::ChannelId)> cut;
     // Channels whose credits cannot be right any more, because of what was said to them.
     std::set<target::ChannelId> lied_about_credits;
 

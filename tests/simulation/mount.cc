@@ -195,7 +195,9 @@ void Mount::add_lun(const lun::UnitReport& report) {
         self->control_.post([self, lun] {
             --self->units_pending_;
             if (self->leaving_) return self->check_gone();
-            if (!lun->gone) self->listener_.on_lun_added(lun);
+            if (lun->gone) return;
+            lun->announced = true;
+            self->listener_.on_lun_added(lun);
         });
     });
 }

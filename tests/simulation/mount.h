@@ -30,6 +30,7 @@ struct MountedLun final : std::enable_shared_from_this<MountedLun>, private lun:
     std::unique_ptr<reactor::Timer> idle_timer;
     bool offline = false;
     bool gone = false;
+    bool announced = false;  // the listener has been told
     unsigned fence_attempts = 0;
 
 private:

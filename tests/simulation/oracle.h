@@ -47,6 +47,9 @@ public:
     // what it wrote beside it into its first and last block), and nobody remembers what was not flushed.
     void on_forgotten();
 
+    // The unit was made smaller: what it holds beyond when it grows again is not defined.
+    void on_cut(std::uint64_t bytes) { tainted_.push_back({bytes / block_bytes_ * block_bytes_, UINT64_MAX}); }
+
     Moment begin_read() { return ++now_; }
     // nullopt, or what is wrong.
     std::optional<std::string> end_read(Moment began, std::uint64_t offset, std::span<const std::byte> bytes);

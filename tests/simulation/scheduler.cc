@@ -29,6 +29,12 @@ void SimulatedExecutor::run_one() {
 }
 
 bool Scheduler::step_now() {
+    if (jump_ > Duration::zero()) {
+        const Duration by = std::exchange(jump_, Duration::zero());
+        jumped_ += by;
+        timers.advance_to(timers.now() + by);
+        return true;
+    }
     std::array<int, 8> ready{};
     std::size_t count = 0;
     constexpr int the_fabric = -1, the_timers = -2;

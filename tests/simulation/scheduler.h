@@ -45,6 +45,10 @@ public:
     // Turns until the queues are empty at the present instant.
     void settle();
     void advance(Duration duration);
+    // As if the machine had slept: the time moves on at the next step, and whatever had a deadline on the way meets it
+    // late and before anything that has arrived meanwhile.
+    void jump(Duration duration) { jump_ += duration; }
+    [[nodiscard]] Duration jumped() const { return jumped_; }  // so far, in all
     // Turns until `done` or until `limit` has passed; false in the latter case or when nothing happens any more.
     bool run_until(const std::function<bool()>& done, Duration limit);
 
@@ -59,6 +63,7 @@ private:
     [[nodiscard]] Instant next_instant() const;
 
     Random random_;
+    Duration jump_{}, jumped_{};
     std::vector<SimulatedExecutor*> executors_;
 };
 

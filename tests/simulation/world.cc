@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "world.h"
 
+#include <srpfs/base/bytes.h>
 #include <srpfs/base/log.h>
 
 #include <fmt/format.h>
@@ -8,6 +9,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <utility>
 
@@ -20,6 +22,9 @@ using lun::OutcomeKind;
 constexpr Duration answer_bound = 400s;  // of one request while fast_io_fail_tmo is on
 constexpr Duration quiet_bound = 600s;   // for everything to come to an end once nothing goes wrong any more
 constexpr Duration interrupt_bound = 1s;
+constexpr Duration arrival_bound = 1s;  // of a command after its request was answered: the longest delay of a message
+// Until a write that has lost its connection is issued again behind a fence, it may fail.
+constexpr bool writes_are_issued_again = false;
 constexpr std::uint64_t steps_max = 20'000'000;
 constexpr unsigned identities = 2;  // of a LUN that is swapped
 
@@ -48,11 +53,19 @@ struct Disk {
     unsigned times_mounted = 0;
 };
 struct Slot {  // a LUN number of the target
-    Disk disks[identities];
-    unsigned current = 0;
+    Disk* current = nullptr;
+    Disk* spare = nullptr;  // takes its place now and then
     bool present = true;
     bool read_only = false;
-    [[nodiscard]] Disk& disk() { return disks[current]; }
+    [[nodiscard]] Disk& disk() { return *current; }
+};
+// What somebody asked for, in blocks.
+struct Asked {
+    unsigned number = 0;
+    std::uint64_t first_block = 0, block_end = 0;
+    bool is_write = false;
+    Instant answered_at{};
+    Duration jumped{};  // World::jumped then
 };
 
 class World;
@@ -62,6 +75,7 @@ public:
     Client(World& world, unsigned number);
     void start_after(Duration delay) { timer_.arm_after(delay); }
     [[nodiscard]] bool is_busy() const { return operation_ != nullptr; }
+    [[nodiscard]] const std::optional<Asked>& asked() const { return request_; }  // and not answered; reads and writes
     // One request of a given kind, for the end of a run.
     void ask(const std::shared_ptr<MountedLun>& lun, lun::OperationKind kind, std::uint64_t offset,
              std::uint32_t bytes);
@@ -91,6 +105,8 @@ private:
     Oracle::WriteId write_ = 0;
     Moment began_ = 0;
     Instant started_{}, interrupted_at_{};
+    Duration jumped_at_start_{}, jumped_at_interrupt_{};
+    std::optional<Asked> request_;
 };
 
 class World final : public MountListener {
@@ -98,6 +114,12 @@ public:
     World(std::uint64_t seed, bool verbose);
     ~World();
     Outcome run();
+
+    // nullopt: there is an excuse for that failure.
+    [[nodiscard]] std::optional<std::string> why_not_excused(lun::OperationKind kind, const lun::Outcome& outcome,
+                                                             bool write_cache) const;
+    void remember_answered(Asked asked);
+    [[nodiscard]] bool is_swapping() const { return swap_number_.has_value(); }
 
     void violated(const std::string& what) {
         if (violation_) return;
@@ -139,12 +161,14 @@ public:
     Statistics statistics;
     unsigned operations_left = 0;
     bool stormy = true;  // trouble may still come
+    bool is_short_of_parking = false;
+    [[nodiscard]] Duration jumped() const { return scheduler.jumped(); }
 
 private:
     friend class Client;
     void on_lun_added(const std::shared_ptr<MountedLun>& lun) override;
     void on_port_state(initiator::PortState from, initiator::PortState to) override;
-    void on_logged_in() override { ++statistics.logins; }
+    void on_logged_in() override;
     void on_gone() override;
 
     void make_target();
@@ -152,6 +176,10 @@ private:
     void log_in();
     void gremlin();
     void crash(Duration down);
+    void on_arrival(const target::CommandView& command);
+    void try_swap();
+    void add_lun(unsigned number);
+    void remove_lun(unsigned number);
     void calm_down();
     [[nodiscard]] bool is_whole();
     void check_everything();
@@ -162,14 +190,20 @@ private:
 
     bool verbose_;
     std::optional<std::string> violation_;
+    std::deque<Disk> pool_;
     std::vector<Slot> slots_;
     std::map<std::string, Disk*> disks_;
     std::vector<std::unique_ptr<Client>> clients_;
     std::unique_ptr<Client> checker_;
-    std::unique_ptr<reactor::Timer> gremlin_timer_, login_timer_, rescan_timer_;
+    std::unique_ptr<reactor::Timer> gremlin_timer_, login_timer_, rescan_timer_, swap_timer_;
     std::vector<std::unique_ptr<reactor::Timer>> repairs_;
+    std::optional<unsigned> swap_number_;  // nobody writes until this LUN has been exchanged, and that was noticed
+    bool swapped_ = false;
+    unsigned jumps_left_ = 5;
+    Instant next_jump_{};         // not counting the time jumped over
+    std::deque<Asked> answered_;  // not long ago
     Random trouble_, work_;
-    bool crashed_ = false, finished_ = false;
+    bool crashed_ = false, crashed_since_login_ = false, finished_ = false;
     Duration gremlin_interval_{};
 };
 
@@ -178,6 +212,8 @@ private:
 Client::Client(World& world, unsigned number)
     : world_(world), number_(number), timer_(world.scheduler.timers, [this] { next(); }),
       interrupt_timer_(world.scheduler.timers, [this] { interrupt(); }), bound_timer_(world.scheduler.timers, [this] {
+          const Duration left = answer_bound - (world_.now() - started_ - (world_.jumped() - jumped_at_start_));
+          if (left > Duration::zero()) return bound_timer_.arm_after(left);
           world_.violated(fmt::format("{} is not answered after {} s", describe(), in_seconds(answer_bound)));
       }) {}
 
@@ -214,9 +250,10 @@ void Client::next() {
         length = std::max<std::uint64_t>(block, length - length % block);
         length = std::min(length, capacity - offset);
     }
-    const auto kind = random.chance(1, 10)  ? lun::OperationKind::flush
-                      : random.chance(1, 2) ? lun::OperationKind::read
-                                            : lun::OperationKind::write;
+    auto kind = random.chance(1, 10)  ? lun::OperationKind::flush
+                : random.chance(1, 2) ? lun::OperationKind::read
+                                      : lun::OperationKind::write;
+    if (world_.is_swapping()) kind = lun::OperationKind::read;
     stable_ = random.chance(1, 6);
     asked_ = false;
     const bool to_be_interrupted = world_.stormy && world_.plan.has(Fault::interrupts) && random.chance(1, 12);
@@ -246,6 +283,13 @@ void Client::ask(const std::shared_ptr<MountedLun>& lun, lun::OperationKind kind
     ++world_.statistics.operations;
     if (kind != lun::OperationKind::flush && (offset % block != 0 || bytes % block != 0)) ++world_.statistics.unaligned;
     started_ = world_.now();
+    jumped_at_start_ = world_.jumped();
+    request_.reset();
+    if (kind != lun::OperationKind::flush)
+        request_ = Asked{.number = lun->lun.small_number().value_or(~0U),
+                         .first_block = offset / block,
+                         .block_end = (offset + bytes + block - 1) / block,
+                         .is_write = kind == lun::OperationKind::write};
     switch (kind) {
         case lun::OperationKind::read:
             ++world_.statistics.reads;
@@ -260,6 +304,7 @@ void Client::ask(const std::shared_ptr<MountedLun>& lun, lun::OperationKind kind
             if (!world_.engine->take_over_intake(*operation, unit, bytes)) {
                 disk_->oracle->end_write(write_, Oracle::End::unknown, false);
                 operation->release();
+                request_.reset();
                 ++world_.statistics.failed;
                 world_.tell("{}: no memory", describe());
                 return start_after(50ms);
@@ -286,6 +331,7 @@ void Client::interrupt() {
     if (!operation_ || interrupted_) return;
     interrupted_ = true;
     interrupted_at_ = world_.now();
+    jumped_at_interrupt_ = world_.jumped();
     ++world_.statistics.faults[static_cast<unsigned>(Fault::interrupts)];
     world_.tell("{} is interrupted", describe());
     lun_->unit->interrupt(*operation_);
@@ -299,7 +345,8 @@ void Client::on_answered(lun::Operation& operation) {
     const lun::Outcome outcome = operation.outcome();
     world_.tell("{} ends: kind {} status {:#x} sense {}", describe(), static_cast<int>(outcome.kind),
                 static_cast<int>(outcome.status), scsi::describe(outcome.sense));
-    if (interrupted_ && world_.now() - interrupted_at_ > interrupt_bound)
+    if (request_) world_.remember_answered(*std::exchange(request_, std::nullopt));
+    if (interrupted_ && world_.now() - interrupted_at_ - (world_.jumped() - jumped_at_interrupt_) > interrupt_bound)
         world_.violated(fmt::format("{} was answered {:.3f} s after its interrupt", describe(),
                                     in_seconds(world_.now() - interrupted_at_)));
     if (outcome.kind == OutcomeKind::interrupted) {
@@ -309,9 +356,10 @@ void Client::on_answered(lun::Operation& operation) {
         ++world_.statistics.failed;
     }
     ended_well_ = outcome.ok();
-    if (!outcome.ok() && world_.plan.describe() == "none")
-        world_.violated(fmt::format("{} failed with kind {} although nothing went wrong", describe(),
-                                    static_cast<int>(outcome.kind)));
+    if (!outcome.ok())
+        if (const auto why = world_.why_not_excused(kind_, outcome, disk_->config.write_cache))
+            world_.violated(
+                fmt::format("{} failed with kind {} although {}", describe(), static_cast<int>(outcome.kind), *why));
     switch (kind_) {
         case lun::OperationKind::read:
             if (!outcome.ok()) {
@@ -350,7 +398,7 @@ void Client::on_answered(lun::Operation& operation) {
 // ---- the world ----
 
 World::World(std::uint64_t seed, bool verbose)
-    : random(seed), plan(random), scheduler(random.next()), control(scheduler), reactor(scheduler),
+    : random(seed), plan(seed, random), scheduler(random.next()), control(scheduler), reactor(scheduler),
       target_thread(scheduler), network(plan, random.next()), behaviour(plan, random.next()),
       engine_random(random.next()), verbose_(verbose), trouble_(random.next()), work_(random.next()) {
     if (plan.has(Fault::slow_mail)) scheduler.mail_lag_max = std::chrono::microseconds(random.between(1, 30000));
@@ -366,6 +414,14 @@ World::World(std::uint64_t seed, bool verbose)
         std::chrono::milliseconds(random.chance(1, 2) ? random.between(20, 1000) : random.between(500, 8000));
     gremlin_timer_ = std::make_unique<reactor::Timer>(scheduler.timers, [this] { gremlin(); });
     login_timer_ = std::make_unique<reactor::Timer>(scheduler.timers, [this] { log_in(); });
+    swap_timer_ = std::make_unique<reactor::Timer>(scheduler.timers, [this] { try_swap(); });
+    behaviour.on_arrival = [this](const target::CommandView& command) { on_arrival(command); };
+    behaviour.cut = [this](target::ChannelId channel) {
+        ++statistics.faults[static_cast<unsigned>(Fault::overtaken_writes)];
+        repairs_.push_back(
+            std::make_unique<reactor::Timer>(scheduler.timers, [this, channel] { device->disconnect(channel); }));
+        repairs_.back()->arm_after(Duration(static_cast<Duration::rep>(trouble_.below(20'000'000))));
+    };
     rescan_timer_ = std::make_unique<reactor::Timer>(scheduler.timers, [this] {
         // Whoever sees a unit missing writes to `rescan`.
         if (mount && !is_whole()) mount->rescan();
@@ -402,7 +458,8 @@ void World::make_target() {
         const std::uint32_t block = random.chance(1, 2) ? 512 : 4096;
         const std::uint64_t bytes = random.between(5, 60) * 4096 + (block == 512 ? random.below(8) * 512 : 0);
         for (unsigned i = 0; i < identities; ++i) {
-            Disk& disk = slot.disks[i];
+            Disk& disk = pool_.emplace_back();
+            (i == 0 ? slot.current : slot.spare) = &disk;
             disk.config.bytes = bytes;
             disk.config.block_bytes = block;
             disk.config.write_cache = random.chance(1, 2);
@@ -413,7 +470,10 @@ void World::make_target() {
             disk.oracle = std::make_unique<Oracle>(block);
             disks_[disk.config.wwid] = &disk;
         }
-        SRPFS_ASSERT(device->add_lun(number, slot.disk().config, std::make_unique<SharedStore>(slot.disk().store)));
+        // The last one comes later.
+        slot.present = !plan.has(Fault::added_lun) || number + 1 < slots_.size();
+        if (slot.present)
+            SRPFS_ASSERT(device->add_lun(number, slot.disk().config, std::make_unique<SharedStore>(slot.disk().store)));
     }
     auto listening = target::make_portal(*device, target_thread, *fabric, fabric::LoopbackAddress{"demo"},
                                          {.buffers_16k = 24, .buffers_128k = 4, .buffers_1m = 2, .buffers_8m = 1});
@@ -429,7 +489,8 @@ void World::make_engine() {
     limits.read_buffers_1m = static_cast<unsigned>(random.between(2, 3));
     limits.edge_buffers = static_cast<unsigned>(random.between(1, 6));
     limits.operations_max = random.chance(1, 6) ? 64 : 4096;
-    limits.park_bytes_max = random.chance(1, 5) ? random.between(65536, 262144) : 16 << 20;
+    is_short_of_parking = random.chance(1, 5);
+    limits.park_bytes_max = is_short_of_parking ? random.between(65536, 262144) : 16 << 20;
     auto made = lun::Engine::create(limits, {fabric.get()}, reactor, engine_random);
     SRPFS_ASSERT(made.has_value());
     engine = std::move(*made);
@@ -462,6 +523,11 @@ void World::make_engine() {
         case 3: timers.dev_loss_tmo = 25; break;
         default: break;
     }
+    // Most of the runs in which nothing but delays happens allow no error.
+    if (plan.only_delays() && random.chance(3, 4)) {
+        timers.fast_io_fail_tmo.reset();
+        timers.dev_loss_tmo = 600;
+    }
     SRPFS_ASSERT(initiator::validate(timers));
 }
 
@@ -489,6 +555,15 @@ void World::on_lun_added(const std::shared_ptr<MountedLun>& lun) {
     if (disk->times_mounted++ > 0) disk->oracle->on_forgotten();
 }
 
+void World::on_logged_in() {
+    ++statistics.logins;
+    // A target that restarts while we log in anew of our own accord, and that does not say so, cannot be found out: the
+    // new login would have come in any case. What it lost then is nobody's fault.
+    if (std::exchange(crashed_since_login_, false) && mount->port().loss_was_own() &&
+        !device->config().attention_at_login)
+        for (const auto& [wwid, disk] : disks_) disk->oracle->end_flush_lost();
+}
+
 void World::on_port_state(initiator::PortState from, initiator::PortState to) {
     tell("port: {} -> {}", initiator::to_string(from), initiator::to_string(to));
     if (to == initiator::PortState::running && from != initiator::PortState::connecting) ++statistics.reconnects;
@@ -498,7 +573,7 @@ std::shared_ptr<MountedLun> World::any_lun(Random& from) {
     if (!mount || mount->is_leaving()) return nullptr;
     std::vector<std::shared_ptr<MountedLun>> usable;
     for (const auto& lun : mount->luns())
-        if (lun->unit && lun->unit->info() && !lun->gone) usable.push_back(lun);
+        if (lun->announced && !lun->gone) usable.push_back(lun);
     return usable.empty() ? nullptr : usable[from.below(usable.size())];
 }
 
@@ -506,7 +581,7 @@ std::shared_ptr<MountedLun> World::any_lun(Random& from) {
 
 void World::crash(Duration down) {
     if (crashed_) return;
-    crashed_ = true;
+    crashed_ = crashed_since_login_ = true;
     tell("the target crashes for {:.3f} s", in_seconds(down));
     const unsigned mode = static_cast<unsigned>(trouble_.below(3));
     device->crash([&](unsigned, std::uint64_t) { return mode == 0 || (mode == 1 && trouble_.chance(1, 2)); });
@@ -531,11 +606,18 @@ void World::gremlin() {
     };
     const Duration length = trouble_.chance(1, 3) ? 30s : 2s;
     std::vector<Fault> possible;
-    for (const Fault fault :
-         {Fault::link_flaps, Fault::crash, Fault::cache_loss, Fault::disabled, Fault::dropped_channels,
-          Fault::logouts_by_target, Fault::credit_requests, Fault::async_events, Fault::lost_lun, Fault::swapped_lun,
-          Fault::grown_lun, Fault::read_only_lun, Fault::host_resets, Fault::lun_resets, Fault::logouts,
-          Fault::rescans})
+    for (const Fault fault : {Fault::link_flaps,       Fault::crash,
+                              Fault::cache_loss,       Fault::disabled,
+                              Fault::dropped_channels, Fault::logouts_by_target,
+                              Fault::credit_requests,  Fault::async_events,
+                              Fault::lost_lun,         Fault::swapped_lun,
+                              Fault::grown_lun,        Fault::read_only_lun,
+                              Fault::host_resets,      Fault::lun_resets,
+                              Fault::logouts,          Fault::rescans,
+                              Fault::black_hole,       Fault::fewer_after_all,
+                              Fault::clock_jumps,      Fault::added_lun,
+                              Fault::shrunk_lun,       Fault::reordered_luns,
+                              Fault::live_swaps})
         if (plan.has(fault)) possible.push_back(fault);
     if (possible.empty()) return;
     const Fault fault = possible[trouble_.below(possible.size())];
@@ -548,13 +630,6 @@ void World::gremlin() {
         return channels[trouble_.below(channels.size())].id;
     };
     tell("trouble: {} (LUN {})", to_string(fault), number);
-    const auto add = [this](unsigned which) {
-        Slot& there = slots_[which];
-        SRPFS_ASSERT(device->add_lun(which, there.disk().config, std::make_unique<SharedStore>(there.disk().store)));
-        there.present = true;
-        there.read_only = false;
-        device->raise_attention(which, 0x3f, 0x0e);
-    };
     switch (fault) {
         case Fault::link_flaps:
             fabric->link_down();
@@ -588,22 +663,18 @@ void World::gremlin() {
         }
         case Fault::lost_lun:
             if (!slot.present) break;
-            SRPFS_ASSERT(device->remove_lun(number));
-            slot.present = false;
-            later(length, [this, number, add] {
-                if (!slots_[number].present) add(number);
-            });
+            remove_lun(number);
+            later(length, [this, number] { add_lun(number); });
             break;
         case Fault::swapped_lun:
             // While nobody is logged in: a target tells a living session only once, in answer to one of the commands
             // that are in flight, and carries out the others on what is there now.
             if (!slot.present) break;
             device->set_enabled(false);
-            SRPFS_ASSERT(device->remove_lun(number));
-            slot.present = false;
-            slot.current = (slot.current + 1) % identities;
-            later(length, [this, number, add] {
-                if (!slots_[number].present) add(number);
+            remove_lun(number);
+            std::swap(slot.current, slot.spare);
+            later(length, [this, number] {
+                add_lun(number);
                 device->set_enabled(true);
             });
             break;
@@ -629,14 +700,164 @@ void World::gremlin() {
         case Fault::rescans:
             if (mount) mount->rescan();
             break;
+        case Fault::black_hole:
+            network.is_black_hole = true;
+            later(length, [this] { network.is_black_hole = false; });
+            break;
+        case Fault::fewer_after_all:
+            behaviour.channels_max = static_cast<unsigned>(trouble_.between(1, 3));
+            device->disconnect(std::nullopt);
+            later(length, [this] { behaviour.channels_max = 0; });
+            break;
+        case Fault::clock_jumps: {
+            // The jump itself makes the next piece of trouble due.
+            if (jumps_left_ == 0 || now() - jumped() < next_jump_) break;
+            --jumps_left_;
+            next_jump_ = now() - jumped() + 1s;
+            const Duration by = std::chrono::seconds(trouble_.between(20, trouble_.chance(1, 2) ? 70 : 900));
+            tell("the clock jumps by {} s", in_seconds(by));
+            scheduler.jump(by);
+            break;
+        }
+        case Fault::added_lun: add_lun(static_cast<unsigned>(slots_.size() - 1)); break;
+        case Fault::shrunk_lun: {
+            const std::uint64_t less = trouble_.between(1, 4) * 4096;
+            if (!slot.present || slot.disk().store->bytes() < less + 4 * 4096) break;
+            slot.disk().config.bytes -= less;
+            slot.disk().oracle->on_cut(slot.disk().config.bytes);
+            SRPFS_ASSERT(device->resize_lun(number, slot.disk().config.bytes));
+            break;
+        }
+        case Fault::reordered_luns: {
+            const auto other = static_cast<unsigned>(trouble_.below(slots_.size()));
+            if (other == number || !slot.present || !slots_[other].present) break;
+            device->set_enabled(false);
+            remove_lun(number);
+            remove_lun(other);
+            std::swap(slot.current, slots_[other].current);
+            later(length, [this, number, other] {
+                add_lun(number);
+                add_lun(other);
+                device->set_enabled(true);
+            });
+            break;
+        }
+        case Fault::live_swaps:
+            if (swap_number_ || !slot.present) break;
+            swap_number_ = number;
+            swapped_ = false;
+            try_swap();
+            break;
         default: SRPFS_ASSERT(false);
     }
 }
+
+void World::add_lun(unsigned number) {
+    Slot& slot = slots_[number];
+    if (slot.present) return;
+    SRPFS_ASSERT(device->add_lun(number, slot.disk().config, std::make_unique<SharedStore>(slot.disk().store)));
+    slot.present = true;
+    slot.read_only = false;
+    device->raise_attention(number, 0x3f, 0x0e);
+}
+
+void World::remove_lun(unsigned number) {
+    SRPFS_ASSERT(device->remove_lun(number));
+    slots_[number].present = false;
+}
+
+// Another unit under the number of one that is in use. A target tells a session only once, in answer to one of the
+// commands in flight, and carries out the others on what is there now: nobody can save a write from that, but what is
+// read may never reach the reader.
+void World::try_swap() {
+    if (!swap_number_) return;
+    const auto later = [this](Duration delay) { swap_timer_->arm_after(delay); };
+    if (swapped_) {
+        if (!is_whole()) return later(50ms);
+        swap_number_.reset();
+        return;
+    }
+    if (!stormy) return swap_number_.reset();
+    const bool is_writing = std::any_of(clients_.begin(), clients_.end(), [](const auto& client) {
+        return client->is_busy() && (!client->asked() || client->asked()->is_write);
+    });
+    // What was given up may still be on its way.
+    const bool has_written = std::any_of(answered_.begin(), answered_.end(), [this](const Asked& asked) {
+        return asked.is_write && now() - asked.answered_at <= arrival_bound;
+    });
+    if (is_writing || has_written) return later(20ms);
+    Slot& slot = slots_[*swap_number_];
+    if (!slot.present) return swap_number_.reset();
+    tell("LUN {} is another unit now", *swap_number_);
+    remove_lun(*swap_number_);
+    std::swap(slot.current, slot.spare);
+    add_lun(*swap_number_);
+    swapped_ = true;
+    later(50ms);
+}
+
+// ---- what the target sees ----
+
+void World::remember_answered(Asked asked) {
+    asked.answered_at = now();
+    asked.jumped = jumped();
+    answered_.push_back(asked);
+    while (now() - answered_.front().answered_at > arrival_bound + (jumped() - answered_.front().jumped))
+        answered_.pop_front();
+}
+
+// Every READ and WRITE is part of a request that somebody still waits for: nothing is sent again after a request has
+// failed, been interrupted, or run out of time.
+void World::on_arrival(const target::CommandView& command) {
+    const auto opcode = static_cast<std::uint8_t>(command.cdb[0]);
+    const bool is_write = opcode == scsi::opcode::write_10 || opcode == scsi::opcode::write_16;
+    if (!is_write && opcode != scsi::opcode::read_10 && opcode != scsi::opcode::read_16) return;
+    if (plan.has(Fault::link_flickers)) return;  // messages lie about for as long as the link is down
+    const bool is_16 = opcode == scsi::opcode::write_16 || opcode == scsi::opcode::read_16;
+    ByteReader in(command.cdb.subspan(2));
+    const std::uint64_t lba = is_16 ? in.u64() : in.u32();
+    if (!is_16) in.skip(1);
+    const std::uint64_t count = is_16 ? in.u32() : in.u16();
+    const auto number = command.lun.small_number();
+    const auto covers = [&](const Asked& asked) {
+        return asked.number == number && asked.first_block <= lba && asked.block_end >= lba + count &&
+               (asked.is_write || !is_write);
+    };
+    const auto asks = [&](const Client& client) { return client.asked() && covers(*client.asked()); };
+    if (asks(*checker_) ||
+        std::any_of(clients_.begin(), clients_.end(), [&](const auto& client) { return asks(*client); }))
+        return;
+    const bool was_asked = std::any_of(answered_.begin(), answered_.end(), [&](const Asked& asked) {
+        return now() - asked.answered_at - (jumped() - asked.jumped) <= arrival_bound && covers(asked);
+    });
+    if (!was_asked)
+        violated(fmt::format("a {} of blocks {} to {} of LUN {} has arrived, and nobody waits for it",
+                             is_write ? "WRITE" : "READ", lba, lba + count - 1, number.value_or(~0U)));
+}
+
+std::optional<std::string> World::why_not_excused(lun::OperationKind kind, const lun::Outcome& outcome,
+                                                  bool write_cache) const {
+    if (outcome.kind == OutcomeKind::interrupted) return std::nullopt;
+    // Who has little memory for waiting writes may have to give one up at any time (decisions 11).
+    if (outcome.kind == OutcomeKind::out_of_memory && is_short_of_parking) return std::nullopt;
+    if (plan.describe() == "none") return "nothing went wrong";
+    const initiator::TransportTimers& timers = port_config.timers;
+    // With both time-outs off a reconnect that fails is an error, as in the kernel.
+    if (!plan.only_delays() || timers.fast_io_fail_tmo || !timers.dev_loss_tmo) return std::nullopt;
+    // A cache that may have been lost is told to whoever wants something durable (decisions 8).
+    if (outcome.kind == OutcomeKind::medium_error && kind != lun::OperationKind::read && write_cache)
+        return std::nullopt;
+    if (!writes_are_issued_again && kind == lun::OperationKind::write) return std::nullopt;
+    return "nothing happened but delays, and fast_io_fail_tmo is off";
+}
+
+// ---- peace ----
 
 void World::calm_down() {
     tell("all is well from now on");
     stormy = false;
     network.active = behaviour.active = false;
+    network.is_black_hole = false;
     gremlin_timer_->disarm();
     fabric->link_up();
     device->set_enabled(true);
@@ -644,15 +865,14 @@ void World::calm_down() {
     device->release_held();
     for (unsigned number = 0; number < slots_.size(); ++number) {
         Slot& slot = slots_[number];
-        if (!slot.present) {
-            SRPFS_ASSERT(device->add_lun(number, slot.disk().config, std::make_unique<SharedStore>(slot.disk().store)));
-            slot.present = true;
-            slot.read_only = false;
-            device->raise_attention(number, 0x3f, 0x0e);
-        }
+        add_lun(number);
         if (std::exchange(slot.read_only, false)) SRPFS_ASSERT(device->set_read_only(number, false));
     }
     for (auto& repair : repairs_) repair->disarm();
+    // After many attempts in vain the next is a long time off (up to a hundred times reconnect_delay). Whoever has put
+    // everything right writes to `reset`.
+    if (mount && mount->port().state() != initiator::PortState::running && mount->port().failed_reconnects() > 10)
+        mount->reset_host();
     // Credits it still owes come in requests of its own: on some channels nothing may be sent that could bring them.
     scheduler.advance(1s);
     device->send_owed_credits(std::nullopt);
@@ -742,6 +962,7 @@ void World::shut_down() {
     gremlin_timer_.reset();
     rescan_timer_.reset();
     login_timer_.reset();
+    swap_timer_.reset();
     repairs_.clear();
     if (scheduler.timers.next_deadline() != instant_never) {
         // The portal's own go with it.
@@ -765,7 +986,18 @@ Outcome World::run() {
         return operations_left == 0 &&
                std::none_of(clients_.begin(), clients_.end(), [](const auto& client) { return client->is_busy(); });
     };
-    scheduler.run_until([&] { return over() || idle(); }, storm);
+    // The time that the clock jumps over does not count.
+    for (bool goes_on = true; goes_on;) {
+        const Duration seen = jumped();
+        goes_on = false;
+        scheduler.run_until(
+            [&] {
+                goes_on = jumped() != seen;
+                return over() || idle() || goes_on;
+            },
+            storm - (now() - Instant{} - jumped()));
+        goes_on = goes_on && !over() && !idle();
+    }
     if (!over()) {
         calm_down();
         if (!scheduler.run_until([&] { return over() || idle(); }, quiet_bound) && !over()) {
