@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-// srpfs-simulation: runs worlds from seeds. Each batch runs in a child process, so that a broken invariant (which ends
-// the process) is the end of one seed and not of the search.
+// srpfs-simulation: runs worlds from seeds, in child processes: one for each processor, and so that a broken invariant
+// (which ends the process) is the end of one seed and not of the search.
 
 #include "world.h"
 
@@ -8,13 +8,16 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <map>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include <sys/mman.h>
@@ -38,15 +41,36 @@ struct Options {
     bool keep_going = false;
     bool expect_failure = false;  // of a build with a defect on purpose
     bool regressions = true;
-    bool single = false;
-    unsigned seconds_max = 0;
+    unsigned jobs = 0;  // 0: as many as there are processors
 };
 
+constexpr unsigned jobs_max = 64;
+
 // Shared with the children.
-struct Progress {
+struct Worker {
     std::atomic<std::uint64_t> seed;
     std::atomic<std::uint64_t> done;
     Statistics statistics;
+};
+struct Progress {
+    std::atomic<std::uint64_t> next;  // position in the order of the seeds
+    std::atomic<bool> stop;
+    std::array<Worker, jobs_max> workers;
+};
+
+// The seeds in their order: first those that found something once.
+class Seeds {
+public:
+    explicit Seeds(const Options& options)
+        : first_(options.first), regressions_(options.regressions ? std::size(regressions) : 0),
+          count_(options.count > UINT64_MAX - regressions_ ? UINT64_MAX : options.count + regressions_) {}
+    [[nodiscard]] std::uint64_t count() const { return count_; }
+    [[nodiscard]] std::uint64_t at(std::uint64_t position) const {
+        return position < regressions_ ? regressions[position].seed : first_ + (position - regressions_);
+    }
+
+private:
+    std::uint64_t first_, regressions_, count_;
 };
 
 void usage() {
@@ -56,6 +80,7 @@ void usage() {
         "  --first S          beginning with S (default 1)\n"
         "  --seed S           run this one only\n"
         "  --hours H          go on for so long, from a seed taken from the clock\n"
+        "  --jobs N           so many at a time (default: one for each processor)\n"
         "  --verbose          tell what happens\n"
         "  --keep-going       do not stop at the first failure\n"
         "  --expect-failure   succeed if some seed fails (for builds with a defect on purpose)\n",
@@ -82,14 +107,18 @@ bool parse(int argc, char** argv, Options& options) {
         } else if (name == "--seed") {
             options.first = std::strtoull(needed().c_str(), nullptr, 0);
             options.count = 1;
-            options.single = true;
+            options.jobs = 1;
             options.regressions = false;
         } else if (name == "--hours") {
             options.hours = std::strtod(needed().c_str(), nullptr);
             options.first = static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
             options.count = UINT64_MAX;
+        } else if (name == "--jobs") {
+            options.jobs = static_cast<unsigned>(std::strtoul(needed().c_str(), nullptr, 0));
+            if (options.jobs < 1 || options.jobs > jobs_max) return false;
         } else if (name == "--verbose") {
             options.verbose = true;
+            options.jobs = 1;
         } else if (name == "--keep-going") {
             options.keep_going = true;
         } else if (name == "--expect-failure") {
@@ -102,23 +131,25 @@ bool parse(int argc, char** argv, Options& options) {
     return true;
 }
 
-// In the child: runs seeds until one fails or `is_over`; the exit status tells.
+// In the child: runs seeds until one fails or none is left; the exit status tells.
 template <typename IsOver>
-[[noreturn]] void run_batch(const std::vector<std::uint64_t>& seeds, bool verbose, bool quiet, Progress& progress,
-                            IsOver&& is_over) {
-    if (verbose)
+[[noreturn]] void work(const Seeds& seeds, const Options& options, Progress& progress, Worker& worker,
+                       IsOver&& is_over) {
+    if (options.verbose)
         log::configure(log::Destination::standard_error, log::Level::debug);
     else
         log::configure(log::Destination::none, log::Level::error);
-    for (const std::uint64_t seed : seeds) {
-        if (is_over()) break;
-        progress.seed = seed;
-        const Outcome outcome = run_world(seed, verbose);
-        progress.statistics.add(outcome.statistics);
-        ++progress.done;
-        if (verbose) fmt::print(stderr, "seed {}: {}\n", seed, outcome.plan);
+    while (!is_over() && !progress.stop) {
+        const std::uint64_t position = progress.next++;
+        if (position >= seeds.count()) break;
+        const std::uint64_t seed = seeds.at(position);
+        worker.seed = seed;
+        const Outcome outcome = run_world(seed, options.verbose);
+        worker.statistics.add(outcome.statistics);
+        ++worker.done;
+        if (options.verbose) fmt::print(stderr, "seed {}: {}\n", seed, outcome.plan);
         if (!outcome.violation) continue;
-        if (!quiet)
+        if (!options.expect_failure)
             fmt::print("seed {} FAILED {}\n  faults: {}\n  reproduce: srpfs-simulation --seed={} --verbose\n", seed,
                        *outcome.violation, outcome.plan, seed);
         std::fflush(stdout);
@@ -131,32 +162,35 @@ template <typename IsOver>
 int run(const Options& options) {
     void* memory = mmap(nullptr, sizeof(Progress), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return 2;
-    auto& progress = *new (memory) Progress;
+    auto& progress = *new (memory) Progress{};
+    const Seeds seeds(options);
     const auto began = std::chrono::steady_clock::now();
     const auto elapsed = [&] {
         return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
     };
     const auto is_over = [&] { return options.hours > 0 && elapsed() > options.hours * 3600; };
+    const unsigned jobs = options.jobs ? options.jobs : std::clamp(std::thread::hardware_concurrency(), 1U, jobs_max);
 
     std::vector<std::uint64_t> failures;
-    std::vector<std::uint64_t> list;
-    if (options.regressions)
-        for (const Regression& regression : regressions) list.push_back(regression.seed);
-    std::uint64_t next = options.first, left = options.count;
-    while (!is_over()) {
-        for (; left > 0 && list.size() < 500; --left) list.push_back(next++);
-        if (list.empty()) break;
+    std::map<pid_t, Worker*> children;
+    const auto start = [&](Worker& worker) {
         std::fflush(stdout);
         const pid_t child = fork();
-        if (child < 0) return 2;
-        if (child == 0) run_batch(list, options.verbose, options.expect_failure, progress, is_over);
+        if (child == 0) work(seeds, options, progress, worker, is_over);
+        if (child > 0) children[child] = &worker;
+        return child > 0;
+    };
+    for (unsigned i = 0; i < jobs; ++i)
+        if (!start(progress.workers[i])) return 2;
+    while (!children.empty()) {
         int status = 0;
-        waitpid(child, &status, 0);
-        if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
-            list.clear();
-            continue;
-        }
-        const std::uint64_t seed = progress.seed;
+        const pid_t child = wait(&status);
+        const auto found = children.find(child);
+        if (found == children.end()) continue;
+        Worker& worker = *found->second;
+        children.erase(found);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 0) continue;
+        const std::uint64_t seed = worker.seed;
         failures.push_back(seed);
         if (!WIFEXITED(status) && !options.expect_failure)
             fmt::print(
@@ -165,12 +199,16 @@ int run(const Options& options) {
                 seed, WTERMSIG(status), seed);
         for (const Regression& regression : regressions)
             if (regression.seed == seed && options.regressions) fmt::print("  (regression: {})\n", regression.name);
-        if (!options.keep_going) break;
-        list.erase(list.begin(), std::find(list.begin(), list.end(), seed) + 1);
+        if (!options.keep_going) progress.stop = true;
+        if (!start(worker)) return 2;
     }
 
-    const Statistics& sum = progress.statistics;
-    const std::uint64_t done = progress.done;
+    Statistics sum;
+    std::uint64_t done = 0;
+    for (const Worker& worker : progress.workers) {
+        sum.add(worker.statistics);
+        done += worker.done;
+    }
     fmt::print(
         "{} seeds, {} failed, {:.1f} s; {} requests ({} reads, {} writes, {} flushes, {} unaligned), {} failed, "
         "{} interrupted, {} MiB checked; {} logins, {} reconnects, {} ghosts, {} retries, {} late writes, {} task "

@@ -23,8 +23,7 @@ constexpr Duration answer_bound = 400s;  // of one request while fast_io_fail_tm
 constexpr Duration quiet_bound = 600s;   // for everything to come to an end once nothing goes wrong any more
 constexpr Duration interrupt_bound = 1s;
 constexpr Duration arrival_bound = 1s;  // of a command after its request was answered: the longest delay of a message
-// Until a write that has lost its connection is issued again behind a fence, it may fail.
-constexpr bool writes_are_issued_again = false;
+constexpr bool writes_are_issued_again = true;
 constexpr std::uint64_t steps_max = 20'000'000;
 constexpr unsigned identities = 2;  // of a LUN that is swapped
 

@@ -8,6 +8,7 @@
 #include <srpfs/reactor/timer_queue.h>
 
 #include <functional>
+#include <string_view>
 
 namespace srpfs::fabric {
 
@@ -15,6 +16,8 @@ namespace srpfs::fabric {
 class FaultInjector {
 public:
     enum class Direction { to_listener, to_initiator };
+    // Whose connections the next question is about: to_string() of the address that is listened on. Set by the network.
+    std::string_view listener;
     // Delay before a message arrives. Messages of one connection and direction never overtake each other.
     virtual Duration message_delay(Direction direction) {
         (void)direction;

@@ -68,6 +68,8 @@ public:
     void push(Event event, Duration delay);
     void move_due_events();
     void end(EndReason reason, int errno_value, std::string text, int cm_reason = 0, Bytes private_data = {});
+    // Asked about this endpoint; may be null.
+    [[nodiscard]] FaultInjector* injector() const;
     [[nodiscard]] Direction outgoing() const {
         return incoming == Direction::to_listener ? Direction::to_initiator : Direction::to_listener;
     }
@@ -81,7 +83,7 @@ public:
     State state = State::connecting;
     Endpoint* peer = nullptr;                 // until one of the two is gone
     class PendingRequest* request = nullptr;  // of an initiating endpoint, while nobody has answered it
-    std::string address;                      // of an initiating endpoint
+    std::string address;                      // that is listened on
     std::size_t request_bytes = request_bytes_ip;
     ReceiveRing ring;
     unsigned in_flight = 0;  // sends and one-sided operations that have not reached the peer
@@ -214,6 +216,11 @@ private:
 
 // ---- Endpoint ----
 
+FaultInjector* Endpoint::injector() const {
+    if (network.injector) network.injector->listener = address;
+    return network.injector;
+}
+
 Endpoint::Endpoint(Network& network_, const ConnectionLimits& limits_, ConnectionHandler& handler_, Direction incoming_)
     : network(network_), handler(handler_), limits(limits_), incoming(incoming_),
       arrival_timer(network_.timers, [this] { move_due_events(); }), gone_timer(network_.timers, [] {}) {}
@@ -250,7 +257,7 @@ bool Endpoint::send(std::span<const std::byte> head, std::span<const std::byte> 
         end(EndReason::transport_error, EIO, "the peer does not answer any more (retries exhausted)");
         return true;
     }
-    FaultInjector* injector = network.injector;
+    FaultInjector* injector = this->injector();
     if (injector && injector->breaks(outgoing())) {
         network.cut(*this, "the connection broke (injected)");
         return true;
@@ -297,7 +304,7 @@ bool Endpoint::post_one_sided(EventKind kind, RegionId region, std::byte* local,
         end(EndReason::transport_error, EIO, "the peer does not answer any more (retries exhausted)");
         return true;
     }
-    FaultInjector* injector = network.injector;
+    FaultInjector* injector = this->injector();
     if (injector && injector->breaks(outgoing())) {
         network.cut(*this, "the connection broke (injected)");
         return true;
@@ -320,7 +327,7 @@ void Endpoint::disconnect() {
     const bool connected = peer && !silent;
     end(EndReason::closed, ECONNABORTED, "closed");
     if (!connected) return;
-    FaultInjector* injector = network.injector;
+    FaultInjector* injector = this->injector();
     peer->push({.kind = EventKind::disconnect}, injector ? injector->message_delay(outgoing()) : Duration{});
 }
 
@@ -351,9 +358,10 @@ Connection& PendingRequest::accept(const ConnectionLimits& limits, const Receive
     Endpoint& asking = *std::exchange(initiator, nullptr);
     asking.request = nullptr;
     asking.peer = &accepting;
+    accepting.address = asking.address;
     accepting.peer = &asking;
     asking.push({.kind = EventKind::reply, .bytes = network_.copy_of(private_data, {}, reply_bytes)},
-                network_.injector ? network_.injector->connect_delay() : Duration{});
+                asking.injector() ? asking.injector()->connect_delay() : Duration{});
     return accepting;
 }
 
@@ -368,7 +376,7 @@ void PendingRequest::refuse(Bytes* private_data) {
     Endpoint& asking = *std::exchange(initiator, nullptr);
     asking.request = nullptr;
     asking.push({.kind = EventKind::refusal, .bytes = private_data, .cm_reason = cm_consumer_defined},
-                network_.injector ? network_.injector->connect_delay() : Duration{});
+                asking.injector() ? asking.injector()->connect_delay() : Duration{});
 }
 
 NetworkListener::~NetworkListener() { network_.listeners.erase(address_); }
@@ -484,7 +492,7 @@ unsigned Network::poll(unsigned completions_max) {
 void Network::tell_ended(Endpoint& endpoint) {
     endpoint.end_told = true;
     endpoint.end_told_in_poll = poll_number_;
-    const Duration delay = injector ? injector->gone_delay() : Duration{};
+    const Duration delay = injector ? endpoint.injector()->gone_delay() : Duration{};
     endpoint.gone_at = saturating_add(timers.now(), delay);
     if (delay > Duration::zero()) endpoint.gone_timer.arm_at(endpoint.gone_at);
     going_.push_back(&endpoint);
@@ -561,9 +569,9 @@ void Network::handle_route(Endpoint& endpoint) {
         return endpoint.end(EndReason::local_error, EINVAL,
                             fmt::format("{}: {} bytes of private data, {} fit", endpoint.address, private_data.size(),
                                         endpoint.request_bytes));
-    if (injector && injector->swallows_connect()) return;
+    if (injector && endpoint.injector()->swallows_connect()) return;
     endpoint.push({.kind = EventKind::request, .bytes = copy_of(private_data, {}, endpoint.request_bytes)},
-                  injector ? injector->connect_delay() : Duration{});
+                  injector ? endpoint.injector()->connect_delay() : Duration{});
 }
 
 void Network::handle_request(Endpoint& endpoint, Event& event) {
@@ -589,7 +597,8 @@ void Network::handle_reply(Endpoint& endpoint, Event& event) {
     endpoint.state = Endpoint::State::live;
     // Before on_established() of this side, so that it arrives before anything sent from there.
     if (endpoint.peer)
-        endpoint.peer->push({.kind = EventKind::established}, injector ? injector->connect_delay() : Duration{});
+        endpoint.peer->push({.kind = EventKind::established},
+                            injector ? endpoint.injector()->connect_delay() : Duration{});
     endpoint.handler.on_established();
 }
 
