@@ -44,8 +44,7 @@ inline Bytes pattern(std::size_t size, unsigned seed) {
 
 // Big-endian, as everything in SRP and SCSI.
 inline void put(Bytes& bytes, std::size_t offset, std::size_t width, std::uint64_t value) {
-    if (bytes.size() < offset + width) bytes.resize(offset + width);
-    for (std::size_t i = 0; i < width; ++i)
+    for (std::size_t i = 0; i < width && offset + i < bytes.size(); ++i)
         bytes[offset + i] = static_cast<std::byte>(value >> (8 * (width - 1 - i)) & 0xff);
 }
 inline std::uint64_t number_at(std::span<const std::byte> bytes, std::size_t offset, std::size_t width) {
@@ -103,7 +102,7 @@ inline Answer check_condition(unsigned key, unsigned asc, unsigned ascq) {
     return {.status = 0x02, .sense = fixed_sense(key, asc, ascq)};
 }
 inline Bytes response(std::uint64_t tag, const Answer& answer) {
-    Bytes bytes(36);
+    Bytes bytes(answer.task_code ? 40 : 36);
     put(bytes, 0, 1, 0xc1);
     put(bytes, 4, 4, static_cast<std::uint32_t>(answer.delta));
     put(bytes, 8, 8, tag);

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// What becomes of a command by its status and sense, how often and how long it is tried again (srp-admin 6).
+#include "lun_fixture.h"
+
+namespace srpfs::lun {
+namespace {
+
+using scripted::check_condition;
+
+struct Row {
+    const char* name;
+    unsigned status, key, asc, ascq;  // with CHECK CONDITION; a key of `none`: no sense data
+    OutcomeKind kind = OutcomeKind::ok;
+    unsigned commands = 1;  // sent in all when the target always answers so
+    unsigned response_code = 0x70;
+    [[nodiscard]] Answer answer() const {
+        if (status != 0x02 || key == none) return {.status = status};
+        return {.status = status, .sense = scripted::fixed_sense(key, asc, ascq, response_code)};
+    }
+    static constexpr unsigned none = 0xff;
+};
+std::ostream& operator<<(std::ostream& out, const Row& row) { return out << row.name; }
+
+class Judge : public LunTest {};
+class JudgeRow : public Judge, public testing::WithParamInterface<Row> {};
+
+TEST_P(JudgeRow, OfARead) {
+    begin();
+    Request& request = read(0, 512);
+    while (!open().empty() && sent().size() < 100) answer(*open()[0], GetParam().answer());
+    ASSERT_TRUE(request.answered());
+    EXPECT_EQ(request.outcome.kind, GetParam().kind);
+    EXPECT_EQ(sent().size(), GetParam().commands);
+    if (!request.outcome.ok()) {
+        EXPECT_EQ(request.outcome.status, static_cast<scsi::Status>(GetParam().status));
+    }
+    EXPECT_EQ(failures, GetParam().kind == OutcomeKind::ok ? 0u : 1u);
+    EXPECT_EQ(unit().counters()->retries, GetParam().commands - 1);
+}
+
+TEST_P(JudgeRow, OfAWrite) {
+    begin();
+    Request& request = write(0, pattern(512, 1));
+    while (!open().empty() && sent().size() < 100) {
+        EXPECT_EQ(open()[0]->payload(), pattern(512, 1));
+        answer(*open()[0], GetParam().answer());
+    }
+    ASSERT_TRUE(request.answered());
+    EXPECT_EQ(request.outcome.kind, GetParam().kind);
+    EXPECT_EQ(sent().size(), GetParam().commands);
+    EXPECT_FALSE(unit().needs_fence());  // the target has answered
+}
+
+using enum OutcomeKind;
+
+INSTANTIATE_TEST_SUITE_P(
+    Statuses, JudgeRow,
+    testing::ValuesIn(std::vector<Row>{
+        Row{"GOOD", 0x00, Row::none, 0, 0, ok, 1}, Row{"CONDITION MET", 0x04, Row::none, 0, 0, ok, 1},
+        Row{"RESERVATION CONFLICT", 0x18, Row::none, 0, 0, reservation_conflict, 1},
+        Row{"ACA ACTIVE", 0x30, Row::none, 0, 0, aborted, 1}, Row{"TASK ABORTED", 0x40, Row::none, 0, 0, aborted, 6},
+        Row{"an unknown status", 0x22, Row::none, 0, 0, protocol_error, 1},
+        Row{"CHECK CONDITION without sense", 0x02, Row::none, 0, 0, protocol_error, 6}}));
+
+INSTANTIATE_TEST_SUITE_P(SenseKeys, JudgeRow,
+                         testing::ValuesIn(std::vector<Row>{
+                             Row{"no sense", 0x02, 0x0, 0, 0, ok, 1},
+                             Row{"recovered", 0x02, 0x1, 0x18, 0, ok, 1},
+                             Row{"not ready, cause not reportable", 0x02, 0x2, 0x04, 0x00, not_ready, 1},
+                             Row{"initializing command required", 0x02, 0x2, 0x04, 0x02, not_ready, 1},
+                             Row{"standby", 0x02, 0x2, 0x04, 0x0b, not_ready, 1},
+                             Row{"unavailable", 0x02, 0x2, 0x04, 0x0c, not_ready, 1},
+                             Row{"no medium", 0x02, 0x2, 0x3a, 0x00, not_ready, 1},
+                             Row{"unrecovered read", 0x02, 0x3, 0x11, 0x00, medium_error, 1},
+                             Row{"address mark", 0x02, 0x3, 0x13, 0x00, medium_error, 1},
+                             Row{"record not found", 0x02, 0x3, 0x14, 0x01, medium_error, 1},
+                             Row{"another medium error", 0x02, 0x3, 0x0c, 0x00, medium_error, 6},
+                             Row{"hardware", 0x02, 0x4, 0x44, 0x00, hardware_error, 1},
+                             Row{"opcode", 0x02, 0x5, 0x20, 0x00, illegal_request, 1},
+                             Row{"range", 0x02, 0x5, 0x21, 0x00, out_of_range, 1},
+                             Row{"field in CDB", 0x02, 0x5, 0x24, 0x00, illegal_request, 1},
+                             Row{"unit not supported", 0x02, 0x5, 0x25, 0x00, gone, 1},
+                             Row{"field in list", 0x02, 0x5, 0x26, 0x00, illegal_request, 1},
+                             Row{"write protected", 0x02, 0x7, 0x27, 0x00, write_protected, 1},
+                             Row{"space", 0x02, 0x7, 0x27, 0x07, space_exhausted, 1},
+                             Row{"blank check", 0x02, 0x8, 0, 0, protocol_error, 1},
+                             Row{"vendor specific", 0x02, 0x9, 0, 0, protocol_error, 1},
+                             Row{"copy aborted", 0x02, 0xa, 0, 0, protocol_error, 1},
+                             Row{"aborted", 0x02, 0xb, 0x00, 0x00, aborted, 6},
+                             Row{"transport", 0x02, 0xb, 0x4b, 0x00, aborted, 6},
+                             Row{"protection information", 0x02, 0xb, 0x10, 0x01, hardware_error, 1},
+                             Row{"volume overflow", 0x02, 0xd, 0, 0, out_of_range, 1},
+                             Row{"miscompare", 0x02, 0xe, 0x1d, 0, miscompare, 1},
+                             Row{"about an earlier command", 0x02, 0x3, 0x11, 0, protocol_error, 6, 0x71},
+                             Row{"ALUA state changed, always", 0x02, 0x6, 0x2a, 0x06, aborted, 33}}));
+
+class JudgePasses : public Judge, public testing::WithParamInterface<Row> {};
+
+TEST_P(JudgePasses, OnceItIsOver) {
+    begin();
+    Request& request = write(0, pattern(512, 1));
+    answer(*open()[0], GetParam().answer());
+    EXPECT_FALSE(request.answered());
+    EXPECT_TRUE(advance_until([this] { return !open().empty(); }, 10s));
+    serve_all();
+    EXPECT_TRUE(request.ok());
+    EXPECT_EQ(sent().size(), 2u);
+    EXPECT_EQ(disk_at(0, 512), pattern(512, 1));
+}
+INSTANTIATE_TEST_SUITE_P(Passing, JudgePasses,
+                         testing::ValuesIn(std::vector<Row>{
+                             Row{"BUSY", 0x08, Row::none, 0, 0}, Row{"TASK SET FULL", 0x28, Row::none, 0, 0},
+                             Row{"TASK ABORTED", 0x40, Row::none, 0, 0}, Row{"becoming ready", 0x02, 0x2, 0x04, 0x01},
+                             Row{"ALUA transition", 0x02, 0x2, 0x04, 0x0a},
+                             Row{"communication failure", 0x02, 0x2, 0x08, 0x00}, Row{"medium", 0x02, 0x3, 0x0c, 0},
+                             Row{"aborted", 0x02, 0xb, 0, 0}, Row{"reservations preempted", 0x02, 0x6, 0x2a, 0x03},
+                             Row{"ALUA state changed", 0x02, 0x6, 0x2a, 0x06}, Row{"no sense", 0x02, Row::none, 0, 0},
+                             Row{"deferred", 0x02, 0x4, 0x44, 0, ok, 1, 0x71}}));
+
+// ---- for how long ----
+
+TEST_F(Judge, BusyIsTriedAgainWithGrowingDelaysFor180Seconds) {
+    begin();
+    Request& request = read(0, 512);
+    std::vector<Instant> sent_at;
+    const Instant began = now();
+    while (!request.answered() && sent_at.size() < 1000) {
+        if (!open().empty()) {
+            sent_at.push_back(now());
+            answer(*open()[0], {.status = 0x08});
+        }
+        if (!request.answered()) advance_until([&] { return !open().empty() || request.answered(); }, 10s);
+    }
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::busy);
+    EXPECT_EQ(request.outcome.status, scsi::Status::busy);
+    EXPECT_GE(request.at - began, 180s);
+    EXPECT_LE(request.at - began, 183s);
+    ASSERT_GT(sent_at.size(), 10u);
+    for (std::size_t i = 1; i < sent_at.size(); ++i) {
+        const Duration least = std::min<Duration>(2s, Duration(20ms) * (1 << std::min<std::size_t>(i - 1, 10)));
+        EXPECT_GE(sent_at[i] - sent_at[i - 1], least) << i;
+        EXPECT_LE(sent_at[i] - sent_at[i - 1], least * 3 / 2) << i;
+    }
+}
+
+TEST_F(Judge, BecomingReadyIsAskedOnceASecondFor180Seconds) {
+    begin();
+    Request& request = read(0, 512);
+    const Instant began = now();
+    while (!request.answered() && sent().size() < 1000) {
+        if (!open().empty()) answer(*open()[0], check_condition(0x2, 0x04, 0x01));
+        if (!request.answered()) advance(1s);
+    }
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::not_ready);
+    EXPECT_GE(request.at - began, 180s);
+    EXPECT_LE(request.at - began, 182s);
+    EXPECT_GE(sent().size(), 180u);
+    EXPECT_LE(sent().size(), 183u);
+}
+
+TEST_F(Judge, TheFirstRetryBeginsTheBoundNotTheFirstCommand) {
+    begin();
+    Request& request = read(0, 512);
+    advance(20s);
+    answer(*open()[0], {.status = 0x40});
+    advance(20s);
+    answer(*open()[0], {.status = 0x40});
+    EXPECT_FALSE(request.answered());
+    serve_all();
+    EXPECT_TRUE(request.ok());
+}
+
+TEST_F(Judge, NothingElseOfItGoesOutDuringABackOff) {
+    parameters.max_sect = 1;
+    begin();
+    Request& request = read(0, 512 * 8);
+    ASSERT_EQ(sent().size(), 4u);
+    answer(sent()[0], {.status = 0x08});
+    serve_one(sent()[1]);
+    EXPECT_EQ(sent().size(), 4u);
+    serving = true;
+    serve_one(sent()[2]);
+    serve_one(sent()[3]);
+    advance(1s);
+    EXPECT_TRUE(request.ok());
+    EXPECT_EQ(request.data, disk_at(0, 512 * 8));
+    EXPECT_EQ(sent().size(), 9u);
+}
+
+TEST_F(Judge, OthersGoOnMeanwhile) {
+    begin();
+    read(0, 512);
+    answer(sent()[0], {.status = 0x08});
+    Request& other = read(512, 512);
+    ASSERT_EQ(open().size(), 1u);
+    serve_one(*open()[0]);
+    EXPECT_TRUE(other.ok());
+    serving = true;
+    advance(1s);
+    EXPECT_TRUE(requests[0]->ok());
+}
+
+TEST_F(Judge, ALunThatIsGoneIsToldOnce) {
+    begin();
+    read(0, 512);
+    read(512, 512);
+    answer(sent()[0], check_condition(0x5, 0x25, 0));
+    answer(sent()[1], check_condition(0x5, 0x25, 0));
+    ASSERT_EQ(attentions.size(), 1u);
+    EXPECT_FALSE(attentions[0].hold);
+    EXPECT_EQ(requests[1]->outcome.kind, OutcomeKind::gone);
+    resume();
+    read(0, 512);
+    answer(*open()[0], check_condition(0x5, 0x25, 0));
+    EXPECT_EQ(attentions.size(), 2u);
+}
+
+TEST_F(Judge, ARawCommandThatFailsIsNobodysBusiness) {
+    begin();
+    Request& request = raw(scsi::inquiry(96), 96);
+    answer(sent()[0], check_condition(0x5, 0x25, 0));
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::gone);
+    EXPECT_TRUE(attentions.empty());
+    EXPECT_EQ(failures, 0u);
+}
+
+// ---- connections ----
+
+TEST_F(Judge, AReadIsSentAgainAfterReconnecting) {
+    begin();
+    Request& request = read(512, 4096);
+    lose_connection();
+    EXPECT_FALSE(request.answered());
+    reconnect();
+    EXPECT_TRUE(sent().empty());  // not before the unit has been looked at
+    resume();
+    ASSERT_EQ(sent().size(), 1u);
+    serve_all();
+    EXPECT_TRUE(request.ok());
+    EXPECT_EQ(request.data, disk_at(512, 4096));
+}
+
+TEST_F(Judge, AReadSurvivesMoreThanFiveLossesWithinItsTime) {
+    begin();
+    Request& request = read(512, 4096);
+    for (unsigned i = 0; i < 10; ++i) {
+        lose_connection();
+        reconnect();
+        resume();
+    }
+    serve_all();
+    EXPECT_TRUE(request.ok());
+}
+
+// As long as no write is issued again behind a fence.
+TEST_F(Judge, AWriteWhoseConnectionIsLostIsNotSentAgainWithoutAFence) {
+    begin();
+    write(512, pattern(512, 1));
+    lose_connection();
+    EXPECT_TRUE(unit().needs_fence());
+    reconnect();
+    resume();
+    EXPECT_TRUE(sent().empty());
+}
+
+TEST_F(Judge, AWriteThatWasNotSentWaitsForTheConnection) {
+    begin();
+    lose_connection();
+    Request& request = write(512, pattern(512, 1));
+    reconnect();
+    resume();
+    serve_all();
+    EXPECT_TRUE(request.ok());
+}
+
+}  // namespace
+}  // namespace srpfs::lun
