@@ -140,6 +140,17 @@ protected:
     }
     void resume() { resume(unit()); }
 
+    // A LUN RESET of unit 0 that the target has carried out.
+    void fence() {
+        bool over = false;
+        link->reset_unit(unit().lun(), [&over](Result<void> result) { over = result.has_value(); });
+        ASSERT_FALSE(target().tasks.empty());
+        EXPECT_EQ(target().tasks.back().function, 0x08u);
+        target().answer(target().tasks.back(), 0x00);
+        settle();
+        EXPECT_TRUE(over);
+    }
+
     [[nodiscard]] Unit& unit() { return *units.front(); }
     [[nodiscard]] Peer& target() { return fabric.last(); }
 

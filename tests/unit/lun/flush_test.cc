@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// What durable means: flushes, FUA, and caches that are lost (decisions 8, 9; docs/recovery.md).
+#include "lun_fixture.h"
+
+namespace srpfs::lun {
+namespace {
+
+using scripted::check_condition;
+
+class Flush : public LunTest {
+protected:
+    Flush() { info.write_cache = true; }
+    void write_one(Durability durability = Durability::cached) {
+        serving = true;
+        EXPECT_TRUE(write(0, pattern(512, 1), durability).ok());
+        serving = false;
+    }
+    [[nodiscard]] std::size_t flushes() {
+        std::size_t count = 0;
+        for (const Seen& seen : sent()) count += seen.is_flush() ? 1 : 0;
+        return count;
+    }
+    // A flush that is answered without a command.
+    void expect_nothing_to_flush() {
+        const auto before = flushes();
+        EXPECT_TRUE(flush().ok());
+        EXPECT_EQ(flushes(), before);
+    }
+};
+
+TEST_F(Flush, WithoutAVolatileCacheSendsNothing) {
+    info.write_cache = false;
+    begin();
+    write_one();
+    expect_nothing_to_flush();
+}
+
+TEST_F(Flush, WithoutAWriteSendsNothing) {
+    begin();
+    expect_nothing_to_flush();
+}
+
+TEST_F(Flush, CoversTheWholeUnit) {
+    begin();
+    write_one();
+    Request& request = flush();
+    ASSERT_EQ(flushes(), 1u);
+    EXPECT_EQ(sent().back().opcode(), 0x35u);
+    EXPECT_EQ(sent().back().lba(), 0u);
+    EXPECT_EQ(sent().back().blocks(), 0u);
+    EXPECT_FALSE(request.answered());
+    serve_all();
+    EXPECT_TRUE(request.ok());
+    expect_nothing_to_flush();
+}
+
+TEST_F(Flush, DoesNotCoverWhatIsAcknowledgedMeanwhile) {
+    begin();
+    write_one();
+    Request& request = flush();
+    Seen& command = sent().back();
+    write_one();
+    answer(command);
+    EXPECT_TRUE(request.ok());
+    EXPECT_TRUE(unit().has_unflushed_writes());
+    flush();
+    EXPECT_EQ(flushes(), 2u);
+    serve_all();
+}
+
+TEST_F(Flush, ThatFailsLeavesTheWritesUnflushed) {
+    begin();
+    write_one();
+    Request& request = flush();
+    answer(sent().back(), check_condition(0x3, 0x11, 0));
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::medium_error);
+    flush();
+    EXPECT_EQ(flushes(), 2u);
+    serve_all();
+    expect_nothing_to_flush();
+}
+
+TEST_F(Flush, AfterAWriteThatFailedHasNothingToDo) {
+    begin();
+    write(0, pattern(512, 1));
+    answer(sent().back(), check_condition(0x3, 0x11, 0));
+    expect_nothing_to_flush();
+}
+
+TEST_F(Flush, ADurableWriteUsesFua) {
+    info.fua = true;
+    begin();
+    write_one(Durability::stable);
+    EXPECT_TRUE(sent().at(0).has_fua());
+    EXPECT_EQ(sent().size(), 1u);
+    expect_nothing_to_flush();
+}
+
+TEST_F(Flush, ACachedWriteDoesNotUseFua) {
+    info.fua = true;
+    begin();
+    write_one();
+    EXPECT_FALSE(sent().at(0).has_fua());
+}
+
+TEST_F(Flush, ADurableWriteWithoutACacheIsAnyWrite) {
+    info.write_cache = false;
+    begin();
+    write_one(Durability::stable);
+    EXPECT_FALSE(sent().at(0).has_fua());
+    EXPECT_EQ(sent().size(), 1u);
+}
+
+TEST_F(Flush, ADurableWriteWithoutFuaIsFlushedBeforeItsAnswer) {
+    begin();
+    Request& request = write(0, pattern(512, 1), Durability::stable);
+    serve_one(sent()[0]);
+    ASSERT_EQ(sent().size(), 2u);
+    EXPECT_TRUE(sent()[1].is_flush());
+    EXPECT_FALSE(request.answered());
+    serve_one(sent()[1]);
+    EXPECT_TRUE(request.ok());
+    expect_nothing_to_flush();
+}
+
+TEST_F(Flush, ADurableWriteWhoseFlushFailsFails) {
+    begin();
+    Request& request = write(0, pattern(512, 1), Durability::stable);
+    serve_one(sent()[0]);
+    answer(sent()[1], check_condition(0x4, 0x44, 0));
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::hardware_error);
+    EXPECT_TRUE(unit().has_unflushed_writes());
+}
+
+TEST_F(Flush, ADurablePartialWriteIsDurableToo) {
+    info.fua = true;
+    begin();
+    serving = true;
+    EXPECT_TRUE(write(10, pattern(1000, 1), Durability::stable).ok());
+    for (const Seen& seen : sent()) EXPECT_EQ(seen.has_fua(), seen.is_write());
+}
+
+// ---- caches that are lost ----
+
+class CacheLoss : public Flush, public testing::WithParamInterface<std::pair<unsigned, bool>> {};
+
+TEST_P(CacheLoss, IsToldByTheNextFlushOnce) {
+    begin();
+    write_one();
+    Request& read_request = read(0, 512);
+    answer(sent().back(), check_condition(0x6, 0x29, GetParam().first));
+    ASSERT_EQ(attentions.size(), 1u);
+    EXPECT_TRUE(attentions[0].hold);
+    EXPECT_EQ(unit().state(), UnitState::probing);
+    resume();
+    serve_all();
+    EXPECT_TRUE(read_request.ok());
+    Request& request = flush();
+    serve_all();
+    EXPECT_EQ(request.outcome.kind, GetParam().second ? OutcomeKind::medium_error : OutcomeKind::ok);
+    Request& next = flush();
+    serve_all();
+    EXPECT_TRUE(next.ok());
+}
+// Power on, power on occurred, device internal reset; but neither SCSI bus reset, nor LUN reset, nor nexus loss.
+INSTANTIATE_TEST_SUITE_P(Attentions, CacheLoss,
+                         testing::Values(std::pair{0x00U, true}, std::pair{0x01U, true}, std::pair{0x04U, true},
+                                         std::pair{0x02U, false}, std::pair{0x03U, false}, std::pair{0x07U, false}));
+
+TEST_F(Flush, ALostCacheWithoutUnflushedWritesIsNoError) {
+    begin();
+    write_one();
+    serving = true;
+    EXPECT_TRUE(flush().ok());
+    serving = false;
+    read(0, 512);
+    answer(sent().back(), check_condition(0x6, 0x29, 0x00));
+    resume();
+    serve_all();
+    expect_nothing_to_flush();
+}
+
+TEST_F(Flush, ARestartOfTheTargetWithUnflushedWritesIsAnErrorOnce) {
+    begin();
+    write_one();
+    lose_connection();
+    reconnect();
+    unit().on_target_restart();
+    resume();
+    Request& request = flush();
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::medium_error);
+    Request& next = flush();
+    serve_all();
+    EXPECT_TRUE(next.ok());
+}
+
+TEST_F(Flush, ARestartIsNoErrorForAUnitWithoutACache) {
+    info.write_cache = false;
+    begin();
+    write_one();
+    unit().on_target_restart();
+    expect_nothing_to_flush();
+}
+
+TEST_F(Flush, ARestartIsNoErrorForFuaWrites) {
+    info.fua = true;
+    begin();
+    write_one(Durability::stable);
+    unit().on_target_restart();
+    expect_nothing_to_flush();
+}
+
+TEST_F(Flush, ADurableWriteWhoseCacheIsLostBeforeItsFlushFails) {
+    begin();
+    Request& request = write(0, pattern(512, 1), Durability::stable);
+    serve_one(sent()[0]);
+    ASSERT_TRUE(sent()[1].is_flush());
+    answer(sent()[1], check_condition(0x6, 0x29, 0x00));
+    resume();
+    serve_all();
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::medium_error);
+}
+
+TEST_F(Flush, ADeferredErrorIsToldByTheNextFlush) {
+    begin();
+    write_one();
+    read(0, 512);
+    answer(sent().back(), {.status = 0x02, .sense = scripted::fixed_sense(0x3, 0x0c, 0, 0x71)});
+    serve_all();  // the read is tried again
+    EXPECT_EQ(flush().outcome.kind, OutcomeKind::medium_error);
+}
+
+// ---- holding and resuming (decisions 7) ----
+
+class Hold : public LunTest {};
+
+class Attentions : public Hold, public testing::WithParamInterface<std::pair<unsigned, unsigned>> {};
+TEST_P(Attentions, HoldTheUnitUntilItHasBeenLookedAt) {
+    begin();
+    Request& first = read(0, 512);
+    answer(sent()[0], check_condition(0x6, GetParam().first, GetParam().second));
+    Request& second = read(512, 512);
+    EXPECT_EQ(sent().size(), 1u);
+    ASSERT_EQ(attentions.size(), 1u);
+    EXPECT_TRUE(attentions[0].hold);
+    EXPECT_EQ(attentions[0].sense.asc, GetParam().first);
+    resume();
+    EXPECT_EQ(sent().size(), 3u);
+    serve_all();
+    EXPECT_TRUE(first.ok() && second.ok());
+}
+INSTANTIATE_TEST_SUITE_P(All, Attentions,
+                         testing::Values(std::pair{0x28U, 0x00U}, std::pair{0x29U, 0x00U}, std::pair{0x29U, 0x03U},
+                                         std::pair{0x29U, 0x07U}, std::pair{0x2aU, 0x01U}, std::pair{0x2aU, 0x09U},
+                                         std::pair{0x3fU, 0x03U}, std::pair{0x3fU, 0x0eU}));
+
+TEST_F(Hold, OtherAttentionsOnlyWantTheCommandRepeated) {
+    begin();
+    Request& request = read(0, 512);
+    answer(sent()[0], check_condition(0x6, 0x2a, 0x06));
+    EXPECT_TRUE(attentions.empty());
+    serve_all();
+    EXPECT_TRUE(request.ok());
+}
+
+TEST_F(Hold, ReadsThatWereInFlightWithAnAttentionAreRepeated) {
+    begin();
+    Request& first = read(0, 512);
+    Request& second = read(512, 512);
+    answer(sent()[0], check_condition(0x6, 0x3f, 0x0e));
+    serve_one(sent()[1]);
+    EXPECT_FALSE(second.answered());
+    resume();
+    EXPECT_EQ(sent().size(), 4u);
+    serve_all();
+    EXPECT_TRUE(first.ok() && second.ok());
+}
+
+TEST_F(Hold, RawCommandsPass) {
+    begin();
+    unit().hold();
+    read(0, 512);
+    EXPECT_TRUE(sent().empty());
+    Request& request = raw(scsi::inquiry(96), 96);
+    ASSERT_EQ(sent().size(), 1u);
+    EXPECT_EQ(sent()[0].opcode(), 0x12u);
+    answer(sent()[0]);
+    EXPECT_TRUE(request.ok());
+    resume();
+    serve_all();
+}
+
+TEST_F(Hold, WhatWasFoundOutBeforeItWasHeldDoesNotRelease) {
+    begin();
+    UnitInfo old = info;
+    old.probed_at = engine->next_stamp();
+    unit().hold();
+    read(0, 512);
+    unit().resume(std::make_shared<const UnitInfo>(old));
+    settle();
+    EXPECT_TRUE(sent().empty());
+    EXPECT_EQ(unit().state(), UnitState::probing);
+    resume();
+    EXPECT_EQ(unit().state(), UnitState::running);
+    serve_all();
+}
+
+TEST_F(Hold, WaitingReadsKeepNoMemory) {
+    begin();
+    unit().hold();
+    for (unsigned i = 0; i < 40; ++i) read(512 * i, 512);
+    EXPECT_EQ(engine->usage().read_4k_in_use, 0u);
+    resume();
+    serving = true;
+    for (Seen* seen : open()) serve(*seen);
+    settle();
+    for (const auto& request : requests) EXPECT_TRUE(request->ok());
+}
+
+TEST_F(Hold, WhatNoLongerFitsIsOutOfRange) {
+    begin();
+    unit().hold();
+    Request& beyond = read((info.blocks - 1) * 512, 512);
+    Request& inside = read(0, 512);
+    info.blocks -= 1;
+    resume();
+    EXPECT_EQ(beyond.outcome.kind, OutcomeKind::out_of_range);
+    serve_all();
+    EXPECT_TRUE(inside.ok());
+}
+
+TEST_F(Hold, AnEventOfTheTargetHoldsItsUnitOnly) {
+    begin();
+    Unit& other = add_unit(1);
+    target().say(scripted::async_event(0, 1, 0x0001000000000000, scripted::fixed_sense(0x6, 0x3f, 0x0e)));
+    settle();
+    EXPECT_EQ(unit().state(), UnitState::running);
+    EXPECT_EQ(other.state(), UnitState::probing);
+    EXPECT_EQ(attentions.size(), 1u);
+    resume(other);
+}
+
+TEST_F(Hold, ALoginDoesNotReleaseIt) {
+    begin();
+    Request& request = write(0, pattern(512, 1));
+    serve_all();
+    EXPECT_TRUE(request.ok());
+    lose_connection();
+    EXPECT_EQ(unit().state(), UnitState::blocked);
+    read(0, 512);
+    reconnect();
+    EXPECT_EQ(unit().state(), UnitState::probing);
+    EXPECT_TRUE(sent().empty());
+    resume();
+    serve_all();
+}
+
+TEST_F(Hold, OfflineFailsUntilItIsFoundAgain) {
+    begin();
+    Request& waiting = read(0, 512);
+    unit().set_offline();
+    EXPECT_EQ(waiting.outcome.kind, OutcomeKind::not_ready);
+    EXPECT_EQ(read(0, 512).outcome.kind, OutcomeKind::not_ready);
+    serve_all();
+    resume();
+    Request& request = read(0, 512);
+    serve_all();
+    EXPECT_TRUE(request.ok());
+}
+
+TEST_F(Hold, RemovedIsGoneForEver) {
+    begin();
+    Request& waiting = read(0, 512);
+    unit().remove();
+    EXPECT_EQ(waiting.outcome.kind, OutcomeKind::gone);
+    resume();
+    EXPECT_EQ(read(0, 512).outcome.kind, OutcomeKind::gone);
+    EXPECT_EQ(unit().state(), UnitState::gone);
+    serve_all();
+}
+
+TEST_F(Hold, AFailingPathFailsWhatWaitsAndWhatComes) {
+    begin();
+    lose_connection();
+    Request& waiting = read(0, 512);
+    link->set_state(initiator::PortState::fail_fast);
+    settle();
+    EXPECT_EQ(waiting.outcome.kind, OutcomeKind::path_lost);
+    EXPECT_EQ(read(0, 512).outcome.kind, OutcomeKind::path_lost);
+    EXPECT_EQ(unit().state(), UnitState::offline);
+    reconnect();
+    resume();
+    Request& request = read(0, 512);
+    serve_all();
+    EXPECT_TRUE(request.ok());
+}
+
+TEST_F(Hold, ALostPortIsGone) {
+    begin();
+    lose_connection();
+    Request& waiting = read(0, 512);
+    link->set_state(initiator::PortState::lost);
+    settle();
+    EXPECT_EQ(waiting.outcome.kind, OutcomeKind::gone);
+    EXPECT_EQ(read(0, 512).outcome.kind, OutcomeKind::gone);
+    EXPECT_EQ(unit().state(), UnitState::gone);
+}
+
+// ---- memory (decisions 11) ----
+
+class Memory : public LunTest {};
+
+TEST_F(Memory, AReadTakesALargerBufferWhenTheSmallOnesAreOut) {
+    limits.read_buffers_4k = 2;
+    begin();
+    for (unsigned i = 0; i < 3; ++i) read(4096 * i, 4096);
+    EXPECT_EQ(sent().size(), 3u);
+    EXPECT_EQ(engine->usage().read_4k_in_use, 1u);  // half of them at most
+    EXPECT_EQ(engine->usage().read_64k_in_use, 2u);
+    serve_all();
+}
+
+TEST_F(Memory, ReadsWithoutABufferGetOneInTheirTurn) {
+    limits.read_buffers_1m = 4;
+    begin();
+    for (unsigned i = 0; i < 5; ++i) read(512 * i, 100000);
+    EXPECT_EQ(engine->usage().read_1m_in_use, 2u);  // a unit has half of a kind at most
+    EXPECT_EQ(sent().size(), 2u);
+    serve_one(sent()[1]);
+    ASSERT_EQ(sent().size(), 3u);
+    EXPECT_EQ(sent()[2].lba(), 2u);
+    serve_all();
+    for (const auto& request : requests) EXPECT_TRUE(request->ok());
+}
+
+TEST_F(Memory, AStuckUnitLeavesBuffersForTheOthers) {
+    begin();
+    Unit& other = add_unit(1);
+    for (unsigned i = 0; i < 20; ++i) read(512 * i, 100000);
+    Request& request = read(other, 0, 100000);
+    serve_one(sent().back());
+    EXPECT_TRUE(request.ok());
+    serve_all();
+}
+
+TEST_F(Memory, WaitingWritesAreParkedAndComeOutRight) {
+    begin();
+    unit().hold();
+    for (unsigned i = 0; i < 20; ++i) write(std::uint64_t{i} * 16384, pattern(16384, i));
+    EXPECT_GT(engine->usage().parked_bytes, 0u);
+    EXPECT_LE(engine->usage().intake_in_use, limits.intake_buffers / 2);
+    resume();
+    serving = true;
+    for (Seen* seen : open()) serve(*seen);
+    settle();
+    for (unsigned i = 0; i < 20; ++i) {
+        EXPECT_TRUE(requests[i]->ok());
+        EXPECT_EQ(disk_at(std::size_t{i} * 16384, 16384), pattern(16384, i));
+    }
+    EXPECT_EQ(engine->usage().parked_bytes, 0u);
+}
+
+TEST_F(Memory, TheUnitWithMostParkedBytesLosesRequests) {
+    limits.park_bytes_max = 100000;
+    begin();
+    Unit& other = add_unit(1);
+    unit().hold();
+    other.hold();
+    for (unsigned i = 0; i < 9; ++i) write(0, pattern(20000, i));  // some in intake buffers, the others parked
+    ASSERT_GE(engine->usage().parked_bytes, 80000u);
+    for (unsigned i = 0; i < 6; ++i) write(other, 0, pattern(20000, i));
+    ASSERT_FALSE(shed.empty());
+    EXPECT_EQ(shed[0].first, &unit());
+    unsigned lost = 0;
+    for (const auto& request : requests)
+        if (request->answered()) {
+            EXPECT_EQ(request->outcome.kind, OutcomeKind::out_of_memory);
+            ++lost;
+        }
+    EXPECT_GE(lost, shed[0].second);
+    EXPECT_LE(engine->usage().parked_bytes, limits.park_bytes_max);
+    resume();
+    resume(other);
+    serve_all();
+}
+
+TEST_F(Memory, TooManyRequestsMakeTheGreediestUnitGiveUp) {
+    limits.operations_max = 128;
+    begin();
+    unit().hold();
+    for (unsigned i = 0; i < 129; ++i) read(0, 512);
+    ASSERT_EQ(shed.size(), 1u);
+    EXPECT_EQ(shed[0].second, 64u);
+    resume();
+    serving = true;
+    for (Seen* seen : open()) serve(*seen);
+    settle();
+}
+
+TEST_F(Memory, PartialWritesBeyondTheEdgeBuffersWaitForThem) {
+    limits.edge_buffers = 2;
+    begin();
+    for (unsigned i = 0; i < 4; ++i) write(i * 1024 + 1, pattern(10, i));
+    EXPECT_EQ(engine->usage().edges_in_use, 1u);  // half of them at most
+    EXPECT_EQ(sent().size(), 1u);
+    serve_all();
+    for (const auto& request : requests) EXPECT_TRUE(request->ok());
+}
+
+}  // namespace
+}  // namespace srpfs::lun
