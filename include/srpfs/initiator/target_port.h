@@ -148,7 +148,7 @@ private:
     bool foreign_loss_ = false;  // a channel was lost, or a login failed, for no reason of ours since the last login
     unsigned failed_reconnects_ = 0;
     unsigned failed_replacements_ = 0;  // of single channels since one succeeded
-    Instant lost_at_{};  // the last channel of a login that was up
+    Instant lost_at_{};                 // the last channel of a login that was up
     unsigned iu_attempt_ = 0;
     srp::LoginParameters effective_;  // parameters after shrinking the IU
     PortFacts facts_;
