@@ -11,6 +11,7 @@ one case by its exit status (77: skipped).
 import argparse
 import concurrent.futures
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -36,7 +37,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 MINUTES = {"simulation": "from seeds, under virtual time", "mount": "real mounts of the embedded target",
            "guest": "a real target in a virtual machine", "clang": "a build with the other compiler",
-           "sanitizers": "a build, and the unit tests of it", "fuzzers": "new inputs for the parsers"}
+           "sanitizers": "two builds, and tests of them", "fuzzers": "new inputs for the parsers"}
 running: set[int] = set()  # process groups of what has been started
 
 
@@ -217,7 +218,7 @@ def stage_tests(stage: str, everything: bool) -> list[Test]:
     if stage == "clang":
         return [clang_build()]
     if stage == "sanitizers":
-        return sanitizers()
+        return sanitizers(everything)
     if stage == "fuzzers":
         return fuzzers(60 if everything else 5)
     tests = meson_tests(BUILD)
@@ -231,9 +232,9 @@ def stage_tests(stage: str, everything: bool) -> list[Test]:
     return chosen
 
 
-def build(directory: str, *options: str) -> Test:
-    """A build with clang, as a test: that it works without a warning (in CI) is something to find out."""
-    return Test(directory, [str(TOP / "tests/common/build"), directory, *options], {"CXX": "clang++-14"}, seconds_max=3000)
+def build(directory: str, *options: str, compiler: str = "clang++-14") -> Test:
+    """A build as a test: that it works without a warning (in CI) is something to find out."""
+    return Test(directory, [str(TOP / "tests/common/build"), directory, *options], {"CXX": compiler}, seconds_max=3000)
 
 
 def clang_build() -> Test:
@@ -247,18 +248,64 @@ def needed(build_test: Test) -> None:
         raise OSError(result.output.strip() or result.failed[0])
 
 
-def sanitizers() -> list[Test]:
-    needed(build("build-sanitizers", "-Dbuildtype=debug", "-Db_sanitize=address,undefined", "-Db_lundef=false"))
-    options = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
-    # Defects on purpose are found without them.
-    tests = [test for test in meson_tests(TOP / "build-sanitizers")
-             if test.name not in ("tidy", "man", "mount") and not test.name.startswith("simulation-finds-")]
-    for test in tests:
-        test.command = ["500" if word == "10000" else word for word in test.command]
-        test.name = f"sanitizers/{test.name}"
-        test.environment.update(options)
-        test.seconds_max *= 4
-    return tests
+@dataclasses.dataclass
+class Sanitizer:
+    """A build with sanitizers, and which tests run in it: with --all every program of ours but the simulations that have
+    to fail, otherwise what reaches most in the time CI has."""
+    name: str
+    compiler: str
+    options: list[str]
+    environment: dict[str, str]
+    slower: int                     # than without, at worst
+    left_out: tuple[str, ...]       # tests of meson that only --all runs
+    seeds: int                      # of the simulation; --all: 1000
+    mounts: tuple[str, ...]         # patterns of tests/mount; --all: all of them
+
+
+# All that is reported ends the program with this status, which no program of ours uses.
+SANITIZER_STATUS = 66
+SANITIZERS = [
+    # With clang, because g++ takes half as long again to build for these two.
+    Sanitizer("asan", "clang++-14", ["-Db_sanitize=address,undefined", "-Dcpp_args=-gline-tables-only"],
+              # The quarantine is small so that memory can be seen to grow or not.
+              {"ASAN_OPTIONS": f"detect_leaks=1:exitcode={SANITIZER_STATUS}:quarantine_size_mb=4",
+               "UBSAN_OPTIONS": f"halt_on_error=1:print_stacktrace=1:exitcode={SANITIZER_STATUS}"},
+              # Of these the fuzzers and the simulation, which have sanitizers as well, reach most.
+              4, ("base", "reactor", "scsi", "srp", "fabric-verbs", "target", "wire", "fuzz", "simulation-oracle", "simulation-isolation"), 300,
+              ("a_thousand_*", "several_logins_*", "delete_*", "rescan_*", "reset_of_*", "each_reader_*", "bad_login_*", "every_good_value_*", "killed_users_*",
+               "a_ghost_*", "a_reset_of_*", "sigterm_ends_it_although_*", "neighbours_*", "fio_verifies_odd_*", "a_small_memory_*", "debugging_*", "other_users_mount_*")),
+    Sanitizer("tsan", "g++", ["-Db_sanitize=thread", "-Dcpp_args=-g1"],
+              {"TSAN_OPTIONS": f"halt_on_error=1:exitcode={SANITIZER_STATUS}:die_after_fork=0"},
+              # Each of these has one thread.
+              12, ("base", "scsi", "srp", "fabric", "initiator", "lun", "target", "wire", "fuzz", "simulation-oracle", "simulation-isolation"), 20,
+              ("several_logins_*", "delete_*", "rescan_*", "reset_of_*", "each_reader_*", "killed_users_*", "a_ghost_*", "a_reset_of_*",
+               "sigterm_ends_it_although_*", "shutdown_wakes_*", "signals_end_*", "other_users_mount_*"))]
+
+
+def sanitizers(everything: bool) -> list[Test]:
+    chosen = []
+    for sanitizer in SANITIZERS:
+        directory = f"build-{sanitizer.name}"
+        options = ["-Doptimization=1", "-Ddebug=true", "-Db_lundef=false", *sanitizer.options]
+        started = time.monotonic()
+        needed(build(directory, *options, "--", "srpfs", compiler=sanitizer.compiler))
+        known = {test.name: test for test in meson_tests(TOP / directory)}
+        tests = [test for name, test in known.items()
+                 if name not in ("tidy", "man") and not name.startswith("simulation-finds-") and (everything or name not in sanitizer.left_out)]
+        programs = [str(pathlib.Path(test.command[0]).relative_to(TOP / directory)) for test in tests if test.name != "mount"]
+        needed(build(directory, *options, "--", *programs, compiler=sanitizer.compiler))
+        print(f"{directory:<24} {'done':<32} {time.monotonic() - started:7.1f} s", flush=True)
+        for test in tests:
+            if test.name == "simulation":
+                test.command = [test.command[0], "--seeds", str(1000 if everything else sanitizer.seeds)]
+            if test.name == "mount" and not everything:
+                test.command += sanitizer.mounts
+            test.name = f"{sanitizer.name}/{test.name}"
+            test.environment.update(sanitizer.environment)
+            test.environment["SRPFS_TESTS_SLOWER"] = str(sanitizer.slower)
+            test.seconds_max *= sanitizer.slower
+        chosen += tests
+    return chosen
 
 
 def fuzzers(seconds: int) -> list[Test]:
@@ -300,8 +347,12 @@ def run_stage(stage: str, everything: bool) -> Result:
         report(stage, total)
         return total
     workers = (os.cpu_count() or 1) if stage in ("unit", "sanitizers", "fuzzers") else 1
+    # One after the other what comes last anyway: it measures times.
+    alone = [test for test in tests if stage == "sanitizers" and test.name.endswith("/mount")]
+    together = [test for test in tests if test not in alone]
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for test, result in zip(tests, pool.map(run_test, tests)):
+        results = itertools.chain(pool.map(run_test, together), map(run_test, alone))
+        for test, result in zip(together + alone, results):
             report(test.name, result)
             total.passed += result.passed
             total.failed += [f"{test.name}: {item}" for item in result.failed]
