@@ -84,7 +84,7 @@ test_srpfs_flush_of_a_write_cache() {
     expect_same "the same after umount" "${backing_of[$lun_with_cache]}" $pattern
 }
 
-# Sixty seconds in all: asynchronous, synchronous and io_uring, small, large and odd blocks, on both block sizes. Each
+# For a while: asynchronous, synchronous and io_uring, small, large and odd blocks, on both block sizes. Each
 # job has an area of its own; every block carries a checksum and is read back and checked.
 limit[srpfs_fio_verify]=150
 test_srpfs_fio_verify() {
@@ -97,7 +97,7 @@ verify=crc32c
 verify_fatal=1
 verify_backlog=256
 time_based=1
-runtime=20
+runtime=$(short_or_full 8 20)
 rw=randwrite
 group_reporting=1
 [libaio-small]

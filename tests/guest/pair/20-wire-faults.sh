@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+# shellcheck shell=bash disable=SC2154,SC2034,SC2086  # variables of lib.sh, without blanks
+#
+# The wire between two guests fails: pulled cables, silence, interfaces that go down for longer than connection managers
+# keep quiet.
+
+noticed_max=30
+
+# One fault, shorter than fast_io_fail_tmo: no request fails.
+wire_fails() {          # WHAT SECONDS FAULT END
+    local began healed
+    began=$(milliseconds)
+    eval "$3"
+    sleep "$2"
+    eval "$4"
+    healed=$(milliseconds)
+    wait_for 90 "$1: state running" state_is running
+    wait_for 90 "$1: I/O goes on" nobody_waits
+    sleep 1
+    note "$1: noticed after $(first_after "$began" ' state (blocked|fail-fast)') ms," \
+        "all served $(served_after "$healed") ms after its end"
+    ! grep -q ' error ' timeline || fail "$1: $(grep -m 1 ' error ' timeline)"
+}
+
+limit[srpfs_wire_fails_and_no_request_does]=300
+test_srpfs_wire_fails_and_no_request_does() {
+    srpfs_mount "$login_string,ch_count=2"
+    write_file "$(srpfs_target)/reconnect_delay" 2
+    write_file "$(srpfs_target)/fast_io_fail_tmo" 300
+    timeline_starts 300 "$(srpfs_target)/state" "$(srpfs_target)/lun1"
+    wire_fails "the interface down" "$(short_or_full 5 20)" 'interface down' 'interface up'
+    wire_fails "the cable out" "$(short_or_full 5 20)" 'cable off' 'cable on'
+    wire_fails "the target's cable out" "$(short_or_full 8 40)" 'remote cable off' 'remote cable on'
+    wire_fails "silence" "$(short_or_full 8 40)" silence silence_ends
+    wire_fails "2 % of the packets lost" "$(short_or_full 5 20)" 'loss 2%' silence_ends
+    timeline_ends 0
+    srpfs_umount
+}
+
+# Longer than fast_io_fail_tmo: what waits ends in EIO when it is over, not earlier and not much later. A second either
+# way is the promise; how much later than that an emulated guest on a shared machine may be, patience says.
+fails_in_time() {       # WHAT FAULT END
+    local began blocked failed after last
+    timeline_starts 120 "$(srpfs_target)/state" "$(srpfs_target)/lun1"
+    began=$(milliseconds)
+    eval "$2"
+    wait_for $noticed_max "$1: noticed" state_is blocked
+    wait_for 20 "$1: state fail-fast" state_is fail-fast
+    wait_for 20 "$1: an error" grep -q ' error ' timeline
+    blocked=$(first_after "$began" ' state blocked')
+    failed=$(first_after "$began" ' error ')
+    last=$(awk '$2 == "error" && $5 > 2000 { last = $1 } END { print last }' timeline)
+    note "$1: noticed after $blocked ms, first error after $failed ms"
+    after=$((failed - blocked))
+    ((after >= 3000 && after <= 5000 * patience)) || fail "$1: EIO came $after ms after the state became blocked, fast_io_fail_tmo being 4 s"
+    ((last - began - blocked <= 5000 * patience)) || fail "$1: the last that waited ended $((last - began - blocked)) ms after that"
+    ! grep ' error ' timeline | grep -qv ' error [a-z]* 5 ' || fail "$1: $(grep ' error ' timeline | grep -v -m 1 ' error [a-z]* 5 ')"
+    eval "$3"
+    wait_for 60 "$1: state running" state_is running
+    wait_for 60 "$1: I/O goes on" nobody_waits
+    timeline_ends 0
+}
+
+limit[srpfs_errors_come_with_fast_io_fail_tmo]=300
+test_srpfs_errors_come_with_fast_io_fail_tmo() {
+    # An acknowledgement is waited for 0.5 s, eight times.
+    srpfs_mount "$login_string,ch_count=2" -o ack_timeout=17
+    write_file "$(srpfs_target)/reconnect_delay" 2
+    write_file "$(srpfs_target)/fast_io_fail_tmo" 4
+    fails_in_time "the cable out" 'cable off' 'cable on'
+    fails_in_time "silence" silence silence_ends
+    srpfs_umount
+}
