@@ -3,10 +3,13 @@
 
 #include <srpfs/base/log.h>
 
+#include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <utility>
 
 #include <fcntl.h>
@@ -24,6 +27,38 @@ std::string first_word(const std::filesystem::path& path) {
     return word;
 }
 
+// What a lock file holds while this process uses the nexus. The number after the process id tells processes apart that
+// have the same one.
+const std::string& own_mark() {
+    static const std::string mark =
+        fmt::format("{} {}\n", getpid(), std::chrono::system_clock::now().time_since_epoch().count());
+    return mark;
+}
+
+std::string content_of(int fd) {
+    std::array<char, 64> bytes;
+    const ssize_t count = pread(fd, bytes.data(), bytes.size(), 0);
+    return {bytes.data(), count > 0 ? static_cast<std::size_t>(count) : 0};
+}
+
+// How many locks of this process use each file.
+std::mutex users_mutex;
+std::map<std::string, unsigned>& users_unlocked() {
+    static std::map<std::string, unsigned> all;
+    return all;
+}
+
+void add_user(const std::string& path) {
+    const std::lock_guard lock(users_mutex);
+    ++users_unlocked()[path];
+}
+
+// How many are left.
+unsigned forget_user(const std::string& path) {
+    const std::lock_guard lock(users_mutex);
+    return --users_unlocked()[path];
+}
+
 }  // namespace
 
 LoginLock::LoginLock(const srp::LoginParameters& parameters, std::string directory, std::string scsi_hosts)
@@ -33,6 +68,7 @@ LoginLock::LoginLock(const srp::LoginParameters& parameters, std::string directo
 LoginLock::~LoginLock() {
     // The file stays: removing it would race with somebody who has just opened it.
     if (fd_ >= 0) close(fd_);
+    if (!path_.empty()) forget_user(path_);
 }
 
 Result<void> LoginLock::take(const fabric::LocalPort& port) {
@@ -67,9 +103,37 @@ Result<void> LoginLock::take(const fabric::LocalPort& port) {
                                          path, port.port, port.device));
     }
     if (fd_ >= 0) close(fd_);
+    if (!path_.empty()) forget_user(path_);
     fd_ = fd;
     locked_name_ = name;
+    path_ = path;
+    add_user(path);
+    const std::string before = content_of(fd);
+    left_behind_ = !before.empty() && before != own_mark();
+    if (left_behind_)
+        log::warning({}, "{}: the last srpfs logged in to this target has not logged out; its writes are fenced first",
+                     path);
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, own_mark().data(), own_mark().size(), 0) < 0)
+        log::warning({}, "{}: {}", path, std::strerror(errno));
     return {};
+}
+
+bool LoginLock::was_left_behind() const {
+    const std::lock_guard lock(mutex_);
+    return left_behind_;
+}
+
+void LoginLock::mark_clean() {
+    const std::lock_guard lock(mutex_);
+    if (path_.empty()) return;
+    const std::string path = std::exchange(path_, {});
+    // Another login of this process may use the nexus by now, or of another: the mark is theirs.
+    if (forget_user(path) > 0) return;
+    const int fd = fd_ >= 0 ? fd_ : open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return;
+    if ((fd == fd_ || flock(fd, LOCK_EX | LOCK_NB) == 0) && content_of(fd) == own_mark() && ftruncate(fd, 0) != 0)
+        log::warning({}, "{}: {}", path, std::strerror(errno));
+    if (fd != fd_) close(fd);
 }
 
 void LoginLock::release() {

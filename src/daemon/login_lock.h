@@ -31,15 +31,24 @@ public:
     // nobody wants any more, and the next login must not fail because the last one is still being cleared away.
     void release();
 
+    // Thread-safe. The nexus was last used by a process that ended without mark_clean(): writes of its may still run in
+    // the target.
+    [[nodiscard]] bool was_left_behind() const;
+    // Thread-safe. Logged out, and the target has nothing of ours any more. Without this call the next process that
+    // logs in is told.
+    void mark_clean();
+
 private:
     [[nodiscard]] std::string held_by_ib_srp(const fabric::LocalPort& port) const;
 
     const std::uint64_t id_ext_, ioc_guid_, initiator_ext_;
     const std::string directory_, scsi_hosts_;
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
     int fd_ = -1;  // guarded by mutex_, as are those below
     bool released_ = false;
     std::string locked_name_;
+    std::string path_;  // of the file that says we use the nexus; empty: none does
+    bool left_behind_ = false;
 };
 
 }  // namespace srpfs::daemon

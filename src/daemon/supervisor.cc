@@ -362,17 +362,11 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text,
     if (!address) return address.error();
 
     // Within this mount the answer is at hand; the lock file keeps other processes away.
-    std::shared_ptr<LoginLock> lock;
     for (const auto& other : targets_) {
         const auto& theirs = other->config().parameters;
-        if (theirs.id_ext != parameters.id_ext || theirs.ioc_guid != parameters.ioc_guid ||
+        if (other->is_leaving() || theirs.id_ext != parameters.id_ext || theirs.ioc_guid != parameters.ioc_guid ||
             theirs.initiator_ext != parameters.initiator_ext)
             continue;
-        if (other->is_leaving()) {
-            // Its directory is gone, its connections are on their way: whoever logs in again now gets its lock.
-            lock = other->login_lock();
-            continue;
-        }
         const auto& port = other->port().facts().port;
         if (wanted && other->is_listed() && (wanted->device != port.device || wanted->port != port.port)) continue;
         // Without a wanted port the route decides. The same addresses give the same route; others may lead through
@@ -395,7 +389,7 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text,
     port.task_limits = config_.task_limits;
     port.ack_timeout = config_.ack_timeout;
     port.wanted_port = wanted;
-    if (!lock) lock = std::make_shared<LoginLock>(parameters, "/run/srpfs", "/sys/class/scsi_host");
+    auto lock = std::make_shared<LoginLock>(parameters, "/run/srpfs", "/sys/class/scsi_host");
     TargetHost& host = *this;
     auto target = std::make_shared<Target>(host, std::move(port), std::move(lock));
     targets_.push_back(target);

@@ -92,6 +92,8 @@ public:
         return *unit_;
     }
     [[nodiscard]] lun::Unit* unit() { return unit_.get(); }
+    // Retired with writes of which nobody knows the end. Once `on_gone` has been called.
+    [[nodiscard]] bool left_writes() const { return left_writes_; }
     // Nothing is started on it any more; `on_gone` is called on the reactor when it is destroyed.
     void retire(std::function<void()> on_gone) {
         self_ = shared_from_this();
@@ -138,6 +140,7 @@ private:
     }
     void end_when_idle() {
         if (!unit_->is_idle()) return idle_timer_->arm_after(idle_check);
+        if (unit_->needs_fence()) left_writes_ = true;
         reactor::Executor& executor = unit_->engine().executor();
         unit_.reset();
         // Not from within our own timer.
@@ -157,6 +160,7 @@ private:
     std::vector<std::function<void()>> flush_done_;
     std::uint64_t failures_ = 0;
     Instant failure_told_at_{};
+    bool left_writes_ = false;
 };
 
 struct Target::Lun {
@@ -250,8 +254,10 @@ void Target::release_luns(std::vector<std::shared_ptr<Lun>> luns) {
     for (const auto& lun : luns) {
         if (!lun->owner) continue;
         host_.worker().reactor().post([owner = std::move(lun->owner), self = shared_from_this()]() mutable {
-            auto gone = [self] {
-                self->host_.control().post([self] {
+            auto gone = [self, retired = std::weak_ptr(owner)] {
+                const auto unit = retired.lock();
+                self->host_.control().post([self, left_writes = !unit || unit->left_writes()] {
+                    self->left_writes_ = self->left_writes_ || left_writes;
                     --self->units_alive_;
                     self->check_gone();
                 });
@@ -273,6 +279,7 @@ void Target::check_gone() {
         gone_told_)
         return;
     gone_told_ = true;
+    if (!left_writes_) lock_->mark_clean();
     host_.on_target_gone(*this);
 }
 
@@ -303,11 +310,6 @@ void Target::on_port_login(initiator::TargetPort& port, bool first) {
                            {"channels", facts.channels},
                            {"credits", facts.first.credits_initial},
                            {"immediate_bytes", facts.first.immediate_bytes_max}});
-    if (!first && !port.loss_was_own())
-        for (const auto& lun : luns_)
-            host_.worker().reactor().post([owner = lun->owner] {
-                if (owner->unit()) owner->unit()->on_target_restart();
-            });
     start_scan(first ? "first login" : "logged in again");
 }
 
@@ -452,7 +454,9 @@ void Target::add_lun(const lun::UnitReport& report) {
     host_.worker().reactor().post([self = shared_from_this(), lun, owner = lun->owner] {
         lun::Unit& unit = owner->create(self->host_.worker().engine(), self->port_->link(0), lun->lun,
                                         self->config().parameters.max_cmd_per_lun);
-        unit.resume(lun->info);
+        unit.recognise(*lun->info);
+        if (self->lock_->was_left_behind()) unit.suspect_earlier_writes();
+        self->fence_and_resume(lun, lun->info);
         self->host_.control().post([self, lun, &unit, counters = unit.counters()] {
             --self->units_pending_;
             lun->unit = &unit;
@@ -509,34 +513,32 @@ void Target::update_lun(Lun& lun, const lun::UnitReport& report) {
     resume(lun);
 }
 
-// Lets a unit's I/O go. If writes of an earlier connection may still run in the target, a LUN RESET comes first
-// (decisions 1, 3): until it has succeeded those blocks stay locked.
 void Target::resume(Lun& lun) {
     const auto found = std::find_if(luns_.begin(), luns_.end(), [&](const auto& one) { return one.get() == &lun; });
     SRPFS_ASSERT(found != luns_.end());
-    host_.worker().reactor().post([self = shared_from_this(), shared = *found, info = lun.info, owner = lun.owner] {
-        lun::Unit* unit = owner->unit();
-        if (!unit) return;
-        if (!unit->needs_fence()) {
-            unit->resume(info);
-            return;
-        }
-        self->port_->link(0).reset_unit(shared->lun, [self, shared, info, owner](const Result<void>& done) {
-            lun::Unit* still = owner->unit();
-            if (!still) return;
-            still->resume(info);
-            if (done) return self->host_.control().post([shared] { shared->fence_attempts = 0; });
-            self->host_.control().post([self, shared, why = done.error().context] {
-                if (self->leaving_ || shared->gone) return;
-                log::warning(self->config().name, "{}: writes that were given up cannot be fenced yet: {}",
-                             shared->name, why);
-                if (++shared->fence_attempts >= fence_attempts_max) {
-                    shared->fence_attempts = 0;
-                    self->port_->relogin(fmt::format("{}: {}", shared->name, why));
-                } else {
-                    self->rescan_timer_.arm_after(fence_retry_delay);
-                }
-            });
+    host_.worker().reactor().post([self = shared_from_this(), shared = *found, info = lun.info] {
+        if (shared->owner && shared->owner->unit()) self->fence_and_resume(shared, info);
+    });
+}
+
+// Lets a unit's I/O go. If writes of an earlier connection may still run in the target, a LUN RESET comes first
+// (decisions 1, 3): until it has succeeded those blocks stay locked. On the reactor.
+void Target::fence_and_resume(const std::shared_ptr<Lun>& lun, std::shared_ptr<const lun::UnitInfo> info) {
+    const auto owner = lun->owner;
+    if (!owner->unit()->needs_fence()) return owner->unit()->resume(std::move(info));
+    port_->link(0).reset_unit(lun->lun, [self = shared_from_this(), lun, info, owner](const Result<void>& done) {
+        if (!owner->unit()) return;
+        owner->unit()->resume(info);
+        if (done) return self->host_.control().post([lun] { lun->fence_attempts = 0; });
+        self->host_.control().post([self, lun, why = done.error().context] {
+            if (self->leaving_ || lun->gone) return;
+            log::warning(self->config().name, "{}: writes that were given up cannot be fenced yet: {}", lun->name, why);
+            if (++lun->fence_attempts >= fence_attempts_max) {
+                lun->fence_attempts = 0;
+                self->port_->relogin(fmt::format("{}: {}", lun->name, why));
+            } else {
+                self->rescan_timer_.arm_after(fence_retry_delay);
+            }
         });
     });
 }

@@ -61,8 +61,6 @@ public:
     [[nodiscard]] const std::string& name() const { return name_; }  // the directory's name
     [[nodiscard]] bool is_listed() const { return directory_ != fs::NodeId{0}; }
     [[nodiscard]] bool is_leaving() const { return leaving_; }
-    // For the next login of the same nexus, while this one is leaving.
-    [[nodiscard]] const std::shared_ptr<LoginLock>& login_lock() const { return lock_; }
     [[nodiscard]] const std::string& last_error() const { return last_error_; }
     [[nodiscard]] nlohmann::ordered_json report() const;
     static std::string directory_name(const srp::LoginParameters& parameters);
@@ -85,6 +83,7 @@ private:
     void release_luns(std::vector<std::shared_ptr<Lun>> luns);
     void finish_scan_round();
     void resume(Lun& lun);
+    void fence_and_resume(const std::shared_ptr<Lun>& lun, std::shared_ptr<const lun::UnitInfo> info);
     struct Reset {
         std::shared_ptr<Lun> lun;
         Instant until;  // how long it waits for others
@@ -120,6 +119,7 @@ private:
     bool port_closed_ = false;
     bool leaving_ = false;
     bool gone_told_ = false;
+    bool left_writes_ = false;         // a unit has gone with writes of which nobody knows the end
     std::shared_ptr<lun::Scan> scan_;  // used on the reactor
     bool scanning_ = false;
     bool scan_again_ = false;

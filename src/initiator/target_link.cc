@@ -185,6 +185,7 @@ void TargetLink::Proof::on_command_done(Command& done) {
 void TargetLink::end_probation() {
     const auto accepted = std::exchange(probation_, {});
     if (accepted.empty()) return;
+    foreign_loss_ = false;  // an old channel has vouched for the target
     refresh();
     tell_changed();
     for (Channel* channel : accepted)
@@ -202,12 +203,20 @@ void TargetLink::on_channel_live(Channel& channel) {
         return ask_for_proof();
     }
     refresh();
+    if (channel.config().epoch != epoch_) {
+        epoch_ = channel.config().epoch;
+        // Here and not by way of the port: nobody may flush before the units know.
+        if (std::exchange(foreign_loss_, false) || channel.config().restart_suspected)
+            tell_listeners([](LinkListener& listener) { listener.on_target_restart(); });
+    }
     owner_.on_channel_live(channel.config().index, channel.config().epoch, channel.facts());
     wake_waiting();
 }
 
 void TargetLink::on_channel_ended(Channel& channel, const ChannelEnd& end) {
     const bool was_up = !live_.empty();
+    // Of the login before as well: it may have ended before we gave it up.
+    if (end.was_live && end.reason != fabric::EndReason::closed) foreign_loss_ = true;
     std::erase(probation_, &channel);
     for (const auto& proof : proofs_)
         if (proof->about == &channel) proof->about = nullptr;

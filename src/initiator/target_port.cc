@@ -216,6 +216,7 @@ void TargetPort::open_channel(unsigned index) {
     channel.parameters = effective_;
     // The first channel of a login ends what an earlier login of ours left; the others must not end it (srp-wire 2.5).
     channel.replacement = !logging_in_;
+    channel.restart_suspected = foreign_loss_;
     channel.action = logging_in_ && index == 0 ? srp::MultiChannel::single : srp::MultiChannel::multi;
     channel.login_timeout = config_.login_timeout;
     channel.command_time = config_.command_time;

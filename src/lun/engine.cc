@@ -9,6 +9,7 @@
 #include <cstring>
 #include <deque>
 #include <list>
+#include <map>
 #include <new>
 
 #include <sys/mman.h>
@@ -65,6 +66,7 @@ struct Engine::State {
     std::size_t parked_bytes = 0;
     std::list<Share> shares;
     std::vector<Unit*> units;
+    std::map<std::string, std::shared_ptr<BlockLocks>> locks;  // by identity
 
     // A stuck unit takes half of a class at most, a stuck target three quarters: something is left for the others.
     [[nodiscard]] bool may_hold(const Unit& unit, unsigned size_class) const {
@@ -389,6 +391,15 @@ Engine::Share* Engine::join(Unit& unit) {
     share.link = &unit.link_;
     share.users = 1;
     return &share;
+}
+
+std::shared_ptr<BlockLocks> Engine::locks_of(const std::string& identity) {
+    // What no unit uses and no ghost needs is forgotten.
+    std::erase_if(state_->locks,
+                  [](const auto& entry) { return entry.second.use_count() == 1 && entry.second->ghosts.empty(); });
+    auto& locks = state_->locks[identity];
+    if (!locks) locks = std::make_shared<BlockLocks>();
+    return locks;
 }
 
 void Engine::leave(Unit& unit) {

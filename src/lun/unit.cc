@@ -120,13 +120,14 @@ Unit::Unit(Engine& engine, initiator::TargetLink& link, const scsi::Lun& lun, un
       queue_depth_(queue_depth_max_), listener_(listener), share_(engine.join(*this)),
       retry_timer_(engine.timers(), [this] { run_retries(); }),
       interrupt_timer_(engine.timers(), [this] { run_interrupts(); }) {
+    locks_->units.push_back(this);
     link_.attach(*this);
 }
 
 Unit::~Unit() {
     SRPFS_ASSERT(operations_.empty());
     SRPFS_ASSERT(commands_in_flight_ == 0);
-    while (Ghost* ghost = ghosts_.pop_front()) delete ghost;
+    std::erase(locks_->units, this);
     link_.detach(*this);
     engine_.leave(*this);
 }
@@ -144,10 +145,34 @@ UnitState Unit::state() const {
     return UnitState::gone;
 }
 
+BlockLocks::~BlockLocks() {
+    while (Ghost* ghost = ghosts.pop_front()) delete ghost;
+}
+
+void Unit::recognise(const UnitInfo& info) {
+    // Once: another identity is another unit. Without a name it shares with nobody.
+    if (info_ || info.wwid.empty()) return;
+    const auto shared = engine_.locks_of(fmt::format("{} {}", info.wwid, info.block_bytes));
+    if (shared == locks_) return;
+    SRPFS_ASSERT(locks_->waiters.empty() && locks_->excluding == 0);
+    while (Ghost* ghost = locks_->ghosts.pop_front()) shared->ghosts.push_back(*ghost);
+    std::erase(locks_->units, this);
+    locks_ = shared;
+    locks_->units.push_back(this);
+}
+
+void Unit::suspect_earlier_writes() {
+    auto* ghost = new Ghost;
+    ghost->block_end = std::numeric_limits<std::uint64_t>::max();
+    ghost->unknown_since = engine_.next_stamp();
+    locks_->ghosts.push_back(*ghost);
+}
+
 void Unit::resume(std::shared_ptr<const UnitInfo> info) {
     SRPFS_ASSERT(info->block_bytes <= edge_block_bytes_max);
     if (gone_) return;
     if (info_ && info->probed_at != 0 && info->probed_at < held_at_) return;
+    recognise(*info);
     info_ = std::move(info);
     held_ = false;
     offline_ = false;
@@ -219,7 +244,7 @@ void Unit::begin(Operation& operation) {
             if (info_->read_only) return answer(operation, {OutcomeKind::write_protected});
             if (must_wait_for_lock(operation)) {
                 operation.stage_ = Operation::Stage::waiting_lock;
-                lock_waiters_.push_back(operation);
+                locks_->waiters.push_back(operation);
                 operation.retry_at_ = engine_.timers().now() + retry_span;
                 if (!retry_timer_.armed()) retry_timer_.arm_at(operation.retry_at_);
                 return park_waiter(operation);
@@ -831,7 +856,7 @@ void Unit::unlink(Operation& operation) {
     using Stage = Operation::Stage;
     switch (operation.stage_) {
         case Stage::waiting_lock:
-            lock_waiters_.remove(operation);
+            locks_->waiters.remove(operation);
             operation.retry_at_ = instant_never;
             break;
         case Stage::waiting_memory: engine_.stop_waiting(operation); break;
@@ -888,23 +913,23 @@ void Unit::answer(Operation& operation, Outcome outcome) {
 void Unit::settle(Operation& operation) {
     SRPFS_ASSERT(operation.stage_ == Operation::Stage::answered);
     if (operation.parts_in_flight_ > 0) return;
-    if (std::exchange(operation.excludes_writes_, false)) --excluding_;
-    Ghost* ghost = ghosts_.find([&](Ghost& candidate) { return candidate.operation == &operation; });
+    if (std::exchange(operation.excludes_writes_, false)) --locks_->excluding;
+    Ghost* ghost = locks_->ghosts.find([&](Ghost& candidate) { return candidate.operation == &operation; });
     if (ghost) [[unlikely]] {
         ghost->operation = nullptr;
         ghost->unknown_since = operation.unknown_since_;
         if (operation.unknown_since_ == 0) {
-            ghosts_.remove(*ghost);
+            locks_->ghosts.remove(*ghost);
             delete ghost;
-        } else if (!gone_) {
-            listener_.on_fence_needed(*this);
+        } else {
+            ask_for_fence();
         }
     }
     if (!operation.released_) return;
     const bool was_write = operation.kind_ == OperationKind::write;
     operations_.remove(operation);
     engine_.recycle(operation);
-    if (was_write && !lock_waiters_.empty()) [[unlikely]]
+    if (was_write && !locks_->waiters.empty()) [[unlikely]]
         grant_locks();
 }
 
@@ -1039,7 +1064,7 @@ std::string Unit::describe_operations() const {
                                              "answered"};
     std::string text = fmt::format("{} ({}{}, depth {} of {}, {} commands in flight, {} ghosts):", lun_.file_name(),
                                    to_string(state()), held_ ? ", held" : "", queue_depth_, queue_depth_max_,
-                                   commands_in_flight_, ghosts_.size());
+                                   commands_in_flight_, locks_->ghosts.size());
     const_cast<IntrusiveList<Operation, UnitTag>&>(operations_).for_each([&](Operation& operation) {
         text += fmt::format("\n  {} of {} bytes at {}: {}, phase {}, {} parts in flight, {} retries{}{}{}",
                             static_cast<int>(operation.kind_), operation.bytes_, operation.offset_,
@@ -1055,25 +1080,27 @@ std::string Unit::describe_operations() const {
 // Whole-block writes do not exclude each other: two writers of one block have no order anyway. A write of a part of a
 // block excludes every write of that block, and a ghost excludes them all (decisions 3, 6).
 bool Unit::must_wait_for_lock(Operation& operation) {
-    if (ghosts_.empty() && excluding_ == 0 && lock_waiters_.empty() && !operation.unaligned_) [[likely]]
+    if (locks_->ghosts.empty() && locks_->excluding == 0 && locks_->waiters.empty() && !operation.unaligned_) [[likely]]
         return false;
     const auto overlaps = [&](std::uint64_t first, std::uint64_t end) {
         return first < operation.block_end_ && operation.first_block_ < end;
     };
-    if (ghosts_.find([&](Ghost& ghost) { return overlaps(ghost.first_block, ghost.block_end); })) return true;
+    if (locks_->ghosts.find([&](Ghost& ghost) { return overlaps(ghost.first_block, ghost.block_end); })) return true;
     bool reached_itself = false;
-    if (lock_waiters_.find([&](Operation& waiter) {
+    if (locks_->waiters.find([&](Operation& waiter) {
             reached_itself = reached_itself || &waiter == &operation;
             return !reached_itself && (waiter.unaligned_ || operation.unaligned_) &&
                    overlaps(waiter.first_block_, waiter.block_end_);
         }))
         return true;
-    return operations_.find([&](Operation& other) {
+    const auto excludes = [&](Operation& other) {
         return &other != &operation && other.kind_ == OperationKind::write &&
                other.stage_ != Operation::Stage::waiting_lock && other.stage_ != Operation::Stage::answered &&
                (other.unaligned_ || operation.unaligned_ || other.excludes_writes_) &&
                overlaps(other.first_block_, other.block_end_);
-    }) != nullptr;
+    };
+    return std::any_of(locks_->units.begin(), locks_->units.end(),
+                       [&](Unit* unit) { return unit->operations_.find(excludes) != nullptr; });
 }
 
 void Unit::enter_lock(Operation& operation) {
@@ -1084,18 +1111,19 @@ void Unit::enter_lock(Operation& operation) {
 }
 
 void Unit::exclude_writes(Operation& operation) {
-    if (!std::exchange(operation.excludes_writes_, true)) ++excluding_;
+    if (!std::exchange(operation.excludes_writes_, true)) ++locks_->excluding;
 }
 
 void Unit::grant_locks() {
     // First come first served: a waiter is overtaken only by those that do not touch its blocks.
-    while (Operation* next = lock_waiters_.find([&](Operation& waiter) { return !must_wait_for_lock(waiter); })) {
-        lock_waiters_.remove(*next);
+    while (Operation* next = locks_->waiters.find([&](Operation& waiter) { return !must_wait_for_lock(waiter); })) {
+        locks_->waiters.remove(*next);
         next->retry_at_ = instant_never;
         next->stage_ = Operation::Stage::active;
-        next->cache_losses_seen_ = cache_losses_;
-        enter_lock(*next);
-        make_ready(*next);
+        Unit& unit = *next->unit_;
+        next->cache_losses_seen_ = unit.cache_losses_;
+        unit.enter_lock(*next);
+        unit.make_ready(*next);
     }
 }
 
@@ -1105,11 +1133,11 @@ void Unit::add_ghost(Operation& operation, bool still_in_flight) {
     ghost->block_end = operation.block_end_;
     ghost->operation = still_in_flight ? &operation : nullptr;
     ghost->unknown_since = operation.unknown_since_;
-    ghosts_.push_back(*ghost);
+    locks_->ghosts.push_back(*ghost);
     add(counters_->ghosts, 1);
     log::debug(link_.name(), "{}: blocks {} to {} may still be written by a command that was given up",
                lun_.file_name(), ghost->first_block, ghost->block_end - 1);
-    if (!still_in_flight && !gone_) listener_.on_fence_needed(*this);
+    if (!still_in_flight) ask_for_fence();
 }
 
 // Until a LUN RESET has succeeded it keeps others off its blocks, and is not sent again.
@@ -1118,12 +1146,18 @@ void Unit::wait_for_fence(Operation& operation) {
     operation.retry_at_ = engine_.timers().now() + retry_span;
     if (!retry_timer_.armed() || operation.retry_at_ < retry_timer_.deadline())
         retry_timer_.arm_at(operation.retry_at_);
-    if (!gone_) listener_.on_fence_needed(*this);
+    ask_for_fence();
+}
+
+// Any path will do; a unit that is going away has none any more.
+void Unit::ask_for_fence() {
+    for (Unit* unit : std::vector(locks_->units))
+        if (!unit->gone_) unit->listener_.on_fence_needed(*unit);
 }
 
 bool Unit::needs_fence() const {
     auto* self = const_cast<Unit*>(this);  // the lists' search is not const
-    return self->ghosts_.find([](Ghost& ghost) { return ghost.operation == nullptr; }) != nullptr ||
+    return self->locks_->ghosts.find([](Ghost& ghost) { return ghost.operation == nullptr; }) != nullptr ||
            self->operations_.find([](Operation& operation) {
                return operation.unknown_since_ != 0 && operation.stage_ != Operation::Stage::answered;
            }) != nullptr;
@@ -1137,9 +1171,9 @@ void Unit::on_reset_sent(const scsi::Lun& lun) {
 void Unit::on_reset_over(const scsi::Lun& lun, bool succeeded) {
     if (lun != lun_ || !succeeded) return;
     fenced_until_ = reset_sent_at_;
-    ghosts_.for_each([&](Ghost& ghost) {
+    locks_->ghosts.for_each([&](Ghost& ghost) {
         if (ghost.operation || ghost.unknown_since >= fenced_until_) return;
-        ghosts_.remove(ghost);
+        locks_->ghosts.remove(ghost);
         delete &ghost;
     });
     std::vector<Operation*> ready;
@@ -1153,7 +1187,7 @@ void Unit::on_reset_over(const scsi::Lun& lun, bool succeeded) {
         (*operation)->retry_at_ = instant_never;
         go_first(**operation);
     }
-    if (needs_fence()) listener_.on_fence_needed(*this);  // lost after the reset was sent
+    if (needs_fence()) ask_for_fence();  // lost after the reset was sent
     grant_locks();
     pump();
 }

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 
 from harness import (LOGIN, PATIENCE, TARGET, Background, check, contains, equal, errno_of, eventually, fails_with, in_a_request,
@@ -455,6 +456,39 @@ def rescan_and_reset_disturb_nobody(t):
         rounds += 1
     for number, load in enumerate(loads):
         load.stop(f"fio on lun{number} beside {rounds} rounds of resets")
+
+
+@test
+def writers_see_no_error_beside_resets_of_the_target(t):
+    # What was sent and not answered is sent again, behind a fence (decisions 1).
+    mount = t.mount("demo:ram:8M+ram:8M", "reconnect_delay=1")
+    stop = threading.Event()
+
+    def write(number, lun):
+        turn = 0
+        with opened(mount.lun(lun)) as handle:
+            while not stop.is_set() or turn < 3:
+                for place in range(number * 65536, 8 << 20, 8 * 65536):
+                    equal(os.pwrite(handle, bytes([(number + turn) % 256]) * 65536, place), 65536, "bytes written")
+                turn += 1
+        return turn
+
+    turns = {}
+
+    def writer(number, lun):
+        turns[number, lun] = write(number, lun)
+
+    writers = [Background(writer, number, lun) for lun in (0, 1) for number in range(8)]
+    for _ in range(8):
+        write_once(mount.target / "reset", "1")
+        eventually(lambda: value(mount.target / "state") == "running", "running again")
+    stop.set()
+    for one in writers:
+        one.wait("a writer")
+    for (number, lun), turn in turns.items():
+        content = read_bytes(mount.lun(lun))
+        for place in range(number * 65536, 8 << 20, 8 * 65536):
+            equal(content[place:place + 65536], bytes([(number + turn - 1) % 256]) * 65536, f"lun{lun} at {place} after {turn} turns")
 
 
 @test

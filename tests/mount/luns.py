@@ -575,6 +575,27 @@ def two_luns_do_not_mix(t):
 
 
 @test
+def writers_through_two_logins_lose_nothing(t):
+    # Two directories may show the same unit; its locks are the unit's (decisions 6).
+    mount = t.mount("demo:ram:1M")
+    write_once(mount.path / "add_target", LOGIN + ",initiator_ext=2")
+    paths = (mount.lun(0), mount.port / "0000000000000001-0000000000000001-0000000000000002" / "lun0")
+
+    def write(number):
+        with opened(paths[number % 2]) as handle:
+            for turn in range(60):
+                for place in range(number * 50, 8000, 400):
+                    equal(os.pwrite(handle, bytes([number * 20 + turn % 20]) * 50, place), 50, "bytes written")
+
+    writers = [Background(write, number) for number in range(8)]
+    for writer in writers:
+        writer.wait("a writer")
+    content = read_bytes(mount.lun(0))
+    for place in range(0, 8000, 50):
+        equal(content[place:place + 50], bytes([place // 50 % 8 * 20 + 59 % 20]) * 50, f"bytes at {place}")
+
+
+@test
 def opening_and_closing_often_is_cheap(t):
     mount = t.mount("demo:ram:1M")
     handles = [os.open(mount.lun(0), os.O_RDONLY) for _ in range(900)]

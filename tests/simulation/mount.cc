@@ -91,14 +91,9 @@ void Mount::on_port_state(initiator::TargetPort&, PortState from, PortState to, 
     if (to == PortState::lost && !leaving_) logout(why);
 }
 
-void Mount::on_port_login(initiator::TargetPort& port, bool first) {
+void Mount::on_port_login(initiator::TargetPort&, bool) {
     if (leaving_) return;
     listener_.on_logged_in();
-    if (!first && !port.loss_was_own())
-        for (const auto& lun : luns_)
-            reactor_.post([lun] {
-                if (lun->unit) lun->unit->on_target_restart();
-            });
     start_scan("login");
 }
 
@@ -191,7 +186,8 @@ void Mount::add_lun(const lun::UnitReport& report) {
     reactor_.post([self = shared_from_this(), lun] {
         lun->unit = std::make_unique<lun::Unit>(self->engine_, self->port_->link(0), lun->lun,
                                                 self->port_->config().parameters.max_cmd_per_lun, lun->listener());
-        lun->unit->resume(lun->info);
+        lun->unit->recognise(*lun->info);
+        self->fence_and_resume(lun, lun->info);
         self->control_.post([self, lun] {
             --self->units_pending_;
             if (self->leaving_) return self->check_gone();
@@ -210,25 +206,28 @@ void Mount::remove_lun(const std::shared_ptr<MountedLun>& lun) {
 
 void Mount::resume(const std::shared_ptr<MountedLun>& lun) {
     reactor_.post([self = shared_from_this(), lun, info = lun->info] {
+        if (lun->unit) self->fence_and_resume(lun, info);
+    });
+}
+
+void Mount::fence_and_resume(const std::shared_ptr<MountedLun>& lun, std::shared_ptr<const lun::UnitInfo> info) {
+    if (!lun->unit->needs_fence()) return lun->unit->resume(std::move(info));
+    port_->link(0).reset_unit(lun->lun, [self = shared_from_this(), lun, info](const Result<void>& done) {
         if (!lun->unit) return;
-        if (!lun->unit->needs_fence()) return lun->unit->resume(info);
-        self->port_->link(0).reset_unit(lun->lun, [self, lun, info](const Result<void>& done) {
-            if (!lun->unit) return;
-            lun->unit->resume(info);
-            self->control_.post([self, lun, done] {
-                if (done) {
-                    lun->fence_attempts = 0;
-                    return;
-                }
-                if (self->leaving_ || lun->gone) return;
-                log::info("mount", "not fenced: {}", done.error().context);
-                if (++lun->fence_attempts >= fence_attempts_max) {
-                    lun->fence_attempts = 0;
-                    self->port_->relogin(done.error().context);
-                } else {
-                    self->rescan_timer_.arm_after(fence_retry_delay);
-                }
-            });
+        lun->unit->resume(info);
+        self->control_.post([self, lun, done] {
+            if (done) {
+                lun->fence_attempts = 0;
+                return;
+            }
+            if (self->leaving_ || lun->gone) return;
+            log::info("mount", "not fenced: {}", done.error().context);
+            if (++lun->fence_attempts >= fence_attempts_max) {
+                lun->fence_attempts = 0;
+                self->port_->relogin(done.error().context);
+            } else {
+                self->rescan_timer_.arm_after(fence_retry_delay);
+            }
         });
     });
 }

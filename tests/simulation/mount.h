@@ -83,6 +83,7 @@ private:
     void remove_lun(const std::shared_ptr<MountedLun>& lun);
     void release(const std::shared_ptr<MountedLun>& lun);
     void resume(const std::shared_ptr<MountedLun>& lun);
+    void fence_and_resume(const std::shared_ptr<MountedLun>& lun, std::shared_ptr<const lun::UnitInfo> info);
     void retire(const std::shared_ptr<MountedLun>& lun);
     void check_gone();
 

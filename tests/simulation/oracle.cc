@@ -72,14 +72,8 @@ void Oracle::end_flush_lost() {
 }
 
 void Oracle::on_forgotten() {
-    for (Write& write : writes_) {
-        if (write.firm == never && write.ended != never) {
-            write.ended = never;
-            tainted_.push_back({write.begin / block_bytes_ * block_bytes_,
-                                (write.end + block_bytes_ - 1) / block_bytes_ * block_bytes_});
-        }
+    for (Write& write : writes_)
         if (write.promised == never) write.excused = true;
-    }
 }
 
 bool Oracle::is_overwritten(const Write& older, const Write& newer, Moment read_began) const {

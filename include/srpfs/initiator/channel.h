@@ -36,7 +36,8 @@ struct ChannelConfig {
     fabric::Address address;
     srp::LoginParameters parameters;
     srp::MultiChannel action = srp::MultiChannel::single;
-    bool replacement = false;  // joins channels that live: see TargetLink::on_channel_live
+    bool replacement = false;        // joins channels that live: see TargetLink::on_channel_live
+    bool restart_suspected = false;  // the target may have restarted since the login before this one
     Duration login_timeout = std::chrono::seconds(10);
     Duration command_time = std::chrono::seconds(30);  // the kernel's for disks
     std::optional<std::uint8_t> ack_timeout;           // see fabric::ConnectionLimits

@@ -42,6 +42,9 @@ public:
     // The last live channel has ended, whatever the port makes of it, or a new one has joined those that live: after
     // each login a unit has to be looked at before its I/O goes on (decisions 7).
     virtual void on_link_changed() {}
+    // Logged in again after a loss that was not our own doing, before any command is sent: a volatile write cache may
+    // be gone, and not every target says so (decisions 8).
+    virtual void on_target_restart() {}
     // Asynchronous event or unit attention information that is not tied to a command.
     virtual void on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) = 0;
     // What this channel had sent will not be answered any more; the commands end later, in on_command_done().
@@ -169,6 +172,8 @@ private:
     reactor::Timer proof_timer_;
     std::vector<Channel*> probation_;  // live, but not used yet
     std::vector<std::unique_ptr<Proof>> proofs_;
+    std::uint64_t epoch_ = 0;    // of the last login
+    bool foreign_loss_ = false;  // since then a channel has ended for no reason of ours
     TaskManager tasks_;
     std::shared_ptr<LinkGauges> gauges_ = std::make_shared<LinkGauges>();
 };

@@ -99,7 +99,7 @@ public:
     [[nodiscard]] const PortFacts& facts() const { return facts_; }
     [[nodiscard]] std::uint64_t epoch() const { return epoch_; }
     // The last loss of the connection was our own choice (a channel replaced, a reset asked for): the target did not
-    // restart. Meaningful in on_port_login().
+    // restart. Meaningful in on_port_login(), as far as its mail has come; LinkListener::on_target_restart() is exact.
     [[nodiscard]] bool loss_was_own() const { return !foreign_loss_; }
     [[nodiscard]] const std::string& last_error() const { return last_error_; }
     // The link on reactor `index`; use it on that reactor only. Valid until on_port_closed.

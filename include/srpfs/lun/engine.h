@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace srpfs::lun {
@@ -51,6 +52,8 @@ struct EdgeBuffers : ListHook<QueueTag> {
     std::span<std::byte> old_head, old_tail, new_head, new_tail;
     fabric::RegionId region_old{}, region_new{};
 };
+
+struct BlockLocks;
 
 class EngineListener {
 public:
@@ -113,6 +116,7 @@ private:
     void release_edges(Operation& operation);
     void stop_waiting(Operation& operation);
     void recycle(Operation& operation);
+    std::shared_ptr<BlockLocks> locks_of(const std::string& identity);
     Share* join(Unit& unit);
     void leave(Unit& unit);
     void hand_out(unsigned size_class);

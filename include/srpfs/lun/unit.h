@@ -70,6 +70,23 @@ protected:
     ~UnitListener() = default;
 };
 
+// A write that was answered before its end was known. Its blocks are taboo for overlapping writes.
+struct Ghost : ListHook<> {
+    std::uint64_t first_block = 0, block_end = 0;
+    Operation* operation = nullptr;   // whose commands are still in flight; null: only a fence ends it
+    std::uint64_t unknown_since = 0;  // a fence has to be younger than this
+};
+
+// Who may write which blocks of one logical unit, by whatever path: all units of one identity share it, and it stays
+// as long as there are ghosts (decisions 3, 6). Unit's own; an Engine keeps it.
+struct BlockLocks {
+    ~BlockLocks();
+    std::vector<Unit*> units;
+    IntrusiveList<Operation, QueueTag> waiters;
+    IntrusiveList<Ghost> ghosts;
+    unsigned excluding = 0;  // writes past the lock that exclude all others of their blocks
+};
+
 class Unit final : private initiator::LinkListener {
 public:
     // `link` and `engine` outlive the unit. Reactor thread, as everything here.
@@ -86,16 +103,17 @@ public:
     // unit, and this one is removed (decisions 7). What was found out before the unit was last held (an attention, a
     // lost connection) changes nothing: the probe that follows it will call again.
     void resume(std::shared_ptr<const UnitInfo> info);
+    // Which unit this is, before resume() says the same: from then on it shares locks and ghosts with the other units
+    // of that identity, those that are gone included.
+    void recognise(const UnitInfo& info);
+    // An earlier process may have left writes of which nobody knows the end: no write goes before a fence.
+    void suspect_earlier_writes();
     // Keeps I/O waiting (a probe is under way).
     void hold();
     void set_offline();
     // Removal: everything waiting fails `gone`, and so does everything started later.
     void remove();
     [[nodiscard]] bool is_idle() const { return operations_.empty(); }
-
-    // Logged in again after a loss that was not our own doing: a volatile write cache may be gone, and not every target
-    // says so (decisions 8). Call before resume(). The next flush reports an error if it matters.
-    void on_target_restart();
 
     // Writes whose end nobody knows: a LUN RESET is needed before they, or others to the same blocks, can go
     // (decisions 1, 3). Any that succeeds will do; the unit hears of it through its link.
@@ -116,17 +134,12 @@ private:
     friend class Operation;
     friend class Engine;
 
-    // A write that was answered before its end was known. Its blocks are taboo for overlapping writes.
-    struct Ghost : ListHook<> {
-        std::uint64_t first_block = 0, block_end = 0;
-        Operation* operation = nullptr;   // whose commands are still in flight; null: only a fence ends it
-        std::uint64_t unknown_since = 0;  // a fence has to be younger than this
-    };
     enum class Verdict : std::uint8_t { good, again, again_later, after_fence, attention, failed };
 
     void on_link_ready() override;
     void on_link_state(initiator::PortState state) override;
     void on_link_changed() override;
+    void on_target_restart() override;
     void on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) override;
     void on_channel_lost(const initiator::Channel& channel) override;
     void on_reset_sent(const scsi::Lun& lun) override;
@@ -165,6 +178,7 @@ private:
     void grant_locks();
     void exclude_writes(Operation& operation);
     void wait_for_fence(Operation& operation);
+    void ask_for_fence();
     void add_ghost(Operation& operation, bool still_in_flight);
     [[nodiscard]] std::uint32_t blocks_per_command() const;
 
@@ -192,9 +206,7 @@ private:
     Instant depth_lowered_at_{};
     IntrusiveList<Operation, UnitTag> operations_;  // all that were started and are not back in the pool
     IntrusiveList<Operation, QueueTag> waiting_;    // for path or credit, in order
-    IntrusiveList<Operation, QueueTag> lock_waiters_;
-    IntrusiveList<Ghost> ghosts_;
-    unsigned excluding_ = 0;           // writes past the lock that exclude all others of their blocks
+    std::shared_ptr<BlockLocks> locks_ = std::make_shared<BlockLocks>();
     std::uint64_t reset_sent_at_ = 0;  // Engine::next_stamp() of the LUN RESET under way
     std::uint64_t fenced_until_ = 0;   // what was lost before this stamp cannot run any more
     reactor::Timer retry_timer_;       // back-offs, and the patience of those that wait for a lock

@@ -78,6 +78,40 @@ TEST_F(LoginLockTest, IsFreeAgainWhenItsOwnerIsGone) {
     EXPECT_TRUE(lock()->take(port()));
 }
 
+TEST_F(LoginLockTest, AProcessThatDidNotLogOutIsNoticedByTheNext) {
+    ASSERT_TRUE(lock()->take(port()));  // creates the file
+    const auto file = *std::filesystem::directory_iterator(root_ / "run");
+    std::ofstream(file.path(), std::ios::trunc) << "1 12345\n";  // of another process
+    const auto next = lock();
+    ASSERT_TRUE(next->take(port()));
+    EXPECT_TRUE(next->was_left_behind());
+}
+
+TEST_F(LoginLockTest, ALogoutLeavesNothingBehind) {
+    const auto first = lock();
+    ASSERT_TRUE(first->take(port()));
+    EXPECT_FALSE(first->was_left_behind());
+    const auto file = *std::filesystem::directory_iterator(root_ / "run");
+    EXPECT_GT(std::filesystem::file_size(file.path()), 0u);
+    first->release();
+    EXPECT_GT(std::filesystem::file_size(file.path()), 0u);  // not before it is known to be clean
+    first->mark_clean();
+    EXPECT_EQ(std::filesystem::file_size(file.path()), 0u);
+}
+
+TEST_F(LoginLockTest, ALogoutKeepsTheMarkOfTheLoginThatFollowed) {
+    const auto leaving = lock(), next = lock();
+    ASSERT_TRUE(leaving->take(port()));
+    leaving->release();
+    ASSERT_TRUE(next->take(port()));
+    EXPECT_FALSE(next->was_left_behind());  // of the same process: it knows its own ghosts
+    leaving->mark_clean();
+    const auto file = *std::filesystem::directory_iterator(root_ / "run");
+    EXPECT_GT(std::filesystem::file_size(file.path()), 0u);
+    next->mark_clean();
+    EXPECT_EQ(std::filesystem::file_size(file.path()), 0u);
+}
+
 TEST_F(LoginLockTest, AnotherPortOrInitiatorIsAnotherNexus) {
     const auto first = lock(), other_port = lock(), other_device = lock(), other_initiator = lock(1);
     ASSERT_TRUE(first->take(port()));
