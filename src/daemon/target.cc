@@ -454,7 +454,7 @@ void Target::add_lun(const lun::UnitReport& report) {
     host_.worker().reactor().post([self = shared_from_this(), lun, owner = lun->owner] {
         lun::Unit& unit = owner->create(self->host_.worker().engine(), self->port_->link(0), lun->lun,
                                         self->config().parameters.max_cmd_per_lun);
-        unit.recognise(*lun->info);
+        unit.recognise(lun->info);
         if (self->lock_->was_left_behind()) unit.suspect_earlier_writes();
         self->fence_and_resume(lun, lun->info);
         self->host_.control().post([self, lun, &unit, counters = unit.counters()] {

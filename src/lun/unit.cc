@@ -149,10 +149,12 @@ BlockLocks::~BlockLocks() {
     while (Ghost* ghost = ghosts.pop_front()) delete ghost;
 }
 
-void Unit::recognise(const UnitInfo& info) {
-    // Once: another identity is another unit. Without a name it shares with nobody.
-    if (info_ || info.wwid.empty()) return;
-    const auto shared = engine_.locks_of(fmt::format("{} {}", info.wwid, info.block_bytes));
+void Unit::recognise(std::shared_ptr<const UnitInfo> info) {
+    // Once: another identity is another unit.
+    if (info_) return;
+    info_ = std::move(info);
+    if (info_->wwid.empty()) return;  // without a name it shares with nobody
+    const auto shared = engine_.locks_of(fmt::format("{} {}", info_->wwid, info_->block_bytes));
     if (shared == locks_) return;
     SRPFS_ASSERT(locks_->waiters.empty() && locks_->excluding == 0);
     while (Ghost* ghost = locks_->ghosts.pop_front()) shared->ghosts.push_back(*ghost);
@@ -172,7 +174,7 @@ void Unit::resume(std::shared_ptr<const UnitInfo> info) {
     SRPFS_ASSERT(info->block_bytes <= edge_block_bytes_max);
     if (gone_) return;
     if (info_ && info->probed_at != 0 && info->probed_at < held_at_) return;
-    recognise(*info);
+    recognise(info);
     info_ = std::move(info);
     held_ = false;
     offline_ = false;

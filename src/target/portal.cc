@@ -853,17 +853,21 @@ void PortalCore::reset_unit(Task& request) {
     const unsigned number = *number_of(request.lun);
     const ChannelId by = request.channel->record().id;
     const auto job = make_job(request, number);
+    // The device counts, as in LIO, not the number: what was sent to it under another number is aborted as well.
+    Identity identity;
     {
         const std::lock_guard lock(device_.mutex);
+        const auto* unit = device_.units->find(number);
+        if (unit) identity = (*unit)->identity;
         for (PortalCore* portal : device_.portals)
-            if (portal != this) portal->post([=](PortalCore& there) { there.abort_unit(number, by, job); });
+            if (portal != this) portal->post([=](PortalCore& there) { there.abort_unit(identity, by, job); });
     }
-    abort_unit(number, by, job);
+    abort_unit(identity, by, job);
 }
 
 // Commands of the asking channel vanish, those of others end in TASK ABORTED, those of dead channels are forgotten.
-void PortalCore::abort_unit(unsigned number, ChannelId by, const std::shared_ptr<AbortJob>& job) {
-    const auto is_concerned = [number](const Task& task) { return task.unit && task.unit->number == number; };
+void PortalCore::abort_unit(const Identity& identity, ChannelId by, const std::shared_ptr<AbortJob>& job) {
+    const auto is_concerned = [&](const Task& task) { return task.unit && task.unit->identity == identity; };
     for (const auto& channel : channels_)
         for_each_safely(channel->tasks(), [&](Task& task) {
             if (is_concerned(task)) abort(task, channel->record().id == by, job);

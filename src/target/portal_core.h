@@ -101,7 +101,7 @@ private:
     // Task management.
     void abort_task(Task& request, srp::Tag managed);
     void reset_unit(Task& request);
-    void abort_unit(unsigned number, ChannelId by, const std::shared_ptr<AbortJob>& job);
+    void abort_unit(const Identity& identity, ChannelId by, const std::shared_ptr<AbortJob>& job);
     void abort(Task& task, bool is_silent, const std::shared_ptr<AbortJob>& job);
     void finish_abort(Task& task);
     // Answers `request` with 00 when everybody has let go of it, after raising 29/03 on the unit that was reset.

@@ -186,7 +186,7 @@ void Mount::add_lun(const lun::UnitReport& report) {
     reactor_.post([self = shared_from_this(), lun] {
         lun->unit = std::make_unique<lun::Unit>(self->engine_, self->port_->link(0), lun->lun,
                                                 self->port_->config().parameters.max_cmd_per_lun, lun->listener());
-        lun->unit->recognise(*lun->info);
+        lun->unit->recognise(lun->info);
         self->fence_and_resume(lun, lun->info);
         self->control_.post([self, lun] {
             --self->units_pending_;

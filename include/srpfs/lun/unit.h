@@ -103,9 +103,9 @@ public:
     // unit, and this one is removed (decisions 7). What was found out before the unit was last held (an attention, a
     // lost connection) changes nothing: the probe that follows it will call again.
     void resume(std::shared_ptr<const UnitInfo> info);
-    // Which unit this is, before resume() says the same: from then on it shares locks and ghosts with the other units
-    // of that identity, those that are gone included.
-    void recognise(const UnitInfo& info);
+    // Which unit this is, when its I/O may not go yet: it waits for resume(). Shares locks and ghosts with the other
+    // units of that identity, those that are gone included.
+    void recognise(std::shared_ptr<const UnitInfo> info);
     // An earlier process may have left writes of which nobody knows the end: no write goes before a fence.
     void suspect_earlier_writes();
     // Keeps I/O waiting (a probe is under way).
