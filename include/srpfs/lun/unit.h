@@ -115,6 +115,8 @@ public:
     void remove();
     [[nodiscard]] bool is_idle() const { return operations_.empty(); }
 
+    // A volatile write cache may be gone: the next flush reports an error if acknowledged writes were in it (decisions 8).
+    void on_target_restart() override;
     // Writes whose end nobody knows: a LUN RESET is needed before they, or others to the same blocks, can go
     // (decisions 1, 3). Any that succeeds will do; the unit hears of it through its link.
     [[nodiscard]] bool needs_fence() const;
@@ -139,7 +141,6 @@ private:
     void on_link_ready() override;
     void on_link_state(initiator::PortState state) override;
     void on_link_changed() override;
-    void on_target_restart() override;
     void on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) override;
     void on_channel_lost(const initiator::Channel& channel) override;
     void on_reset_sent(const scsi::Lun& lun) override;
