@@ -203,6 +203,25 @@ TEST_F(PortStates, WithBothTimeOutsOffAReconnectThatSucceedsChangesNothing) {
     EXPECT_EQ(logins, 2u);
 }
 
+// A target that has restarted may not be met by I/O before the owner of the port knows that there was a login.
+TEST_F(PortStates, WithBothTimeOutsOffNothingIsSentUntilTheNextLoginIsComplete) {
+    config.parameters.ch_count = 2;
+    log_in_with({.reconnect_delay = 10U, .fast_io_fail_tmo = off, .dev_loss_tmo = off});
+    unsigned connects = 0;
+    fabric.on_connect = [&](Peer& peer) {
+        if (++connects == 1) peer.accept(fabric.login);
+    };
+    break_all();
+    advance(1s);
+    ASSERT_EQ(connects, 2u);  // the second channel gets no answer yet
+    EXPECT_EQ(port->state(), PortState::running);
+    EXPECT_EQ(link().state(), PortState::blocked);
+    fabric.last().accept(fabric.login);
+    settle();
+    EXPECT_EQ(logins, 2u);
+    EXPECT_EQ(link().state(), PortState::running);
+}
+
 TEST_F(PortStates, WithoutReconnectDelayNobodyTries) {
     log_in_with({.reconnect_delay = off, .fast_io_fail_tmo = 15U, .dev_loss_tmo = 60U});
     record_attempts(true);

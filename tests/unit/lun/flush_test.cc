@@ -234,6 +234,23 @@ TEST_F(Flush, ADeferredErrorIsToldByTheNextFlush) {
 
 class Hold : public LunTest {};
 
+// What one of them gives back is what another has waited for; and the unit may have become another one.
+TEST_F(Hold, AUnitThatGoesOfflineSendsNothingOfWhatWaits) {
+    limits.edge_buffers = 2;  // of which one target gets one
+    begin();
+    Request& first = write(100, pattern(50, 1));
+    Request& second = write(5100, pattern(50, 2));
+    EXPECT_EQ(sent().size(), 1u);
+    lose_connection();
+    Request& third = write(20480, pattern(512, 3));
+    reconnect();
+    unit().set_offline();
+    settle();
+    EXPECT_TRUE(sent().empty());
+    for (const Request* request : {&first, &second, &third}) EXPECT_EQ(request->outcome.kind, OutcomeKind::not_ready);
+    EXPECT_FALSE(unit().needs_fence());
+}
+
 class Attentions : public Hold, public testing::WithParamInterface<std::pair<unsigned, unsigned>> {};
 TEST_P(Attentions, HoldTheUnitUntilItHasBeenLookedAt) {
     begin();
