@@ -137,6 +137,19 @@ const std::vector<Option>& options() {
              config.ack_timeout = static_cast<std::uint8_t>(*value);
              return {};
          }},
+        {"tur_interval", "SECONDS|off",
+         "silence after which a target is asked with TEST UNIT READY, 1..600 (default 2)",
+         [](Config& config, std::string_view text) -> Result<void> {
+             if (text == "off") {
+                 config.path.interval.reset();
+                 return {};
+             }
+             return set(config.path.interval.emplace(), seconds("tur_interval", text, 1, 600));
+         }},
+        {"tur_timeout", "SECONDS", "how long a target that is asked may stay silent, 1..600 (default 3)",
+         [](Config& config, std::string_view text) {
+             return set(config.path.timeout, seconds("tur_timeout", text, 1, 600));
+         }},
         {"ch_count", "N", "channels of a login that names no ch_count, 1..64 (default 1)",
          [](Config& config, std::string_view text) { return set(config.ch_count, number("ch_count", text, 1, 64)); }},
         {"use_imm_data", "0|1", "ask targets for immediate data (default 1)",

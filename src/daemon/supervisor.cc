@@ -387,7 +387,8 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text,
     port.login_timeout = config_.login_timeout;
     port.command_time = config_.command_timeout;
     port.task_limits = config_.task_limits;
-    port.ack_timeout = config_.ack_timeout;
+    port.ack_timeout = parameters.ack_timeout ? parameters.ack_timeout : config_.ack_timeout;
+    port.path = config_.path;
     port.wanted_port = wanted;
     auto lock = std::make_shared<LoginLock>(parameters, "/run/srpfs", "/sys/class/scsi_host");
     TargetHost& host = *this;

@@ -14,9 +14,10 @@ constexpr unsigned slot_bits = 16;                    // of a command tag: slot 
 constexpr srp::Tag slot_mask = (1U << slot_bits) - 1;
 constexpr unsigned strange_tags_a_minute_max = 16;                            // decisions 23
 constexpr std::uint32_t ti_iu_bytes_floor = 56, ti_iu_bytes_ceiling = 65536;  // srp-wire 6
-// One response to a request of the target, one task management function (srp-wire 7).
-constexpr unsigned extra_sends = 2;
-constexpr unsigned slots_max = 1U << slot_bits;
+// One response to a request of the target, one task management function (srp-wire 7), one check of the path.
+constexpr unsigned extra_sends = 3;
+constexpr unsigned check_slots = 1;  // beyond queue_size: a full queue of a silent target can still be asked
+constexpr unsigned slots_max = (1U << slot_bits) - check_slots;
 // A target that owes credits for so long will not give them any more: as long as a command may take.
 constexpr auto starvation_max = std::chrono::seconds(30);
 // How long the answers of commands may take that task management has ended (decisions 2).
@@ -115,6 +116,11 @@ std::span<const std::byte> Channel::on_route(const fabric::LocalPort& port) {
                 config_.wanted_port->device, port.device, port.port));
         return {};
     }
+    if (config_.wanted_port && config_.wanted_port->guid != 0 && config_.wanted_port->guid != port.guid) {
+        refuse(ENXIO, fmt::format("port {} of {} is another one now: its GUID is {:016x}, not {:016x}", port.port,
+                                  port.device, port.guid, config_.wanted_port->guid));
+        return {};
+    }
     if (config_.admit) {
         if (const auto admitted = config_.admit(port); !admitted) {
             refuse(admitted.error().errno_value(), admitted.error().context);
@@ -177,8 +183,8 @@ std::optional<fabric::ReceiveRing> Channel::on_reply(std::span<const std::byte> 
     credits_ = response->credits;
 
     const unsigned queue = std::min(config_.parameters.queue_size, slots_max);
-    slots_.resize(queue);
-    for (std::uint32_t i = 0; i < queue; ++i) slots_[i].next_free = i + 1;
+    slots_.resize(queue + check_slots);
+    for (std::uint32_t i = 0; i < slots_.size(); ++i) slots_[i].next_free = i + 1;
     free_slot_ = 0;
     // Every command in flight answers once, and the target has at most one request of its own outstanding.
     return fabric::ReceiveRing{queue + extra_sends, response->ti_iu_bytes_max};
@@ -207,11 +213,13 @@ std::int32_t Channel::reserve(bool privileged) const {
 }
 
 bool Channel::has_room(bool privileged) const {
-    return state_ == ChannelState::live && credits_ > reserve(privileged) && in_flight_ < slots_.size();
+    return state_ == ChannelState::live && credits_ > reserve(privileged) && in_flight_ + check_slots < slots_.size();
 }
 
 bool Channel::submit(Command& command) {
-    if (!has_room(command.privileged)) [[unlikely]] {
+    if (command.checks_path) [[unlikely]] {
+        if (state_ != ChannelState::live || credits_ <= reserve(true) || in_flight_ == slots_.size()) return false;
+    } else if (!has_room(command.privileged)) [[unlikely]] {
         want_room();
         return false;
     }

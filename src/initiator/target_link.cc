@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/initiator/target_link.h>
 
+#include "path_checker.h"
+
 #include <srpfs/base/log.h>
 
 #include <algorithm>
@@ -27,12 +29,56 @@ const char* to_string(PortState state) {
     return "?";
 }
 
+// One PathChecker for each channel, and what they want of the link.
+class PathCheckers final : private PathCheckerHost {
+public:
+    explicit PathCheckers(TargetLink& link, LinkOwner& owner, reactor::TimerQueue& timers)
+        : link_(link), owner_(owner), timers_(timers) {}
+
+    std::function<bool(const scsi::Lun&)> may_ask_now;
+
+    void add(Channel& channel) {
+        PathCheckerHost& host = *this;
+        all_.push_back(std::make_unique<PathChecker>(channel, timers_, channel.config().path, host));
+    }
+    [[nodiscard]] PathChecker& of(const Channel& channel) {
+        const auto found = std::find_if(all_.begin(), all_.end(),
+                                        [&](const auto& checker) { return &checker->channel() == &channel; });
+        SRPFS_ASSERT(found != all_.end());
+        return **found;
+    }
+    void bury() {
+        std::erase_if(all_, [](const auto& checker) { return checker->channel().is_gone(); });
+    }
+    void pause() {
+        for (const auto& checker : all_) checker->pause();
+    }
+    void ask_now(Duration patience) {
+        for (const auto& checker : all_) checker->ask_now(patience);
+    }
+
+private:
+    bool may_ask(const scsi::Lun& lun) const override { return may_ask_now(lun); }
+    void on_path_attention(const scsi::Lun& lun, const scsi::Sense& sense) override { link_.tell_event(lun, sense); }
+    void on_path_alive(Channel& channel) override { owner_.on_path_alive(channel.config().epoch); }
+
+    TargetLink& link_;
+    LinkOwner& owner_;
+    reactor::TimerQueue& timers_;
+    std::vector<std::unique_ptr<PathChecker>> all_;
+};
+
 TargetLink::TargetLink(std::string name, fabric::Fabric& fabric, reactor::TimerQueue& timers, LinkOwner& owner,
                        const TaskLimits& limits)
-    : name_(std::move(name)), fabric_(fabric), timers_(timers), owner_(owner), burial_(timers, [this] { bury(); }),
-      proof_timer_(timers, [this] { ask_for_proof(); }), tasks_(name_, limits, *this) {}
+    : name_(std::move(name)), fabric_(fabric), timers_(timers), owner_(owner),
+      checkers_(std::make_unique<PathCheckers>(*this, owner, timers)), burial_(timers, [this] { bury(); }),
+      proof_timer_(timers, [this] { ask_for_proof(); }), tasks_(name_, limits, *this) {
+    // A command for a unit that is being reset might vanish with the others.
+    checkers_->may_ask_now = [this](const scsi::Lun& lun) { return !tasks_.is_resetting(lun); };
+}
 
 TargetLink::~TargetLink() {
+    if (watches_ports_) fabric_.unwatch_ports(*this);
     SRPFS_ASSERT(channels_.empty());
     SRPFS_ASSERT(listeners_.empty());
 }
@@ -136,6 +182,8 @@ void TargetLink::open_channel(ChannelConfig config) {
     command_bytes_max_ = config.parameters.max_sect > (1U << 20) ? 512U << 20 : config.parameters.max_sect * 512;
     ChannelListener& listener = *this;
     channels_.push_back(std::make_unique<Channel>(fabric_, timers_, std::move(config), listener));
+    checkers_->add(*channels_.back());
+    if (!std::exchange(watches_ports_, true)) fabric_.watch_ports(*this);
     channels_.back()->connect();
 }
 
@@ -143,6 +191,14 @@ void TargetLink::close_channels(const std::string& why) {
     for (const auto& channel : channels_) channel->disconnect(why);
     if (channels_.empty()) owner_.on_link_empty();
 }
+
+void TargetLink::on_port_change(const fabric::LocalPort& port, fabric::PortChange change) {
+    owner_.on_port_change(port, change);
+}
+
+void TargetLink::pause_path_checks() { checkers_->pause(); }
+
+void TargetLink::check_paths(Duration patience) { checkers_->ask_now(patience); }
 
 void TargetLink::tell_changed() {
     tell_listeners([](LinkListener& listener) { listener.on_link_changed(); });
@@ -194,6 +250,7 @@ void TargetLink::end_probation() {
 }
 
 void TargetLink::on_channel_live(Channel& channel) {
+    checkers_->of(channel).start();
     if (channel.config().replacement) {
         // What was asked before it came up proves nothing about it.
         for (const auto& proof : proofs_) proof->about = nullptr;
@@ -215,6 +272,7 @@ void TargetLink::on_channel_live(Channel& channel) {
 
 void TargetLink::on_channel_ended(Channel& channel, const ChannelEnd& end) {
     const bool was_up = !live_.empty();
+    checkers_->of(channel).stop();
     // Of the login before as well: it may have ended before we gave it up.
     if (end.was_live && end.reason != fabric::EndReason::closed) foreign_loss_ = true;
     std::erase(probation_, &channel);
@@ -232,6 +290,7 @@ void TargetLink::on_channel_ended(Channel& channel, const ChannelEnd& end) {
 void TargetLink::on_channel_gone(Channel&) { burial_.arm_after(Duration::zero()); }
 
 void TargetLink::bury() {
+    checkers_->bury();
     std::erase_if(channels_, [](const auto& channel) { return channel->is_gone(); });
     refresh();
     if (channels_.empty()) owner_.on_link_empty();

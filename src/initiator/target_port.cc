@@ -16,6 +16,8 @@ constexpr std::uint32_t dev_loss_seconds_max = std::numeric_limits<std::int32_t>
 constexpr auto retry_delay_first = std::chrono::milliseconds(500);
 constexpr unsigned slow_after = 10;  // failed attempts; from then on the kernel's factor applies
 constexpr std::uint32_t slow_factor_max = 100;
+// For a sign of life of a connection after the local port came up again: a new login takes less than waiting longer.
+constexpr auto resume_time = std::chrono::seconds(1);
 
 Duration seconds(std::uint32_t count) { return std::chrono::seconds(count); }
 
@@ -117,6 +119,17 @@ struct TargetPort::LinkHolder final : LinkOwner {
         });
     }
 
+    void on_port_change(const fabric::LocalPort& local, fabric::PortChange change) override {
+        control.post([weak = port, local, change] {
+            if (const auto owner = weak.lock()) owner->on_port_change(local, change);
+        });
+    }
+    void on_path_alive(std::uint64_t epoch) override {
+        control.post([weak = port, epoch] {
+            if (const auto owner = weak.lock()) owner->on_path_alive(epoch);
+        });
+    }
+
     ReactorDoor door;
     reactor::Executor& control;
     std::size_t index;
@@ -147,9 +160,10 @@ TargetPort::TargetPort(TargetPortConfig config, reactor::Executor& control, std:
               enter(PortState::fail_fast,
                     fmt::format("fast_io_fail_tmo expired for SRP {}: I/O fails from now on", config_.name));
           }),
-      dev_loss_timer_(control.timers(), [this] {
-          close(fmt::format("dev_loss_tmo expired for SRP {}: the target is removed", config_.name));
-      }) {
+      dev_loss_timer_(
+          control.timers(),
+          [this] { close(fmt::format("dev_loss_tmo expired for SRP {}: the target is removed", config_.name)); }),
+      suspension_timer_(control.timers(), [this] { end_suspension(); }) {
     SRPFS_ASSERT(!reactors.empty());
     SRPFS_ASSERT(config_.parameters.ch_count >= 1);
     for (std::size_t i = 0; i < reactors.size(); ++i)
@@ -221,6 +235,7 @@ void TargetPort::open_channel(unsigned index) {
     channel.login_timeout = config_.login_timeout;
     channel.command_time = config_.command_time;
     channel.ack_timeout = config_.ack_timeout;
+    channel.path = config_.path;
     channel.wanted_port = config_.wanted_port;
     channel.admit = config_.admit;
     const auto& holder = links_[index % links_.size()];
@@ -258,8 +273,12 @@ void TargetPort::finish_login() {
     channels_.resize(facts_.channels);  // what was not granted is not asked for again before the next login
     const bool first = !logged_in_once_;
     logged_in_once_ = true;
-    failed_reconnects_ = failed_replacements_ = 0;
+    failed_reconnects_ = failed_replacements_ = failures_forgiven_ = 0;
     reconnect_timer_.disarm();
+    suspension_timer_.disarm();
+    local_port_down_ = false;
+    // The directory is below this port, and the target knows us by its GUID: later logins leave by no other.
+    config_.wanted_port = WantedPort{facts_.port.device, facts_.port.port, facts_.port.guid};
     if (state_ == PortState::running) set_links(PortState::running);
     enter(PortState::running,
           first ? fmt::format("logged in, {} channel{}", facts_.channels, facts_.channels == 1 ? "" : "s")
@@ -354,18 +373,22 @@ void TargetPort::on_channel_ended(unsigned index, std::uint64_t epoch, const Cha
     transport_error(end.text, end.replace_at_once);
 }
 
+void TargetPort::block(const std::string& why) {
+    const auto& timers = config_.timers;
+    if (state_ != PortState::running || (!timers.fast_io_fail_tmo && !timers.dev_loss_tmo)) return;
+    enter(PortState::blocked, why);
+    if (timers.fast_io_fail_tmo) fast_io_fail_timer_.arm_after(seconds(*timers.fast_io_fail_tmo));
+    if (timers.dev_loss_tmo) dev_loss_timer_.arm_after(seconds(*timers.dev_loss_tmo));
+}
+
 void TargetPort::transport_error(const std::string& why, bool reconnect_at_once) {
     if (closing_ || state_ == PortState::lost) return;
     lost_at_ = control_.timers().now();
-    const auto& timers = config_.timers;
-    if (state_ == PortState::running && (timers.fast_io_fail_tmo || timers.dev_loss_tmo)) {
-        enter(PortState::blocked, why);
-        if (timers.fast_io_fail_tmo) fast_io_fail_timer_.arm_after(seconds(*timers.fast_io_fail_tmo));
-        if (timers.dev_loss_tmo) dev_loss_timer_.arm_after(seconds(*timers.dev_loss_tmo));
-    } else if (state_ == PortState::running) {
-        // The kernel's word stays; but nothing goes out before the next login is complete and its owner has been told.
-        set_links(PortState::blocked);
-    }
+    suspension_timer_.disarm();
+    block(why);
+    // With both time-outs off the kernel's word stays; but nothing goes out before the next login is complete and its
+    // owner has been told.
+    if (state_ == PortState::running) set_links(PortState::blocked);
     if (reconnect_at_once)
         reconnect_timer_.arm_after(Duration::zero());
     else
@@ -376,7 +399,8 @@ void TargetPort::transport_error(const std::string& why, bool reconnect_at_once)
 // ten failures the kernel's rule makes the waits longer still (srp-admin 4.1).
 void TargetPort::schedule_reconnect() {
     if (!config_.timers.reconnect_delay || closing_) return;
-    const unsigned failed = facts_.channels > 0 ? failed_replacements_ : failed_reconnects_;
+    const unsigned failed = facts_.channels > 0 ? failed_replacements_
+                                                : failed_reconnects_ - std::min(failed_reconnects_, failures_forgiven_);
     const Duration longest = seconds(*config_.timers.reconnect_delay);
     if (failed == 0) return reconnect_timer_.arm_after(Duration::zero());
     if (failed > slow_after)
@@ -400,6 +424,62 @@ void TargetPort::replace_missing() {
         if (channels_[i] == ChannelSlot::none) return open_channel(i);
 }
 
+// ---- the local port ----
+
+void TargetPort::on_port_change(const fabric::LocalPort& port, fabric::PortChange change) {
+    const fabric::LocalPort& ours = facts_.port;
+    if (closing_ || !logged_in_once_ || port.device != ours.device) return;
+    if (change != fabric::PortChange::removed && port.port != ours.port) return;
+    if (change == fabric::PortChange::active) {
+        if (port.guid == ours.guid) return on_local_port_active();
+        return log::warning(config_.name,
+                            "port {} of {} is active, but it is another one: its GUID is {:016x}, not {:016x}",
+                            port.port, port.device, port.guid, ours.guid);
+    }
+    if (std::exchange(local_port_down_, true)) return;
+    // Connections that are being set up end by themselves, and so do all when the device goes.
+    if (change == fabric::PortChange::down && facts_.channels > 0 && !logging_in_)
+        suspend(fmt::format("port {} of {} went down", ours.port, ours.device));
+}
+
+// I/O waits from now on, and the time-outs run. The connections stay: a short outage is bridged by the transport, and
+// nothing that was sent is lost then.
+void TargetPort::suspend(const std::string& why) {
+    for (const auto& holder : links_) holder->door.executor->post([holder] { holder->link->pause_path_checks(); });
+    suspension_timer_.arm_after(config_.path.silence_max());
+    block(why);
+}
+
+void TargetPort::end_suspension() {
+    if (facts_.channels == 0 || logging_in_) return;
+    disconnect_all(fmt::format("port {} of {} has been down for {} s", facts_.port.port, facts_.port.device,
+                               std::chrono::duration_cast<std::chrono::seconds>(config_.path.silence_max()).count()));
+}
+
+void TargetPort::on_local_port_active() {
+    if (!std::exchange(local_port_down_, false)) return;
+    suspension_timer_.disarm();
+    if (facts_.channels > 0 && !logging_in_) {
+        log::info(config_.name, "port {} of {} is active again; asking whether the connections have survived",
+                  facts_.port.port, facts_.port.device);
+        for (const auto& holder : links_)
+            holder->door.executor->post([holder] { holder->link->check_paths(resume_time); });
+        return;
+    }
+    // The first attempt at once, even if one that began before is still to fail.
+    failures_forgiven_ = failed_reconnects_ + (logging_in_ ? 1 : 0);
+    if (!logging_in_) schedule_reconnect();
+}
+
+void TargetPort::on_path_alive(std::uint64_t epoch) {
+    if (epoch != epoch_ || closing_ || local_port_down_ || logging_in_ || facts_.channels == 0) return;
+    if (state_ != PortState::blocked && state_ != PortState::fail_fast) return;
+    foreign_loss_ = false;  // who answers on an old connection has not restarted
+    enter(PortState::running, fmt::format("port {} of {} is active again and the connections have survived",
+                                          facts_.port.port, facts_.port.device));
+    listener_.on_port_login(*this, false);
+}
+
 void TargetPort::relogin(const std::string& why) {
     if (closing_ || logging_in_) return;
     log::info(config_.name, "SRP reset_host called: {}", why);
@@ -421,6 +501,7 @@ void TargetPort::close(const std::string& why) {
     closing_ = true;
     logging_in_ = false;
     reconnect_timer_.disarm();
+    suspension_timer_.disarm();
     if (state_ == PortState::blocked) enter(PortState::fail_fast, why);
     enter(PortState::lost, why);
     for (const auto& holder : links_)

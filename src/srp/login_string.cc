@@ -210,6 +210,14 @@ const Key keys[] = {
      [](Draft& d, std::string_view v) { return set_int(d.parameters.comp_vector, v, 0, int_max); }},
     {"tl_retry_count", int_number, "2..7", "7", "transport retries before a connection counts as lost",
      [](Draft& d, std::string_view v) { return set_int(d.parameters.tl_retry_count, v, 2, 7); }},
+    {"ack_timeout", int_number, "1..31", "the ack_timeout of the mount, else the fabric's",
+     "time for an acknowledgement, 4.096 us x 2^ack_timeout, before the device sends again",
+     [](Draft& d, std::string_view v) {
+         unsigned value = 0;
+         if (!set_int(value, v, 1, 31)) return false;
+         d.parameters.ack_timeout = static_cast<std::uint8_t>(value);
+         return true;
+     }},
     {"max_it_iu_size", int_number, "0..2147483647, 0 is no cap", "0",
      "cap of the requested information unit length, in bytes",
      [](Draft& d, std::string_view v) { return set_int(d.parameters.max_it_iu_size, v, 0, int_max); }},
@@ -371,6 +379,7 @@ std::string to_login_string(const LoginParameters& parameters) {
     number_unless("sg_tablesize", parameters.sg_tablesize, defaults.sg_tablesize);
     number_unless("comp_vector", parameters.comp_vector, defaults.comp_vector);
     number_unless("tl_retry_count", parameters.tl_retry_count, defaults.tl_retry_count);
+    if (parameters.ack_timeout) text += fmt::format(",ack_timeout={}", *parameters.ack_timeout);
     number_unless("max_it_iu_size", parameters.max_it_iu_size, defaults.max_it_iu_size);
     number_unless("ch_count", parameters.ch_count, defaults.ch_count);
     number_unless("use_imm_data", parameters.use_imm_data, defaults.use_imm_data);

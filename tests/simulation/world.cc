@@ -508,6 +508,11 @@ void World::make_engine() {
     parameters.use_imm_data = random.chance(3, 4);
     constexpr unsigned immediate_choices[] = {8192, 8192, 512, 4096, 65536};
     parameters.max_imm_data = immediate_choices[random.below(5)];
+    if (random.chance(1, 4))
+        port_config.path.interval.reset();
+    else
+        port_config.path.interval = std::chrono::seconds(random.between(1, 10));
+    port_config.path.timeout = std::chrono::seconds(random.between(1, 5));
     initiator::TransportTimers& timers = port_config.timers;
     timers.reconnect_delay = static_cast<std::uint32_t>(random.between(1, 10));
     timers.fast_io_fail_tmo = static_cast<std::uint32_t>(random.between(1, 20));
@@ -631,7 +636,10 @@ void World::gremlin() {
     tell("trouble: {} (LUN {})", to_string(fault), number);
     switch (fault) {
         case Fault::link_flaps:
-            fabric->link_down();
+            if (trouble_.chance(1, 2))
+                fabric->link_down();
+            else
+                fabric->link_flickers();
             later(length, [this] { fabric->link_up(); });
             break;
         case Fault::crash:

@@ -189,6 +189,22 @@ public:
     virtual ~Listener() = default;
 };
 
+// What has happened to a local port.
+enum class PortChange {
+    down,     // its link is gone. Connections live on until the transport gives up; those being set up end now
+    active,   // it can be used (again)
+    removed,  // the device has gone, with all connections on it
+};
+
+class PortListener {
+public:
+    // `port` as it is now. Of a removed device only the name is known; port.port is 0 and means all its ports.
+    virtual void on_port_change(const LocalPort& port, PortChange change) = 0;
+
+protected:
+    ~PortListener() = default;
+};
+
 class Fabric {
 public:
     virtual ~Fabric() = default;  // no connection may be left
@@ -199,6 +215,12 @@ public:
     // until unregister_memory(), which must not be called while a connection lives.
     virtual Result<RegionId> register_memory(std::span<std::byte> memory, RemoteAccess access) = 0;
     virtual void unregister_memory(RegionId region) = 0;
+
+    // Tells from poll() what happens to the ports of devices that connections have used: within milliseconds where the
+    // driver says it; a removed device that has come back, with an active port, within a second or so. Changes may be
+    // told twice, and one that another follows at once may not be told at all. Nothing is told after unwatch_ports().
+    virtual void watch_ports(PortListener& listener) { (void)listener; }
+    virtual void unwatch_ports(PortListener& listener) { (void)listener; }
 
     // Starts a connection; the outcome comes through the handler from a later poll(). The handler must live until
     // on_gone(). An Error means nothing was started and no handler call will come. No timer runs here: the caller

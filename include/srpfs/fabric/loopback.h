@@ -51,6 +51,13 @@ public:
     // Breaks all connections as a pulled cable would, after which connects are `unreachable` until link_up().
     virtual void link_down() = 0;
     virtual void link_up() = 0;
+    // The port goes down for so short a time that connections survive: what they send arrives after link_up(). Attempts
+    // to connect end as with link_down().
+    virtual void link_flickers() = 0;
+    // The device is unplugged: its connections end (device_removed), there is no port, connecting fails. A later
+    // add_device() brings one of the same name with this GUID.
+    virtual void remove_device() = 0;
+    virtual void add_device(std::uint64_t guid) = 0;
     // Connections whose on_gone() has not been called yet, both sides.
     [[nodiscard]] virtual std::size_t connections() const = 0;
 };

@@ -27,6 +27,18 @@ namespace srpfs::initiator {
 struct WantedPort {
     std::string device;
     unsigned port = 1;
+    std::uint64_t guid = 0;  // 0: any; else the device of that name must still be the same
+};
+
+// When a silent target is noticed: see PathChecker. The defaults are those of decisions 28: within 5 s.
+struct PathLimits {
+    std::optional<Duration> interval =
+        std::chrono::seconds(2);                 // without a sign of life, then it is asked; empty: never
+    Duration timeout = std::chrono::seconds(3);  // for any sign of life after that
+    // How long a target may be silent before its channels are ended.
+    [[nodiscard]] Duration silence_max() const {
+        return interval ? *interval + timeout : Duration(std::chrono::seconds(5));
+    }
 };
 
 struct ChannelConfig {
@@ -41,6 +53,7 @@ struct ChannelConfig {
     Duration login_timeout = std::chrono::seconds(10);
     Duration command_time = std::chrono::seconds(30);  // the kernel's for disks
     std::optional<std::uint8_t> ack_timeout;           // see fabric::ConnectionLimits
+    PathLimits path;
     std::optional<WantedPort> wanted_port;             // empty: wherever the route leads
     // Asked once the local port is known, before anything is sent; an Error ends the login with it. Reactor thread.
     std::function<Result<void>(const fabric::LocalPort&)> admit;

@@ -53,6 +53,8 @@ struct Command : ListHook<> {
     bool privileged = false;
     // A question whether the target is there at all: unanswered in time, the connection ends.
     bool vital = false;
+    // Asks whether the target is there: as privileged, and there is always a tag for it. One at a time per channel.
+    bool checks_path = false;
 
     // Result.
     CommandResult result{};

@@ -64,6 +64,10 @@ public:
     virtual void on_channel_live(unsigned index, std::uint64_t epoch, const ChannelFacts& facts) = 0;
     virtual void on_channel_ended(unsigned index, std::uint64_t epoch, const ChannelEnd& end) = 0;
     virtual void on_link_empty() = 0;  // the last channel is gone
+    // What the fabric tells of its ports, any of them.
+    virtual void on_port_change(const fabric::LocalPort& port, fabric::PortChange change) { (void)port, (void)change; }
+    // After check_paths(): the target has been heard of on a channel of that login.
+    virtual void on_path_alive(std::uint64_t epoch) { (void)epoch; }
 
 protected:
     ~LinkOwner() = default;
@@ -78,7 +82,10 @@ struct LinkGauges {
     std::atomic<std::uint64_t> commands{0};
 };
 
-class TargetLink final : private ChannelListener, private TaskManagerHost {
+class PathChecker;
+class PathCheckers;
+
+class TargetLink final : private ChannelListener, private TaskManagerHost, private fabric::PortListener {
 public:
     TargetLink(std::string name, fabric::Fabric& fabric, reactor::TimerQueue& timers, LinkOwner& owner,
                const TaskLimits& limits = {});
@@ -108,6 +115,11 @@ public:
     void set_state(PortState state);
     void open_channel(ChannelConfig config);
     void close_channels(const std::string& why);
+    // The local port is down: silence is not the target's fault.
+    void pause_path_checks();
+    // It is up again: asks on every live channel whether the target is still there, ends those that stay silent for
+    // `patience`, and tells the owner of the first that does not.
+    void check_paths(Duration patience);
     [[nodiscard]] bool is_empty() const { return channels_.empty(); }
     [[nodiscard]] const std::string& name() const { return name_; }
     [[nodiscard]] std::shared_ptr<const LinkGauges> gauges() const { return gauges_; }
@@ -139,6 +151,7 @@ private:
     void on_channel_gone(Channel& channel) override;
     void on_channel_room(Channel& channel) override;
     void on_async_event(Channel& channel, const scsi::Lun& lun, const scsi::Sense& sense) override;
+    void on_port_change(const fabric::LocalPort& port, fabric::PortChange change) override;
     void on_commands_expired(Channel& channel) override;
     [[nodiscard]] const std::vector<std::unique_ptr<Channel>>& task_channels() const override { return channels_; }
     [[nodiscard]] const std::vector<Channel*>& reset_channels() const override;
@@ -160,6 +173,8 @@ private:
     LinkOwner& owner_;
     PortState state_ = PortState::connecting;
     std::vector<std::unique_ptr<Channel>> channels_;
+    std::unique_ptr<PathCheckers> checkers_;  // of channels_
+    bool watches_ports_ = false;
     std::vector<Channel*> live_;
     std::size_t next_live_ = 0;
     std::uint32_t immediate_bytes_max_ = 0;

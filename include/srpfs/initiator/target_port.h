@@ -43,6 +43,7 @@ struct TargetPortConfig {
         std::chrono::seconds(30);  // for a command to be answered; then the target is asked to abort it
     TaskLimits task_limits;
     std::optional<std::uint8_t> ack_timeout;
+    PathLimits path;
     std::optional<WantedPort> wanted_port;
     // See ChannelConfig::admit. Thread-safe; called for every login.
     std::function<Result<void>(const fabric::LocalPort&)> admit;
@@ -117,6 +118,8 @@ private:
     void on_channel_live(unsigned index, std::uint64_t epoch, const ChannelFacts& facts);
     void on_channel_ended(unsigned index, std::uint64_t epoch, const ChannelEnd& end);
     void on_link_empty(std::size_t link_index);
+    void on_port_change(const fabric::LocalPort& port, fabric::PortChange change);
+    void on_path_alive(std::uint64_t epoch);
 
     void enter(PortState state, const std::string& why);
     void set_links(PortState state);
@@ -125,7 +128,11 @@ private:
     void login_next();
     void finish_login();
     void fail_login(const ChannelEnd& end);
+    void block(const std::string& why);
     void transport_error(const std::string& why, bool reconnect_at_once);
+    void suspend(const std::string& why);
+    void on_local_port_active();
+    void end_suspension();
     void reconnect();
     void replace_missing();
     void schedule_reconnect();
@@ -146,7 +153,9 @@ private:
     bool closing_ = false;
     bool closed_told_ = false;
     bool foreign_loss_ = false;  // a channel was lost, or a login failed, for no reason of ours since the last login
+    bool local_port_down_ = false;
     unsigned failed_reconnects_ = 0;
+    unsigned failures_forgiven_ = 0;    // of failed_reconnects_: they happened before the local port came up
     unsigned failed_replacements_ = 0;  // of single channels since one succeeded
     Instant lost_at_{};                 // the last channel of a login that was up
     unsigned iu_attempt_ = 0;
@@ -157,6 +166,7 @@ private:
     reactor::Timer reconnect_timer_;
     reactor::Timer fast_io_fail_timer_;
     reactor::Timer dev_loss_timer_;
+    reactor::Timer suspension_timer_;  // of connections that live on while the local port is down
 };
 
 }  // namespace srpfs::initiator

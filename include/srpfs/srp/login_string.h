@@ -46,10 +46,12 @@ struct LoginParameters {
     bool allow_ext_sg = false;      // accepted and shown; srpfs sends single direct descriptors only
     unsigned sg_tablesize = 12;     // 1..2048
     unsigned comp_vector = 0;
-    unsigned tl_retry_count = 7;   // 2..7
-    unsigned max_it_iu_size = 0;   // 0: no cap
-    unsigned ch_count = 0;         // 0: automatic
-    bool use_imm_data = true;      // srpfs's own keys, after ib_srp's module parameters
+    unsigned tl_retry_count = 7;  // 2..7
+    unsigned max_it_iu_size = 0;  // 0: no cap
+    unsigned ch_count = 0;        // 0: automatic
+    // srpfs's own keys; the last two after ib_srp's module parameters
+    std::optional<std::uint8_t> ack_timeout;  // local ACK timeout, 4.096 us * 2^n, 1..31; 0 would mean for ever
+    bool use_imm_data = true;
     unsigned max_imm_data = 8192;  // 0..65536
 
     bool operator==(const LoginParameters&) const = default;

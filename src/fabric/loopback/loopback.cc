@@ -153,9 +153,8 @@ public:
     }
 
     std::vector<LocalPort> local_ports() override {
-        LocalPort now = port;
-        now.active = port.active && link_is_up;
-        return {now};
+        if (!has_device) return {};
+        return {port_now()};
     }
     Result<RegionId> register_memory(std::span<std::byte> memory, RemoteAccess access) override;
     void unregister_memory(RegionId region) override;
@@ -166,8 +165,15 @@ public:
     void flush() override {}
     bool arm() override;
     void sleep_on(std::vector<int>&) override {}
+    void watch_ports(PortListener& listener) override { watchers_.push_back(&listener); }
+    void unwatch_ports(PortListener& listener) override {
+        std::replace(watchers_.begin(), watchers_.end(), &listener, static_cast<PortListener*>(nullptr));
+    }
     void link_down() override;
-    void link_up() override { link_is_up = true; }
+    void link_up() override;
+    void link_flickers() override;
+    void remove_device() override;
+    void add_device(std::uint64_t guid) override;
     std::size_t connections() const override { return endpoints_.size(); }
 
     Endpoint& add_endpoint(const ConnectionLimits& limits, ConnectionHandler& handler, Endpoint::Direction incoming);
@@ -189,9 +195,16 @@ public:
     LocalPort port;
     FaultInjector* injector;
     bool link_is_up = true;
+    bool has_device = true;
     std::map<std::string, ListenHandler*> listeners;
 
 private:
+    [[nodiscard]] LocalPort port_now() const {
+        LocalPort now = port;
+        now.active = port.active && link_is_up;
+        return now;
+    }
+    void tell_port_changes();
     bool tell_gone();
     void tell_ended(Endpoint& endpoint);
     void handle(Endpoint& endpoint, Event event);
@@ -204,6 +217,8 @@ private:
     void drop_queue(Endpoint& endpoint);
 
     std::vector<Region> regions_;
+    std::vector<PortListener*> watchers_;  // nullptr: no more
+    Ring<PortChange> port_changes_;        // to be told
     std::vector<std::unique_ptr<Endpoint>> endpoints_;
     Ring<Endpoint*> ready_;         // nullptr: the endpoint is gone
     Ring<Endpoint*> ended_;         // on_ended() is due
@@ -233,6 +248,8 @@ void Endpoint::push(Event event, Duration delay) {
 }
 
 void Endpoint::move_due_events() {
+    // While the link is away, what travels waits; only attempts to connect go on, to their end.
+    if (!network.link_is_up && (state == State::live || state == State::accepted)) return;
     const Instant now = network.timers.now();
     while (due < queue.size() && queue[due].arrival <= now) {
         ++due;
@@ -451,7 +468,54 @@ void Network::cut(Endpoint& endpoint, const std::string& why) {
     peer->end(EndReason::transport_error, EIO, why);
 }
 
+void Network::link_flickers() {
+    if (link_is_up) port_changes_.push_back(PortChange::down);
+    link_is_up = false;
+    for (const auto& endpoint : endpoints_) {
+        if (endpoint->state == Endpoint::State::live || endpoint->state == Endpoint::State::accepted) continue;
+        drop_queue(*endpoint);
+        endpoint->end(EndReason::unreachable, EHOSTUNREACH, "the link is down");
+    }
+}
+
+void Network::link_up() {
+    if (!link_is_up) port_changes_.push_back(PortChange::active);
+    link_is_up = true;
+    for (const auto& endpoint : endpoints_) endpoint->move_due_events();
+}
+
+void Network::remove_device() {
+    has_device = false;
+    port_changes_.push_back(PortChange::removed);
+    for (const auto& endpoint : endpoints_) {
+        drop_queue(*endpoint);
+        endpoint->end(EndReason::device_removed, ENODEV, "the RDMA device was removed");
+    }
+}
+
+void Network::add_device(std::uint64_t guid) {
+    has_device = true;
+    port.guid = guid;
+    if (link_is_up) port_changes_.push_back(PortChange::active);
+}
+
+void Network::tell_port_changes() {
+    while (!port_changes_.empty()) {
+        const PortChange change = port_changes_.pop_front();
+        LocalPort now = port_now();
+        if (change == PortChange::removed) {
+            now = {};
+            now.device = port.device;
+            now.port = 0;
+        }
+        for (std::size_t i = 0; i < watchers_.size(); ++i)
+            if (watchers_[i]) watchers_[i]->on_port_change(now, change);
+    }
+    std::erase(watchers_, nullptr);
+}
+
 void Network::link_down() {
+    if (link_is_up) port_changes_.push_back(PortChange::down);
     link_is_up = false;
     for (const auto& endpoint : endpoints_) {
         drop_queue(*endpoint);
@@ -463,7 +527,7 @@ void Network::link_down() {
 }
 
 bool Network::arm() {
-    if (!ready_.empty() || !ended_.empty()) return false;
+    if (!ready_.empty() || !ended_.empty() || !port_changes_.empty()) return false;
     return std::none_of(going_.begin(), going_.end(),
                         [this](const Endpoint* endpoint) { return endpoint->gone_at <= timers.now(); });
 }
@@ -472,7 +536,8 @@ unsigned Network::poll(unsigned completions_max) {
     SRPFS_ASSERT(!polling_);
     polling_ = true;
     ++poll_number_;
-    unsigned handled = 0;
+    auto handled = static_cast<unsigned>(port_changes_.size());
+    tell_port_changes();
     while (tell_gone()) ++handled;
     for (std::size_t count = ended_.size(); count > 0; --count, ++handled) tell_ended(*ended_.pop_front());
     // What the handlers send is handed over in the same call, as long as the limit allows: request and response of
@@ -559,6 +624,8 @@ void Network::handle(Endpoint& endpoint, Event event) {
 }
 
 void Network::handle_route(Endpoint& endpoint) {
+    if (!has_device)
+        return endpoint.end(EndReason::address_unresolved, ENODEV, endpoint.address + ": there is no RDMA device");
     if (!link_is_up) return endpoint.end(EndReason::unreachable, EHOSTUNREACH, endpoint.address + ": the link is down");
     const auto private_data = endpoint.handler.on_route(port);
     if (endpoint.state == Endpoint::State::ended) return;

@@ -606,12 +606,29 @@ void VerbsConnection::on_device_removed() {
 
 void VerbsConnection::on_device_event(const DeviceEvent& event) {
     if (!has_resources_ || !(resources_.device->name() == event.device)) return;
-    if (event.kind == DeviceEvent::Kind::removed) return on_device_removed();
-    if (resources_.port.port != event.port) return;
-    if (state_ == State::disconnecting) return destroy();  // no answer can come
-    End down = port_down(resources_.port);
-    down.text = fmt::format("{}: {}", peer_, down.text);
-    end(std::move(down));
+    switch (event.kind) {
+        case DeviceEvent::Kind::removed: return on_device_removed();
+        case DeviceEvent::Kind::port_active: return;
+        case DeviceEvent::Kind::port_error: {
+            if (resources_.port.port != event.port.port) return;
+            if (state_ == State::disconnecting) return destroy();  // no answer can come
+            // The transport bridges a short outage; when it cannot, a completion says so. A connection that is being
+            // set up would need messages of the connection manager, which cannot pass.
+            if (state_ == State::established) return;
+            End down = port_down(resources_.port);
+            down.text = fmt::format("{}: {}", peer_, down.text);
+            return end(std::move(down));
+        }
+        case DeviceEvent::Kind::queue_pair_failed:
+            if (resources_.queue_pair->qp_num != event.queue_pair_number) return;
+            break;
+        case DeviceEvent::Kind::queue_failed:
+            if (resources_.completions.get() != event.completions) return;
+            break;
+    }
+    // Completions that were written before this say more; after it none need come.
+    while (is_live() && poll(completions_at_once) > 0) continue;
+    end_with(EndReason::transport_error, EIO, fmt::format("the device reports: {}", event.text));
 }
 
 void VerbsConnection::refuse(std::string text) { end_with(EndReason::refused_locally, ECONNABORTED, std::move(text)); }

@@ -2,6 +2,7 @@
 #include "device.h"
 
 #include "explain.h"
+#include "local_ports.h"
 #include "signals.h"
 
 #include <srpfs/base/log.h>
@@ -118,28 +119,60 @@ bool Device::handle_event() {
         return false;
     }
     const auto type = event.event_type;
-    const auto port = static_cast<unsigned>(event.element.port_num);  // meaningful for port events
+    DeviceEvent told;
+    told.device = name_;
+    told.text = ibv_event_type_str(type);
+    // What an event is about exists until it is acknowledged.
+    switch (type) {
+        case IBV_EVENT_PORT_ERR:
+        case IBV_EVENT_PORT_ACTIVE:
+            told.kind = type == IBV_EVENT_PORT_ERR ? DeviceEvent::Kind::port_error : DeviceEvent::Kind::port_active;
+            told.port.port = static_cast<unsigned>(event.element.port_num);
+            break;
+        case IBV_EVENT_QP_FATAL:
+        case IBV_EVENT_QP_REQ_ERR:
+        case IBV_EVENT_QP_ACCESS_ERR:
+            told.kind = DeviceEvent::Kind::queue_pair_failed;
+            told.queue_pair_number = event.element.qp->qp_num;
+            break;
+        case IBV_EVENT_CQ_ERR:
+            told.kind = DeviceEvent::Kind::queue_failed;
+            told.completions = event.element.cq;
+            break;
+        default: break;
+    }
     ibv_ack_async_event(&event);
     switch (type) {
         case IBV_EVENT_DEVICE_FATAL: devices_.remove(name_); break;
-        case IBV_EVENT_PORT_ERR:
-            log::warning(name_.name, "port {} went down", port);
-            devices_.tell({DeviceEvent::Kind::port_error, name_, port});
-            break;
+        case IBV_EVENT_PORT_ERR: tell_port(told); break;
         case IBV_EVENT_PORT_ACTIVE:
-            log::info(name_.name, "port {} is active", port);
-            devices_.run([&devices = devices_, name = name_, port] { devices.destroy_parked(name, port); });
+            devices_.run(
+                [&devices = devices_, name = name_, port = told.port.port] { devices.destroy_parked(name, port); });
+            tell_port(told);
             break;
         case IBV_EVENT_CQ_ERR:
         case IBV_EVENT_QP_FATAL:
         case IBV_EVENT_QP_REQ_ERR:
         case IBV_EVENT_QP_ACCESS_ERR:
-            // The connection's own completions tell it; this tells the administrator why.
-            log::warning(name_.name, "{}", ibv_event_type_str(type));
+            log::warning(name_.name, "{}", told.text);
+            devices_.tell(told);
             break;
-        default: log::debug(name_.name, "{}", ibv_event_type_str(type)); break;
+        default: log::debug(name_.name, "{}", told.text); break;
     }
     return true;
+}
+
+void Device::tell_port(DeviceEvent event) {
+    const unsigned number = event.port.port;
+    const bool is_up = event.kind == DeviceEvent::Kind::port_active;
+    if (is_up)
+        log::info(name_.name, "port {} is active", number);
+    else
+        log::warning(name_.name, "port {} went down", number);
+    event.port.device = name_.name;
+    if (is_up)
+        if (auto now = read_local_port(name_.name, number)) event.port = *std::move(now);
+    devices_.tell(event);
 }
 
 std::shared_ptr<Devices> Devices::shared() {
@@ -321,7 +354,10 @@ void Devices::remove(const DeviceName& name) {
     log::warning(name.name, "the RDMA device failed or was removed");
     // Perhaps we are the last owner, on the device's own thread, which its destructor waits for.
     workers_.run([this, device = std::move(device), name] { destroy_parked(name, std::nullopt); });
-    tell({DeviceEvent::Kind::removed, name, 0});
+    DeviceEvent event;
+    event.kind = DeviceEvent::Kind::removed;
+    event.device = name;
+    tell(event);
 }
 
 void Devices::tell(const DeviceEvent& event) {

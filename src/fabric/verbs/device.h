@@ -78,10 +78,13 @@ struct DeviceName {
 [[nodiscard]] DeviceName device_name(ibv_device* device);
 
 struct DeviceEvent {
-    enum class Kind { port_error, removed };
+    enum class Kind { port_error, port_active, queue_pair_failed, queue_failed, removed };
     Kind kind = Kind::port_error;
     DeviceName device;
-    unsigned port = 0;  // port_error only
+    LocalPort port{};                     // port_error and port_active: as it is now
+    std::uint32_t queue_pair_number = 0;  // queue_pair_failed
+    const ibv_cq* completions = nullptr;  // queue_failed: to compare with, not to use
+    const char* text = "";                // of the last two: what the driver calls it
 };
 
 // Whether destroying an id makes the kernel send the peer a message (DREQ or REJ): after a request was sent or
@@ -114,6 +117,7 @@ private:
     friend class Devices;
     void read_events();  // the event thread: runs until stop_fd_ is written or the device is gone
     bool handle_event();
+    void tell_port(DeviceEvent event);
 
     Devices& devices_;
     const DeviceName name_;

@@ -19,6 +19,8 @@ constexpr int address_resolution_ms_max = 2000;
 constexpr int listen_backlog = 128;
 // One-sided operations an accepting side may have under way on one connection.
 constexpr unsigned accepting_rdma_max = 128;
+// Nothing tells a program of a new device, so while one is missed somebody has to look.
+constexpr auto look_interval = std::chrono::seconds(1);
 // Without sleep in between, the event channel is looked at every so many polls: each look is a system call.
 constexpr unsigned polls_between_cm_looks = 32;
 constexpr unsigned cm_events_at_once = 64;
@@ -117,19 +119,64 @@ private:
 
 VerbsFabric::VerbsFabric(reactor::Executor& executor, std::shared_ptr<Devices> devices,
                          std::shared_ptr<EventChannel> channel)
-    : executor_(executor), devices_(std::move(devices)), event_channel_(std::move(channel)),
-      self_(std::make_shared<VerbsFabric*>(this)) {
+    : look_timer_(executor.timers(), [this] { look_for_removed(); }), executor_(executor), devices_(std::move(devices)),
+      event_channel_(std::move(channel)), self_(std::make_shared<VerbsFabric*>(this)) {
     // Events of devices come on their threads; what they do happens on ours.
-    subscription_ = devices_->subscribe([this](const DeviceEvent& event) {
-        post([this, event] {
-            for (std::size_t i = 0; i < connections_.size(); ++i) connections_[i]->on_device_event(event);
-        });
-    });
+    subscription_ =
+        devices_->subscribe([this](const DeviceEvent& event) { post([this, event] { on_device_event(event); }); });
 }
 
 VerbsFabric::~VerbsFabric() {
     SRPFS_ASSERT(connections_.empty());
     devices_->unsubscribe(subscription_);
+}
+
+void VerbsFabric::on_device_event(const DeviceEvent& event) {
+    for (std::size_t i = 0; i < connections_.size(); ++i) connections_[i]->on_device_event(event);
+    switch (event.kind) {
+        case DeviceEvent::Kind::port_error: return tell_port(event.port, PortChange::down);
+        case DeviceEvent::Kind::port_active: return tell_port(event.port, PortChange::active);
+        case DeviceEvent::Kind::queue_pair_failed:
+        case DeviceEvent::Kind::queue_failed: return;
+        case DeviceEvent::Kind::removed: break;
+    }
+    LocalPort gone;
+    gone.device = event.device.name;
+    gone.port = 0;
+    tell_port(gone, PortChange::removed);
+    if (std::find(removed_.begin(), removed_.end(), gone.device) == removed_.end()) removed_.push_back(gone.device);
+    if (!watchers_.empty()) look_timer_.arm_after(look_interval);
+}
+
+void VerbsFabric::watch_ports(PortListener& listener) {
+    watchers_.push_back(&listener);
+    if (!removed_.empty() && !look_timer_.armed()) look_timer_.arm_after(look_interval);
+}
+
+void VerbsFabric::unwatch_ports(PortListener& listener) {
+    std::replace(watchers_.begin(), watchers_.end(), &listener, static_cast<PortListener*>(nullptr));
+}
+
+void VerbsFabric::tell_port(const LocalPort& port, PortChange change) {
+    for (std::size_t i = 0; i < watchers_.size(); ++i)
+        if (watchers_[i]) watchers_[i]->on_port_change(port, change);
+    std::erase(watchers_, nullptr);
+}
+
+void VerbsFabric::look_for_removed() {
+    std::erase(watchers_, nullptr);
+    if (removed_.empty() || watchers_.empty()) return;
+    look_timer_.arm_after(look_interval);
+    std::vector<LocalPort> back;
+    for (const LocalPort& port : read_local_ports())
+        if (port.active && std::find(removed_.begin(), removed_.end(), port.device) != removed_.end())
+            back.push_back(port);
+    for (const LocalPort& port : back) {
+        log::info(port.device, "the RDMA device is back, port {} is active", port.port);
+        tell_port(port, PortChange::active);
+    }
+    for (const LocalPort& port : back) std::erase(removed_, port.device);
+    if (removed_.empty()) look_timer_.disarm();
 }
 
 std::vector<LocalPort> VerbsFabric::local_ports() { return read_local_ports(); }

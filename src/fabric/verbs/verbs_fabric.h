@@ -18,6 +18,8 @@ public:
     std::vector<LocalPort> local_ports() override;
     Result<RegionId> register_memory(std::span<std::byte> memory, RemoteAccess access) override;
     void unregister_memory(RegionId region) override;
+    void watch_ports(PortListener& listener) override;
+    void unwatch_ports(PortListener& listener) override;
     Result<Connection*> connect(const Address& address, const ConnectionLimits& limits,
                                 ConnectionHandler& handler) override;
     Result<std::unique_ptr<Listener>> listen(const Address& address, ListenHandler& handler) override;
@@ -40,6 +42,9 @@ public:
     void erase(VerbsConnection& connection);
 
 private:
+    void on_device_event(const DeviceEvent& event);
+    void tell_port(const LocalPort& port, PortChange change);
+    void look_for_removed();
     unsigned run_inbox();
     unsigned handle_cm_events();
     bool handle_cm_event();
@@ -56,6 +61,9 @@ private:
     std::vector<std::function<void()>> inbox_;
     std::vector<std::function<void()>> inbox_running_;
     std::vector<std::weak_ptr<CompletionChannel>> channels_;
+    std::vector<PortListener*> watchers_;  // nullptr: gave up while being told
+    std::vector<std::string> removed_;     // devices that may come back
+    reactor::Timer look_timer_;
 
     reactor::Executor& executor_;
     std::shared_ptr<Devices> devices_;

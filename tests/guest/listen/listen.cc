@@ -38,6 +38,8 @@ public:
     Result<std::unique_ptr<Listener>> listen(const Address& address, ListenHandler& handler) override {
         return fabric_.listen(address, listens_.emplace_back(*this, handler));
     }
+    void watch_ports(PortListener& listener) override { fabric_.watch_ports(listener); }
+    void unwatch_ports(PortListener& listener) override { fabric_.unwatch_ports(listener); }
     unsigned poll(unsigned completions_max) override { return fabric_.poll(completions_max); }
     void flush() override { fabric_.flush(); }
     bool arm() override { return fabric_.arm(); }

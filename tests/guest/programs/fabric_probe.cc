@@ -1106,6 +1106,59 @@ void explains_missing_permissions() {
 
 void link_is(const char* state) { shell(fmt::format("ip link set eth7 {}", state)); }
 
+struct PortWatcher final : PortListener {
+    explicit PortWatcher(Fabric& fabric_) : fabric(fabric_) { fabric.watch_ports(*this); }
+    ~PortWatcher() { fabric.unwatch_ports(*this); }
+    PortWatcher(const PortWatcher&) = delete;
+    PortWatcher& operator=(const PortWatcher&) = delete;
+    void on_port_change(const LocalPort& port, PortChange change) override { told.emplace_back(port, change); }
+    [[nodiscard]] int count(PortChange wanted) const {
+        return static_cast<int>(std::count_if(told.begin(), told.end(), [&](const auto& one) {
+            return one.second == wanted && one.first.device == device_name;
+        }));
+    }
+    Fabric& fabric;
+    std::vector<std::pair<LocalPort, PortChange>> told;
+};
+
+// What is sent while the port is down ends a connection on this device.
+void send_into_the_void(Pair& pair) {
+    for (End_* end : {&pair.active, &pair.passive})
+        if (end->connection && !end->connection->send(bytes_of("into the void"), {})) fmt::print("# not sent\n");
+    pair.fabric->flush();
+}
+
+void an_idle_connection_survives_a_port_that_goes_down() {
+    Pair pair;
+    pair.connect();
+    PortWatcher watcher(*pair.fabric);
+    struct Up {
+        ~Up() { std::system("bash -c 'ip link set eth7 up'"); }
+    } up;
+    for (int round = 1; round <= 3; ++round) {
+        link_is("down");
+        const Instant down = now();
+        expect(pair.until([&] { return watcher.count(PortChange::down) == round; }),
+               "nobody told that the port is down");
+        fmt::print("# told {} ms after ip(8) had ended\n",
+                   std::chrono::duration_cast<std::chrono::milliseconds>(now() - down).count());
+        pair.loop.for_a_while(*pair.fabric, 300ms);
+        link_is("up");
+        expect(pair.until([&] { return watcher.count(PortChange::active) == round; }),
+               "nobody told that the port is up");
+        const auto& port = watcher.told.back().first;
+        expect_equal(port.port, 1u, "port");
+        expect(port.active, "told as not active");
+        expect_equal(port.guid, our_port()->guid, "GUID");
+        expect(pair.active.connection && pair.active.connection->send(bytes_of("still here"), {}), "send");
+        expect(pair.until([&] { return pair.passive.received_count == round || pair.passive.ended; }), "not received");
+        expect(!pair.active.ended, pair.active.text);
+        expect(!pair.passive.ended, pair.passive.text);
+    }
+    expect_equal(watcher.count(PortChange::removed), 0, "removals");
+    pair.finish_ends();
+}
+
 // Longer than a connection manager that had sent a message would survive on this device.
 void survives_a_link_that_goes_down() {
     Pair pair;
@@ -1115,6 +1168,7 @@ void survives_a_link_that_goes_down() {
     struct Up {
         ~Up() { std::system("bash -c 'ip link set eth7 up'"); }
     } up;
+    send_into_the_void(pair);
     pair.expect_gone(pair.active);
     pair.expect_gone(pair.passive);
     fmt::print("# {}\n", pair.active.text);
@@ -1161,7 +1215,8 @@ void survives_links_that_flap() {
             expect(pair.passive.connection->send(bytes_of("before the fall"), {}), "send");
         }
         link_is("down");
-        if (round % 2 == 1) pair.active.connection->disconnect();
+        send_into_the_void(pair);
+        if (round % 2 == 1 && pair.active.connection) pair.active.connection->disconnect();
         pair.expect_gone(pair.active);
         pair.expect_gone(pair.passive);
         link_is("up");
@@ -1183,6 +1238,7 @@ void survives_the_removal_of_its_device() {
     pair.start_to(there);
     expect(pair.until([&] { return pair.active.established && pair.passive.established; }), "no connection");
 
+    PortWatcher watcher(*pair.fabric);
     const Instant started = now();
     std::fflush(stdout);
     const pid_t child = fork();
@@ -1206,7 +1262,10 @@ void survives_the_removal_of_its_device() {
            pair.passive.text);
     expect(!our_port(), "the port is still there");
 
+    expect_equal(watcher.count(PortChange::removed), 1, "removals told");
     add_device();
+    expect(pair.until([&] { return watcher.count(PortChange::active) > 0; }), "nobody told that the device is back");
+    expect_equal(watcher.told.back().first.guid, our_port()->guid, "GUID of the new device");
     pair.renew();
     pair.start_to(there);
     expect(pair.until([&] { return (pair.active.established && pair.passive.established) || pair.active.ended; }),
@@ -1251,6 +1310,7 @@ const Test tests[] = {
     {"gives everything back", gives_everything_back},
     {"explains the limit on locked memory", explains_the_limit_on_locked_memory},
     {"explains missing permissions", explains_missing_permissions},
+    {"an idle connection survives a port that goes down", an_idle_connection_survives_a_port_that_goes_down},
     {"survives a link that goes down", survives_a_link_that_goes_down},
     {"survives links that flap", survives_links_that_flap},
     {"survives the removal of its device", survives_the_removal_of_its_device},

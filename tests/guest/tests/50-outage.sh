@@ -71,6 +71,56 @@ test_srpfs_dev_loss_removes_the_target() {
     wait_for 10 "queue pairs of the lost login freed" srpfs_has_qps "$(<"$target/ch_count")"
 }
 
+# The link is away for a moment: I/O waits, and goes on over the same connections.
+limit[srpfs_link_flap_costs_no_login]=90
+test_srpfs_link_flap_costs_no_login() {
+    local target before started took round
+    srpfs_mount "$login_string,ch_count=2"
+    target=$(srpfs_target)
+    before=$(rdma res show qp | srpfs_objects | grep -o 'lqpn [0-9]*' | sort)
+    for round in 1 2 3; do
+        ip link set $netdev down
+        started=$(milliseconds)
+        wait_for 10 "state blocked" state_is blocked
+        took=$(($(milliseconds) - started))
+        sleep 0.3
+        ip link set $netdev up
+        wait_for 15 "state running again" state_is running
+        note "round $round: blocked seen $took ms after the link was down"
+        put "$target/lun1" shadow $((round * 4096)):4096
+    done
+    expect_equal "queue pairs" "$(rdma res show qp | srpfs_objects | grep -o 'lqpn [0-9]*' | sort)" "$before"
+    expect_match "the log" "$(<$srpfs_log)" 'port 1 of rxe9 went down'
+    ! grep -q 'reconnecting' $srpfs_log || fail "srpfs has logged in again"
+}
+
+# Nothing comes any more, and nobody says so: the target's program is stopped, its kernel answers for its device.
+limit[srpfs_silent_target_is_noticed]=120
+test_srpfs_silent_target_is_noticed() {
+    local listener target started took
+    srpfs-listen $address:5600 >received 2>errors &
+    listener=$!
+    wait_for 20 "srpfs-listen listening" grep -q listening received
+    # Four times the default values, for slow machines.
+    srpfs_mount "id_ext=1,ioc_guid=1,dest=$address:5600,ack_timeout=14" -o tur_interval=8,tur_timeout=12
+    target=$port_directory/0000000000000001-0000000000000001
+    write_file "$target/reconnect_delay" 2
+    within 20 dd if="$target/lun0" of=/dev/null bs=4096 count=1 status=none
+    kill -STOP $listener
+    started=$(milliseconds)
+    wait_for 60 "state blocked" grep -q blocked "$target/state"
+    took=$(($(milliseconds) - started))
+    note "noticed after $took ms"
+    ((took >= 10000)) || fail "an idle target was given up after $took ms"
+    expect_match "the log" "$(<$srpfs_log)" 'the target is silent'
+    kill -CONT $listener
+    wait_for 60 "state running again" grep -q running "$target/state"
+    within 60 dd if="$target/lun0" of=/dev/null bs=4096 count=1 status=none
+    srpfs_umount
+    kill $listener
+    wait_for 20 "srpfs-listen ended" has_ended $listener
+}
+
 # A process waiting for a stuck target dies when told to.
 test_srpfs_killed_reader() {
     local target reader signal started took sleeper control

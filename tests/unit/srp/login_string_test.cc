@@ -63,6 +63,7 @@ TEST(LoginString, HasTheKernelsDefaults) {
     EXPECT_EQ(parameters.sg_tablesize, 12u);
     EXPECT_EQ(parameters.comp_vector, 0u);
     EXPECT_EQ(parameters.tl_retry_count, 7u);
+    EXPECT_EQ(parameters.ack_timeout, std::nullopt);
     EXPECT_EQ(parameters.max_it_iu_size, 0u);
     EXPECT_EQ(parameters.ch_count, 0u);
     EXPECT_TRUE(parameters.use_imm_data);
@@ -175,6 +176,7 @@ const Range ranges[] = {
     {"sg_tablesize", "1..2048", {"1", "2048"}, {"0", "2049", "-1", "a"}},
     {"comp_vector", "0..2147483647", {"0", "2147483647"}, {"-1", "2147483648", "a"}},
     {"tl_retry_count", "2..7", {"2", "7"}, {"1", "8", "-1", "a", "0"}},
+    {"ack_timeout", "1..31", {"1", "14", "31"}, {"0", "32", "-1", "a", ""}},
     {"max_it_iu_size", "0..2147483647", {"0", "2147483647"}, {"-1", "2147483648", "a"}},
     {"ch_count", "1..2147483647", {"1", "2147483647"}, {"0", "-1", "2147483648", "a"}},
     {"use_imm_data", "0..1", {"0", "1"}, {"2", "-1", "y", "true"}},
@@ -253,7 +255,7 @@ TEST(LoginString, PutsEachValueIntoItsField) {
     const LoginParameters parameters = with(
         "initiator_ext=0x11,io_class=ff00,max_sect=2048,queue_size=127,max_cmd_per_lun=16,target_can_queue=200,"
         "cmd_sg_entries=255,allow_ext_sg=1,sg_tablesize=2048,comp_vector=3,tl_retry_count=2,max_it_iu_size=4148,"
-        "ch_count=4,use_imm_data=0,max_imm_data=4096,src=10.0.0.1:7");
+        "ack_timeout=14,ch_count=4,use_imm_data=0,max_imm_data=4096,src=10.0.0.1:7");
 
     EXPECT_EQ(parameters.initiator_ext, 0x11u);
     EXPECT_EQ(parameters.io_class, IoClass::rev10);
@@ -266,6 +268,7 @@ TEST(LoginString, PutsEachValueIntoItsField) {
     EXPECT_EQ(parameters.sg_tablesize, 2048u);
     EXPECT_EQ(parameters.comp_vector, 3u);
     EXPECT_EQ(parameters.tl_retry_count, 2u);
+    EXPECT_EQ(parameters.ack_timeout, 14);
     EXPECT_EQ(parameters.max_it_iu_size, 4148u);
     EXPECT_EQ(parameters.ch_count, 4u);
     EXPECT_FALSE(parameters.use_imm_data);
