@@ -255,7 +255,7 @@ bool Channel::submit(Command& command) {
     slot.command = &command;
     ++in_flight_;
     --credits_;
-    ++counters_.commands;
+    ++(command.checks_path ? counters_.path_checks : counters_.commands);
     command.channel = this;
     command.tag = tag;
     command.fence = Command::Fence::none;
@@ -334,7 +334,10 @@ void Channel::want_room() {
 // Commands in flight have deadlines of their own; without any, only the target can bring credits, and it has not.
 void Channel::check_starvation() {
     if (state_ != ChannelState::live || has_room(false)) return;
-    if (in_flight_ > 0 || counters_.commands != commands_at_starvation_) {
+    // Questions to the path do not help who waits: they use the credit that is kept for them.
+    const bool is_busy = std::any_of(slots_.begin(), slots_.end(),
+                                     [](const Slot& slot) { return slot.command && !slot.command->checks_path; });
+    if (is_busy || counters_.commands != commands_at_starvation_) {
         commands_at_starvation_ = counters_.commands;
         return starvation_timer_.arm_after(starvation_max);
     }

@@ -84,7 +84,7 @@ struct ChannelFacts {
 
 struct ChannelCounters {
     std::uint64_t commands = 0, responses = 0, task_management = 0, out_of_credits = 0, unknown_tags = 0, malformed = 0,
-                  timeouts = 0, credit_requests = 0, async_events = 0;
+                  timeouts = 0, credit_requests = 0, async_events = 0, path_checks = 0;
 };
 
 // How long a draining channel waits for commands that have nothing to do with the reason.

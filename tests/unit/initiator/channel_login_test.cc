@@ -48,12 +48,12 @@ TEST_F(ChannelLogin, WithoutImmediateDataNeedsOnlyTheDescriptors) {
     EXPECT_EQ(channel->facts().immediate_bytes_max, 0u);  // although the target sets the bit: garbage in old ones
 }
 
-TEST_F(ChannelLogin, PostsAReceiveForEachCommandAndTwoMore) {
+TEST_F(ChannelLogin, PostsAReceiveForEachCommandAndThreeMore) {
     config.parameters.queue_size = 5;
     Peer& peer = connect_live();
-    EXPECT_EQ(peer.ring.count, 7u);
+    EXPECT_EQ(peer.ring.count, 8u);
     EXPECT_EQ(peer.ring.bytes_each, 8260u);
-    EXPECT_EQ(peer.limits.sends_max, 7u);
+    EXPECT_EQ(peer.limits.sends_max, 8u);
 }
 
 TEST_F(ChannelLogin, HandsTheRetryCountAndTheVectorOfItsIndexToTheFabric) {
