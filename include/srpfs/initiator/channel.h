@@ -54,7 +54,7 @@ struct ChannelConfig {
     Duration command_time = std::chrono::seconds(30);  // the kernel's for disks
     std::optional<std::uint8_t> ack_timeout;           // see fabric::ConnectionLimits
     PathLimits path;
-    std::optional<WantedPort> wanted_port;             // empty: wherever the route leads
+    std::optional<WantedPort> wanted_port;  // empty: wherever the route leads
     // Asked once the local port is known, before anything is sent; an Error ends the login with it. Reactor thread.
     std::function<Result<void>(const fabric::LocalPort&)> admit;
 };

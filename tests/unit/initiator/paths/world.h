@@ -246,6 +246,9 @@ private:
     void on_link_ready() override {}
     void on_link_state(PortState) override {}
     void on_link_event(const scsi::Lun&, const scsi::Sense& sense) override { attentions_.push_back(sense); }
+    void on_channel_lost(const Channel&) override {}
+    void on_reset_sent(const scsi::Lun&) override {}
+    void on_reset_over(const scsi::Lun&, bool) override {}
     void on_command_done(Command& command) override { done_.push_back(&command); }
 
     std::vector<std::byte> read_memory_{65536}, write_memory_{65536};
