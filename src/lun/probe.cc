@@ -18,6 +18,7 @@ constexpr std::uint8_t mode_bytes = 192;
 constexpr std::uint32_t report_luns_bytes = 16384;  // 2047 units; asked again when there are more
 constexpr auto idle_check = std::chrono::milliseconds(50);
 constexpr unsigned units_max = 8000;
+constexpr unsigned repetitions_max = 5;  // of one unit's questions
 
 std::string failure_text(const char* what, const Outcome& outcome) {
     if (outcome.status == scsi::Status::check_condition)
@@ -228,6 +229,12 @@ private:
     }
 
     void report(UnitReport report) {
+        // What was told before an attention may have been another unit's.
+        if (std::exchange(changed_, false) && repetitions_ < repetitions_max) {
+            ++repetitions_;
+            return next_unit();
+        }
+        repetitions_ = 0;
         report.lun = luns_[position_];
         found_.units.push_back(std::move(report));
         ++position_;
@@ -310,6 +317,7 @@ private:
     // Finding out is what we are doing; but the unit that has been known until now has to hear of it as well, and the
     // target says it only once.
     void on_attention(Unit& unit, const scsi::Sense& sense, bool hold) override {
+        if (hold && step_ > Step::ready) changed_ = true;  // TEST UNIT READY takes those of before
         if (hold) link_.tell_event(unit.lun(), sense);
     }
     void on_fence_needed(Unit&) override {}  // a scan writes nothing
@@ -321,6 +329,8 @@ private:
     std::shared_ptr<Scan> self_;
     Step step_ = Step::report_luns;
     bool finished_ = false;
+    bool changed_ = false;  // the unit being looked at
+    unsigned repetitions_ = 0;
     std::uint32_t report_bytes_ = report_luns_bytes;
     std::vector<scsi::Lun> luns_;
     std::size_t position_ = 0;
