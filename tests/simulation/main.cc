@@ -12,6 +12,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -21,6 +22,7 @@
 #include <vector>
 
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -176,7 +178,10 @@ int run(const Options& options) {
     const auto start = [&](Worker& worker) {
         std::fflush(stdout);
         const pid_t child = fork();
-        if (child == 0) work(seeds, options, progress, worker, is_over);
+        if (child == 0) {
+            (void)prctl(PR_SET_PDEATHSIG, SIGKILL);  // whoever ends the search ends all of it
+            work(seeds, options, progress, worker, is_over);
+        }
         if (child > 0) children[child] = &worker;
         return child > 0;
     };

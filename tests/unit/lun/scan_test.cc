@@ -382,6 +382,28 @@ TEST_F(ScanOf, AReportedUnitThatIsNotThereIsNotPresent) {
     EXPECT_EQ(found.units[0].info, nullptr);
 }
 
+// Another unit takes the number between two questions: what was said before is not about it.
+TEST_F(ScanOf, AUnitThatChangesMeanwhileIsAskedAllOverAgain) {
+    begin_target();
+    report({0});
+    FakeUnit before = disk_unit();
+    before.said.erase(0x100);  // no identity
+    before.said[0x9e].answer = check_condition(0x6, 0x3f, 0x0e);
+    fakes[0] = before;
+    bool is_changed = false;
+    fabric.on_command = [&](Seen& seen) {
+        reply(seen);
+        if (seen.opcode() == 0x9e && !std::exchange(is_changed, true)) fakes[0] = disk_unit();
+        return true;
+    };
+    scan();
+    ASSERT_EQ(scans, 1u);
+    ASSERT_EQ(found.units.size(), 1u);
+    ASSERT_TRUE(found.units[0].info);
+    EXPECT_FALSE(found.units[0].info->wwid.empty());
+    EXPECT_EQ(found.units[0].info->blocks, 2048u);
+}
+
 class Peripheral : public ScanOf, public testing::WithParamInterface<std::pair<unsigned, bool>> {};
 TEST_P(Peripheral, IsNoDisk) {
     FakeUnit unit = disk_unit();
