@@ -90,10 +90,12 @@ void TargetLink::attach(LinkListener& listener) { listeners_.push_back(listener)
 void TargetLink::detach(LinkListener& listener) {
     listeners_.remove(listener);
     std::erase(waiting_, &listener);
+    std::erase(held_, &listener);
     std::replace(waking_.begin(), waking_.end(), &listener, static_cast<LinkListener*>(nullptr));
 }
 
 Submitted TargetLink::submit(Command& command) {
+    refused_for_room_ = false;
     switch (state_) {
         case PortState::running: break;
         case PortState::connecting:
@@ -103,11 +105,17 @@ Submitted TargetLink::submit(Command& command) {
     }
     if (tasks_.is_resetting(command.lun)) [[unlikely]]
         return Submitted::wait;  // for the LUN RESET to be over
+    refused_for_room_ = true;
+    // Those that have been refused before come first; otherwise a busy unit would take each credit that its own answers
+    // bring.
+    if (!waiting_.empty() && !waking_now_ && !command.privileged) [[unlikely]]
+        return Submitted::wait;
     for (std::size_t tried = 0; tried < live_.size(); ++tried) {
         if (next_live_ >= live_.size()) next_live_ = 0;
         Channel& channel = *live_[next_live_++];
         if (channel.submit(command)) {
             gauges_->commands.fetch_add(1, std::memory_order_relaxed);
+            ++sent_;
             return Submitted::sent;
         }
     }
@@ -116,19 +124,36 @@ Submitted TargetLink::submit(Command& command) {
 }
 
 void TargetLink::wait_for_room(LinkListener& listener) {
-    if (std::find(waiting_.begin(), waiting_.end(), &listener) == waiting_.end()) waiting_.push_back(&listener);
+    auto& line = refused_for_room_ ? waiting_ : held_;
+    if (std::find(line.begin(), line.end(), &listener) == line.end()) line.push_back(&listener);
 }
 
-// Each waiting unit gets its turn once per wake-up, in the order they began to wait; one that is refused again goes to
-// the end of the queue, so a busy unit cannot starve the others.
+// Each waiting unit gets its turn once per wake-up, in the order they began to wait. One that has sent something and is
+// refused again goes behind those that have not.
 void TargetLink::wake_waiting() {
     if (waking_now_ || waiting_.empty()) return;
     waking_now_ = true;
     waking_.swap(waiting_);
-    for (std::size_t i = 0; i < waking_.size(); ++i)
-        if (LinkListener* listener = std::exchange(waking_[i], nullptr)) listener->on_link_ready();
+    std::vector<LinkListener*> served;
+    for (std::size_t i = 0; i < waking_.size(); ++i) {
+        LinkListener* const listener = std::exchange(waking_[i], nullptr);
+        if (!listener) continue;
+        const std::uint64_t before = sent_;
+        listener->on_link_ready();
+        if (sent_ != before) served.push_back(listener);
+    }
     waking_.clear();
     waking_now_ = false;
+    std::stable_partition(waiting_.begin(), waiting_.end(), [&](LinkListener* listener) {
+        return std::find(served.begin(), served.end(), listener) == served.end();
+    });
+}
+
+// The state has changed, or a LUN RESET is over.
+void TargetLink::wake_all() {
+    waiting_.insert(waiting_.end(), held_.begin(), held_.end());
+    held_.clear();
+    wake_waiting();
 }
 
 void TargetLink::on_channel_room(Channel&) { wake_waiting(); }
@@ -166,7 +191,7 @@ void TargetLink::on_reset_sent(const scsi::Lun& lun) {
 
 void TargetLink::on_reset_over(const scsi::Lun& lun, bool succeeded) {
     tell_listeners([&](LinkListener& listener) { listener.on_reset_over(lun, succeeded); });
-    wake_waiting();
+    wake_all();
 }
 
 // ---- channels ----
@@ -175,7 +200,7 @@ void TargetLink::set_state(PortState state) {
     if (state_ == PortState::lost || state_ == state) return;
     state_ = state;
     tell_listeners([&](LinkListener& listener) { listener.on_link_state(state); });
-    if (state != PortState::blocked && state != PortState::connecting) wake_waiting();
+    if (state != PortState::blocked && state != PortState::connecting) wake_all();
 }
 
 void TargetLink::open_channel(ChannelConfig config) {

@@ -294,6 +294,7 @@ bool TargetPort::smaller_iu_next() {
         ++iu_attempt_;
         if (srp::requested_it_iu_bytes(effective_) < refused) return true;
     }
+    iu_attempt_ = 0;  // no size is right today: the next login begins with the one that was asked for
     return false;
 }
 

@@ -57,7 +57,7 @@ void Operation::prepare(Unit& unit, OperationKind kind, OperationListener& liste
     kind_ = kind;
     phase_ = Phase::data;
     durability_ = Durability::cached;
-    released_ = answering_ = interrupted_ = sent_ = unaligned_ = excludes_writes_ = false;
+    released_ = answering_ = interrupted_ = sent_ = progressed_ = unaligned_ = excludes_writes_ = false;
     unknown_since_ = 0;
     retries_ = attentions_ = backoffs_ = losses_ = 0;
     offset_ = first_block_ = block_end_ = next_block_ = 0;
@@ -383,6 +383,7 @@ void Unit::give_up_read_memory(Operation& operation) {
     if (operation.kind_ != OperationKind::read || operation.parts_in_flight_ > 0 || !operation.buffer_) return;
     for (Operation::Part& part : operation.parts_) part.again = false;
     operation.next_block_ = operation.first_block_;
+    operation.progressed_ = false;
     engine_.release_buffer(operation);
 }
 
@@ -412,7 +413,8 @@ bool Unit::send_parts(Operation& operation) {
             case Submitted::sent: break;
             case Submitted::wait:
                 link_.wait_for_room(*this);
-                give_up_read_memory(operation);
+                // One that has got some of its data already would begin anew each time, and never end.
+                if (!operation.progressed_) give_up_read_memory(operation);
                 return false;
             case Submitted::fail_fast: return answer(operation, {OutcomeKind::path_lost}), true;
             case Submitted::lost: return answer(operation, {OutcomeKind::gone}), true;
@@ -567,7 +569,7 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
     }
     if (verdict != Verdict::good && verdict != Verdict::failed) add(counters_->retries, 1);
     switch (verdict) {
-        case Verdict::good: break;
+        case Verdict::good: operation.progressed_ = true; break;
         case Verdict::again: part.again = true; break;
         case Verdict::again_later:
             part.again = true;
@@ -736,6 +738,8 @@ Unit::Verdict Unit::judge(Operation& operation, const Operation::Part& part, Out
             // The target has ended it: a LUN RESET, ours or another initiator's. Bounded by time, not by their number.
             if (repeat_rule(part.command, CommandEnd::aborted) == Repeat::never || out_of_time)
                 return fail(OutcomeKind::aborted);
+            if (operation.retries_ >= retries_max) return Verdict::again_later;
+            ++operation.retries_;
             return Verdict::again;
         case scsi::Status::reservation_conflict: return fail(OutcomeKind::reservation_conflict);
         case scsi::Status::aca_active: return fail(OutcomeKind::aborted);

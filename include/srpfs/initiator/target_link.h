@@ -161,6 +161,7 @@ private:
     void tell_listeners(Call call);
     void refresh();
     void wake_waiting();
+    void wake_all();
     void bury();
     void tell_changed();
     void ask_for_proof();
@@ -180,7 +181,10 @@ private:
     std::uint32_t immediate_bytes_max_ = 0;
     std::uint32_t command_bytes_max_ = 512 * 1024;
     IntrusiveList<LinkListener, LinkListenerTag> listeners_;
-    std::vector<LinkListener*> waiting_;
+    std::vector<LinkListener*> waiting_;  // for room
+    std::vector<LinkListener*> held_;     // for the port to run, or for a LUN RESET to be over
+    bool refused_for_room_ = false;       // the last submit()
+    std::uint64_t sent_ = 0;
     std::vector<LinkListener*> waking_;
     bool waking_now_ = false;
     reactor::Timer burial_;  // destroys gone channels in a turn of its own

@@ -152,6 +152,7 @@ private:
     bool answering_ = false;           // inside on_answered()
     bool interrupted_ = false;         // marked by INTERRUPT; answered after a grace period
     bool sent_ = false;                // a write command of it has been submitted
+    bool progressed_ = false;          // a read: some of its data has come
     bool unaligned_ = false;           // a write that begins or ends inside a block
     bool excludes_writes_ = false;     // past the lock, as an unaligned write or one that has lost a connection
     std::uint64_t unknown_since_ = 0;  // Part::lost_at of the last write command nobody knows the end of; 0: none

@@ -335,5 +335,17 @@ TEST_F(Transfer, TheDepthNeverGoesBelowOne) {
     EXPECT_TRUE(requests[0]->ok());
 }
 
+TEST_F(Transfer, UnitsOfOneTargetShareItsCreditsInTurn) {
+    fabric.login.credits = 4;
+    begin();
+    Unit& second = add_unit(1);
+    for (unsigned i = 0; i < 6; ++i) read(512 * i, 512);
+    Request& other = read(second, 0, 512);
+    EXPECT_EQ(sent().size(), 2u);
+    for (unsigned served = 0; served < 4 && !other.answered(); ++served) serve_one(*open().front());
+    EXPECT_TRUE(other.answered());
+    serve_all();
+}
+
 }  // namespace
 }  // namespace srpfs::lun
