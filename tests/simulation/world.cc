@@ -198,6 +198,7 @@ private:
     std::vector<std::unique_ptr<reactor::Timer>> repairs_;
     std::optional<unsigned> swap_number_;  // nobody writes until this LUN has been exchanged, and that was noticed
     bool swapped_ = false;
+    bool has_device_ = true;
     unsigned jumps_left_ = 5;
     Instant next_jump_{};         // not counting the time jumped over
     std::deque<Asked> answered_;  // not long ago
@@ -638,11 +639,19 @@ void World::gremlin() {
     tell("trouble: {} (LUN {})", to_string(fault), number);
     switch (fault) {
         case Fault::link_flaps:
-            if (trouble_.chance(1, 2))
-                fabric->link_down();
-            else
-                fabric->link_flickers();
+            fabric->link_down();
             later(length, [this] { fabric->link_up(); });
+            break;
+        case Fault::link_flickers:
+            fabric->link_flickers();
+            later(length, [this] { fabric->link_up(); });
+            break;
+        case Fault::device_removal:
+            if (!std::exchange(has_device_, false)) break;
+            fabric->remove_device();
+            later(length, [this] {
+                if (!std::exchange(has_device_, true)) fabric->add_device(fabric::demo_port().guid);
+            });
             break;
         case Fault::crash:
             crash(Duration(static_cast<Duration::rep>(trouble_.below(static_cast<std::uint64_t>(length.count())))));
@@ -868,6 +877,7 @@ void World::calm_down() {
     network.active = behaviour.active = false;
     network.is_black_hole = false;
     gremlin_timer_->disarm();
+    if (!std::exchange(has_device_, true)) fabric->add_device(fabric::demo_port().guid);
     fabric->link_up();
     device->set_enabled(true);
     if (std::exchange(crashed_, false)) device->restart();
