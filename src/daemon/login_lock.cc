@@ -41,6 +41,10 @@ std::string content_of(int fd) {
     return {bytes.data(), count > 0 ? static_cast<std::size_t>(count) : 0};
 }
 
+// Held while a lock file is looked at: who clears the mark of a login that has ended locks the file for a moment, and
+// the next login of this process must not take that for somebody else's.
+std::mutex files_mutex;
+
 // How many locks of this process use each file.
 std::mutex users_mutex;
 std::map<std::string, unsigned>& users_unlocked() {
@@ -86,6 +90,7 @@ Result<void> LoginLock::take(const fabric::LocalPort& port) {
                         "initiator port id; "
                         "two logins would evict each other: log that one out, or give a different initiator_ext=",
                         host, port.port, port.device));
+    const std::lock_guard files(files_mutex);
     mkdir(directory_.c_str(), 0755);
     const std::string path = directory_ + "/" + name;
     const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -126,6 +131,7 @@ bool LoginLock::was_left_behind() const {
 void LoginLock::mark_clean() {
     const std::lock_guard lock(mutex_);
     if (path_.empty()) return;
+    const std::lock_guard files(files_mutex);
     const std::string path = std::exchange(path_, {});
     // Another login of this process may use the nexus by now, or of another: the mark is theirs.
     if (forget_user(path) > 0) return;

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include <stdlib.h>
 
@@ -57,6 +58,22 @@ TEST_F(LoginLockTest, ALoginThatIsLeavingDoesNotKeepTheNextOneOut) {
     const auto refused = leaving->take(port());
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().errno_value(), ECANCELED);
+}
+
+TEST_F(LoginLockTest, TheNextLoginIsNotKeptOutWhileTheLastOneIsClearedAway) {
+    for (unsigned round = 0; round < 100; ++round) {
+        const auto leaving = lock(), next = lock();
+        ASSERT_TRUE(leaving->take(port()));
+        leaving->release();
+        std::thread clearing([&] { leaving->mark_clean(); });
+
+        const auto taken = next->take(port());
+
+        clearing.join();
+        ASSERT_TRUE(taken) << "in round " << round;
+        next->release();
+        next->mark_clean();
+    }
 }
 
 TEST_F(LoginLockTest, SecondLoginOfOneNexusIsRefusedWithAHint) {
