@@ -5,7 +5,6 @@
 
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -14,6 +13,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -30,8 +30,11 @@ std::string first_word(const std::filesystem::path& path) {
 // What a lock file holds while this process uses the nexus. The number after the process id tells processes apart that
 // have the same one.
 const std::string& own_mark() {
-    static const std::string mark =
-        fmt::format("{} {}\n", getpid(), std::chrono::system_clock::now().time_since_epoch().count());
+    static const std::string mark = [] {
+        std::uint64_t number = 0;
+        if (getrandom(&number, sizeof number, 0) != sizeof number) number = 0;
+        return fmt::format("{} {:016x}\n", getpid(), number);
+    }();
     return mark;
 }
 

@@ -115,7 +115,8 @@ public:
     void remove();
     [[nodiscard]] bool is_idle() const { return operations_.empty(); }
 
-    // A volatile write cache may be gone: the next flush reports an error if acknowledged writes were in it (decisions 8).
+    // A volatile write cache may be gone: the next flush reports an error if acknowledged writes were in it (decisions
+    // 8).
     void on_target_restart() override;
     // Writes whose end nobody knows: a LUN RESET is needed before they, or others to the same blocks, can go
     // (decisions 1, 3). Any that succeeds will do; the unit hears of it through its link.
