@@ -71,3 +71,38 @@ test_srpfs_errors_come_with_fast_io_fail_tmo() {
     fails_in_time "silence" silence silence_ends
     srpfs_umount
 }
+
+# Step 8: the cable is pulled while nobody reads or writes. Silence is noticed by asking (TEST UNIT READY); the times are four
+# times the defaults, because an emulated guest may be slow to answer.
+limit[srpfs_step_8_cable_pull]=240
+test_srpfs_step_8_cable_pull() {
+    local target
+    srpfs_mount "$login_string" -o tur_interval=8,tur_timeout=12
+    target=$(srpfs_target)
+    put "$target/lun1" shadow 0:65536
+    typed 15 "echo 6 > $target/fast_io_fail_tmo"
+    note "this end's cable is pulled"
+    cable off
+    wait_for 10 "state blocked" state_is blocked
+    wait_for 15 "state fail-fast" state_is fail-fast
+    cable on
+    wait_for 60 "state running again" state_is running
+    get "$target/lun1" shadow 0:65536
+
+    note "the target's cable is pulled: nothing tells this end's device"
+    remote cable off
+    wait_for 30 "state blocked" state_is blocked
+    wait_for 15 "state fail-fast" state_is fail-fast
+    remote cable on
+    wait_for 60 "state running again" state_is running
+    get "$target/lun1" shadow 0:65536
+
+    note "this end's cable is pulled for good"
+    typed 15 "echo 3 > $target/fast_io_fail_tmo"
+    typed 15 "echo 6 > $target/dev_loss_tmo"
+    cable off
+    wait_for 30 "the target's directory gone" test ! -e "$target"
+    expect_match "the log" "$(<$srpfs_log)" 'dev_loss_tmo expired'
+    cable on
+    srpfs_umount
+}
