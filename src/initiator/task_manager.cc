@@ -22,6 +22,10 @@ void TaskManager::next() {
     if (starting_) return;  // whoever is starting something comes back here
     starting_ = true;
     while (stage_ == Stage::idle) {
+        if (!queue_.empty()) {
+            begin_reset();
+            continue;
+        }
         Channel* channel = nullptr;
         Command* oldest = nullptr;
         for (const auto& candidate : host_.task_channels()) {
@@ -36,6 +40,19 @@ void TaskManager::next() {
         abort(*channel, *oldest);
     }
     starting_ = false;
+}
+
+// The one that has waited for longest.
+void TaskManager::begin_reset() {
+    Wanted wanted = std::move(queue_.front());
+    queue_.pop_front();
+    Result<void> sent = host_.reset_channels().empty()
+                            ? Error(ENOTCONN, fmt::format("{}: not connected, a LUN RESET cannot be sent", name_))
+                            : start_reset(wanted.lun, nullptr);
+    if (sent)
+        on_done_ = std::move(wanted.on_done);
+    else
+        for (const auto& done : wanted.on_done) done(sent);
 }
 
 void TaskManager::abort(Channel& channel, const Command& command) {
@@ -81,16 +98,14 @@ void TaskManager::escalate(const scsi::Lun& lun, Channel* preferred) {
 }
 
 void TaskManager::reset_unit(const scsi::Lun& lun, std::function<void(Result<void>)> on_done) {
-    if (stage_ != Stage::idle)
-        return on_done(Error(
-            EBUSY,
-            fmt::format("{}: another task management function of this target is under way; try again in a few seconds",
-                        name_)));
-    if (host_.reset_channels().empty())
-        return on_done(Error(ENOTCONN, fmt::format("{}: not connected, a LUN RESET cannot be sent", name_)));
-    auto sent = start_reset(lun, nullptr);
-    if (!sent) return on_done(sent.error());
-    on_done_ = std::move(on_done);
+    // One that has not been sent yet covers everything up to then: it will do for both.
+    const auto same =
+        std::find_if(queue_.begin(), queue_.end(), [&](const Wanted& wanted) { return wanted.lun == lun; });
+    if (same != queue_.end())
+        same->on_done.push_back(std::move(on_done));
+    else
+        queue_.push_back({lun, {std::move(on_done)}});
+    next();
 }
 
 Result<void> TaskManager::start_reset(const scsi::Lun& lun, Channel* preferred) {
@@ -124,7 +139,7 @@ Result<void> TaskManager::start_reset(const scsi::Lun& lun, Channel* preferred) 
 
 void TaskManager::finish_reset(std::optional<srp::TaskCode> code) {
     stage_ = Stage::idle;
-    const auto on_done = std::exchange(on_done_, nullptr);
+    const auto on_done = std::exchange(on_done_, {});
     const bool succeeded = code == srp::TaskCode::complete;
     const scsi::Lun lun = lun_;
     unsigned unanswered = 0;
@@ -135,16 +150,15 @@ void TaskManager::finish_reset(std::optional<srp::TaskCode> code) {
     if (succeeded) {
         log::info(name_, "LUN RESET of {} complete, {} commands still unanswered", lun.file_name(), unanswered);
         host_.on_reset_over(lun, true);
-        if (on_done) on_done({});
+        for (const auto& done : on_done) done({});
     } else {
         const std::string why = describe(code);
         log::warning(name_, "LUN RESET of {} failed: {}", lun.file_name(), why);
         host_.on_reset_over(lun, false);
-        if (on_done)
-            on_done(Error(code ? EIO : ETIMEDOUT,
-                          fmt::format("{}: LUN RESET of {} failed: {}", name_, lun.file_name(), why)));
-        else
-            break_connections(lun, why);
+        const Error error(code ? EIO : ETIMEDOUT,
+                          fmt::format("{}: LUN RESET of {} failed: {}", name_, lun.file_name(), why));
+        for (const auto& done : on_done) done(error);
+        if (on_done.empty()) break_connections(lun, why);
     }
     next();
 }

@@ -51,6 +51,7 @@ BANNED = {
         r"\brandom_device\b|(?<![\w.>:])s?rand\(|\bdrand48\b|\bgetrandom\b|\bgetentropy\b|\bmt19937",
         {
             "include/srpfs/base/random.h": "the one generator; it is given its seed",
+            "src/daemon/login_lock.cc": "tells processes with the same id apart",
             "src/daemon/supervisor.cc": "draws the seed that everything else is given",
         },
     ),

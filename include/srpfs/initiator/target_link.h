@@ -105,7 +105,7 @@ public:
     // LUN RESET for one unit (decisions 2, 4): commands in flight for it that stay unanswered end `aborted`, or
     // `connection_lost` where the reset may have overtaken them. Until it is over no command for the unit is sent
     // (Submitted::wait), so everything sent before `on_done` is covered. `on_done` gets success and, on failure, why.
-    // One at a time per link, and none while a command is being aborted; EBUSY otherwise.
+    // One at a time per link; the others wait for their turn.
     void reset_unit(const scsi::Lun& lun, std::function<void(Result<void>)> on_done);
     // Tells the listeners as if the target had sent an asynchronous event: somebody met a unit attention that concerns
     // them all, and a target tells each only once.

@@ -7,6 +7,7 @@
 
 #include <srpfs/initiator/channel.h>
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -51,6 +52,7 @@ private:
     enum class Stage : std::uint8_t { idle, abort, reset };
 
     void next();
+    void begin_reset();
     void abort(Channel& channel, const Command& command);
     void finish_abort(std::optional<srp::TaskCode> code);
     // Error: nothing was sent.
@@ -68,7 +70,12 @@ private:
     scsi::Lun lun_{};             // of the function under way
     Channel* carrier_ = nullptr;  // what it was sent on; it answers before it ends
     srp::Tag managed_tag_ = 0;
-    std::function<void(Result<void>)> on_done_;  // who asked for the reset; null: a time-out did
+    std::vector<std::function<void(Result<void>)>> on_done_;  // who asked for the reset; empty: a time-out did
+    struct Wanted {
+        scsi::Lun lun;
+        std::vector<std::function<void(Result<void>)>> on_done;
+    };
+    std::deque<Wanted> queue_;  // LUN RESETs that wait for their turn
 };
 
 }  // namespace srpfs::initiator

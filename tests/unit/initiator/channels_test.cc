@@ -221,15 +221,33 @@ TEST_F(Channels, MeanwhileTheUnitGetsNoCommandsAndOthersDo) {
     send(3);
 }
 
-TEST_F(Channels, TwoResetsAreNotUnderWayAtOnce) {
+TEST_F(Channels, ResetsComeOneAfterTheOther) {
     log_in_with(1);
     reset(3);
     reset(4);
-    EXPECT_EQ(resets, 1u);
-    EXPECT_EQ(reset_error, EBUSY);
+    reset(4);  // not sent yet: one will do for both
+    EXPECT_EQ(resets, 0u);
     EXPECT_EQ(peer(0).tasks.size(), 1u);
     peer(0).answer(peer(0).tasks[0], 0x00);
     settle();
+    EXPECT_EQ(resets, 1u);
+    ASSERT_EQ(peer(0).tasks.size(), 2u);
+    EXPECT_EQ(peer(0).tasks[1].lun, 0x0004000000000000u);
+    peer(0).answer(peer(0).tasks[1], 0x00);
+    settle();
+    EXPECT_EQ(resets, 3u);
+    EXPECT_EQ(reset_error, 0);
+    EXPECT_EQ(peer(0).tasks.size(), 2u);
+}
+
+TEST_F(Channels, ALostConnectionEndsTheResetsThatWait) {
+    log_in_with(1);
+    reset(3);
+    reset(4);
+    cut();
+    settle();
+    EXPECT_EQ(resets, 2u);
+    EXPECT_NE(reset_error, 0);
 }
 
 TEST_F(Channels, AResetNeedsAConnection) {
