@@ -26,7 +26,8 @@ test_srpfs_step_2_lun_reset() {
     typed 15 "dmesg | grep 'recv tsk_mgmt fn 8'"            # 8: LOGICAL UNIT RESET
     typed 15 "echo lun > $target/lun4.attr/reset"
     typed 15 "echo 1 > $target/lun0.attr/reset"
-    expect_equal "resets the target has seen" "$(dmesg | grep -c 'recv tsk_mgmt fn 8')" 3
+    # A write that a reset has left without an answer is fenced with another one.
+    (($(dmesg | grep -c 'recv tsk_mgmt fn 8') >= 3)) || fail "the target has not seen three resets"
     expect_match "the log" "$(<$srpfs_log)" 'LUN RESET of lun1 complete'
     kill -TERM $history
     history_ends 60
