@@ -17,17 +17,21 @@ test_srpfs_step_1_login() {
 
 # Step 2: a LUN is reset while programs use it. The target's log shows the reset, the programs notice nothing.
 test_srpfs_step_2_lun_reset() {
-    local target
+    local target lines
     srpfs_mount "$login_string,ch_count=2"
     target=$(srpfs_target)
     history_starts 60 --all-must-succeed
     dmesg -c >/dev/null
+    lines=$(wc -l <$srpfs_log)
     typed 15 "echo lun > $target/lun1.attr/reset"
     typed 15 "dmesg | grep 'recv tsk_mgmt fn 8'"            # 8: LOGICAL UNIT RESET
     typed 15 "echo lun > $target/lun4.attr/reset"
     typed 15 "echo 1 > $target/lun0.attr/reset"
-    # A write that a reset has left without an answer is fenced with another one.
-    (($(dmesg | grep -c 'recv tsk_mgmt fn 8') >= 3)) || fail "the target has not seen three resets"
+    # Three were asked for; a write that one of them has left without an answer is fenced with another. The target has
+    # seen what srpfs says it has sent, and nothing else.
+    new_log() { tail -n "+$((lines + 1))" $srpfs_log; }
+    expect_equal "resets asked for" "$(new_log | grep -c 'SRP reset_device called')" 3
+    expect_equal "resets the target has seen" "$(dmesg | grep -c 'recv tsk_mgmt fn 8')" "$(new_log | grep -c 'LUN RESET of .* sent')"
     expect_match "the log" "$(<$srpfs_log)" 'LUN RESET of lun1 complete'
     kill -TERM $history
     history_ends 60
