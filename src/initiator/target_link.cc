@@ -72,7 +72,7 @@ TargetLink::TargetLink(std::string name, fabric::Fabric& fabric, reactor::TimerQ
                        const TaskLimits& limits)
     : name_(std::move(name)), fabric_(fabric), timers_(timers), owner_(owner),
       checkers_(std::make_unique<PathCheckers>(*this, owner, timers)), burial_(timers, [this] { bury(); }),
-      proof_timer_(timers, [this] { ask_for_proof(); }), tasks_(name_, limits, *this) {
+      proof_timer_(timers, [this] { ask_for_proof(); }), tasks_(name_, limits, timers, *this) {
     // A command for a unit that is being reset might vanish with the others.
     checkers_->may_ask_now = [this](const scsi::Lun& lun) { return !tasks_.is_resetting(lun); };
 }

@@ -8,6 +8,10 @@
 namespace srpfs::initiator {
 namespace {
 
+// How soon a LUN RESET is tried again that no channel could take: for want of a credit, or because the adapter has not
+// said yet that what was sent before has left.
+constexpr auto send_retry_delay = std::chrono::milliseconds(10);
+
 std::string describe(std::optional<srp::TaskCode> code) {
     return code ? fmt::format("the target answered task management code {:02x}", static_cast<unsigned>(*code))
                 : std::string("the target did not answer it in time");
@@ -23,8 +27,9 @@ void TaskManager::next() {
     starting_ = true;
     while (stage_ == Stage::idle) {
         if (!queue_.empty()) {
-            begin_reset();
-            continue;
+            if (begin_reset()) continue;
+            retry_timer_.arm_after(send_retry_delay);
+            break;
         }
         Channel* channel = nullptr;
         Command* oldest = nullptr;
@@ -43,20 +48,24 @@ void TaskManager::next() {
 }
 
 // The one that has waited for longest.
-void TaskManager::begin_reset() {
+bool TaskManager::begin_reset() {
     Wanted wanted = std::move(queue_.front());
     queue_.pop_front();
-    Result<void> sent = host_.reset_channels().empty()
-                            ? Error(ENOTCONN, fmt::format("{}: not connected, a LUN RESET cannot be sent", name_))
-                            : start_reset(wanted.lun, nullptr);
-    if (sent)
-        on_done_ = std::move(wanted.on_done);
-    else
-        for (const auto& done : wanted.on_done) done(sent);
+    if (host_.reset_channels().empty()) {
+        end(wanted, Error(ENOTCONN, fmt::format("{}: not connected, a LUN RESET cannot be sent", name_)));
+    } else if (start_reset(wanted)) {
+        reset_ = std::move(wanted);
+        host_.on_reset_sent(reset_.lun);
+    } else if (timers_.now() < wanted.until) {
+        queue_.push_front(std::move(wanted));
+        return false;
+    } else {
+        end(wanted, Error(ETIMEDOUT, fmt::format("{}: no channel could take a LUN RESET (no credit)", name_)));
+    }
+    return true;
 }
 
 void TaskManager::abort(Channel& channel, const Command& command) {
-    lun_ = command.lun;
     carrier_ = &channel;
     managed_tag_ = command.tag;
     request_ = TaskRequest{};
@@ -92,9 +101,11 @@ void TaskManager::finish_abort(std::optional<srp::TaskCode> code) {
 
 // ---- LUN RESET ----
 
+// Ahead of those that somebody has asked for.
 void TaskManager::escalate(const scsi::Lun& lun, Channel* preferred) {
     log::warning(name_, "SRP reset_device called for {}", lun.file_name());
-    if (auto sent = start_reset(lun, preferred); !sent) break_connections(lun, sent.error().context);
+    queue_.push_front({lun, {}, true, timers_.now() + limits_.reset_time, preferred});
+    next();
 }
 
 void TaskManager::reset_unit(const scsi::Lun& lun, std::function<void(Result<void>)> on_done) {
@@ -104,63 +115,65 @@ void TaskManager::reset_unit(const scsi::Lun& lun, std::function<void(Result<voi
     if (same != queue_.end())
         same->on_done.push_back(std::move(on_done));
     else
-        queue_.push_back({lun, {std::move(on_done)}});
+        queue_.push_back({lun, {std::move(on_done)}, false, timers_.now() + limits_.reset_time, nullptr});
     next();
 }
 
-Result<void> TaskManager::start_reset(const scsi::Lun& lun, Channel* preferred) {
+// False: nothing was sent.
+bool TaskManager::start_reset(const Wanted& wanted) {
     request_ = TaskRequest{};
     request_.function = srp::TaskFunction::lun_reset;
-    request_.lun = lun;
+    request_.lun = wanted.lun;
     request_.managed_tag = 0xffffffff;  // what ib_srp sends; the function has no managed task
     request_.time_limit = limits_.reset_time;
     request_.on_done = [this](std::optional<srp::TaskCode> code) { finish_reset(code); };
 
-    unsigned marked = 0;
-    for (const auto& channel : host_.task_channels()) marked += channel->mark_for_fence(lun);
     // On the channel with most of its commands it proves most.
     std::vector<Channel*> candidates = host_.reset_channels();
-    const auto count = [&](const Channel* channel) { return channel == preferred ? 1U << 20 : channel->in_flight(); };
+    const auto count = [&](const Channel* channel) {
+        return channel == wanted.preferred ? 1U << 20 : channel->in_flight();
+    };
     std::stable_sort(candidates.begin(), candidates.end(),
                      [&](const Channel* a, const Channel* b) { return count(a) > count(b); });
     for (Channel* channel : candidates) {
         if (!channel->submit(request_)) continue;
         stage_ = Stage::reset;
-        lun_ = lun;
         carrier_ = channel;
-        log::info(channel->config().name, "LUN RESET of {} sent, {} of its commands outstanding", lun.file_name(),
-                  marked);
-        host_.on_reset_sent(lun);
-        return {};
+        unsigned marked = 0;
+        for (const auto& other : host_.task_channels()) marked += other->mark_for_fence(wanted.lun);
+        log::info(channel->config().name, "LUN RESET of {} sent, {} of its commands outstanding",
+                  wanted.lun.file_name(), marked);
+        return true;
     }
-    for (const auto& channel : host_.task_channels()) channel->settle_fence(lun, false, false);
-    return Error(EAGAIN, fmt::format("{}: no channel could take a LUN RESET (no credit); try again", name_));
+    return false;
 }
 
 void TaskManager::finish_reset(std::optional<srp::TaskCode> code) {
     stage_ = Stage::idle;
-    const auto on_done = std::exchange(on_done_, {});
+    Wanted reset = std::move(reset_);
     const bool succeeded = code == srp::TaskCode::complete;
-    const scsi::Lun lun = lun_;
     unsigned unanswered = 0;
     for (const auto& channel : host_.task_channels()) {
-        channel->settle_fence(lun, succeeded, channel.get() == carrier_);
-        unanswered += channel->fenced_in_flight(lun);
+        channel->settle_fence(reset.lun, succeeded, channel.get() == carrier_);
+        unanswered += channel->fenced_in_flight(reset.lun);
     }
+    const std::string name = reset.lun.file_name();
+    Result<void> done;
     if (succeeded) {
-        log::info(name_, "LUN RESET of {} complete, {} commands still unanswered", lun.file_name(), unanswered);
-        host_.on_reset_over(lun, true);
-        for (const auto& done : on_done) done({});
+        log::info(name_, "LUN RESET of {} complete, {} commands still unanswered", name, unanswered);
     } else {
         const std::string why = describe(code);
-        log::warning(name_, "LUN RESET of {} failed: {}", lun.file_name(), why);
-        host_.on_reset_over(lun, false);
-        const Error error(code ? EIO : ETIMEDOUT,
-                          fmt::format("{}: LUN RESET of {} failed: {}", name_, lun.file_name(), why));
-        for (const auto& done : on_done) done(error);
-        if (on_done.empty()) break_connections(lun, why);
+        log::warning(name_, "LUN RESET of {} failed: {}", name, why);
+        done = Error(code ? EIO : ETIMEDOUT, fmt::format("{}: LUN RESET of {} failed: {}", name_, name, why));
     }
+    host_.on_reset_over(reset.lun, succeeded);
+    end(reset, done);
     next();
+}
+
+void TaskManager::end(const Wanted& wanted, const Result<void>& done) {
+    for (const auto& on_done : wanted.on_done) on_done(done);
+    if (!done && wanted.overdue) break_connections(wanted.lun, done.error().context);
 }
 
 // ---- the last resort ----

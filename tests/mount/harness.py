@@ -159,8 +159,9 @@ class Lateness:
 
     def worst(self):
         """In seconds, since it was made. Ends it."""
-        os.close(self.stop_out)
+        os.write(self.stop_out, b".")  # closing it is not enough: what other threads have forked meanwhile has it open, too
         text = os.read(self.worst_in, 100)
+        os.close(self.stop_out)
         os.close(self.worst_in)
         os.waitpid(self.pid, 0)
         return float(text)

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <srpfs/initiator/channel.h>
+#include <srpfs/reactor/timer_queue.h>
 
 #include <deque>
 #include <functional>
@@ -39,43 +40,50 @@ protected:
 
 class TaskManager final {
 public:
-    TaskManager(const std::string& name, const TaskLimits& limits, TaskManagerHost& host)
-        : name_(name), limits_(limits), host_(host) {}
+    TaskManager(const std::string& name, const TaskLimits& limits, reactor::TimerQueue& timers, TaskManagerHost& host)
+        : name_(name), limits_(limits), timers_(timers), host_(host), retry_timer_(timers, [this] { next(); }) {}
 
     // See TargetLink::reset_unit().
     void reset_unit(const scsi::Lun& lun, std::function<void(Result<void>)> on_done);
-    [[nodiscard]] bool is_resetting(const scsi::Lun& lun) const { return stage_ == Stage::reset && lun == lun_; }
+    [[nodiscard]] bool is_resetting(const scsi::Lun& lun) const { return stage_ == Stage::reset && lun == reset_.lun; }
     // Some commands have reached their time limit.
     void on_expired() { next(); }
 
 private:
     enum class Stage : std::uint8_t { idle, abort, reset };
 
+    // A LUN RESET that is to be sent.
+    struct Wanted {
+        scsi::Lun lun;
+        std::vector<std::function<void(Result<void>)>> on_done;  // who asked for it
+        bool overdue;        // commands that ABORT TASK did not end need it: if it fails the connections end
+        Instant until;       // when to give up sending it
+        Channel* preferred;  // where it is sent if it can be; only compared
+    };
+
     void next();
-    void begin_reset();
+    // False: it has to wait at the head of the queue.
+    bool begin_reset();
     void abort(Channel& channel, const Command& command);
     void finish_abort(std::optional<srp::TaskCode> code);
-    // Error: nothing was sent.
-    Result<void> start_reset(const scsi::Lun& lun, Channel* preferred);
+    bool start_reset(const Wanted& wanted);
     void finish_reset(std::optional<srp::TaskCode> code);
     void escalate(const scsi::Lun& lun, Channel* preferred);
+    void end(const Wanted& wanted, const Result<void>& done);
     void break_connections(const scsi::Lun& lun, const std::string& why);
 
     const std::string& name_;
     TaskLimits limits_;
+    reactor::TimerQueue& timers_;
     TaskManagerHost& host_;
     Stage stage_ = Stage::idle;
     bool starting_ = false;
     TaskRequest request_;
-    scsi::Lun lun_{};             // of the function under way
-    Channel* carrier_ = nullptr;  // what it was sent on; it answers before it ends
-    srp::Tag managed_tag_ = 0;
-    std::vector<std::function<void(Result<void>)>> on_done_;  // who asked for the reset; empty: a time-out did
-    struct Wanted {
-        scsi::Lun lun;
-        std::vector<std::function<void(Result<void>)>> on_done;
-    };
-    std::deque<Wanted> queue_;  // LUN RESETs that wait for their turn
+    Channel* carrier_ = nullptr;  // what the function under way was sent on; it answers before it ends
+    srp::Tag managed_tag_ = 0;    // of the ABORT TASK under way
+    Wanted reset_{};              // the LUN RESET under way
+    std::deque<Wanted> queue_;    // those that wait for their turn
+    reactor::Timer retry_timer_;  // the one at the head could not be sent
 };
 
 }  // namespace srpfs::initiator
