@@ -10,8 +10,6 @@ enum BufferFormat : unsigned { none = 0, direct = 1, indirect = 2, immediate = 3
 
 constexpr std::size_t immediate_count_bytes = 4;
 
-std::uint8_t code(Opcode opcode) { return static_cast<std::uint8_t>(opcode); }
-
 std::uint8_t buffer_format_byte(const CommandHead& command) {
     switch (command.direction) {
         case DataDirection::none: return none;
@@ -117,7 +115,7 @@ std::size_t encode(const CommandHead& command, std::span<std::byte> buffer) {
     }
 
     ByteWriter out(buffer);
-    out.u8(code(Opcode::command)).zeros(4);
+    out.u8(byte_of(Opcode::command)).zeros(4);
     out.u8(buffer_format_byte(command)).zeros(2);  // descriptor counts: indirect format only
     out.u64(command.tag).zeros(4).bytes(command.lun.bytes);
     out.zeros(1).u8(static_cast<std::uint8_t>(command.attribute)).zeros(2);  // no additional CDB
@@ -148,7 +146,7 @@ Parsed<ReceivedCommand> parse_command(std::span<const std::byte> bytes, std::uin
     const std::size_t additional_cdb_bytes = in.u8() & ~3u;  // the two low bits are reserved
     const auto cdb = in.take(16 + additional_cdb_bytes);
     if (in.overran()) return {std::move(command), WireFault::truncated};
-    if (opcode != code(Opcode::command)) return {std::move(command), WireFault::wrong_opcode};
+    if (opcode != byte_of(Opcode::command)) return {std::move(command), WireFault::wrong_opcode};
     command.cdb.assign(cdb.begin(), cdb.end());
 
     const unsigned out_format = formats >> 4;
@@ -168,7 +166,7 @@ Parsed<ReceivedCommand> parse_command(std::span<const std::byte> bytes, std::uin
 
 std::size_t encode(const TaskManagement& request, std::span<std::byte> buffer) {
     ByteWriter out(buffer);
-    out.u8(code(Opcode::task_management)).zeros(7).u64(request.tag);
+    out.u8(byte_of(Opcode::task_management)).zeros(7).u64(request.tag);
     out.zeros(4).bytes(request.lun.bytes);
     out.zeros(2).u8(static_cast<std::uint8_t>(request.function)).zeros(1);
     out.u64(request.managed_tag).zeros(8);
@@ -190,7 +188,7 @@ Parsed<TaskManagement> parse_task_management(std::span<const std::byte> bytes) {
     request.managed_tag = in.u64();
     in.skip(8);
     if (in.overran()) return {request, WireFault::truncated};
-    if (opcode != code(Opcode::task_management)) return {request, WireFault::wrong_opcode};
+    if (opcode != byte_of(Opcode::task_management)) return {request, WireFault::wrong_opcode};
     switch (static_cast<TaskFunction>(function)) {
         case TaskFunction::abort_task:
         case TaskFunction::abort_task_set:
@@ -203,14 +201,14 @@ Parsed<TaskManagement> parse_task_management(std::span<const std::byte> bytes) {
 
 std::size_t encode_credit_response(Tag tag, std::span<std::byte> buffer) {
     ByteWriter out(buffer);
-    out.u8(code(Opcode::credit_response)).zeros(7).u64(tag);
+    out.u8(byte_of(Opcode::credit_response)).zeros(7).u64(tag);
     SRPFS_ASSERT(!out.overran());
     return out.position();
 }
 
 std::size_t encode_async_event_response(Tag tag, std::span<std::byte> buffer) {
     ByteWriter out(buffer);
-    out.u8(code(Opcode::async_event_response)).zeros(7).u64(tag);
+    out.u8(byte_of(Opcode::async_event_response)).zeros(7).u64(tag);
     SRPFS_ASSERT(!out.overran());
     return out.position();
 }

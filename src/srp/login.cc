@@ -10,8 +10,6 @@ namespace {
 
 constexpr std::uint8_t action_mask = 0x03, immediate_data_flag = 0x80;
 
-std::uint8_t code(Opcode opcode) { return static_cast<std::uint8_t>(opcode); }
-
 std::size_t finish(const ByteWriter& out, std::size_t expected) {
     SRPFS_ASSERT(!out.overran());
     SRPFS_ASSERT(out.position() == expected);
@@ -41,7 +39,7 @@ std::size_t encode(const LoginRequest& login, LoginForm form, std::span<std::byt
     ByteWriter out(buffer);
     switch (form) {
         case LoginForm::ib_cm:
-            out.u8(code(Opcode::login_request)).zeros(7).u64(login.tag);
+            out.u8(byte_of(Opcode::login_request)).zeros(7).u64(login.tag);
             out.u32(login.it_iu_bytes_max).zeros(4);
             out.u16(login.buffer_formats).u8(request_flags(login)).zeros(1);
             out.u16(login.immediate_data_offset).zeros(2);
@@ -49,7 +47,7 @@ std::size_t encode(const LoginRequest& login, LoginForm form, std::span<std::byt
             return finish(out, login_request_ib_bytes);
         case LoginForm::rdma_cm:
             out.u64(login.tag);
-            out.u16(login.buffer_formats).u8(request_flags(login)).u8(code(Opcode::login_request));
+            out.u16(login.buffer_formats).u8(request_flags(login)).u8(byte_of(Opcode::login_request));
             out.u32(login.it_iu_bytes_max);
             out.bytes(login.initiator_port).bytes(login.target_port);
             out.u16(login.immediate_data_offset).zeros(6);
@@ -91,7 +89,7 @@ Parsed<LoginRequest> parse_login_request(std::span<const std::byte> bytes, Login
             break;
     }
     if (in.overran()) return {login, WireFault::truncated};
-    if (opcode != code(Opcode::login_request)) return {login, WireFault::wrong_opcode};
+    if (opcode != byte_of(Opcode::login_request)) return {login, WireFault::wrong_opcode};
     if ((flags & action_mask) > static_cast<unsigned>(MultiChannel::multi)) return {login, WireFault::bad_value};
     login.multi_channel = static_cast<MultiChannel>(flags & action_mask);
     login.immediate_data = (flags & immediate_data_flag) != 0;
@@ -102,7 +100,7 @@ std::size_t encode(const LoginResponse& response, std::span<std::byte> buffer) {
     const auto flags = static_cast<std::uint8_t>(static_cast<unsigned>(response.multi_channel) |
                                                  (response.immediate_data ? immediate_data_flag : 0u));
     ByteWriter out(buffer);
-    out.u8(code(Opcode::login_response)).zeros(3).i32(response.credits).u64(response.tag);
+    out.u8(byte_of(Opcode::login_response)).zeros(3).i32(response.credits).u64(response.tag);
     out.u32(response.it_iu_bytes_max).u32(response.ti_iu_bytes_max);
     out.u16(response.buffer_formats).u8(flags).zeros(25);
     return finish(out, login_response_bytes);
@@ -121,7 +119,7 @@ Parsed<LoginResponse> parse_login_response(std::span<const std::byte> bytes) {
     const std::uint8_t flags = in.u8();
     in.skip(25);
     if (in.overran()) return {response, WireFault::truncated};
-    if (opcode != code(Opcode::login_response)) return {response, WireFault::wrong_opcode};
+    if (opcode != byte_of(Opcode::login_response)) return {response, WireFault::wrong_opcode};
     // Old targets leave garbage in this byte, and nothing depends on the result: a reserved value is no reason to
     // lose the login.
     const unsigned result = flags & action_mask;
@@ -133,7 +131,7 @@ Parsed<LoginResponse> parse_login_response(std::span<const std::byte> bytes) {
 
 std::size_t encode(const LoginReject& reject, std::span<std::byte> buffer) {
     ByteWriter out(buffer);
-    out.u8(code(Opcode::login_reject)).zeros(3).u32(static_cast<std::uint32_t>(reject.reason)).u64(reject.tag);
+    out.u8(byte_of(Opcode::login_reject)).zeros(3).u32(static_cast<std::uint32_t>(reject.reason)).u64(reject.tag);
     out.zeros(8).u16(reject.buffer_formats).zeros(6);
     return finish(out, login_reject_bytes);
 }
@@ -149,7 +147,7 @@ Parsed<LoginReject> parse_login_reject(std::span<const std::byte> bytes) {
     reject.buffer_formats = in.u16();
     in.skip(6);
     if (in.overran()) return {reject, WireFault::truncated};
-    if (opcode != code(Opcode::login_reject)) return {reject, WireFault::wrong_opcode};
+    if (opcode != byte_of(Opcode::login_reject)) return {reject, WireFault::wrong_opcode};
     return {reject};
 }
 

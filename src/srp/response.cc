@@ -12,8 +12,6 @@ constexpr unsigned response_valid = 0x01, sense_valid = 0x02, data_out_over = 0x
                    data_in_over = 0x10, data_in_under = 0x20;
 constexpr std::uint32_t task_response_bytes = 4;
 
-std::uint8_t code(Opcode opcode) { return static_cast<std::uint8_t>(opcode); }
-
 TaskCode task_code_of(std::uint8_t byte) {
     switch (static_cast<TaskCode>(byte)) {
         case TaskCode::complete: return TaskCode::complete;
@@ -46,7 +44,7 @@ Parsed<Response> parse_response(std::span<const std::byte> bytes) {
     const std::size_t sense_bytes = in.u32();
     const std::size_t announced_response_bytes = in.u32();
     if (in.overran()) return {response, WireFault::truncated};
-    if (opcode != code(Opcode::response)) return {response, WireFault::wrong_opcode};
+    if (opcode != byte_of(Opcode::response)) return {response, WireFault::wrong_opcode};
 
     response.response_valid = (flags & response_valid) != 0;
     response.data_out_over = (flags & data_out_over) != 0;
@@ -72,7 +70,7 @@ std::size_t encode(const Response& response, std::span<std::byte> buffer) {
                            (response.data_out_under ? data_out_under : 0) | (response.data_in_over ? data_in_over : 0) |
                            (response.data_in_under ? data_in_under : 0);
     ByteWriter out(buffer);
-    out.u8(code(Opcode::response)).zeros(3).i32(response.credit_delta).u64(response.tag);
+    out.u8(byte_of(Opcode::response)).zeros(3).i32(response.credit_delta).u64(response.tag);
     out.zeros(2).u8(static_cast<std::uint8_t>(flags)).u8(static_cast<std::uint8_t>(response.status));
     out.u32(response.data_out_residual).u32(response.data_in_residual);
     out.u32(static_cast<std::uint32_t>(response.sense.size())).u32(response.task_code ? task_response_bytes : 0);
@@ -89,13 +87,13 @@ Parsed<CreditRequest> parse_credit_request(std::span<const std::byte> bytes) {
     request.credit_delta = in.i32();
     request.tag = in.u64();
     if (in.overran()) return {request, WireFault::truncated};
-    if (opcode != code(Opcode::credit_request)) return {request, WireFault::wrong_opcode};
+    if (opcode != byte_of(Opcode::credit_request)) return {request, WireFault::wrong_opcode};
     return {request};
 }
 
 std::size_t encode(const CreditRequest& request, std::span<std::byte> buffer) {
     ByteWriter out(buffer);
-    out.u8(code(Opcode::credit_request)).zeros(3).i32(request.credit_delta).u64(request.tag);
+    out.u8(byte_of(Opcode::credit_request)).zeros(3).i32(request.credit_delta).u64(request.tag);
     return finish(out);
 }
 
@@ -111,14 +109,14 @@ Parsed<AsyncEvent> parse_async_event(std::span<const std::byte> bytes) {
     const std::size_t sense_bytes = in.u32();
     in.skip(4);
     if (in.overran()) return {event, WireFault::truncated};
-    if (opcode != code(Opcode::async_event_request)) return {event, WireFault::wrong_opcode};
+    if (opcode != byte_of(Opcode::async_event_request)) return {event, WireFault::wrong_opcode};
     if (sense_bytes <= in.left()) event.sense = in.take(sense_bytes);
     return {event};
 }
 
 std::size_t encode(const AsyncEvent& event, std::span<std::byte> buffer) {
     ByteWriter out(buffer);
-    out.u8(code(Opcode::async_event_request)).zeros(3).i32(event.credit_delta).u64(event.tag);
+    out.u8(byte_of(Opcode::async_event_request)).zeros(3).i32(event.credit_delta).u64(event.tag);
     out.zeros(4).bytes(event.lun.bytes);
     out.u32(static_cast<std::uint32_t>(event.sense.size())).zeros(4).bytes(event.sense);
     return finish(out);
@@ -132,13 +130,13 @@ Parsed<TargetLogout> parse_target_logout(std::span<const std::byte> bytes) {
     logout.reason = in.u32();
     logout.tag = in.u64();
     if (in.overran()) return {logout, WireFault::truncated};
-    if (opcode != code(Opcode::target_logout)) return {logout, WireFault::wrong_opcode};
+    if (opcode != byte_of(Opcode::target_logout)) return {logout, WireFault::wrong_opcode};
     return {logout};
 }
 
 std::size_t encode(const TargetLogout& logout, std::span<std::byte> buffer) {
     ByteWriter out(buffer);
-    out.u8(code(Opcode::target_logout)).zeros(3).u32(logout.reason).u64(logout.tag);
+    out.u8(byte_of(Opcode::target_logout)).zeros(3).u32(logout.reason).u64(logout.tag);
     return finish(out);
 }
 

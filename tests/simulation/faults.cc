@@ -73,7 +73,7 @@ const char* to_string(Fault fault) {
 
 namespace {
 
-std::uint64_t mixed(std::uint64_t value) {
+std::uint64_t scrambled(std::uint64_t value) {
     value = (value ^ value >> 30) * 0xbf58476d1ce4e5b9ULL;
     value = (value ^ value >> 27) * 0x94d049bb133111ebULL;
     return value ^ value >> 31;
@@ -153,7 +153,7 @@ FaultPlan::FaultPlan(std::uint64_t seed, Random& random) {
     const bool delays_only = random.chance(1, 6);
     for (unsigned i = 0; i < fault_count; ++i) {
         // Not one sequence for all: a new kind does not change the draws of the others.
-        const std::uint64_t own = mixed(seed * 0x9e3779b97f4a7c15ULL + i);
+        const std::uint64_t own = scrambled(seed * 0x9e3779b97f4a7c15ULL + i);
         const bool is_allowed = !delays_only || is_delay(static_cast<Fault>(i));
         enabled_[i] = one_in != 0 && is_allowed && own % (delays_only ? (one_in + 1) / 2 : one_in) == 0;
     }

@@ -43,7 +43,7 @@ Outcome compare(Bytes written, std::span<const std::byte> captured) {
 }
 
 template <typename Encode>
-Bytes written(Encode&& encode_into) {
+Bytes encoded_by(Encode&& encode_into) {
     Bytes buffer(65536, std::byte{0xee});
     buffer.resize(encode_into(buffer));
     return buffer;
@@ -52,14 +52,14 @@ Bytes written(Encode&& encode_into) {
 Outcome check_login_request(const Bytes& bytes, LoginForm form) {
     const auto login = parse_login_request(bytes, form);
     if (!login) return fault(login.fault);
-    return compare(written([&](auto& buffer) { return encode(*login, form, buffer); }), bytes);
+    return compare(encoded_by([&](auto& buffer) { return encode(*login, form, buffer); }), bytes);
 }
 
 template <typename Parse>
 Outcome check(const Bytes& bytes, Parse&& parse) {
     const auto unit = parse(bytes);
     if (!unit) return fault(unit.fault);
-    return compare(written([&](auto& buffer) { return encode(*unit, buffer); }), bytes);
+    return compare(encoded_by([&](auto& buffer) { return encode(*unit, buffer); }), bytes);
 }
 
 // An initiator may leave anything between the count and the immediate data: those bytes are taken over.
@@ -77,7 +77,7 @@ Outcome check_command(const Bytes& bytes) {
     head.cdb.length = 16;
     if (command->immediate) head.immediate_bytes = static_cast<std::uint32_t>(command->data_bytes);
     if (!command->descriptors.empty()) head.descriptor = command->descriptors[0];
-    Bytes again = written([&](auto& buffer) { return encode(head, buffer); });
+    Bytes again = encoded_by([&](auto& buffer) { return encode(head, buffer); });
     if (command->immediate) {
         std::copy(bytes.begin() + 52, bytes.begin() + immediate_data_offset, again.begin() + 52);
         again.insert(again.end(), command->immediate_data.begin(), command->immediate_data.end());
@@ -90,7 +90,7 @@ Outcome check_response(const Bytes& bytes) {
     if (!response) return fault(response.fault);
     const bool has_code_only = response->task_code ? bytes[35] == std::byte{4} : bytes[35] == std::byte{0};
     if (!has_code_only) return {Verdict::parsed_only, ""};
-    return compare(written([&](auto& buffer) { return encode(*response, buffer); }), bytes);
+    return compare(encoded_by([&](auto& buffer) { return encode(*response, buffer); }), bytes);
 }
 
 const std::map<std::string, std::function<Outcome(const Bytes&)>, std::less<>> checks = {
@@ -150,7 +150,7 @@ TEST(CapturedUnits, ParseAndAreWrittenAgainByteForByte) {
 
 const std::string zeros_8 = "0000000000000000";
 const std::string response_head = "c10000000000000100000000000000420000";
-const std::string command_head =
+const std::string captured_command =
     "0200000000"
     "FF"
     "0000"
@@ -161,7 +161,7 @@ const std::string command_head =
     "28000000000800000100000000000000";
 
 std::string command_line(const std::string& format, const std::string& rest) {
-    std::string text = command_head;
+    std::string text = captured_command;
     return "command " + text.replace(text.find("FF"), 2, format) + rest;
 }
 

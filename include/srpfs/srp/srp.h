@@ -30,6 +30,7 @@ enum class Opcode : std::uint8_t {
     response = 0xc1,
     login_reject = 0xc2,
 };
+inline constexpr std::uint8_t byte_of(Opcode opcode) { return static_cast<std::uint8_t>(opcode); }  // byte 0
 
 using Tag = std::uint64_t;  // opaque to the peer
 using PortId = std::array<std::byte, 16>;

@@ -21,6 +21,8 @@ using scripted::Bytes;
 using scripted::number_at;
 using scripted::Peer;
 
+inline constexpr std::optional<std::uint32_t> off = std::nullopt;  // a timer
+
 class PortTest : public scripted::ScriptedTest, protected TargetPortListener {
 protected:
     PortTest() {

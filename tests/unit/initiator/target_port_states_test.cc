@@ -5,8 +5,6 @@
 namespace srpfs::initiator {
 namespace {
 
-constexpr std::optional<std::uint32_t> off = std::nullopt;
-
 class PortStates : public PortTest {
 protected:
     void log_in_with(const TransportTimers& timers) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // The three timers as text and together: srp-admin 4.2, row by row.
-#include <srpfs/initiator/target_port.h>
+#include "port_fixture.h"
 
 #include <gtest/gtest.h>
 
@@ -9,8 +9,6 @@
 
 namespace srpfs::initiator {
 namespace {
-
-constexpr std::optional<std::uint32_t> off = std::nullopt;
 
 struct Text {
     const char* text;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // Boundaries and hostile bytes of commands and task management; tests/wire has their golden bytes.
 #include "hex.h"
+#include "pieces.h"
 
 #include <srpfs/srp/srp.h>
 
@@ -17,12 +18,6 @@ std::vector<std::byte> head(std::string_view buffer_format, std::string_view out
     return hex("02 00 00 00 00") + hex(buffer_format) + hex(out_count) + hex(in_count) +
            hex("00 00 00 00 00 00 00 42") + zeros(4) + hex("00 05 00 00 00 00 00 00") + hex("00 00 00") +
            hex(additional_cdb) + hex("28 00 00 00 00 00 00 00 08 00 00 00 00 00 00 00");
-}
-
-std::vector<std::byte> u32(std::uint32_t value) {
-    std::vector<std::byte> bytes(4);
-    ByteWriter(bytes).u32(value);
-    return bytes;
 }
 
 std::vector<std::byte> descriptor(std::uint32_t length, std::uint64_t address = 0x1000, std::uint32_t key = 0x77) {

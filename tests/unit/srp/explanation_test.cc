@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // The sentences people read when a login fails.
+#include "pieces.h"
+
 #include <srpfs/srp/srp.h>
 
 #include <gtest/gtest.h>
@@ -8,8 +10,6 @@
 
 namespace srpfs::srp {
 namespace {
-
-bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
 
 void expect_sentence(const std::string& text) {
     EXPECT_TRUE(std::isupper(static_cast<unsigned char>(text.front()))) << text;

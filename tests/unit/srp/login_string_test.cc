@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "pieces.h"
+
 #include <srpfs/srp/login_string.h>
 
 #include <gtest/gtest.h>
@@ -31,8 +33,6 @@ std::string refusal(const std::string& text) {
 }
 
 std::string refusal_with(const std::string& items) { return refusal(ip_target + "," + items); }
-
-bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
 
 // ---- whole strings ----
 
@@ -341,12 +341,6 @@ TEST(LoginString, PrintsADepthThatEqualsTheDefaultButNotTheQueueSize) {
 }
 
 // ---- derived values ----
-
-PortId port_id(std::uint64_t first, std::uint64_t second) {
-    PortId id{};
-    ByteWriter(id).u64(first).u64(second);
-    return id;
-}
 
 TEST(PortIds, PutTheExtensionFirstInRevision16aAndLastInRevision10) {
     LoginParameters parameters = parsed("id_ext=1,ioc_guid=2,initiator_ext=3,dest=demo");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // Boundaries and hostile bytes of the login units; tests/wire has their golden bytes.
 #include "hex.h"
+#include "pieces.h"
 
 #include <srpfs/srp/srp.h>
 
@@ -10,12 +11,6 @@ namespace srpfs::srp {
 namespace {
 
 using namespace test;
-
-PortId port_id(std::uint64_t first, std::uint64_t second) {
-    PortId id{};
-    ByteWriter(id).u64(first).u64(second);
-    return id;
-}
 
 LoginRequest request() {
     return {.tag = 0x0123456789abcdef,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // Boundaries and hostile bytes of what a target sends; tests/wire has their golden bytes.
 #include "hex.h"
+#include "pieces.h"
 
 #include <srpfs/srp/srp.h>
 
@@ -10,12 +11,6 @@ namespace srpfs::srp {
 namespace {
 
 using namespace test;
-
-std::vector<std::byte> u32(std::uint32_t value) {
-    std::vector<std::byte> bytes(4);
-    ByteWriter(bytes).u32(value);
-    return bytes;
-}
 
 // The 36 fixed bytes of a response.
 std::vector<std::byte> response(std::string_view flags, std::string_view status, std::uint32_t sense_bytes,

@@ -10,12 +10,6 @@ std::string text_of(const Bytes& bytes, std::size_t offset, std::size_t count) {
     for (std::size_t i = offset; i < offset + count && i < bytes.size(); ++i) text += static_cast<char>(bytes[i]);
     return text;
 }
-std::uint64_t number_at(const Bytes& bytes, std::size_t offset, std::size_t width) {
-    std::uint64_t value = 0;
-    for (std::size_t i = offset; i < offset + width && i < bytes.size(); ++i)
-        value = value << 8 | static_cast<std::uint64_t>(bytes[i]);
-    return value;
-}
 
 class Commands : public TargetTest {};
 

@@ -5,13 +5,6 @@
 namespace srpfs::target {
 namespace {
 
-std::uint64_t number_at(const Bytes& bytes, std::size_t offset, std::size_t width) {
-    std::uint64_t value = 0;
-    for (std::size_t i = offset; i < offset + width && i < bytes.size(); ++i)
-        value = value << 8 | static_cast<std::uint64_t>(bytes[i]);
-    return value;
-}
-
 class Login : public TargetTest {
 protected:
     using Parameters = TestInitiator::Login;

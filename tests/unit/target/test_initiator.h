@@ -42,6 +42,14 @@ inline Bytes pattern(std::size_t size, unsigned seed) {
     return bytes;
 }
 
+// Big-endian; bytes beyond the end are left out.
+inline std::uint64_t number_at(const Bytes& bytes, std::size_t offset, std::size_t width) {
+    std::uint64_t value = 0;
+    for (std::size_t i = offset; i < offset + width && i < bytes.size(); ++i)
+        value = value << 8 | static_cast<std::uint64_t>(bytes[i]);
+    return value;
+}
+
 class ManualExecutor final : public reactor::Executor {
 public:
     void post(std::function<void()> work) override {
