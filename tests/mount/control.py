@@ -435,6 +435,16 @@ class Load:
         self.loop.wait(what)
 
 
+def insist(mount, name):
+    """Writes "1" until it is taken: 2 s after a reset has aborted a command, of which the target says no more, the connection is
+    replaced, and for a moment there is none."""
+    def taken():
+        got = errno_of(lambda: write_once(mount.target / name, "1"))
+        check(got in (0, errno.ENOTCONN, errno.ETIMEDOUT), f"{name}: {errno.errorcode.get(got, got)}")
+        return got == 0
+    eventually(taken, f"{name} is taken")
+
+
 @test
 def rescan_and_reset_disturb_nobody(t):
     mount = t.mount("demo:ram:8M+ram:8M")
@@ -452,7 +462,7 @@ def rescan_and_reset_disturb_nobody(t):
     # A number of rounds, and on until each load has come through once beside them.
     while rounds < 10 or any(load.runs == 0 and load.loop.is_running() for load in loads):
         for name in ("rescan", "lun0.attr/rescan", "lun0.attr/reset", "lun1.attr/reset"):
-            write_once(mount.target / name, "1")
+            insist(mount, name)
         rounds += 1
     for number, load in enumerate(loads):
         load.stop(f"fio on lun{number} beside {rounds} rounds of resets")
