@@ -150,6 +150,13 @@ const std::vector<Option>& options() {
          [](Config& config, std::string_view text) {
              return set(config.path.timeout, seconds("tur_timeout", text, 1, 600));
          }},
+        {"register", "window|pool",
+         "how targets reach memory: each command's while it runs, or all of it (default pool)",
+         [](Config& config, std::string_view text) -> Result<void> {
+             if (text != "window" && text != "pool") return bad("register", text, "'window' or 'pool' expected");
+             config.registration = text == "window" ? fabric::Registration::window : fabric::Registration::pool;
+             return {};
+         }},
         {"ch_count", "N", "channels of a login that names no ch_count, 1..64 (default 1)",
          [](Config& config, std::string_view text) { return set(config.ch_count, number("ch_count", text, 1, 64)); }},
         {"use_imm_data", "0|1", "ask targets for immediate data (default 1)",

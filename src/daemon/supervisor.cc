@@ -153,6 +153,7 @@ Result<void> Supervisor::bring_up() {
     if (budget < memory_min)
         return Error(EINVAL, fmt::format("memory={} is too little; at least {}M are needed", budget, memory_min / mib));
     worker.limits = limits_for(budget, config_.park_bytes);
+    worker.registration = config_.registration;
     worker.loopback = demo;
     worker.verbs = !demo;
     registered_bytes_ = worker.limits.registered_bytes();

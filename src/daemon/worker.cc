@@ -34,11 +34,12 @@ Result<std::unique_ptr<Worker>> Worker::create(const WorkerConfig& config) {
     std::unique_ptr<Worker> worker(new Worker(config));
     std::vector<fabric::Fabric*> fabrics;
     if (config.loopback) {
-        worker->loopback_ = fabric::make_loopback_fabric(worker->reactor_.timers(), fabric::demo_port(), nullptr);
+        worker->loopback_ =
+            fabric::make_loopback_fabric(worker->reactor_.timers(), fabric::demo_port(), nullptr, config.registration);
         fabrics.push_back(worker->loopback_.get());
     }
     if (config.verbs) {
-        auto verbs = fabric::make_verbs_fabric(worker->reactor_);
+        auto verbs = fabric::make_verbs_fabric(worker->reactor_, config.registration);
         if (verbs) {
             worker->verbs_ = std::move(*verbs);
             fabrics.push_back(worker->verbs_.get());

@@ -21,6 +21,7 @@ struct WorkerConfig {
     std::string name;
     std::uint64_t seed = 1;
     lun::EngineLimits limits;
+    fabric::Registration registration = fabric::Registration::pool;
     bool loopback = false;
     bool verbs = true;
 };

@@ -42,6 +42,8 @@ struct ToString {
 
 std::string to_string(const Address& address) { return std::visit(ToString{}, address); }
 
+const char* to_string(Registration registration) { return registration == Registration::window ? "window" : "pool"; }
+
 const char* to_string(EndReason reason) {
     switch (reason) {
         case EndReason::refused_locally: return "refused locally";

@@ -16,7 +16,8 @@ constexpr unsigned strange_tags_a_minute_max = 16;                            //
 constexpr std::uint32_t ti_iu_bytes_floor = 56, ti_iu_bytes_ceiling = 65536;  // srp-wire 6
 // One response to a request of the target, one task management function (srp-wire 7), one check of the path.
 constexpr unsigned extra_sends = 3;
-constexpr unsigned check_slots = 1;  // beyond queue_size: a full queue of a silent target can still be asked
+constexpr unsigned check_slots = 1;            // beyond queue_size: a full queue of a silent target can still be asked
+constexpr std::uint64_t no_slot = UINT64_MAX;  // of a grant that belongs to no command
 constexpr unsigned slots_max = (1U << slot_bits) - check_slots;
 // A target that owes credits for so long will not give them any more: as long as a command may take.
 constexpr auto starvation_max = std::chrono::seconds(30);
@@ -239,15 +240,26 @@ bool Channel::submit(Command& command) {
         head.immediate_bytes = static_cast<std::uint32_t>(command.data.size());
         payload = command.data;
     } else if (command.direction != srp::DataDirection::none) {
-        const auto remote = connection_->describe(command.region, command.data);
-        SRPFS_ASSERT(remote.has_value());
-        SRPFS_ASSERT(remote->length > 0);
-        head.descriptor = srp::Descriptor{remote->address, remote->key, remote->length};
+        const auto granted =
+            connection_->grant(command.region, command.data,
+                               command.direction == srp::DataDirection::to_target ? fabric::RemoteAccess::read
+                                                                                  : fabric::RemoteAccess::write);
+        if (!granted) [[unlikely]] {  // as when sending fails
+            room_wanted_ = true;
+            return false;
+        }
+        slot.grant = *granted;
+        const fabric::RemoteBuffer& remote = granted->remote;
+        SRPFS_ASSERT(remote.length > 0);
+        head.descriptor = srp::Descriptor{remote.address, remote.key, remote.length};
     }
     std::array<std::byte, 128> bytes;
     const std::size_t head_bytes = srp::encode(head, bytes);
     if (!connection_->send(std::span(bytes).first(head_bytes), payload)) [[unlikely]] {
         // The connection has ended and on_ended is on its way, or sends complete late: the credit was not used.
+        // Nobody has heard of the grant.
+        if (slot.grant.window) (void)connection_->revoke(slot.grant, no_slot);
+        slot.grant = {};
         room_wanted_ = true;
         return false;
     }
@@ -288,6 +300,8 @@ bool Channel::submit(TaskRequest& request) {
 void Channel::free_slot(std::uint32_t index) {
     Slot& slot = slots_[index];
     slot.command = nullptr;
+    slot.grant = {};
+    slot.answered = nullptr;
     ++slot.generation;
     slot.generation &= (std::uint64_t{1} << (63 - slot_bits)) - 1;
     slot.next_free = free_slot_;
@@ -367,7 +381,7 @@ void Channel::on_response(std::span<const std::byte> message) {
     if (!found) [[unlikely]]
         return on_strange_tag(response->tag);
     Command& command = *found;
-    free_slot(static_cast<std::uint32_t>(response->tag & slot_mask));
+    const auto index = static_cast<std::uint32_t>(response->tag & slot_mask);
     ++counters_.responses;
 
     CommandResult& result = command.result;
@@ -383,6 +397,26 @@ void Channel::on_response(std::span<const std::byte> message) {
     if (under && !result.overflow)
         result.residual = std::min(in ? response->data_in_residual : response->data_out_residual,
                                    static_cast<std::uint32_t>(command.data.size()));
+    Slot& slot = slots_[index];
+    slot.answered = std::exchange(slot.command, nullptr);
+    if (slot.grant.window && !connection_->revoke(slot.grant, index)) return;  // on_revoked() or on_gone() follows
+    finish(index);
+}
+
+// The target cannot reach the memory any more.
+void Channel::on_revoked(std::uint64_t context) {
+    if (context == no_slot) return;
+    SRPFS_ASSERT(context < slots_.size() && slots_[context].answered);
+    finish(static_cast<std::uint32_t>(context));
+    if (room_wanted_) [[unlikely]]
+        tell_room();
+    if (state_ == ChannelState::draining) [[unlikely]]
+        finish_drain_if_empty();
+}
+
+void Channel::finish(std::uint32_t index) {
+    Command& command = *slots_[index].answered;
+    free_slot(index);
     command.channel = nullptr;
     command.owner->on_command_done(command);  // last: the owner may submit again
 }
@@ -639,6 +673,7 @@ void Channel::on_gone() {
     gone_ = true;
     // Only now can nothing of ours be touched through the queue pair any more.
     for (std::uint32_t i = 0; i < slots_.size(); ++i) {
+        if (slots_[i].answered) finish(i);
         Command* command = slots_[i].command;
         if (!command) continue;
         free_slot(i);

@@ -26,8 +26,9 @@ struct Config {
     Duration shutdown_timeout = std::chrono::seconds(5);
     std::optional<std::uint8_t> ack_timeout;  // of logins that name none
     initiator::PathLimits path;               // of new targets
-    unsigned ch_count = 1;                    // of logins that name none
-    std::size_t memory_bytes = 0;             // budget of registered memory; 0: the default
+    fabric::Registration registration = fabric::Registration::pool;
+    unsigned ch_count = 1;         // of logins that name none
+    std::size_t memory_bytes = 0;  // budget of registered memory; 0: the default
     std::size_t park_bytes = std::size_t{256} << 20;
     bool use_imm_data = true;  // of logins that name nothing else
     unsigned max_imm_data = 8192;

@@ -76,6 +76,18 @@ struct RemoteBuffer {
     std::uint32_t length = 0;
 };
 
+// How a peer reaches memory. A pool: whole regions are open to every peer, as long as they are registered, through one
+// key for each. Windows: a peer reaches exactly the bytes of a grant, in one direction, over one connection, until it
+// is revoked; the regions themselves are closed.
+enum class Registration : std::uint8_t { pool, window };
+[[nodiscard]] const char* to_string(Registration registration);  // "pool", "window"
+
+// The right of a connection's peer to a piece of memory, as long as it is not revoked.
+struct Grant {
+    RemoteBuffer remote{};
+    std::optional<std::uint32_t> window{};  // the connection's; empty: the key is that of the region
+};
+
 struct ConnectionLimits {
     unsigned sends_max = 64;          // messages posted and not completed at one time
     unsigned message_bytes_max = 64;  // longest message sent
@@ -128,6 +140,8 @@ public:
     virtual void on_received(std::span<const std::byte> message) = 0;
     // An rdma_read() or rdma_write() with this context has finished. Not called after on_ended.
     virtual void on_rdma_done(std::uint64_t context) { (void)context; }
+    // What revoke() was asked for with this context has happened. Not called after on_ended.
+    virtual void on_revoked(std::uint64_t context) { (void)context; }
     // The connection cannot be used any more (or never came up). Called once. Memory may still be touched by the peer.
     virtual void on_ended(const End& end) = 0;
     // Last call: the queue pair is destroyed, nothing of ours can be touched through it any more.
@@ -147,6 +161,22 @@ public:
     // registered with this connection's device.
     [[nodiscard]] virtual std::optional<RemoteBuffer> describe(RegionId region,
                                                                std::span<const std::byte> bytes) const = 0;
+    // Opens `bytes` to the peer: in effect before any message that is sent later arrives. With windows it is a right of
+    // its own, else that of describe(), for which `access` has to be the region's. nullopt: as describe(), or more than
+    // limits.sends_max grants are out.
+    [[nodiscard]] virtual std::optional<Grant> grant(RegionId region, std::span<const std::byte> bytes,
+                                                     RemoteAccess access) {
+        (void)access;
+        const auto remote = describe(region, bytes);
+        if (!remote) return std::nullopt;
+        return Grant{*remote, std::nullopt};
+    }
+    // Closes it again. True: there is nothing to close, because the region is open. False: the peer may reach the bytes
+    // until on_revoked(context), or until on_gone() if the connection has ended or ends first.
+    [[nodiscard]] virtual bool revoke(const Grant& grant, std::uint64_t context) {
+        (void)grant, (void)context;
+        return true;
+    }
     // One-sided operations of a target, ordered before later sends. `local` lies in `region` and stays untouched by the
     // caller until on_rdma_done(context). False: not established or the queue is full.
     [[nodiscard]] virtual bool rdma_write(RegionId region, std::span<const std::byte> local, const RemoteBuffer& remote,

@@ -58,6 +58,8 @@ public:
     // add_device() brings one of the same name with this GUID.
     virtual void remove_device() = 0;
     virtual void add_device(std::uint64_t guid) = 0;
+    // Grants in effect, of all connections.
+    [[nodiscard]] virtual std::size_t windows() const = 0;
     // Connections whose on_gone() has not been called yet, both sides.
     [[nodiscard]] virtual std::size_t connections() const = 0;
 };
@@ -66,8 +68,10 @@ public:
 // Any kind of Address can be listened on and connected to; equal to_string() means the same listener. Private data
 // arrives padded with zeros to what the connection manager delivers (56 or 92, 196, 148 bytes), as on real networks.
 // Send queues hold limits.sends_max messages and one-sided operations together.
+// With windows, remote access without a grant that is in effect breaks the connection.
 std::unique_ptr<LoopbackFabric> make_loopback_fabric(reactor::TimerQueue& timers, LocalPort port,
-                                                     FaultInjector* injector);
+                                                     FaultInjector* injector,
+                                                     Registration registration = Registration::pool);
 
 // The port of the demonstration network: demo0, port 1.
 LocalPort demo_port();

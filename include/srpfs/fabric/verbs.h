@@ -12,7 +12,9 @@ namespace srpfs::fabric {
 // threads; their results come back through `executor`. All fabrics of a process share the opened devices, protection
 // domains and registered regions. Error: librdmacm or the kernel modules are missing (errno ENODEV/ENOENT) with the
 // reason and what to load, permission denied on the device nodes, ...
-Result<std::unique_ptr<Fabric>> make_verbs_fabric(reactor::Executor& executor);
+// `registration` is the same for all of them; a device without type 2 memory windows gets a pool, and the log says so.
+Result<std::unique_ptr<Fabric>> make_verbs_fabric(reactor::Executor& executor,
+                                                  Registration registration = Registration::pool);
 
 // The ports of this machine, whether or not a fabric exists; empty when there is no RDMA device.
 std::vector<LocalPort> verbs_local_ports();

@@ -167,6 +167,8 @@ public:
 private:
     struct Slot {
         Command* command = nullptr;
+        fabric::Grant grant{};        // of the command's memory
+        Command* answered = nullptr;  // in the place of command, until its grant is revoked
         std::uint64_t generation = 1;
         std::uint32_t next_free = 0;
     };
@@ -175,6 +177,7 @@ private:
     std::optional<fabric::ReceiveRing> on_reply(std::span<const std::byte> private_data) override;
     void on_established() override;
     void on_received(std::span<const std::byte> message) override;
+    void on_revoked(std::uint64_t context) override;
     void on_ended(const fabric::End& end) override;
     void on_gone() override;
 
@@ -193,6 +196,7 @@ private:
     void finish_drain_if_empty();
     void free_slot(std::uint32_t index);
     void conclude(Command& command, Command::Fence fence);
+    void finish(std::uint32_t index);
     void refuse(int errno_value, std::string text);
     [[nodiscard]] std::int32_t reserve(bool privileged) const;
 

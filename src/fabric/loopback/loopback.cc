@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <cstring>
 #include <map>
+#include <unordered_map>
 #include <utility>
 
 namespace srpfs::fabric {
@@ -48,6 +49,20 @@ struct Event {
 };
 
 class Network;
+class Endpoint;
+
+constexpr std::uint32_t window_key_flag = 1U << 31;
+
+struct Window {
+    const Endpoint* owner = nullptr;  // whose peer may use it
+    RemoteBuffer remote{};
+    RemoteAccess access = RemoteAccess::read;
+};
+
+struct Revoked {
+    Endpoint* endpoint = nullptr;
+    std::uint64_t context = 0;
+};
 
 class Endpoint final : public Connection {
 public:
@@ -58,6 +73,8 @@ public:
 
     bool send(std::span<const std::byte> head, std::span<const std::byte> payload) override;
     std::optional<RemoteBuffer> describe(RegionId region, std::span<const std::byte> bytes) const override;
+    std::optional<Grant> grant(RegionId region, std::span<const std::byte> bytes, RemoteAccess access) override;
+    bool revoke(const Grant& grant, std::uint64_t context) override;
     bool rdma_write(RegionId region, std::span<const std::byte> local, const RemoteBuffer& remote,
                     std::uint64_t context) override;
     bool rdma_read(RegionId region, std::span<std::byte> local, const RemoteBuffer& remote,
@@ -86,6 +103,7 @@ public:
     std::string address;                      // that is listened on
     std::size_t request_bytes = request_bytes_ip;
     ReceiveRing ring;
+    unsigned grants = 0;     // out, those that are being revoked included
     unsigned in_flight = 0;  // sends and one-sided operations that have not reached the peer
     bool silent = false;     // what it sends vanishes
     bool has_gap = false;    // a one-sided operation of the peer was dropped: nothing it sent after that may arrive
@@ -145,8 +163,8 @@ private:
 
 class Network final : public LoopbackFabric {
 public:
-    Network(reactor::TimerQueue& timers_, LocalPort port_, FaultInjector* injector_)
-        : timers(timers_), port(std::move(port_)), injector(injector_) {}
+    Network(reactor::TimerQueue& timers_, LocalPort port_, FaultInjector* injector_, Registration registration_)
+        : timers(timers_), port(std::move(port_)), injector(injector_), registration(registration_) {}
     ~Network() override {
         SRPFS_ASSERT(endpoints_.empty());
         SRPFS_ASSERT(listeners.empty());
@@ -175,12 +193,17 @@ public:
     void remove_device() override;
     void add_device(std::uint64_t guid) override;
     std::size_t connections() const override { return endpoints_.size(); }
+    std::size_t windows() const override { return windows_.size(); }
 
     Endpoint& add_endpoint(const ConnectionLimits& limits, ConnectionHandler& handler, Endpoint::Direction incoming);
     // Nothing crosses between the two any more; both see transport_error.
     void cut(Endpoint& endpoint, const std::string& why);
     void ready(Endpoint& endpoint) { ready_.push_back(&endpoint); }
     void ended(Endpoint& endpoint) { ended_.push_back(&endpoint); }
+    // The key of a new window.
+    std::uint32_t open_window(const Window& window);
+    void close_window(std::uint32_t key) { windows_.erase(key); }
+    void revoked(Endpoint& endpoint, std::uint64_t context) { revoked_.push_back({&endpoint, context}); }
     Bytes* take_bytes();
     Bytes* copy_of(std::span<const std::byte> head, std::span<const std::byte> payload, std::size_t padded_to = 0);
     void give_back(Bytes* bytes) {
@@ -194,6 +217,7 @@ public:
     reactor::TimerQueue& timers;
     LocalPort port;
     FaultInjector* injector;
+    const Registration registration;
     bool link_is_up = true;
     bool has_device = true;
     std::map<std::string, ListenHandler*> listeners;
@@ -213,12 +237,15 @@ private:
     void handle_reply(Endpoint& endpoint, Event& event);
     void handle_message(Endpoint& endpoint, const Event& event);
     void handle_one_sided(Endpoint& endpoint, const Event& event);
-    std::byte* remote_memory(const RemoteBuffer& remote, std::size_t bytes, RemoteAccess wanted);
+    std::byte* remote_memory(const Endpoint& owner, const RemoteBuffer& remote, std::size_t bytes, RemoteAccess wanted);
     void drop_queue(Endpoint& endpoint);
 
     std::vector<Region> regions_;
-    std::vector<PortListener*> watchers_;  // nullptr: no more
-    Ring<PortChange> port_changes_;        // to be told
+    std::unordered_map<std::uint32_t, Window> windows_;  // by key
+    std::uint32_t last_window_key_ = window_key_flag;    // keys do not come back
+    Ring<Revoked> revoked_;                              // to be told
+    std::vector<PortListener*> watchers_;                // nullptr: no more
+    Ring<PortChange> port_changes_;                      // to be told
     std::vector<std::unique_ptr<Endpoint>> endpoints_;
     Ring<Endpoint*> ready_;         // nullptr: the endpoint is gone
     Ring<Endpoint*> ended_;         // on_ended() is due
@@ -300,6 +327,25 @@ std::optional<RemoteBuffer> Endpoint::describe(RegionId region, std::span<const 
     if (bytes.size() > UINT32_MAX) return std::nullopt;
     return RemoteBuffer{reinterpret_cast<std::uintptr_t>(bytes.data()), known->key,
                         static_cast<std::uint32_t>(bytes.size())};
+}
+
+std::optional<Grant> Endpoint::grant(RegionId region, std::span<const std::byte> bytes, RemoteAccess access) {
+    auto remote = describe(region, bytes);
+    if (!remote) return std::nullopt;
+    if (network.registration == Registration::pool) return Grant{*remote, std::nullopt};
+    if (grants == limits.sends_max || bytes.empty()) return std::nullopt;
+    ++grants;
+    remote->key = network.open_window({this, *remote, access});
+    return Grant{*remote, remote->key};
+}
+
+bool Endpoint::revoke(const Grant& grant, std::uint64_t context) {
+    if (!grant.window) return true;
+    // What an ended connection has open stays so until it is gone, as a device may be slow to notice.
+    if (state != State::live) return false;
+    network.close_window(*grant.window);
+    network.revoked(*this, context);
+    return false;
 }
 
 bool Endpoint::rdma_write(RegionId region, std::span<const std::byte> local, const RemoteBuffer& remote,
@@ -527,7 +573,7 @@ void Network::link_down() {
 }
 
 bool Network::arm() {
-    if (!ready_.empty() || !ended_.empty() || !port_changes_.empty()) return false;
+    if (!ready_.empty() || !ended_.empty() || !port_changes_.empty() || !revoked_.empty()) return false;
     return std::none_of(going_.begin(), going_.end(),
                         [this](const Endpoint* endpoint) { return endpoint->gone_at <= timers.now(); });
 }
@@ -540,6 +586,12 @@ unsigned Network::poll(unsigned completions_max) {
     tell_port_changes();
     while (tell_gone()) ++handled;
     for (std::size_t count = ended_.size(); count > 0; --count, ++handled) tell_ended(*ended_.pop_front());
+    for (std::size_t count = revoked_.size(); count > 0; --count, ++handled) {
+        const Revoked done = revoked_.pop_front();
+        if (!done.endpoint) continue;
+        --done.endpoint->grants;
+        if (done.endpoint->state == Endpoint::State::live) done.endpoint->handler.on_revoked(done.context);
+    }
     // What the handlers send is handed over in the same call, as long as the limit allows: request and response of
     // a busy connection then share a turn.
     for (unsigned events = 0; events < completions_max && !ready_.empty();) {
@@ -582,6 +634,9 @@ bool Network::tell_gone() {
     endpoint->peer = nullptr;
     for (std::size_t i = 0; i < ready_.size(); ++i)
         if (ready_[i] == endpoint) ready_[i] = nullptr;
+    for (std::size_t i = 0; i < revoked_.size(); ++i)
+        if (revoked_[i].endpoint == endpoint) revoked_[i].endpoint = nullptr;
+    std::erase_if(windows_, [endpoint](const auto& window) { return window.second.owner == endpoint; });
     endpoint->handler.on_gone();
     std::erase_if(endpoints_, [endpoint](const auto& owned) { return owned.get() == endpoint; });
     return true;
@@ -685,7 +740,7 @@ void Network::handle_one_sided(Endpoint& endpoint, const Event& event) {
     if (!event.local_valid)
         return cut(endpoint, "one-sided operation outside the local region (local protection error)");
     std::byte* memory =
-        remote_memory(event.remote, event.local_bytes, is_write ? RemoteAccess::write : RemoteAccess::read);
+        remote_memory(endpoint, event.remote, event.local_bytes, is_write ? RemoteAccess::write : RemoteAccess::read);
     if (!memory && event.local_bytes > 0)
         return cut(endpoint, fmt::format("remote {} of {} bytes at {:#x}+{}, key {:#x}: remote access error",
                                          is_write ? "write" : "read", event.local_bytes, event.remote.address,
@@ -701,7 +756,25 @@ void Network::handle_one_sided(Endpoint& endpoint, const Event& event) {
     if (requester->state == Endpoint::State::live) requester->handler.on_rdma_done(event.context);
 }
 
-std::byte* Network::remote_memory(const RemoteBuffer& remote, std::size_t bytes, RemoteAccess wanted) {
+std::uint32_t Network::open_window(const Window& window) {
+    const std::uint32_t key = ++last_window_key_;
+    windows_.emplace(key, window);
+    return key;
+}
+
+// What the peer of `owner` may touch.
+std::byte* Network::remote_memory(const Endpoint& owner, const RemoteBuffer& remote, std::size_t bytes,
+                                  RemoteAccess wanted) {
+    if (registration == Registration::window) {
+        const auto found = windows_.find(remote.key);
+        if (found == windows_.end()) return nullptr;
+        const Window& window = found->second;
+        if (window.owner != &owner || window.access != wanted || bytes > remote.length) return nullptr;
+        if (remote.address < window.remote.address) return nullptr;
+        const std::uint64_t offset = remote.address - window.remote.address;
+        if (offset > window.remote.length || bytes > window.remote.length - offset) return nullptr;
+        return reinterpret_cast<std::byte*>(remote.address);
+    }
     const std::size_t index = (remote.key >> 8) - std::size_t{1};
     if (remote.key >> 8 == 0 || index >= regions_.size()) return nullptr;
     const Region& region = regions_[index];
@@ -717,8 +790,8 @@ std::byte* Network::remote_memory(const RemoteBuffer& remote, std::size_t bytes,
 }  // namespace
 
 std::unique_ptr<LoopbackFabric> make_loopback_fabric(reactor::TimerQueue& timers, LocalPort port,
-                                                     FaultInjector* injector) {
-    return std::make_unique<Network>(timers, std::move(port), injector);
+                                                     FaultInjector* injector, Registration registration) {
+    return std::make_unique<Network>(timers, std::move(port), injector, registration);
 }
 
 LocalPort demo_port() {

@@ -48,6 +48,11 @@ std::uint8_t limited(int value, int limit) {
     return static_cast<std::uint8_t>(std::clamp(value, 0, std::min(limit, 255)));
 }
 
+// Before the device is known, so that the queues can be made on a worker.
+unsigned windows_wanted(VerbsFabric& fabric, const ConnectionLimits& limits, const VerbsConnection::Side& side) {
+    return side.is_initiating && fabric.devices().registration() == Registration::window ? limits.sends_max : 0;
+}
+
 Error errno_error(int errno_value, const char* what) {
     return {errno_value, fmt::format("{} failed: {}", what, std::strerror(errno_value))};
 }
@@ -85,9 +90,9 @@ Result<MessageBuffer> MessageBuffer::make(Devices& devices, Device& device, unsi
 
 VerbsConnection::VerbsConnection(VerbsFabric& fabric, ConnectionHandler& handler, const ConnectionLimits& limits,
                                  CmId id, std::string peer, const Side& side)
-    : handler_(handler), ledger_(std::max(limits.sends_max, 1u), side.rdma_max), sends_(ledger_.entries()),
-      send_pieces_(ledger_.entries()), fabric_(fabric), limits_(limits), side_(side), id_(std::move(id)),
-      peer_(std::move(peer)), disconnect_timer_(fabric.timers(), [this] {
+    : handler_(handler), ledger_(std::max(limits.sends_max, 1u), side.rdma_max, windows_wanted(fabric, limits, side)),
+      sends_(ledger_.entries()), send_pieces_(ledger_.entries()), fabric_(fabric), limits_(limits), side_(side),
+      id_(std::move(id)), peer_(std::move(peer)), disconnect_timer_(fabric.timers(), [this] {
           log::debug(peer_, "no answer to the disconnect request; destroying the connection");
           destroy();
       }) {
@@ -162,6 +167,12 @@ void VerbsConnection::on_route_resolved() {
 
 void VerbsConnection::adopt(Resources&& resources) {
     resources_ = std::move(resources);
+    windows_.resize(resources_.windows.size());
+    free_windows_.reserve(windows_.size());
+    for (std::size_t i = windows_.size(); i-- > 0;) {
+        windows_[i].key = resources_.windows[i]->rkey;
+        free_windows_.push_back(static_cast<std::uint32_t>(i));
+    }
     fabric_.keep(resources_.channel);
     has_resources_ = true;
 }
@@ -298,6 +309,15 @@ Result<Resources> VerbsConnection::make_resources(const DeviceName& name, unsign
     if (!made.completions)
         return Error{errno, fmt::format("creating a completion queue of {} entries on {} failed: {}", completions,
                                         name.name, std::strerror(errno))};
+
+    if (side_.is_initiating && made.device->uses_windows())
+        for (unsigned i = 0; i < limits_.sends_max; ++i) {
+            made.windows.emplace_back(ibv_alloc_mw(made.device->domain(), IBV_MW_TYPE_2));
+            if (!made.windows.back())
+                return Error{errno, fmt::format("allocating memory window {} of {} on {} failed: {}; a smaller "
+                                                "queue_size or register=pool needs fewer",
+                                                i + 1, limits_.sends_max, name.name, std::strerror(errno))};
+        }
 
     ibv_qp_init_attr wanted{};
     wanted.send_cq = wanted.recv_cq = made.completions.get();
@@ -443,6 +463,40 @@ std::optional<RemoteBuffer> VerbsConnection::describe(RegionId region, std::span
                         static_cast<std::uint32_t>(bytes.size())};
 }
 
+std::optional<Grant> VerbsConnection::grant(RegionId region, std::span<const std::byte> bytes, RemoteAccess access) {
+    auto remote = describe(region, bytes);
+    if (!remote || windows_.empty()) return remote ? std::optional(Grant{*remote, std::nullopt}) : std::nullopt;
+    if (state_ != State::established || end_ || free_windows_.empty() || bytes.empty()) [[unlikely]]
+        return std::nullopt;
+    const std::uint32_t index = free_windows_.back();
+    free_windows_.pop_back();
+    Window& window = windows_[index];
+    // Drivers find the window by the key it has, and leave it to us to write down the new one.
+    resources_.windows[index]->rkey = window.key;
+    remote->key = window.key = ibv_inc_rkey(window.key);  // its low byte counts
+    // Done by the device before it sends what is posted after it.
+    ibv_send_wr& request = collect(ledger_.take_bind(), nullptr, 0, 0);
+    request.opcode = IBV_WR_BIND_MW;
+    request.bind_mw.mw = resources_.windows[index].get();
+    request.bind_mw.rkey = window.key;
+    request.bind_mw.bind_info.mr = keys_of(region, bytes)->region;
+    request.bind_mw.bind_info.addr = remote->address;
+    request.bind_mw.bind_info.length = remote->length;
+    request.bind_mw.bind_info.mw_access_flags =
+        access == RemoteAccess::read ? IBV_ACCESS_REMOTE_READ : IBV_ACCESS_REMOTE_WRITE;
+    return Grant{*remote, index};
+}
+
+bool VerbsConnection::revoke(const Grant& grant, std::uint64_t context) {
+    if (!grant.window) return true;
+    if (state_ != State::established || end_) return false;  // the queue pair's end closes it
+    windows_[*grant.window].context = context;
+    ibv_send_wr& request = collect(ledger_.take_invalidate(*grant.window), nullptr, 0, 0);
+    request.opcode = IBV_WR_LOCAL_INV;
+    request.invalidate_rkey = windows_[*grant.window].key;
+    return false;
+}
+
 bool VerbsConnection::rdma(SendLedger::Kind kind, RegionId region, std::span<const std::byte> local,
                            const RemoteBuffer& remote, std::uint64_t context) {
     if (state_ != State::established || end_) return false;
@@ -537,7 +591,12 @@ void VerbsConnection::handle(const ibv_wc& completion) {
         handler_.on_received({resources_.receive_buffer.slot(slot), completion.byte_len});
         collect_receive(resources_, slot);
     } else if (ledger_.is_taken(completion.wr_id)) {
-        if (const auto context = ledger_.completed(completion.wr_id)) handler_.on_rdma_done(*context);
+        const auto kind = ledger_.kind(completion.wr_id);
+        const auto context = ledger_.completed(completion.wr_id);
+        if (!context) return;
+        if (kind != SendLedger::Kind::invalidate) return handler_.on_rdma_done(*context);
+        free_windows_.push_back(static_cast<std::uint32_t>(*context));
+        handler_.on_revoked(windows_[*context].context);
     }
 }
 
@@ -548,6 +607,8 @@ void VerbsConnection::fail(const ibv_wc& completion) {
             case SendLedger::Kind::message: operation = Operation::send; break;
             case SendLedger::Kind::rdma_read: operation = Operation::rdma_read; break;
             case SendLedger::Kind::rdma_write: operation = Operation::rdma_write; break;
+            case SendLedger::Kind::bind: operation = Operation::bind; break;
+            case SendLedger::Kind::invalidate: operation = Operation::invalidate; break;
         }
     }
     End failure = completion_error(peer_, operation, completion.status, completion.vendor_err);

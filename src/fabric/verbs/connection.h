@@ -103,6 +103,8 @@ struct Resources {
     MessageBuffer receive_buffer;
     CompletionQueue completions;
     QueuePair queue_pair;
+    std::vector<MemoryWindow>
+        windows;  // none: the regions are open. Go before the queue pair, which they may be bound to
     unsigned inline_bytes_max = 0;
     unsigned receives_max = 0;
 };
@@ -127,6 +129,8 @@ public:
 
     bool send(std::span<const std::byte> head, std::span<const std::byte> payload) override;
     std::optional<RemoteBuffer> describe(RegionId region, std::span<const std::byte> bytes) const override;
+    std::optional<Grant> grant(RegionId region, std::span<const std::byte> bytes, RemoteAccess access) override;
+    bool revoke(const Grant& grant, std::uint64_t context) override;
     bool rdma_write(RegionId region, std::span<const std::byte> local, const RemoteBuffer& remote,
                     std::uint64_t context) override;
     bool rdma_read(RegionId region, std::span<std::byte> local, const RemoteBuffer& remote,
@@ -197,7 +201,13 @@ private:
     bool armed_ = false;
     SendLedger ledger_;
     Resources resources_;
-    std::vector<ibv_send_wr> sends_;  // collected_sends_ of them wait for flush()
+    struct Window {
+        std::uint32_t key = 0;      // of the last grant; the next one's follows from it
+        std::uint64_t context = 0;  // while it is being revoked
+    };
+    std::vector<Window> windows_;              // of resources_.windows
+    std::vector<std::uint32_t> free_windows_;  // invalid ones
+    std::vector<ibv_send_wr> sends_;           // collected_sends_ of them wait for flush()
     std::vector<ibv_sge> send_pieces_;
     unsigned collected_sends_ = 0;
     std::vector<ibv_recv_wr> receives_;  // collected_receives_ of them wait for the end of poll()

@@ -20,8 +20,9 @@ namespace {
 
 // Local write is the right of our own work requests (a target's RDMA reads land in the region); what the peer may do
 // is exactly one of the other two.
-unsigned access_flags(RemoteAccess access) {
+unsigned access_flags(RemoteAccess access, bool through_windows) {
     unsigned flags = IBV_ACCESS_LOCAL_WRITE;
+    if (through_windows) return flags | IBV_ACCESS_MW_BIND;
     switch (access) {
         case RemoteAccess::read: flags |= IBV_ACCESS_REMOTE_READ; break;
         case RemoteAccess::write: flags |= IBV_ACCESS_REMOTE_WRITE; break;
@@ -51,12 +52,28 @@ void cut_off(const ibv_context& context) {
     close(nothing);
 }
 
+// By trying: some drivers say 0 of what they have.
+bool has_windows(const std::string& device, ibv_pd& domain) {
+    const MemoryWindow window(ibv_alloc_mw(&domain, IBV_MW_TYPE_2));
+    if (window) {
+        log::info(device, "register=window: targets reach the memory of a command only while it runs");
+        return true;
+    }
+    log::warning(device,
+                 "register=window is not possible, the device has no type 2 memory windows ({}); using register=pool: "
+                 "targets reach all memory for I/O as long as they are logged in",
+                 std::strerror(errno));
+    return false;
+}
+
 }  // namespace
 
 void report_not_destroyed(const char* what, int errno_value) {
     log::warning("verbs", "an object of type {} could not be destroyed ({}); it stays until the program ends", what,
                  std::strerror(errno_value));
 }
+
+int free_memory_window(ibv_mw* window) { return ibv_dealloc_mw(window); }
 
 DeviceName device_name(ibv_device* device) { return {ibv_get_device_name(device), ibv_get_device_index(device)}; }
 
@@ -74,13 +91,15 @@ Result<std::shared_ptr<Device>> Device::open(Devices& devices, const DeviceName&
         return device_not_opened(name.name, failure, observe_environment());
     ProtectionDomain domain(ibv_alloc_pd(context.get()));
     if (!domain) return device_not_opened(name.name, errno, observe_environment());
-    return std::make_shared<Device>(devices, name, std::move(context), std::move(domain), attributes);
+    const bool uses_windows = devices.registration() == Registration::window && has_windows(name.name, *domain);
+    return std::make_shared<Device>(devices, name, std::move(context), std::move(domain), attributes, uses_windows);
 }
 
 Device::Device(Devices& devices, DeviceName name, Context context, ProtectionDomain domain,
-               const ibv_device_attr& attributes)
+               const ibv_device_attr& attributes, bool uses_windows)
     : devices_(devices), name_(std::move(name)), context_(std::move(context)), domain_(std::move(domain)),
-      attributes_(attributes), region_table_(std::make_shared<const RegionTable>()), stop_fd_(eventfd(0, EFD_CLOEXEC)) {
+      attributes_(attributes), uses_windows_(uses_windows), region_table_(std::make_shared<const RegionTable>()),
+      stop_fd_(eventfd(0, EFD_CLOEXEC)) {
     SRPFS_ASSERT(stop_fd_ >= 0);
     const SignalsBlocked none_for_event_thread;
     event_thread_ = std::thread([this] { read_events(); });
@@ -234,19 +253,20 @@ Result<Devices::Opened> Devices::open(const DeviceName& name) {
     for (const auto& [region, wanted] : regions_) {
         MemoryRegion& registered = device->regions_[region];
         if (!registered) {
-            registered.reset(
-                ibv_reg_mr(device->domain(), wanted.memory.data(), wanted.memory.size(), access_flags(wanted.access)));
+            registered.reset(ibv_reg_mr(device->domain(), wanted.memory.data(), wanted.memory.size(),
+                                        access_flags(wanted.access, device->uses_windows())));
             if (!registered) {
                 const int failure = errno;
                 device->regions_.erase(region);
                 return memory_not_registered(name.name, failure,
                                              {wanted.memory.size(), region_bytes_, locked_memory_limit()});
             }
-            log::debug(name.name, "registered {} for {}", bytes_text(wanted.memory.size()),
-                       wanted.access == RemoteAccess::read ? "remote reads" : "remote writes");
+            log::debug(name.name, "registered {} for {}{}", bytes_text(wanted.memory.size()),
+                       wanted.access == RemoteAccess::read ? "remote reads" : "remote writes",
+                       device->uses_windows() ? " through windows" : "");
         }
         (*table)[static_cast<std::size_t>(region)] = {wanted.memory.data(), wanted.memory.size(), registered->lkey,
-                                                      registered->rkey};
+                                                      registered->rkey, registered.get()};
     }
     device->region_table_ = table;
     return Opened{std::move(device), std::move(table)};

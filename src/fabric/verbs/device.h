@@ -39,6 +39,8 @@ using Context = std::unique_ptr<ibv_context, Destroy<ibv_close_device>>;
 using ProtectionDomain = std::unique_ptr<ibv_pd, Destroy<ibv_dealloc_pd>>;
 using MemoryRegion = std::unique_ptr<ibv_mr, Destroy<ibv_dereg_mr>>;
 using CompletionQueue = std::unique_ptr<ibv_cq, Destroy<ibv_destroy_cq>>;
+int free_memory_window(ibv_mw* window);  // ibv_dealloc_mw() is an inline function of each file
+using MemoryWindow = std::unique_ptr<ibv_mw, Destroy<free_memory_window>>;
 using QueuePair = std::unique_ptr<ibv_qp, Destroy<ibv_destroy_qp>>;
 
 // The descriptor on which connection events of one fabric arrive. Outlives the ids made with it.
@@ -65,7 +67,8 @@ struct RegionKeys {
     const std::byte* begin = nullptr;  // null: no such region any more
     std::size_t size = 0;
     std::uint32_t local_key = 0;
-    std::uint32_t remote_key = 0;
+    std::uint32_t remote_key = 0;  // opens nothing where windows are used
+    ibv_mr* region = nullptr;      // for windows
 };
 using RegionTable = std::vector<RegionKeys>;
 
@@ -99,7 +102,7 @@ public:
     // On a worker.
     static Result<std::shared_ptr<Device>> open(Devices& devices, const DeviceName& name);
     Device(Devices& devices, DeviceName name, Context context, ProtectionDomain domain,
-           const ibv_device_attr& attributes);
+           const ibv_device_attr& attributes, bool uses_windows);
     Device(const Device&) = delete;
     Device& operator=(const Device&) = delete;
     ~Device();  // not on its own event thread
@@ -109,6 +112,8 @@ public:
     [[nodiscard]] ibv_pd* domain() const { return domain_.get(); }
     [[nodiscard]] const ibv_device_attr& attributes() const { return attributes_; }
     [[nodiscard]] bool is_iwarp() const { return context_->device->transport_type == IBV_TRANSPORT_IWARP; }
+    // Peers get windows, and the regions are closed to them.
+    [[nodiscard]] bool uses_windows() const { return uses_windows_; }
     [[nodiscard]] bool is_removed() const { return removed_; }
     // Asks the driver.
     [[nodiscard]] bool is_port_active(unsigned port) const;
@@ -124,6 +129,7 @@ private:
     Context context_;
     ProtectionDomain domain_;
     const ibv_device_attr attributes_;
+    const bool uses_windows_;
     std::atomic<bool> removed_ = false;
     std::map<RegionId, MemoryRegion> regions_;         // guarded by Devices::regions_mutex_
     std::shared_ptr<const RegionTable> region_table_;  // likewise
@@ -152,6 +158,10 @@ public:
     Result<Opened> open(const DeviceName& name);
     // Memory of a connection's own: reachable by this device only. Blocks: for workers.
     Result<MemoryRegion> register_local(Device& device, std::span<std::byte> memory);
+
+    // For devices that are opened later.
+    void set_registration(Registration registration) { registration_ = registration; }
+    [[nodiscard]] Registration registration() const { return registration_; }
 
     // Called on event threads, until the subscription is given back.
     using Listener = std::function<void(const DeviceEvent&)>;
@@ -191,6 +201,7 @@ private:
     std::map<RegionId, Region> regions_;
     std::uint32_t next_region_ = 0;
     std::atomic<std::uint64_t> region_bytes_ = 0;
+    std::atomic<Registration> registration_ = Registration::pool;
 
     std::mutex devices_mutex_;
     std::vector<std::shared_ptr<Device>> devices_;  // without removed ones

@@ -194,6 +194,8 @@ const char* to_string(Operation operation) {
         case Operation::send: return "send";
         case Operation::rdma_read: return "RDMA read";
         case Operation::rdma_write: return "RDMA write";
+        case Operation::bind: return "binding of a memory window";
+        case Operation::invalidate: return "invalidation of a memory window";
     }
     return "?";
 }

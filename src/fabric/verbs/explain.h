@@ -50,7 +50,7 @@ struct MemoryLimit {
 [[nodiscard]] End port_down(const LocalPort& port);
 
 // The operation a completion belongs to.
-enum class Operation { receive, send, rdma_read, rdma_write };
+enum class Operation { receive, send, rdma_read, rdma_write, bind, invalidate };
 [[nodiscard]] const char* to_string(Operation operation);
 // `status` is an ibv_wc_status.
 [[nodiscard]] End completion_error(const std::string& peer, Operation operation, int status,

@@ -19,17 +19,18 @@ namespace srpfs::fabric::verbs {
 
 class SendLedger {
 public:
-    enum class Kind : std::uint8_t { message, rdma_read, rdma_write };
+    enum class Kind : std::uint8_t { message, rdma_read, rdma_write, bind, invalidate };
 
-    // `messages_max` >= 1 messages and `rdma_max` one-sided operations can be under way at the same time.
-    SendLedger(unsigned messages_max, unsigned rdma_max)
+    // `messages_max` >= 1 messages and `rdma_max` one-sided operations can be under way at the same time, and each of
+    // `windows_max` windows be bound and invalidated.
+    SendLedger(unsigned messages_max, unsigned rdma_max, unsigned windows_max = 0)
         : signal_interval_(std::clamp(messages_max / 4, 1u, 16u)), slots_(messages_max + signal_interval_ - 1),
-          rdma_max_(rdma_max), records_(std::bit_ceil(slots_ + rdma_max)) {
+          rdma_max_(rdma_max), windows_max_(windows_max), records_(std::bit_ceil(entries())) {
         SRPFS_ASSERT(messages_max > 0);
     }
 
     // Entries the send queue has to have. It cannot overflow, whatever is taken here.
-    [[nodiscard]] unsigned entries() const { return slots_ + rdma_max_; }
+    [[nodiscard]] unsigned entries() const { return slots_ + rdma_max_ + 2 * windows_max_; }
     // Message slots to allocate: a few more than messages_max, because up to signal_interval() - 1 messages at the end
     // may have left without our knowing it.
     [[nodiscard]] unsigned slots() const { return slots_; }
@@ -61,19 +62,24 @@ public:
         return Entry{put({context, kind}), 0, true, false};
     }
 
+    // Of a window that is free, which it is again once its invalidation has completed: so never too many.
+    Entry take_bind() { return {put({0, Kind::bind}), 0, false, false}; }
+    Entry take_invalidate(std::uint64_t context) {
+        unsignalled_ = 0;
+        return {put({context, Kind::invalidate}), 0, true, false};
+    }
+
     [[nodiscard]] bool is_taken(std::uint64_t ordinal) const { return ordinal >= tail_ && ordinal < head_; }
     [[nodiscard]] Kind kind(std::uint64_t ordinal) const { return record(ordinal).kind; }
 
-    // The completion of a signalled entry has come: it and all before it are free. The context, if it was a one-sided
-    // operation.
+    // The completion of a signalled entry has come: it and all before it are free. The context, if it was not a
+    // message.
     std::optional<std::uint64_t> completed(std::uint64_t ordinal) {
         SRPFS_ASSERT(is_taken(ordinal));
         for (;; ++tail_) {
             const Record& done = record(tail_);
-            if (done.kind == Kind::message)
-                --messages_;
-            else
-                --rdma_;
+            if (done.kind == Kind::message) --messages_;
+            if (done.kind == Kind::rdma_read || done.kind == Kind::rdma_write) --rdma_;
             if (done.kind == Kind::rdma_read) --reads_;
             if (tail_ == ordinal) break;
         }
@@ -90,6 +96,7 @@ private:
         return records_[ordinal & (records_.size() - 1)];
     }
     std::uint64_t put(const Record& record) {
+        SRPFS_ASSERT(head_ - tail_ < entries());
         records_[head_ & (records_.size() - 1)] = record;
         return head_++;
     }
@@ -104,6 +111,7 @@ private:
     unsigned signal_interval_;
     unsigned slots_;
     unsigned rdma_max_;
+    unsigned windows_max_;
     std::vector<Record> records_;
 };
 

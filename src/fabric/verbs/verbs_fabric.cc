@@ -367,7 +367,7 @@ void VerbsFabric::sleep_on(std::vector<int>& fds) {
 
 }  // namespace verbs
 
-Result<std::unique_ptr<Fabric>> make_verbs_fabric(reactor::Executor& executor) {
+Result<std::unique_ptr<Fabric>> make_verbs_fabric(reactor::Executor& executor, Registration registration) {
     const auto environment = verbs::observe_environment();
     if (!environment.has_user_device) return verbs::cm_unavailable(ENODEV, environment);
     rdma_event_channel* raw = rdma_create_event_channel();
@@ -376,8 +376,10 @@ Result<std::unique_ptr<Fabric>> make_verbs_fabric(reactor::Executor& executor) {
     if (fcntl(raw->fd, F_SETFL, fcntl(raw->fd, F_GETFL) | O_NONBLOCK) < 0)
         return Error{errno, fmt::format("the connection manager's descriptor cannot be made non-blocking: {}",
                                         std::strerror(errno))};
+    auto devices = verbs::Devices::shared();
+    devices->set_registration(registration);
     return std::unique_ptr<Fabric>(
-        std::make_unique<verbs::VerbsFabric>(executor, verbs::Devices::shared(), std::move(channel)));
+        std::make_unique<verbs::VerbsFabric>(executor, std::move(devices), std::move(channel)));
 }
 
 std::vector<LocalPort> verbs_local_ports() { return verbs::read_local_ports(); }

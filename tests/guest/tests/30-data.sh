@@ -84,6 +84,27 @@ test_srpfs_flush_of_a_write_cache() {
     expect_same "the same after umount" "${backing_of[$lun_with_cache]}" $pattern
 }
 
+# Each command opens its own memory and closes it again: the same bytes, and rxe refuses what would be too late.
+limit[srpfs_windows_fio_verify]=150
+test_srpfs_windows_fio_verify() {
+    local target lun
+    srpfs_mount "$login_string,ch_count=2" -o register=window
+    target=$(srpfs_target)
+    expect_match "the log" "$(<$srpfs_log)" 'register=window: targets reach the memory of a command only'
+    cp $pattern shadow
+    put "$target/lun1" shadow "${whole_blocks[@]}" "${sectors[@]}" "${odd_ranges[@]}"
+    get "$target/lun1" shadow "${whole_blocks[@]}" "${sectors[@]}" "${odd_ranges[@]}"
+    for lun in 0 4; do
+        within 60 fio --name=windows$lun --filename="$target/lun$lun" --size=${lun_mib}M --direct=1 --ioengine=libaio \
+            --iodepth=16 --rw=randrw --bssplit=4k/60:16k/30:256k/10 --verify=crc32c --verify_fatal=1 --verify_backlog=64 \
+            --time_based=1 --runtime=8 --eta=never --output=fio.out ||
+            { tail -n 20 fio.out; fail "fio on lun$lun: $(grep -m 1 -iE 'verify|error|err=' fio.out)"; }
+        grep -E '^ +(read|write): IOPS' fio.out
+    done
+    expect_file "$target/failed_reconnects" 0
+    ! grep -qE 'channel [0-9]+ ended' $srpfs_log || fail "a connection broke: $(grep -m 1 -E 'channel [0-9]+ ended' $srpfs_log)"
+}
+
 # For a while: asynchronous, synchronous and io_uring, small, large and odd blocks, on both block sizes. Each
 # job has an area of its own; every block carries a checksum and is read back and checked.
 limit[srpfs_fio_verify]=150

@@ -78,6 +78,7 @@ struct Side final : ConnectionHandler {
     void on_rdma_done(std::uint64_t context) override {
         if (record) story.push_back("rdma " + std::to_string(context));
     }
+    void on_revoked(std::uint64_t context) override { story.push_back("revoked " + std::to_string(context)); }
     void on_ended(const End& details) override {
         EXPECT_FALSE(end.has_value());
         end = details.reason;
@@ -139,9 +140,9 @@ protected:
         listener.reset();
         EXPECT_EQ(fabric->connections(), 0u);
     }
-    void start(FaultInjector* faults) {
+    void start(FaultInjector* faults, Registration registration = Registration::pool) {
         listener.reset();
-        fabric = make_loopback_fabric(timers, demo_port(), faults);
+        fabric = make_loopback_fabric(timers, demo_port(), faults, registration);
         auto listening = fabric->listen(LoopbackAddress{"demo"}, *this);
         ASSERT_TRUE(listening);
         listener = std::move(*listening);
@@ -404,6 +405,126 @@ TEST_F(Loopback, WritesIntoAndReadsFromThePeersMemory) {
     EXPECT_EQ(text_of(sink), "from initiator");
     EXPECT_EQ(target.story, (Story{"rdma 1", "rdma 2"}));
     EXPECT_EQ(initiator.story, (Story{"received done"}));
+}
+
+TEST_F(Loopback, WithAPoolAGrantIsWhatDescribeSays) {
+    establish();
+    std::vector<std::byte> memory(64);
+    const auto id = region(memory, RemoteAccess::write);
+    const auto grant = initiator.connection->grant(id, memory, RemoteAccess::write);
+    ASSERT_TRUE(grant);
+    EXPECT_FALSE(grant->window);
+    EXPECT_EQ(grant->remote.key, initiator.connection->describe(id, memory)->key);
+    EXPECT_TRUE(initiator.connection->revoke(*grant, 1)) << "there is nothing to revoke";
+    EXPECT_FALSE(initiator.connection->grant(id, std::span(memory).subspan(1, 64), RemoteAccess::write));
+}
+
+class LoopbackWindows : public Loopback {
+protected:
+    void SetUp() override {
+        start(nullptr, Registration::window);
+        memory_id = region(memory, RemoteAccess::write);
+        local_id = region(local, RemoteAccess::read);
+        establish();
+    }
+    std::vector<std::byte> memory = bytes_of("................"), local = bytes_of("from the target!");
+    RegionId memory_id{}, local_id{};
+    Grant grant(std::span<const std::byte> bytes, RemoteAccess access = RemoteAccess::write) {
+        const auto granted = initiator.connection->grant(memory_id, bytes, access);
+        EXPECT_TRUE(granted && granted->window);
+        return granted.value_or(Grant{});
+    }
+    void expect_refused() {
+        settle();
+        ASSERT_TRUE(target.end.has_value()) << "the access was not refused";
+        EXPECT_EQ(*target.end, EndReason::transport_error);
+        EXPECT_EQ(text_of(memory).find("target"), std::string::npos) << "something has landed";
+    }
+};
+
+TEST_F(LoopbackWindows, WhatIsGrantedCanBeReachedUntilItIsRevoked) {
+    const Grant open = grant(memory);
+    EXPECT_TRUE(target.connection->rdma_write(local_id, local, open.remote, 1));
+    settle();
+    EXPECT_EQ(text_of(memory), "from the target!");
+    EXPECT_EQ(fabric->windows(), 1U);
+    std::fill(memory.begin(), memory.end(), std::byte{'.'});
+    EXPECT_FALSE(initiator.connection->revoke(open, 7));
+    EXPECT_EQ(initiator.story, Story{});
+    settle();
+    EXPECT_EQ(initiator.story, Story{"revoked 7"});
+    EXPECT_EQ(fabric->windows(), 0U);
+    // Nothing late can land.
+    EXPECT_TRUE(target.connection->rdma_write(local_id, local, open.remote, 2));
+    expect_refused();
+}
+
+TEST_F(LoopbackWindows, WhatIsOnItsWayWhenAGrantIsRevokedDoesNotLand) {
+    const Grant open = grant(memory);
+    EXPECT_TRUE(target.connection->rdma_write(local_id, local, open.remote, 1));
+    (void)initiator.connection->revoke(open, 7);
+    expect_refused();
+}
+
+TEST_F(LoopbackWindows, AGrantCoversItsBytesAndNoOthers) {
+    Grant open = grant(std::span(memory).first(8));
+    open.remote.length = 16;
+    EXPECT_TRUE(target.connection->rdma_write(local_id, std::span(local).first(9), open.remote, 1));
+    expect_refused();
+}
+
+TEST_F(LoopbackWindows, AGrantHasOneDirection) {
+    const Grant open = grant(memory, RemoteAccess::read);
+    EXPECT_TRUE(target.connection->rdma_write(local_id, local, open.remote, 1));
+    expect_refused();
+}
+
+TEST_F(LoopbackWindows, TheRegionItselfIsClosed) {
+    EXPECT_TRUE(target.connection->rdma_write(local_id, local, *initiator.connection->describe(memory_id, memory), 1));
+    expect_refused();
+}
+
+TEST_F(LoopbackWindows, AGrantBelongsToItsConnection) {
+    const Grant open = grant(memory);
+    // The other end may not use it against its own peer either: it is the initiator's memory that was opened, to the
+    // target.
+    auto sink = bytes_of("................");
+    const auto sink_id = region(sink, RemoteAccess::read);
+    EXPECT_TRUE(initiator.connection->rdma_read(sink_id, sink, open.remote, 1));
+    settle();
+    ASSERT_TRUE(initiator.end.has_value());
+    EXPECT_EQ(*initiator.end, EndReason::transport_error);
+}
+
+TEST_F(LoopbackWindows, AGrantEndsWithItsConnection) {
+    const Grant open = grant(memory);
+    initiator.connection->disconnect();
+    settle();
+    EXPECT_EQ(fabric->windows(), 0U);
+    initiator = Side{};
+    target = Side{};
+    establish();
+    EXPECT_TRUE(target.connection->rdma_write(local_id, local, open.remote, 1));
+    expect_refused();
+}
+
+TEST_F(LoopbackWindows, NoMoreAreOutThanMessagesCanBe) {
+    std::vector<Grant> grants;
+    for (int i = 0; i < 4; ++i) grants.push_back(grant(memory));
+    EXPECT_FALSE(initiator.connection->grant(memory_id, memory, RemoteAccess::write));
+    (void)initiator.connection->revoke(grants[2], 1);
+    EXPECT_FALSE(initiator.connection->grant(memory_id, memory, RemoteAccess::write)) << "it is not revoked yet";
+    settle();
+    const Grant again = grant(memory);
+    for (const Grant& old : grants) EXPECT_NE(again.remote.key, old.remote.key) << "a key has come back";
+}
+
+TEST_F(LoopbackWindows, NobodyIsToldOfARevocationAfterTheEnd) {
+    const Grant open = grant(memory);
+    (void)initiator.connection->revoke(open, 7);
+    initiator.connection->disconnect();
+    settle();
+    EXPECT_EQ(initiator.story, (Story{"ended closed", "gone"}));
 }
 
 TEST_F(Loopback, BreaksBothEndsOnAnyViolationOfARegion) {

@@ -152,5 +152,28 @@ TEST(SendLedger, NeverOverflowsNorStallsNorReusesASlotInFlight) {
     }
 }
 
+TEST(SendLedger, WindowsAreBoundAndInvalidatedWithoutEndOfOthers) {
+    constexpr unsigned messages = 4, windows = 3;
+    SendLedger ledger(messages, 0, windows);
+    EXPECT_EQ(ledger.entries(), ledger.slots() + 2 * windows);
+    for (int round = 0; round < 100; ++round) {
+        std::uint64_t last = 0;
+        for (unsigned i = 0; i < windows; ++i) {
+            const auto bind = ledger.take_bind();
+            EXPECT_FALSE(bind.signalled);
+            EXPECT_EQ(ledger.kind(bind.ordinal), SendLedger::Kind::bind);
+            ASSERT_TRUE(ledger.take_message()) << round;
+        }
+        for (unsigned i = 0; i < windows; ++i) {
+            const auto invalidate = ledger.take_invalidate(40 + i);
+            EXPECT_TRUE(invalidate.signalled);
+            last = invalidate.ordinal;
+        }
+        // The last completion frees all before it.
+        EXPECT_EQ(ledger.completed(last), 40 + windows - 1);
+        EXPECT_FALSE(ledger.is_taken(last));
+    }
+}
+
 }  // namespace
 }  // namespace srpfs::fabric::verbs

@@ -86,7 +86,7 @@ protected:
     // Makes everything and logs in.
     void build(const std::function<void(TargetPortConfig&)>& change = nullptr,
                const std::string& luns = "ram:16M,wce") {
-        fabric_ = fabric::make_loopback_fabric(executor_.timers(), fabric::demo_port(), &silencer_);
+        fabric_ = fabric::make_loopback_fabric(executor_.timers(), fabric::demo_port(), &silencer_, registration_);
         auto parsed = target::parse_lun_list(luns);
         ASSERT_TRUE(parsed);
         auto device = target::Device::create({}, *parsed);
@@ -190,6 +190,14 @@ protected:
         command.data = std::span(read_memory_).first(512);
         return command;
     }
+    Command& write(std::uint32_t lba, std::uint32_t blocks) {
+        Command& command = make();
+        command.cdb = scsi::write(lba, blocks, scsi::ForceUnitAccess::no);
+        command.direction = srp::DataDirection::to_target;
+        command.region = writes_;
+        command.data = std::span(write_memory_).first(std::size_t{512} * blocks);
+        return command;
+    }
     Command& start_read(std::uint32_t lba = 0) {
         Command& command = read(lba);
         EXPECT_EQ(link().submit(command), Submitted::sent);
@@ -215,6 +223,8 @@ protected:
     }
     [[nodiscard]] PortState state() const { return port_->state(); }
 
+    fabric::Registration registration_ = fabric::Registration::pool;
+    std::function<void(const Command&)> when_done_;
     ManualExecutor executor_;
     Silencer silencer_;
     Holder holder_;
@@ -249,7 +259,10 @@ private:
     void on_channel_lost(const Channel&) override {}
     void on_reset_sent(const scsi::Lun&) override {}
     void on_reset_over(const scsi::Lun&, bool) override {}
-    void on_command_done(Command& command) override { done_.push_back(&command); }
+    void on_command_done(Command& command) override {
+        done_.push_back(&command);
+        if (when_done_) when_done_(command);
+    }
 
     std::vector<std::byte> read_memory_{65536}, write_memory_{65536};
     fabric::RegionId reads_{}, writes_{};
