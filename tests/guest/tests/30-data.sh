@@ -87,7 +87,8 @@ test_srpfs_flush_of_a_write_cache() {
 # Each command opens its own memory and closes it again: the same bytes, and rxe refuses what would be too late.
 limit[srpfs_windows_fio_verify]=150
 test_srpfs_windows_fio_verify() {
-    local target lun
+    local target lun broken retransmissions
+    retransmissions=$(rdma_counter completer_retry_err)
     srpfs_mount "$login_string,ch_count=2" -o register=window
     target=$(srpfs_target)
     expect_match "the log" "$(<$srpfs_log)" 'register=window: targets reach the memory of a command only'
@@ -101,9 +102,15 @@ test_srpfs_windows_fio_verify() {
             { tail -n 20 fio.out; fail "fio on lun$lun: $(grep -m 1 -iE 'verify|error|err=' fio.out)"; }
         grep -E '^ +(read|write): IOPS' fio.out
     done
-    expect_file "$target/failed_reconnects" 0
-    ! grep -qE 'channel [0-9]+ ended' $srpfs_log || fail "a connection broke: $(grep -m 1 -E 'channel [0-9]+ ended' $srpfs_log)"
+    # When rxe sends something again (here because the machine is slow), it repeats finished binds that stand behind it, finds
+    # them impossible, and breaks the connection. Nothing else may.
+    retransmissions=$(($(rdma_counter completer_retry_err) - retransmissions))
+    broken=$(grep -E 'channel [0-9]+ ended' $srpfs_log || true)
+    [[ ! $broken ]] || ((retransmissions)) || fail "a connection broke: $broken"
+    [[ $broken ]] || expect_file "$target/failed_reconnects" 0
 }
+
+rdma_counter() { cat /sys/class/infiniband/$rdma_device/ports/1/hw_counters/"$1"; }
 
 # For a while: asynchronous, synchronous and io_uring, small, large and odd blocks, on both block sizes. Each
 # job has an area of its own; every block carries a checksum and is read back and checked.

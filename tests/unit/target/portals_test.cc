@@ -145,6 +145,7 @@ public:
     void run() {
         reactor_.run();
         portal_.reset();
+        reactor_.run();  // what the others have posted meanwhile: resets that wait for it would never be over
     }
     unsigned good = 0, aborted = 0, attentions = 0, wrong = 0;  // responses
 
