@@ -402,19 +402,19 @@ World::World(std::uint64_t seed, bool verbose)
       target_thread(scheduler), network(plan, random.next()), behaviour(plan, random.next()),
       engine_random(random.next()), verbose_(verbose), trouble_(random.next()), work_(random.next()) {
     if (plan.has(Fault::slow_mail)) scheduler.mail_lag_max = std::chrono::microseconds(random.between(1, 30000));
-    // Choices that were added later, of a sequence of their own, so that the others stay what they were.
-    Random added(seed + 1);
+    // Choices that were added later have sequences of their own, so that the others of a seed stay what they were.
+    Random paths(seed + 1), memory(~seed);
     fabric =
         fabric::make_loopback_fabric(scheduler.timers, fabric::demo_port(), &network,
-                                     added.chance(1, 2) ? fabric::Registration::window : fabric::Registration::pool);
+                                     memory.chance(1, 2) ? fabric::Registration::window : fabric::Registration::pool);
     scheduler.fabric = fabric.get();
     make_target();
     make_engine();
-    if (added.chance(1, 4))
+    if (paths.chance(1, 4))
         port_config.path.interval.reset();
     else
-        port_config.path.interval = std::chrono::seconds(added.between(1, 10));
-    port_config.path.timeout = std::chrono::seconds(added.between(1, 5));
+        port_config.path.interval = std::chrono::seconds(paths.between(1, 10));
+    port_config.path.timeout = std::chrono::seconds(paths.between(1, 5));
     for (unsigned i = 0, count = static_cast<unsigned>(random.between(1, 12)); i < count; ++i)
         clients_.push_back(std::make_unique<Client>(*this, i));
     checker_ = std::make_unique<Client>(*this, 99);
