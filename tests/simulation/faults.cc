@@ -299,7 +299,8 @@ void SimulatedTarget::on_response(const target::CommandView& command, target::Re
         plan.copies = static_cast<unsigned>(random_.between(2, 3));
         lied_about_credits.insert(command.channel);
     }
-    if (strikes(Fault::short_units, 2)) plan.length = static_cast<std::size_t>(random_.below(40));
+    // Not empty: that would not be sent at all, and its credit be lost for ever.
+    if (strikes(Fault::short_units, 2)) plan.length = static_cast<std::size_t>(1 + random_.below(39));
     if (strikes(Fault::length_lies)) {
         const std::uint32_t lies[] = {0, 1, 17, 97, 1000, 0x7fffffff, 0x80000000, 0xffffffff};
         if (random_.chance(1, 2))
