@@ -50,7 +50,7 @@ protected:
         config.parameters.id_ext = 0x1111222233334444;
         config.parameters.ioc_guid = 0x5555666677778888;
     }
-    ~ChannelTest() override {
+    void TearDown() override {
         if (channel) {
             for (const auto& peer : fabric.peers) peer->let_go_of_held();
             channel->disconnect("the test is over");

@@ -35,11 +35,10 @@ struct Unit final : LinkListener {
 class Channels : public PortTest {
 protected:
     Channels() { config.parameters.ch_count = 2; }
-    ~Channels() override {
+    void TearDown() override {
         if (!port) return;
         link().detach(unit);
-        port->close("the test is over");
-        settle();
+        PortTest::TearDown();
         for (const auto& one : commands) EXPECT_EQ(one->ends, 1u);
     }
     void log_in_with(unsigned channels) {

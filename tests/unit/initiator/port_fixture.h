@@ -32,7 +32,7 @@ protected:
         config.parameters.ch_count = 1;
         config.login_timeout = 10s;
     }
-    ~PortTest() override {
+    void TearDown() override {
         if (!port) return;
         for (const auto& peer : fabric.peers) peer->let_go_of_held();
         port->close("the test is over");

@@ -65,7 +65,7 @@ protected:
         info.wwid = "naa.6001405000000001";
         info.blocks = 2304;
     }
-    ~LunTest() override {
+    void TearDown() override {
         if (!link) return;
         for (const auto& unit : units) unit->remove();
         for (const auto& peer : fabric.peers) peer->let_go_of_held();
