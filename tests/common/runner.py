@@ -22,11 +22,16 @@ import sys
 import tempfile
 import threading
 import time
+import typing
+import uuid
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = TOP / "build"
-OWN_STAGES = ("wire", "fuzz", "simulation", "tidy", "man", "mount")  # meson tests of these names; all others are "unit"
+# Meson's tests of these names, and those that have one of them and a hyphen in front, are a stage; all others are "unit".
+OWN_STAGES = ("wire", "fuzz", "simulation", "tidy", "man", "mount")
 TAIL_LINES = 60
+CLEAN_UP_SECONDS = 20   # that a test has which took too long: to unmount and to end what it has started
+KILLED_SECONDS = 5      # after which what has been killed and still runs waits for an answer of a mount
 # Time limits are written for an idle machine; CI's is slow and shared.
 PATIENCE = 4 if os.environ.get("CI") else 2
 CASE_LINE = re.compile(r"^(ok|not ok|skip) +(.*)$")
@@ -36,8 +41,8 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 MINUTES = {"simulation": "from seeds, under virtual time", "mount": "real mounts of the embedded target",
-           "guest": "a real target in a virtual machine", "clang": "a build with the other compiler",
-           "sanitizers": "two builds, and tests of them", "fuzzers": "new inputs for the parsers"}
+           "guest": "a real target in a virtual machine", "clang": "a build with the other compiler, and with sanitizers",
+           "sanitizers": "tests of two builds", "fuzzers": "new inputs for the parsers"}
 running: set[int] = set()  # process groups of what has been started
 
 
@@ -49,6 +54,9 @@ class Test:
     directory: str | None = None
     seconds_max: float = 60
     shown_while_running: bool = False  # its case lines, for those that take minutes
+    niceness: int = 0
+    made: typing.Callable[[], "Result"] | None = None  # instead of a command
+    process: int | None = None  # while it runs: the leader of its session
 
 
 @dataclasses.dataclass
@@ -113,44 +121,126 @@ def count_lines(output: str, result: Result) -> bool:
     return found
 
 
+def processes(wanted: typing.Callable[[pathlib.Path], bool]) -> list[int]:
+    """Those whose directory in /proc satisfies, and that have a thread that has not ended."""
+    found = []
+    for directory in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted(directory) and any(stat_of(thread)[0] not in "ZX" for thread in (directory / "task").iterdir()):
+                found.append(int(directory.name))
+        except OSError:  # ended meanwhile, or somebody else's
+            pass
+    return found
+
+
+def stat_of(directory: pathlib.Path) -> list[str]:
+    """From the third field on: state, parent, process group, session."""
+    return (directory / "stat").read_text(errors="replace").rpartition(")")[2].split()
+
+
+def in_session(leader: int) -> typing.Callable[[pathlib.Path], bool]:
+    return lambda directory: int(stat_of(directory)[3]) == leader
+
+
+def fuse_mounts(mountinfo: pathlib.Path) -> dict[str, str]:
+    """Connection number to mount point."""
+    found = {}
+    for line in mountinfo.read_text(errors="replace").splitlines():
+        fields, _, kind = line.partition(" - ")
+        if kind.split(" ")[0].split(".")[0] in ("fuse", "fuseblk"):
+            found[fields.split(" ")[2].split(":")[1]] = fields.split(" ")[4].encode().decode("unicode_escape")
+    return found
+
+
+def abort_mounts(pids: list[int], others: set[str]) -> None:
+    """Ends the FUSE mounts that these processes see, but the others: nothing else ends who waits for an answer of itself."""
+    mounts: dict[str, str] = {}
+    for directory in [pathlib.Path("/proc/self"), *(task for pid in pids for task in pathlib.Path(f"/proc/{pid}/task").glob("*"))]:
+        try:
+            mounts |= fuse_mounts(directory / "mountinfo")
+        except OSError:
+            pass
+    with tempfile.TemporaryDirectory(prefix="srpfs-tests.") as own:
+        connections = pathlib.Path("/sys/fs/fuse/connections")
+        if not connections.is_mount():
+            subprocess.run(["mount", "-t", "fusectl", "none", own], check=False, stderr=subprocess.DEVNULL)
+            connections = pathlib.Path(own)
+        for number in mounts.keys() - others:
+            try:
+                (connections / number / "abort").write_text("1")
+            except OSError:
+                pass
+            subprocess.run(["umount", "-l", mounts[number]], check=False, stderr=subprocess.DEVNULL)
+        if connections == pathlib.Path(own):
+            subprocess.run(["umount", "-l", own], check=False, stderr=subprocess.DEVNULL)
+
+
+def end_all(leader: int, mark: str, mounts_before: set[str]) -> None:
+    """Ends every process of the session, and of others, too, that have the mark in their environment: within half a minute,
+    whatever they wait for."""
+    began = time.monotonic()
+    aborted = False
+    of_session = in_session(leader)
+    while left := processes(lambda directory: of_session(directory) or mark.encode() in (directory / "environ").read_bytes()):
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if not aborted and time.monotonic() > began + KILLED_SECONDS:
+            aborted = True
+            abort_mounts(left, mounts_before)
+        if time.monotonic() > began + 30:
+            return
+        time.sleep(0.05)
+
+
 def execute(test: Test) -> tuple[int | None, str]:
     """Exit status (None: it took too long) and output. Whatever it started ends with it."""
-    environment = {**os.environ, **test.environment}
-    with subprocess.Popen(test.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          env=environment, cwd=test.directory, start_new_session=True) as process:
-        running.add(process.pid)
-        lines: list[str] = []
+    mark = f"SRPFS_TESTS_MARK={uuid.uuid4()}"
+    environment = {**os.environ, **test.environment, "SRPFS_TESTS_MARK": mark.partition("=")[2]}
+    mounts_before = set(fuse_mounts(pathlib.Path("/proc/self/mountinfo")))
+    command = ["nice", "-n", str(test.niceness), *test.command] if test.niceness else test.command
+    # Never waited for without a bound: a process that waits for an answer of the kernel's cannot be killed.
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,  # pylint: disable=consider-using-with
+                               env=environment, cwd=test.directory, start_new_session=True)
+    running.add(process.pid)
+    test.process = process.pid
+    lines: list[str] = []
 
-        def collect() -> None:
-            for raw in process.stdout:
-                line = raw.decode(errors="replace")
-                lines.append(line)
-                if test.shown_while_running and (CASE_LINE.match(line) or line.startswith("guest:")):
-                    print(f"  {line.rstrip()}", flush=True)
+    def collect() -> None:
+        for raw in process.stdout:
+            line = raw.decode(errors="replace")
+            lines.append(line)
+            if test.shown_while_running and (CASE_LINE.match(line) or line.startswith("guest:")):
+                print(f"  {line.rstrip()}", flush=True)
 
-        reader = threading.Thread(target=collect, daemon=True)
-        reader.start()
-        status: int | None
+    reader = threading.Thread(target=collect, daemon=True)
+    reader.start()
+    status: int | None
+    try:
+        status = process.wait(test.seconds_max)
+    except subprocess.TimeoutExpired:
+        status = None
+        os.killpg(process.pid, signal.SIGTERM)
         try:
-            status = process.wait(test.seconds_max)
+            process.wait(CLEAN_UP_SECONDS)
         except subprocess.TimeoutExpired:
-            status = None
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(20)  # to unmount and to end what it has started
-            except subprocess.TimeoutExpired:
-                pass
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
             pass
-        process.wait()
-        running.discard(process.pid)
-        reader.join(5)
-        return status, "".join(lines)
+    end_all(process.pid, mark, mounts_before)
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        lines.append(f"process {process.pid} does not end even when it is killed\n")
+    test.process = None
+    running.discard(process.pid)
+    reader.join(5)
+    return status, "".join(lines)
 
 
 def run_test(test: Test) -> Result:
+    if test.made:
+        return test.made()
     result = Result()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="srpfs-tests.") as directory:
@@ -206,6 +296,10 @@ def report(name: str, result: Result) -> None:
     sys.stdout.flush()
 
 
+def belongs(test: Test, stage: str) -> bool:
+    return test.name == stage or test.name.startswith(f"{stage}-")
+
+
 def stage_tests(stage: str, everything: bool) -> list[Test]:
     if stage == "guest":
         # At full length there are hours of it: ten thousand logins, fio for ten minutes at a time.
@@ -216,15 +310,16 @@ def stage_tests(stage: str, everything: bool) -> list[Test]:
         # Downloading the kernel comes on top.
         return [Test("guest", command, seconds_max=seconds + 600, shown_while_running=True)]
     if stage == "clang":
-        return [clang_build()]
+        return [Test("build-clang", [], made=lambda: builds.made("build-clang"))]
     if stage == "sanitizers":
         return sanitizers(everything)
     if stage == "fuzzers":
         return fuzzers(60 if everything else 5)
     tests = meson_tests(BUILD)
     if stage == "unit":
-        return [dataclasses.replace(test, name=f"unit/{test.name}") for test in tests if test.name not in OWN_STAGES]
-    chosen = [test for test in tests if test.name == stage or test.name.startswith(f"{stage}-")]
+        return [dataclasses.replace(test, name=f"unit/{test.name}") for test in tests
+                if not any(belongs(test, own) for own in OWN_STAGES)]
+    chosen = [test for test in tests if belongs(test, stage)]
     for test in chosen:
         if everything and stage == "simulation":
             test.command = ["100000" if word == "10000" else word for word in test.command]
@@ -232,53 +327,109 @@ def stage_tests(stage: str, everything: bool) -> list[Test]:
     return chosen
 
 
-def build(directory: str, *options: str, compiler: str = "clang++-14") -> Test:
-    """A build as a test: that it works without a warning (in CI) is something to find out."""
-    return Test(directory, [str(TOP / "tests/common/build"), directory, *options], {"CXX": compiler}, seconds_max=3000)
+class Builds:
+    """The builds besides build/. Each is made once in a run: when a stage asks for it, or ahead of that, one after the other
+    at low priority. That a build works without a warning (in CI) is something to find out: it has a result like a test."""
+
+    def __init__(self) -> None:
+        self.pool = concurrent.futures.ThreadPoolExecutor(1)
+        self.begun: dict[str, concurrent.futures.Future[Result]] = {}
+        self.niceness = 0
+        self.now: Test | None = None
+        self.everything = False
+
+    def begin(self, directory: str) -> None:
+        if directory not in self.begun:
+            self.begun[directory] = self.pool.submit(self.make, directory)
+
+    def made(self, directory: str) -> Result:
+        self.niceness = 0
+        self.begin(directory)
+        while not (future := self.begun[directory]).done():
+            self.hurry()
+            concurrent.futures.wait([future], 1)
+        return future.result()
+
+    def hurry(self) -> None:
+        if not (self.now and self.now.niceness and (leader := self.now.process)):
+            return
+        for pid in processes(in_session(leader)):
+            try:
+                os.setpriority(os.PRIO_PROCESS, pid, 0)
+            except OSError:  # only root may
+                pass
+
+    def make(self, directory: str) -> Result:
+        if directory == "build-clang":
+            compiler, options, targets = "clang++-14", CLANG_OPTIONS, []
+        else:
+            sanitizer, = (one for one in SANITIZERS if one.directory == directory)
+            compiler, options = "g++", TSAN_OPTIONS
+            targets = ["srpfs", *(str(pathlib.Path(test.command[0]).relative_to(BUILD))
+                                  for test in sanitizer.tests(BUILD, self.everything) if not belongs(test, "mount"))]
+
+        def attempt(*more: str) -> Result:
+            command = [str(TOP / "tests/common/build"), directory, *options, *more, *(["--", *targets] if targets else [])]
+            self.now = Test(directory, command, {"CXX": compiler}, seconds_max=3000, niceness=self.niceness)
+            try:
+                return run_test(self.now)
+            finally:
+                self.now = None
+
+        result = attempt("-Dunity=on", "-Dunity_size=6")
+        if result.failed and not (alone := attempt("-Dunity=off")).failed:
+            # Names that are local to different sources clash when these are compiled as one.
+            print(f"{directory} is slow to build, because it cannot be built with -Dunity=on:\n{result.output}", flush=True)
+            result = alone
+        return result
+
+    def needed(self, directory: str) -> None:
+        """For stages that run what a build makes; its failure fails the stage."""
+        if (result := self.made(directory)).failed:
+            raise OSError(result.output.strip() or result.failed[0])
 
 
-def clang_build() -> Test:
-    # Without optimization: its opinion of the source is wanted, and that its programs be there soon.
-    return build("build-clang", "-Dbuildtype=debug", "-Dfuzzers=true")
-
-
-def needed(build_test: Test) -> None:
-    """For stages that run what another build makes; a failure to build fails the stage."""
-    if (result := run_test(build_test)).failed:
-        raise OSError(result.output.strip() or result.failed[0])
+builds = Builds()
+NEEDED_BUILDS = {"clang": ["build-clang"], "sanitizers": ["build-clang", "build-tsan"], "fuzzers": ["build-clang"]}
+# A reader of reports needs line numbers. Several sources are compiled as one, which takes half the time.
+SANITIZED = ["-Doptimization=1", "-Ddebug=true", "-Db_lundef=false"]
+# One build is the other compiler's opinion of the source, has the fuzzers, and ASan, LSan and UBSan.
+CLANG_OPTIONS = [*SANITIZED, "-Db_sanitize=address,undefined", "-Dcpp_args=-gline-tables-only", "-Dfuzzers=true"]
+TSAN_OPTIONS = [*SANITIZED, "-Db_sanitize=thread", "-Dcpp_args=-g1"]
 
 
 @dataclasses.dataclass
 class Sanitizer:
-    """A build with sanitizers, and which tests run in it: with --all every program of ours but the simulations that have
-    to fail, otherwise what reaches most in the time CI has."""
+    """Which tests run in a build with sanitizers: with --all every program of ours but the simulations that have to fail,
+    otherwise what reaches most in the time CI has."""
     name: str
-    compiler: str
-    options: list[str]
+    directory: str
     environment: dict[str, str]
     slower: int                     # than without, at worst
     left_out: tuple[str, ...]       # tests of meson that only --all runs
     seeds: int                      # of the simulation; --all: 1000
     mounts: tuple[str, ...]         # patterns of tests/mount; --all: all of them
 
+    def tests(self, directory: pathlib.Path, everything: bool) -> list[Test]:
+        return [test for test in meson_tests(directory) if test.name not in ("tidy", "man", "runner")
+                and not test.name.startswith("simulation-finds-") and (everything or test.name not in self.left_out)]
+
 
 # All that is reported ends the program with this status, which no program of ours uses.
 SANITIZER_STATUS = 66
 SANITIZERS = [
-    # With clang, because g++ takes half as long again to build for these two.
-    Sanitizer("asan", "clang++-14", ["-Db_sanitize=address,undefined", "-Dcpp_args=-gline-tables-only"],
+    Sanitizer("asan", "build-clang",
               # The quarantine is small so that memory can be seen to grow or not.
               {"ASAN_OPTIONS": f"detect_leaks=1:exitcode={SANITIZER_STATUS}:quarantine_size_mb=4",
                "UBSAN_OPTIONS": f"halt_on_error=1:print_stacktrace=1:exitcode={SANITIZER_STATUS}"},
-              # Of these the fuzzers and the simulation, which have sanitizers as well, reach most.
-              4, ("base", "reactor", "scsi", "srp", "fabric-verbs", "target", "wire", "fuzz", "simulation-oracle", "simulation-isolation"), 300,
+              4, ("simulation-isolation",), 1000,
               ("a_thousand_*", "several_logins_*", "delete_*", "rescan_*", "reset_of_*", "each_reader_*", "bad_login_*", "every_good_value_*", "killed_users_*",
                "a_ghost_*", "a_reset_of_*", "sigterm_ends_it_although_*", "neighbours_*", "fio_verifies_odd_*", "a_small_memory_*", "debugging_*", "other_users_mount_*")),
-    Sanitizer("tsan", "g++", ["-Db_sanitize=thread", "-Dcpp_args=-g1"],
+    Sanitizer("tsan", "build-tsan",
               # Not halted at the first race: a program that serves the mount it waits for cannot end in the middle.
               {"TSAN_OPTIONS": f"halt_on_error=0:exitcode={SANITIZER_STATUS}:die_after_fork=0"},
               # Each of these has one thread.
-              12, ("base", "scsi", "srp", "fabric", "initiator", "lun", "target", "wire", "fuzz", "simulation-oracle", "simulation-isolation"), 20,
+              12, ("base", "scsi", "srp", "fabric", "initiator", "lun", "target", "wire", "fuzz", "simulation-oracle", "simulation-isolation"), 100,
               ("several_logins_*", "delete_*", "rescan_*", "reset_of_*", "each_reader_*", "killed_users_*", "a_ghost_*", "a_reset_of_*",
                "sigterm_ends_it_although_*", "shutdown_wakes_*", "signals_end_*", "other_users_mount_*"))]
 
@@ -286,16 +437,8 @@ SANITIZERS = [
 def sanitizers(everything: bool) -> list[Test]:
     chosen = []
     for sanitizer in SANITIZERS:
-        directory = f"build-{sanitizer.name}"
-        options = ["-Doptimization=1", "-Ddebug=true", "-Db_lundef=false", *sanitizer.options]
-        started = time.monotonic()
-        needed(build(directory, *options, "--", "srpfs", compiler=sanitizer.compiler))
-        known = {test.name: test for test in meson_tests(TOP / directory)}
-        tests = [test for name, test in known.items()
-                 if name not in ("tidy", "man") and not name.startswith("simulation-finds-") and (everything or name not in sanitizer.left_out)]
-        programs = [str(pathlib.Path(test.command[0]).relative_to(TOP / directory)) for test in tests if test.name != "mount"]
-        needed(build(directory, *options, "--", *programs, compiler=sanitizer.compiler))
-        print(f"{directory:<24} {'done':<32} {time.monotonic() - started:7.1f} s", flush=True)
+        builds.needed(sanitizer.directory)
+        tests = sanitizer.tests(TOP / sanitizer.directory, everything)
         for test in tests:
             if test.name == "simulation":
                 test.command = [test.command[0], "--seeds", str(1000 if everything else sanitizer.seeds)]
@@ -310,7 +453,7 @@ def sanitizers(everything: bool) -> list[Test]:
 
 
 def fuzzers(seconds: int) -> list[Test]:
-    needed(clang_build())
+    builds.needed("build-clang")
     build_tests = TOP / "build-clang/tests"
     tests = []
     for program in sorted(build_tests.rglob("fuzz-*"), key=lambda path: path.name):
@@ -343,7 +486,7 @@ def run_stage(stage: str, everything: bool) -> Result:
         total.output = str(error)
     if not tests:
         # A stage without tests proves nothing: never silently nothing.
-        total.failed.append(f"{stage}: there are no tests of this name")
+        total.failed.append(f"{stage}: nothing could be run")
         total.seconds = time.monotonic() - started
         report(stage, total)
         return total
@@ -393,8 +536,16 @@ def main() -> int:
     arguments = parser.parse_args()
     started = time.monotonic()
     passed, failed, skipped = 0, [], 0
-    for stage in arguments.stages:
+    builds.everything = arguments.everything
+    seconds = {}
+    for i, stage in enumerate(arguments.stages):
+        if stage == "guest":
+            builds.niceness = 19
+            for later in arguments.stages[i + 1:]:
+                for directory in NEEDED_BUILDS.get(later, []):
+                    builds.begin(directory)
         result = run_stage(stage, arguments.everything)
+        seconds[stage] = result.seconds
         passed += result.passed
         failed += result.failed
         skipped += len(result.skipped)
@@ -402,7 +553,7 @@ def main() -> int:
         print("\nfailed:")
         for item in failed:
             print(f"  {item}")
-    print(f"\nin {time.monotonic() - started:.0f} s:")
+    print(f"\nin {time.monotonic() - started:.0f} s ({', '.join(f'{stage} {taken:.0f}' for stage, taken in seconds.items())}):")
     print(f"{passed} passed, {len(failed)} failed, {skipped} skipped")
     return 1 if failed else 0
 
