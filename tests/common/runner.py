@@ -421,6 +421,7 @@ SANITIZERS = [
     Sanitizer("asan", "build-clang",
               # The quarantine is small so that memory can be seen to grow or not.
               {"ASAN_OPTIONS": f"detect_leaks=1:exitcode={SANITIZER_STATUS}:quarantine_size_mb=4",
+               "LSAN_OPTIONS": f"suppressions={TOP}/tests/common/leaks.supp:print_suppressions=0",
                "UBSAN_OPTIONS": f"halt_on_error=1:print_stacktrace=1:exitcode={SANITIZER_STATUS}"},
               4, ("simulation-isolation",), 1000,
               ("a_thousand_*", "several_logins_*", "delete_*", "rescan_*", "reset_of_*", "each_reader_*", "bad_login_*", "every_good_value_*", "killed_users_*",
