@@ -301,7 +301,7 @@ void Channel::free_slot(std::uint32_t index) {
     Slot& slot = slots_[index];
     slot.command = nullptr;
     slot.grant = {};
-    slot.answered = nullptr;
+    slot.over = nullptr;
     ++slot.generation;
     slot.generation &= (std::uint64_t{1} << (63 - slot_bits)) - 1;
     slot.next_free = free_slot_;
@@ -398,7 +398,7 @@ void Channel::on_response(std::span<const std::byte> message) {
         result.residual = std::min(in ? response->data_in_residual : response->data_out_residual,
                                    static_cast<std::uint32_t>(command.data.size()));
     Slot& slot = slots_[index];
-    slot.answered = std::exchange(slot.command, nullptr);
+    slot.over = std::exchange(slot.command, nullptr);
     if (slot.grant.window && !connection_->revoke(slot.grant, index)) return;  // on_revoked() or on_gone() follows
     finish(index);
 }
@@ -406,7 +406,7 @@ void Channel::on_response(std::span<const std::byte> message) {
 // The target cannot reach the memory any more.
 void Channel::on_revoked(std::uint64_t context) {
     if (context == no_slot) return;
-    SRPFS_ASSERT(context < slots_.size() && slots_[context].answered);
+    SRPFS_ASSERT(context < slots_.size() && slots_[context].over);
     finish(static_cast<std::uint32_t>(context));
     if (room_wanted_) [[unlikely]]
         tell_room();
@@ -415,7 +415,7 @@ void Channel::on_revoked(std::uint64_t context) {
 }
 
 void Channel::finish(std::uint32_t index) {
-    Command& command = *slots_[index].answered;
+    Command& command = *slots_[index].over;
     free_slot(index);
     command.channel = nullptr;
     command.owner->on_command_done(command);  // last: the owner may submit again
@@ -499,8 +499,8 @@ void Channel::check_deadlines() {
     const Instant now = timers_.now();
     Instant next = instant_never;
     unsigned expired = 0, stragglers = 0;
-    for (const Slot& slot : slots_) {
-        Command* command = slot.command;
+    for (std::uint32_t i = 0; i < slots_.size(); ++i) {
+        Command* command = slots_[i].command;
         if (!command || command->expired || command->fence == Command::Fence::marked) continue;
         if (command->deadline > now) {
             next = std::min(next, command->deadline);
@@ -510,6 +510,8 @@ void Channel::check_deadlines() {
         } else if (command->fence == Command::Fence::none) {
             command->expired = true;
             ++expired;
+        } else if (command->fence == Command::Fence::proven && slots_[i].grant.window) {
+            close(i);
         } else {
             ++stragglers;
         }
@@ -522,6 +524,16 @@ void Channel::check_deadlines() {
     counters_.timeouts += expired;
     log::warning(config_.name, "{} command{} not answered in time", expired, expired == 1 ? "" : "s");
     listener_.on_commands_expired(*this);
+}
+
+// It does not run any more, and once its window is closed, nothing of it can reach its memory: the channel can stay.
+void Channel::close(std::uint32_t index) {
+    Slot& slot = slots_[index];
+    log::info(config_.name, "tag {:016x} is over; its memory window is closed", slot.command->tag);
+    slot.command->result = {};
+    slot.command->result.end = CommandEnd::aborted;
+    slot.over = std::exchange(slot.command, nullptr);
+    if (connection_->revoke(slot.grant, index)) finish(index);
 }
 
 Command* Channel::find_expired() const {
@@ -673,7 +685,7 @@ void Channel::on_gone() {
     gone_ = true;
     // Only now can nothing of ours be touched through the queue pair any more.
     for (std::uint32_t i = 0; i < slots_.size(); ++i) {
-        if (slots_[i].answered) finish(i);
+        if (slots_[i].over) finish(i);
         Command* command = slots_[i].command;
         if (!command) continue;
         free_slot(i);

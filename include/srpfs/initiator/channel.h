@@ -140,7 +140,8 @@ public:
     [[nodiscard]] Command* find_expired() const;
     [[nodiscard]] Command* find(srp::Tag tag) const;  // in flight
     // ABORT TASK has succeeded. False: the command has been answered meanwhile. One that stays unanswered makes the
-    // channel drain after 2 s: the target may be writing into its memory (decisions 2).
+    // channel drain after 2 s: the target may be writing into its memory (decisions 2). If that is open through a
+    // window, the window is closed instead.
     bool settle_abort(srp::Tag tag);
 
     // Marks the commands for this unit that are in flight as covered by a LUN RESET that is about to be sent.
@@ -167,8 +168,8 @@ public:
 private:
     struct Slot {
         Command* command = nullptr;
-        fabric::Grant grant{};        // of the command's memory
-        Command* answered = nullptr;  // in the place of command, until its grant is revoked
+        fabric::Grant grant{};    // of the command's memory
+        Command* over = nullptr;  // in the place of command, until its grant is revoked
         std::uint64_t generation = 1;
         std::uint32_t next_free = 0;
     };
@@ -196,6 +197,7 @@ private:
     void finish_drain_if_empty();
     void free_slot(std::uint32_t index);
     void conclude(Command& command, Command::Fence fence);
+    void close(std::uint32_t index);
     void finish(std::uint32_t index);
     void refuse(int errno_value, std::string text);
     [[nodiscard]] std::int32_t reserve(bool privileged) const;

@@ -52,7 +52,15 @@ void cut_off(const ibv_context& context) {
     close(nothing);
 }
 
-// By trying: some drivers say 0 of what they have.
+}  // namespace
+
+void report_not_destroyed(const char* what, int errno_value) {
+    log::warning("verbs", "an object of type {} could not be destroyed ({}); it stays until the program ends", what,
+                 std::strerror(errno_value));
+}
+
+int free_memory_window(ibv_mw* window) { return ibv_dealloc_mw(window); }
+
 bool has_windows(const std::string& device, ibv_pd& domain) {
     const MemoryWindow window(ibv_alloc_mw(&domain, IBV_MW_TYPE_2));
     if (window) {
@@ -65,15 +73,6 @@ bool has_windows(const std::string& device, ibv_pd& domain) {
                  std::strerror(errno));
     return false;
 }
-
-}  // namespace
-
-void report_not_destroyed(const char* what, int errno_value) {
-    log::warning("verbs", "an object of type {} could not be destroyed ({}); it stays until the program ends", what,
-                 std::strerror(errno_value));
-}
-
-int free_memory_window(ibv_mw* window) { return ibv_dealloc_mw(window); }
 
 DeviceName device_name(ibv_device* device) { return {ibv_get_device_name(device), ibv_get_device_index(device)}; }
 

@@ -41,6 +41,9 @@ using MemoryRegion = std::unique_ptr<ibv_mr, Destroy<ibv_dereg_mr>>;
 using CompletionQueue = std::unique_ptr<ibv_cq, Destroy<ibv_destroy_cq>>;
 int free_memory_window(ibv_mw* window);  // ibv_dealloc_mw() is an inline function of each file
 using MemoryWindow = std::unique_ptr<ibv_mw, Destroy<free_memory_window>>;
+// Whether type 2 memory windows can be had, by trying: some drivers say 0 of what they have. Logs what it means for
+// register=window on `device`. On a worker.
+bool has_windows(const std::string& device, ibv_pd& domain);
 using QueuePair = std::unique_ptr<ibv_qp, Destroy<ibv_destroy_qp>>;
 
 // The descriptor on which connection events of one fabric arrive. Outlives the ids made with it.

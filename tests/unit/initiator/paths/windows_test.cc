@@ -73,6 +73,79 @@ TEST_F(Windows, WhatTheTargetHoldsWhenTheConnectionBreaksIsDoneWhenThatIsGone) {
     EXPECT_EQ(windows_when_done_, 0U);
 }
 
+// What the target holds has ended by task management, and nobody answers it.
+TEST_F(Windows, AnAbortedCommandIsDoneWhenItsWindowIsClosedAndTheChannelStays) {
+    build_with();
+    const auto logins = target_logins();
+    holder_.holds = true;
+    Command& command = start_read();
+    ASSERT_TRUE(until([&] { return is_done(command); }, 60s).has_value());
+    EXPECT_EQ(last_end_, CommandEnd::aborted);
+    EXPECT_EQ(windows_when_done_, 0U);
+    EXPECT_GE(device_->counters().task_managements, 1U);
+    advance(10s);
+    EXPECT_EQ(target_logins(), logins) << "the channel was replaced";
+    EXPECT_TRUE(transitions_.empty());
+    holder_.holds = false;
+    EXPECT_TRUE(is_good(start_read(7)));
+    EXPECT_EQ(link().report()[0].in_flight, 0U);
+}
+
+TEST_F(Windows, AWindowStaysOpenFor2sAfterAnAbortForWhatIsOnItsWay) {
+    build_with();
+    holder_.holds = true;
+    Command& command = start_read();
+    ASSERT_TRUE(until([&] { return device_->counters().aborted > 0; }, 60s).has_value());
+    advance(1900ms);
+    EXPECT_FALSE(is_done(command));
+    EXPECT_EQ(fabric_->windows(), 1U);
+    advance(200ms);
+    EXPECT_TRUE(is_done(command));
+    EXPECT_EQ(fabric_->windows(), 0U);
+}
+
+TEST_F(Windows, ACommandEndedByALunResetIsDoneWhenItsWindowIsClosedAndTheChannelStays) {
+    build_with();
+    const auto logins = target_logins();
+    holder_.holds = holder_.refuses_aborts = true;
+    Command& command = start_read();
+    ASSERT_TRUE(until([&] { return is_done(command); }, 60s).has_value());
+    EXPECT_EQ(last_end_, CommandEnd::aborted);
+    EXPECT_EQ(windows_when_done_, 0U);
+    EXPECT_EQ(device_->counters().task_managements, 2U);
+    advance(10s);
+    EXPECT_EQ(target_logins(), logins) << "the channel was replaced";
+    EXPECT_TRUE(transitions_.empty());
+}
+
+// Task management proves nothing for what has not been ended by it: only the end of the connection does.
+TEST_F(Windows, WhatNeitherAbortNorResetEndsIsDoneWhenTheConnectionIsGone) {
+    build_with();
+    const auto logins = target_logins();
+    holder_.holds = true;
+    Command& command = start_read();
+    silencer_.to_us = true;
+    advance(1s);
+    EXPECT_FALSE(is_done(command));
+    silencer_.to_target = true;
+    ASSERT_TRUE(until([&] { return is_done(command); }, 120s).has_value());
+    EXPECT_EQ(last_end_, CommandEnd::connection_lost);
+    EXPECT_EQ(windows_when_done_, 0U);
+    silencer_.to_us = silencer_.to_target = false;
+    ASSERT_TRUE(until([&] { return state() == PortState::running && target_logins() > logins; }, 120s).has_value());
+}
+
+// With a pool there is nothing to close: the memory is free when the connection is gone.
+TEST_F(PathTest, WithoutWindowsAnAbortedCommandCostsItsChannel) {
+    build();
+    const auto logins = target_logins();
+    holder_.holds = true;
+    Command& command = start_read();
+    ASSERT_TRUE(until([&] { return is_done(command); }, 60s).has_value());
+    EXPECT_EQ(command.result.end, CommandEnd::aborted);
+    ASSERT_TRUE(until([&] { return target_logins() > logins; }, 60s).has_value());
+}
+
 TEST_F(Windows, AFullQueueGoesOn) {
     build_with([](TargetPortConfig& config) { config.parameters.queue_size = 2; });
     holder_.holds = true;

@@ -59,8 +59,14 @@ public:
     bool holds = false;
     unsigned logins_max = 0;             // channels granted; 0: all
     target::ChannelId held_channel = 0;  // 0: all
+    bool refuses_aborts = false;
 
 private:
+    target::TaskManagementPlan on_task_management(target::ChannelId, const srp::TaskManagement& request) override {
+        target::TaskManagementPlan plan;
+        if (refuses_aborts && request.function == srp::TaskFunction::abort_task) plan.code = srp::TaskCode::failed;
+        return plan;
+    }
     target::CommandPlan on_command(const target::CommandView& command) override {
         target::CommandPlan plan;
         const bool is_question = command.cdb[0] == std::byte{0};  // TEST UNIT READY
