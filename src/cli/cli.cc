@@ -157,6 +157,15 @@ const std::vector<Option>& options() {
              config.registration = text == "window" ? fabric::Registration::window : fabric::Registration::pool;
              return {};
          }},
+        {"rescan_interval", "SECONDS|off",
+         "how often logical units are looked at without a reason, 1..86400 (default 60)",
+         [](Config& config, std::string_view text) -> Result<void> {
+             if (text == "off") {
+                 config.rescan_interval = Duration::zero();
+                 return {};
+             }
+             return set(config.rescan_interval, seconds("rescan_interval", text, 1, 86400));
+         }},
         {"ch_count", "N", "channels of a login that names no ch_count, 1..64 (default 1)",
          [](Config& config, std::string_view text) { return set(config.ch_count, number("ch_count", text, 1, 64)); }},
         {"use_imm_data", "0|1", "ask targets for immediate data (default 1)",

@@ -393,7 +393,7 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text,
     port.wanted_port = wanted;
     auto lock = std::make_shared<LoginLock>(parameters, "/run/srpfs", "/sys/class/scsi_host");
     TargetHost& host = *this;
-    auto target = std::make_shared<Target>(host, std::move(port), std::move(lock));
+    auto target = std::make_shared<Target>(host, std::move(port), std::move(lock), config_.rescan_interval);
     targets_.push_back(target);
     return target;
 }

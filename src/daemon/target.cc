@@ -16,15 +16,6 @@ namespace {
 
 using initiator::PortState;
 
-constexpr auto scan_time_limit = std::chrono::seconds(60);
-constexpr auto scan_retry_delay = std::chrono::seconds(2);
-constexpr unsigned scans_failed_max = 3;  // then the units go offline until a scan succeeds
-constexpr auto fence_retry_delay = std::chrono::seconds(5);
-constexpr auto idle_check = std::chrono::milliseconds(20);
-constexpr unsigned fence_attempts_max = 3;
-constexpr auto reset_retry_delay = std::chrono::milliseconds(100);
-constexpr auto reset_wait_limit = std::chrono::seconds(10);  // for the resets of other units of the target
-
 std::string gid_text(const fabric::Gid& gid) {
     std::string text;
     for (std::size_t i = 0; i < gid.size(); i += 2)
@@ -33,147 +24,35 @@ std::string gid_text(const fabric::Gid& gid) {
     return text;
 }
 
-// The word for an outcome in messages.
-const char* describe(lun::OutcomeKind kind) {
-    switch (kind) {
-        case lun::OutcomeKind::ok: return "ok";
-        case lun::OutcomeKind::interrupted: return "interrupted";
-        case lun::OutcomeKind::path_lost: return "the connection was lost";
-        case lun::OutcomeKind::gone: return "the logical unit is gone";
-        case lun::OutcomeKind::not_ready: return "not ready";
-        case lun::OutcomeKind::medium_error: return "medium error";
-        case lun::OutcomeKind::hardware_error: return "hardware error";
-        case lun::OutcomeKind::illegal_request: return "refused by the target";
-        case lun::OutcomeKind::out_of_range: return "beyond the end of the unit";
-        case lun::OutcomeKind::write_protected: return "write protected";
-        case lun::OutcomeKind::space_exhausted: return "no space left in the target's pool";
-        case lun::OutcomeKind::reservation_conflict: return "reservation conflict";
-        case lun::OutcomeKind::miscompare: return "miscompare";
-        case lun::OutcomeKind::aborted: return "aborted by the target";
-        case lun::OutcomeKind::busy: return "the target stayed busy";
-        case lun::OutcomeKind::short_transfer: return "the target transferred less than asked for";
-        case lun::OutcomeKind::protocol_error: return "unusable answer";
-        case lun::OutcomeKind::out_of_memory: return "too many requests were waiting for this target";
-    }
-    return "?";
-}
+using Fail = std::function<void(const std::shared_ptr<fs::PendingCall>&, const Error&)>;
 
-const char* describe(lun::OperationKind kind) {
-    switch (kind) {
-        case lun::OperationKind::read: return "read";
-        case lun::OperationKind::write: return "write";
-        case lun::OperationKind::flush: return "flush";
-        case lun::OperationKind::raw: return "command";
+// For what takes its time: tells the caller the end of it, or nothing if he does not wait. A signal ends the waiting,
+// not what is waited for.
+std::function<void(Result<void>)> answer_later(const std::shared_ptr<fs::PendingCall>& call, Fail fail) {
+    if (call->nonblocking()) {
+        call->succeed();
+        return [](const Result<void>&) {};
     }
-    return "?";
+    auto answered = std::make_shared<bool>(false);
+    call->on_interrupt([call, answered] {
+        if (!std::exchange(*answered, true)) call->fail(EINTR);
+    });
+    return [call, answered, fail = std::move(fail)](const Result<void>& done) {
+        if (std::exchange(*answered, true)) return;
+        if (done)
+            call->succeed();
+        else
+            fail(call, done.error());
+    };
 }
 
 }  // namespace
 
-// Made by control, destroyed on the reactor when its unit is idle.
-class UnitOwner final : public std::enable_shared_from_this<UnitOwner>,
-                        private lun::UnitListener,
-                        private lun::OperationListener {
-public:
-    using Attention = std::function<void(const scsi::Sense&)>;
-    using Failure = std::function<void(const std::string&)>;
-    using FenceNeeded = std::function<void()>;
-
-    // Handlers are called on the reactor.
-    UnitOwner(Attention on_attention, Failure on_failure, FenceNeeded on_fence_needed)
-        : on_attention_(std::move(on_attention)), on_failure_(std::move(on_failure)),
-          on_fence_needed_(std::move(on_fence_needed)) {}
-
-    // ---- on the reactor ----
-    lun::Unit& create(lun::Engine& engine, initiator::TargetLink& link, const scsi::Lun& lun, unsigned depth) {
-        lun::UnitListener& listener = *this;
-        unit_ = std::make_unique<lun::Unit>(engine, link, lun, depth, listener);
-        idle_timer_ = std::make_unique<reactor::Timer>(engine.timers(), [this] { end_when_idle(); });
-        return *unit_;
-    }
-    [[nodiscard]] lun::Unit* unit() { return unit_.get(); }
-    // Retired with writes of which nobody knows the end. Once `on_gone` has been called.
-    [[nodiscard]] bool left_writes() const { return left_writes_; }
-    // Nothing is started on it any more; `on_gone` is called on the reactor when it is destroyed.
-    void retire(std::function<void()> on_gone) {
-        self_ = shared_from_this();
-        on_gone_ = std::move(on_gone);
-        unit_->remove();
-        idle_timer_->arm_after(Duration::zero());
-    }
-    void flush(std::function<void()> on_done) {
-        lun::Operation* operation =
-            unit_ && unit_->info() && unit_->has_unflushed_writes() ? unit_->engine().take() : nullptr;
-        if (!operation) return on_done();
-        flush_done_.push_back(std::move(on_done));
-        operation->prepare_flush(*unit_, *this);
-        unit_->start(*operation);
-    }
-
-private:
-    void on_attention(lun::Unit&, const scsi::Sense& sense, bool) override { on_attention_(sense); }
-    void on_fence_needed(lun::Unit&) override { on_fence_needed_(); }
-    void on_failure(lun::Unit& unit, const lun::Operation& operation) override {
-        const lun::Outcome& outcome = operation.outcome();
-        std::string text = fmt::format("{} of {} bytes at {} failed: {}", describe(operation.kind()), operation.bytes(),
-                                       operation.offset(), describe(outcome.kind));
-        if (outcome.status == scsi::Status::check_condition)
-            text += fmt::format(" ({})", scsi::describe(outcome.sense));
-        // A storm of failures (a pulled cable) is one event, not thousands.
-        const Instant now = unit.engine().timers().now();
-        if (failures_ > 0 && now - failure_told_at_ < std::chrono::seconds(1)) {
-            ++failures_;
-            return;
-        }
-        if (failures_ > 1) text += fmt::format(" (and {} failures before)", failures_ - 1);
-        failures_ = 1;
-        failure_told_at_ = now;
-        on_failure_(text);
-    }
-    void on_answered(lun::Operation& operation) override {
-        if (!operation.outcome().ok())
-            log::error({}, "flushing before the end failed: {}", describe(operation.outcome().kind));
-        operation.release();
-        auto done = std::move(flush_done_.front());
-        flush_done_.erase(flush_done_.begin());
-        done();
-    }
-    void end_when_idle() {
-        if (!unit_->is_idle()) return idle_timer_->arm_after(idle_check);
-        if (unit_->needs_fence()) left_writes_ = true;
-        reactor::Executor& executor = unit_->engine().executor();
-        unit_.reset();
-        // Not from within our own timer.
-        executor.post([self = std::move(self_)] {
-            self->idle_timer_.reset();
-            self->on_gone_();
-        });
-    }
-
-    Attention on_attention_;
-    Failure on_failure_;
-    FenceNeeded on_fence_needed_;
-    std::unique_ptr<lun::Unit> unit_;
-    std::unique_ptr<reactor::Timer> idle_timer_;
-    std::function<void()> on_gone_;
-    std::shared_ptr<UnitOwner> self_;
-    std::vector<std::function<void()>> flush_done_;
-    std::uint64_t failures_ = 0;
-    Instant failure_told_at_{};
-    bool left_writes_ = false;
-};
-
 struct Target::Lun {
-    scsi::Lun lun{};
     std::string name;
-    std::shared_ptr<const lun::UnitInfo> info;
-    std::shared_ptr<UnitOwner> owner;
-    lun::Unit* unit = nullptr;  // for LunFile and, on the reactor, through owner
-    std::shared_ptr<const lun::UnitCounters> counters;
+    std::shared_ptr<lun::ListedUnit> unit;
+    lun::Unit* pointer = nullptr;  // for LunFile
     fs::NodeId file{0}, attributes{0};
-    bool offline = false;
-    bool gone = false;
-    unsigned fence_attempts = 0;
     std::string last_error;
 };
 
@@ -185,21 +64,24 @@ std::string Target::directory_name(const srp::LoginParameters& parameters) {
     return name;
 }
 
-Target::Target(TargetHost& host, initiator::TargetPortConfig config, std::shared_ptr<LoginLock> lock)
-    : host_(host), name_(directory_name(config.parameters)), lock_(std::move(lock)),
-      rescan_timer_(host.control().timers(), [this] { start_scan("trying again"); }),
-      reset_timer_(host.control().timers(), [this] {
-          for (auto& reset : std::exchange(resets_waiting_, {})) try_reset(std::move(reset));
-      }) {
+Target::Target(TargetHost& host, initiator::TargetPortConfig config, std::shared_ptr<LoginLock> lock,
+               Duration rescan_interval)
+    : host_(host), name_(directory_name(config.parameters)), lock_(std::move(lock)) {
     Worker& worker = host.worker();
     const bool loopback = std::holds_alternative<fabric::LoopbackAddress>(config.address);
     initiator::ReactorDoor door{&worker.reactor(), loopback ? worker.loopback() : worker.verbs()};
     SRPFS_ASSERT(door.fabric != nullptr);
     config.admit = [shared = lock_](const fabric::LocalPort& port) { return shared->take(port); };
+    lun::InventoryConfig inventory{.name = config.name,
+                                   .queue_depth = config.parameters.max_cmd_per_lun,
+                                   .rescan_interval = rescan_interval,
+                                   .suspects_earlier_writes = [lock = lock_] { return lock->was_left_behind(); }};
     port_ = initiator::TargetPort::create(std::move(config), host.control(), {door}, *this);
+    inventory_ =
+        lun::Inventory::create(std::move(inventory), host.control(), worker.reactor(), worker.engine(), port_, *this);
 }
 
-Target::~Target() { SRPFS_ASSERT(units_alive_ == 0); }
+Target::~Target() = default;
 
 void Target::login(std::function<void(Result<void>)> on_done) {
     on_login_done_ = std::move(on_done);
@@ -220,29 +102,20 @@ void Target::fail_login(const Error& error) {
     if (on_done) on_done(error);
 }
 
-void Target::finish_login() {
-    if (auto on_done = std::exchange(on_login_done_, nullptr)) on_done({});
-}
-
 void Target::logout(const std::string& why) {
     if (std::exchange(leaving_, true)) return;
-    rescan_timer_.disarm();
-    reset_timer_.disarm();
-    for (auto& waiter : std::exchange(scan_waiters_, {})) waiter(Error(ENODEV, "the target is being logged out"));
-    for (auto& reset : std::exchange(resets_waiting_, {}))
-        reset.on_done(Error(ENODEV, "the target is being logged out"));
     if (lock_) lock_->release();
+    inventory_->close(why);
     port_->close(why);
-    for (const auto& lun : luns_) lun->gone = true;
     if (directory_ != fs::NodeId{0}) {
         event("target_removed", {{"reason", why}});
         host_.tree().remove(std::exchange(directory_, fs::NodeId{0}), [self = shared_from_this()] {
             self->tree_removed_ = true;
-            self->release_luns(std::exchange(self->luns_, {}));
+            self->release_units();
         });
     } else {
         tree_removed_ = true;
-        release_luns(std::exchange(luns_, {}));
+        release_units();
     }
     if (on_login_done_) {
         auto on_done = std::exchange(on_login_done_, nullptr);
@@ -250,21 +123,10 @@ void Target::logout(const std::string& why) {
     }
 }
 
-void Target::release_luns(std::vector<std::shared_ptr<Lun>> luns) {
-    for (const auto& lun : luns) {
-        if (!lun->owner) continue;
-        host_.worker().reactor().post([owner = std::move(lun->owner), self = shared_from_this()]() mutable {
-            auto gone = [self, retired = std::weak_ptr(owner)] {
-                const auto unit = retired.lock();
-                self->host_.control().post([self, left_writes = !unit || unit->left_writes()] {
-                    self->left_writes_ = self->left_writes_ || left_writes;
-                    --self->units_alive_;
-                    self->check_gone();
-                });
-            };
-            owner->retire(std::move(gone));
-        });
-    }
+// No file refers to them any more.
+void Target::release_units() {
+    luns_.clear();
+    for (const auto& unit : std::vector(inventory_->units())) inventory_->release(unit);
     check_gone();
 }
 
@@ -275,11 +137,8 @@ void Target::on_port_closed(initiator::TargetPort&) {
 }
 
 void Target::check_gone() {
-    if (!leaving_ || !port_closed_ || !tree_removed_ || units_alive_ > 0 || units_pending_ > 0 || scanning_ ||
-        gone_told_)
-        return;
+    if (!leaving_ || !port_closed_ || !tree_removed_ || !inventory_gone_ || gone_told_) return;
     gone_told_ = true;
-    if (!left_writes_) lock_->mark_clean();
     host_.on_target_gone(*this);
 }
 
@@ -310,316 +169,110 @@ void Target::on_port_login(initiator::TargetPort& port, bool first) {
                            {"channels", facts.channels},
                            {"credits", facts.first.credits_initial},
                            {"immediate_bytes", facts.first.immediate_bytes_max}});
-    start_scan(first ? "first login" : "logged in again");
+    inventory_->scan(first ? "first login" : "logged in again");
 }
 
-// ---- scanning ----
+// ---- logical units ----
 
-void Target::start_scan(const std::string& why) {
+void Target::on_listed() {
+    if (!leaving_) list();
+}
+
+void Target::on_scanned(const Result<void>& result) {
     if (leaving_) return;
-    if (scanning_) {
-        scan_again_ = true;
-        scan_again_why_ = why;
-        return;
-    }
-    if (port_->state() != PortState::running) return;  // the next login scans
-    log::debug(config().name, "looking for logical units: {}", why);
-    scanning_ = true;
-    rescan_timer_.disarm();
-    host_.worker().reactor().post([self = shared_from_this()] {
-        self->scan_ = lun::start_scan(self->host_.worker().engine(), self->port_->link(0), scan_time_limit,
-                                      [self](Result<lun::ScanReport> report) {
-                                          self->host_.control().post([self, report = std::move(report)]() mutable {
-                                              self->on_scan(std::move(report));
-                                          });
-                                      });
-    });
-}
-
-void Target::on_scan(Result<lun::ScanReport> report) {
-    scanning_ = false;
-    if (leaving_) return check_gone();
-    if (!report) {
-        ++scans_failed_;
-        last_error_ = report.error().context;
-        log::warning({}, "{}", last_error_);
+    if (!result) {
+        last_error_ = result.error().context;
         event("scan_failed", {{"reason", last_error_}});
-        if (on_login_done_) return fail_login(report.error());
-        for (auto& waiter : std::exchange(scan_waiters_, {})) waiter(report.error());
-        scan_again_ = false;
-        if (scans_failed_ >= scans_failed_max)
-            for (const auto& lun : luns_) {
-                lun->offline = true;
-                host_.worker().reactor().post([owner = lun->owner] {
-                    if (owner->unit()) owner->unit()->set_offline();
-                });
-            }
-        if (port_->state() == PortState::running)
-            rescan_timer_.arm_after(scan_retry_delay * std::min(30U, scans_failed_));
-        return;
+        if (on_login_done_) fail_login(result.error());
+    } else if (auto on_done = std::exchange(on_login_done_, nullptr)) {
+        on_done({});
     }
-    scans_failed_ = 0;
-    if (std::exchange(scan_again_, false)) return start_scan(scan_again_why_);  // something changed meanwhile
-    if (port_->state() != PortState::running) return;
+}
+
+void Target::on_inventory_gone(bool left_writes) {
+    if (!left_writes) lock_->mark_clean();
+    inventory_gone_ = true;
+    check_gone();
+}
+
+std::shared_ptr<Target::Lun> Target::find(const lun::ListedUnit& unit) const {
+    const auto found =
+        std::find_if(luns_.begin(), luns_.end(), [&](const auto& lun) { return lun->unit.get() == &unit; });
+    SRPFS_ASSERT(found != luns_.end());
+    return *found;
+}
+
+void Target::on_unit_added(const std::shared_ptr<lun::ListedUnit>& unit, lun::Unit* pointer) {
     list();
-    apply(*report);
-}
-
-// What the target has becomes what the tree shows.
-void Target::apply(const lun::ScanReport& report) {
-    const auto find_report = [&](const scsi::Lun& lun) -> const lun::UnitReport* {
-        const auto found =
-            std::find_if(report.units.begin(), report.units.end(), [&](const auto& unit) { return unit.lun == lun; });
-        return found == report.units.end() ? nullptr : &*found;
-    };
-    for (const auto& lun : std::vector(luns_)) {
-        const lun::UnitReport* found = find_report(lun->lun);
-        if (!found || !found->present) {
-            remove_lun(lun, "the target does not report this logical unit any more");
-            continue;
-        }
-        if (found->info) {
-            const auto& now = *found->info;
-            const auto& before = *lun->info;
-            // Never another unit's data behind an old name (decisions 7).
-            const bool same =
-                now.wwid.empty() && before.wwid.empty()
-                    ? now.vendor == before.vendor && now.model == before.model && now.serial == before.serial
-                    : now.wwid == before.wwid;
-            if (!same || now.block_bytes != before.block_bytes) {
-                remove_lun(lun,
-                           fmt::format("another logical unit is there now ({} instead of {})", now.wwid, before.wwid));
-                continue;
-            }
-        }
-        update_lun(*lun, *found);
-    }
-    for (const lun::UnitReport& found : report.units) {
-        const bool known =
-            std::any_of(luns_.begin(), luns_.end(), [&](const auto& lun) { return lun->lun == found.lun; });
-        if (known) continue;
-        if (found.info)
-            add_lun(found);
-        else
-            log::info(config().name, "{}: {}", found.lun.file_name(), found.problem);
-    }
-    if (luns_.empty() && units_pending_ == 0)
-        log::warning(config().name,
-                     "logged in, but the target shows no usable logical unit; check the LUN mapping for this initiator "
-                     "on the target");
-    if (units_pending_ == 0) finish_scan_round();
-}
-
-void Target::finish_scan_round() {
-    for (auto& waiter : std::exchange(scan_waiters_, {})) waiter({});
-    finish_login();
-}
-
-void Target::add_lun(const lun::UnitReport& report) {
     auto lun = std::make_shared<Lun>();
-    lun->lun = report.lun;
-    lun->name = report.lun.file_name();
+    lun->unit = unit;
+    lun->pointer = pointer;
+    lun->name = unit->lun().file_name();
     // Two addressing methods may spell one number (decisions 39): the second keeps its bytes in its name.
     if (std::any_of(luns_.begin(), luns_.end(), [&](const auto& other) { return other->name == lun->name; })) {
         lun->name = "lun0x";
-        for (const std::byte one : report.lun.bytes) lun->name += fmt::format("{:02x}", static_cast<unsigned>(one));
+        for (const std::byte one : unit->lun().bytes) lun->name += fmt::format("{:02x}", static_cast<unsigned>(one));
     }
-    lun->info = report.info;
-    std::weak_ptr<Target> weak = weak_from_this();
-    std::weak_ptr<Lun> weak_lun = lun;
-    reactor::Executor& control = host_.control();
-    lun->owner = std::make_shared<UnitOwner>(
-        [&control, weak, weak_lun](const scsi::Sense& sense) {
-            control.post([weak, weak_lun, sense] {
-                const auto target = weak.lock();
-                const auto which = weak_lun.lock();
-                if (target && which) target->on_lun_attention(*which, sense);
-            });
-        },
-        [&control, weak, weak_lun](const std::string& text) {
-            control.post([weak, weak_lun, text] {
-                const auto target = weak.lock();
-                const auto which = weak_lun.lock();
-                if (target && which) target->on_lun_failure(*which, text);
-            });
-        },
-        [&control, weak] {
-            control.post([weak] {
-                if (const auto target = weak.lock()) target->start_scan("writes have lost their connection");
-            });
-        });
     luns_.push_back(lun);
-    ++units_pending_;
-    ++units_alive_;
-    host_.worker().reactor().post([self = shared_from_this(), lun, owner = lun->owner] {
-        lun::Unit& unit = owner->create(self->host_.worker().engine(), self->port_->link(0), lun->lun,
-                                        self->config().parameters.max_cmd_per_lun);
-        unit.recognise(lun->info);
-        if (self->lock_->was_left_behind()) unit.suspect_earlier_writes();
-        self->fence_and_resume(lun, lun->info);
-        self->host_.control().post([self, lun, &unit, counters = unit.counters()] {
-            --self->units_pending_;
-            lun->unit = &unit;
-            lun->counters = counters;
-            if (self->leaving_) return self->check_gone();
-            self->show_lun(lun);
-            if (self->units_pending_ == 0) self->finish_scan_round();
-        });
-    });
-}
-
-void Target::show_lun(const std::shared_ptr<Lun>& lun) {
-    const lun::UnitInfo& info = *lun->info;
-    fs::LunFile file;
-    file.unit = lun->unit;
-    file.capacity_bytes = info.capacity_bytes();
-    file.io_bytes =
-        std::max<std::uint32_t>(4096, std::bit_ceil(std::min<std::uint32_t>(info.physical_block_bytes, 1U << 20)));
-    file.read_only = info.read_only;
-    lun->file = host_.tree().add_lun_file(directory_, lun->name, file);
+    lun->file = host_.tree().add_lun_file(directory_, lun->name, lun_file(*lun));
     add_lun_files(lun);
+    const lun::UnitInfo& info = *unit->info();
     log::info(config().name, "{}: {} {} {}, {} bytes, {}-byte blocks{}{}", lun->name, info.vendor, info.model,
               info.wwid, info.capacity_bytes(), info.block_bytes, info.read_only ? ", read-only" : "",
               info.write_cache ? ", write cache" : "");
     event("lun_added", {{"lun", lun->name}, {"wwid", info.wwid}, {"bytes", info.capacity_bytes()}});
 }
 
-void Target::update_lun(Lun& lun, const lun::UnitReport& report) {
-    if (!report.info) {
-        lun.offline = true;
-        lun.last_error = report.problem;
-        log::warning(config().name, "{} is offline: {}", lun.name, report.problem);
-        event("lun_offline", {{"lun", lun.name}, {"reason", report.problem}});
-        host_.worker().reactor().post([owner = lun.owner] {
-            if (owner->unit()) owner->unit()->set_offline();
-        });
-        return;
-    }
-    const auto before = std::exchange(lun.info, report.info);
-    lun.offline = false;
-    if (before->blocks != lun.info->blocks || before->read_only != lun.info->read_only) {
-        fs::LunFile file;
-        file.unit = lun.unit;
-        file.capacity_bytes = lun.info->capacity_bytes();
-        file.io_bytes = std::max<std::uint32_t>(
-            4096, std::bit_ceil(std::min<std::uint32_t>(lun.info->physical_block_bytes, 1U << 20)));
-        file.read_only = lun.info->read_only;
-        host_.tree().change_lun_file(lun.file, file);
-        log::info(config().name, "{}: now {} bytes{}", lun.name, lun.info->capacity_bytes(),
-                  lun.info->read_only ? ", read-only" : "");
-        event("lun_changed",
-              {{"lun", lun.name}, {"bytes", lun.info->capacity_bytes()}, {"read_only", lun.info->read_only}});
-    }
-    resume(lun);
+fs::LunFile Target::lun_file(const Lun& lun) {
+    const lun::UnitInfo& info = *lun.unit->info();
+    fs::LunFile file;
+    file.unit = lun.pointer;
+    file.capacity_bytes = info.capacity_bytes();
+    file.io_bytes =
+        std::max<std::uint32_t>(4096, std::bit_ceil(std::min<std::uint32_t>(info.physical_block_bytes, 1U << 20)));
+    file.read_only = info.read_only;
+    return file;
 }
 
-void Target::resume(Lun& lun) {
-    const auto found = std::find_if(luns_.begin(), luns_.end(), [&](const auto& one) { return one.get() == &lun; });
-    SRPFS_ASSERT(found != luns_.end());
-    host_.worker().reactor().post([self = shared_from_this(), shared = *found, info = lun.info] {
-        if (shared->owner && shared->owner->unit()) self->fence_and_resume(shared, info);
-    });
+void Target::on_unit_changed(lun::ListedUnit& unit) {
+    const auto lun = find(unit);
+    host_.tree().change_lun_file(lun->file, lun_file(*lun));
+    const lun::UnitInfo& info = *unit.info();
+    log::info(config().name, "{}: now {} bytes{}", lun->name, info.capacity_bytes(),
+              info.read_only ? ", read-only" : "");
+    event("lun_changed", {{"lun", lun->name}, {"bytes", info.capacity_bytes()}, {"read_only", info.read_only}});
 }
 
-// Lets a unit's I/O go. If writes of an earlier connection may still run in the target, a LUN RESET comes first
-// (decisions 1, 3): until it has succeeded those blocks stay locked. On the reactor.
-void Target::fence_and_resume(const std::shared_ptr<Lun>& lun, std::shared_ptr<const lun::UnitInfo> info) {
-    const auto owner = lun->owner;
-    if (!owner->unit()->needs_fence()) return owner->unit()->resume(std::move(info));
-    port_->link(0).reset_unit(lun->lun, [self = shared_from_this(), lun, info, owner](const Result<void>& done) {
-        if (!owner->unit()) return;
-        owner->unit()->resume(info);
-        if (done) return self->host_.control().post([lun] { lun->fence_attempts = 0; });
-        self->host_.control().post([self, lun, why = done.error().context] {
-            if (self->leaving_ || lun->gone) return;
-            log::warning(self->config().name, "{}: writes that were given up cannot be fenced yet: {}", lun->name, why);
-            if (++lun->fence_attempts >= fence_attempts_max) {
-                lun->fence_attempts = 0;
-                self->port_->relogin(fmt::format("{}: {}", lun->name, why));
-            } else {
-                self->rescan_timer_.arm_after(fence_retry_delay);
-            }
-        });
-    });
+void Target::on_unit_offline(lun::ListedUnit& unit, const std::string& why) {
+    const auto lun = find(unit);
+    lun->last_error = why;
+    log::warning(config().name, "{} is offline: {}", lun->name, why);
+    event("lun_offline", {{"lun", lun->name}, {"reason", why}});
 }
 
-void Target::remove_lun(const std::shared_ptr<Lun>& lun, const std::string& why) {
+void Target::on_unit_removed(const std::shared_ptr<lun::ListedUnit>& unit, const std::string& why) {
+    const auto lun = find(*unit);
     log::warning(config().name, "{} is removed: {}", lun->name, why);
     event("lun_removed", {{"lun", lun->name}, {"reason", why}});
-    lun->gone = true;
     std::erase(luns_, lun);
-    // First the attributes: they refer to the unit only through `lun`.
-    if (lun->attributes != fs::NodeId{0}) host_.tree().remove(lun->attributes, [] {});
-    if (lun->file != fs::NodeId{0})
-        host_.tree().remove(lun->file, [self = shared_from_this(), lun] { self->release_luns({lun}); });
-    else
-        release_luns({lun});
+    host_.tree().remove(lun->attributes, [] {});
+    host_.tree().remove(lun->file, [inventory = inventory_, unit] { inventory->release(unit); });
 }
 
-void Target::on_lun_attention(Lun& lun, const scsi::Sense& sense) {
-    if (leaving_ || lun.gone) return;
-    log::info(config().name, "{}: {}; looking at the logical units again", lun.name, scsi::describe(sense));
-    event("unit_attention", {{"lun", lun.name}, {"sense", scsi::describe(sense)}});
-    start_scan(scsi::describe(sense));
+void Target::on_unit_attention(lun::ListedUnit& unit, const scsi::Sense& sense) {
+    const std::string& name = find(unit)->name;
+    log::info(config().name, "{}: {}; looking at it again", name, scsi::describe(sense));
+    event("unit_attention", {{"lun", name}, {"sense", scsi::describe(sense)}});
 }
 
-void Target::on_lun_failure(Lun& lun, const std::string& text) {
-    lun.last_error = text;
-    log::error(config().name, "{}: {}", lun.name, text);
-    event("io_error", {{"lun", lun.name}, {"text", text}});
+void Target::on_unit_failure(lun::ListedUnit& unit, const std::string& text) {
+    const auto lun = find(unit);
+    lun->last_error = text;
+    log::error(config().name, "{}: {}", lun->name, text);
+    event("io_error", {{"lun", lun->name}, {"text", text}});
 }
 
-void Target::reset_lun(const std::shared_ptr<Lun>& lun, std::function<void(Result<void>)> on_done) {
-    log::info(config().name, "SRP reset_device called for {}", lun->name);
-    event("lun_reset", {{"lun", lun->name}});
-    try_reset({lun, host_.control().timers().now() + reset_wait_limit, std::move(on_done)});
-}
-
-// Several at once are granted one after the other: a target gets one LUN RESET at a time (decisions 4).
-void Target::try_reset(Reset reset) {
-    host_.worker().reactor().post([self = shared_from_this(), owner = reset.lun->owner,
-                                   reset = std::move(reset)]() mutable {
-        if (!owner || !owner->unit()) {
-            self->host_.control().post(
-                [reset = std::move(reset)] { reset.on_done(Error(ENODEV, "the logical unit is gone")); });
-            return;
-        }
-        owner->unit()->hold();
-        const scsi::Lun address = reset.lun->lun;
-        self->port_->link(0).reset_unit(address, [self, reset = std::move(reset)](const Result<void>& done) mutable {
-            self->host_.control().post(
-                [self, done, reset = std::move(reset)]() mutable { self->on_reset_done(std::move(reset), done); });
-        });
-    });
-}
-
-void Target::on_reset_done(Reset reset, const Result<void>& done) {
-    const bool wait = !done && done.error().errno_value() == EBUSY && host_.control().timers().now() < reset.until;
-    if (wait && !leaving_) {
-        resets_waiting_.push_back(std::move(reset));
-        return reset_timer_.arm_after(reset_retry_delay);
-    }
-    // The scan that follows releases the unit again, after a look at what it is now.
-    start_scan("LUN RESET");
-    reset.on_done(done);
-}
-
-void Target::flush(std::function<void()> on_done) {
-    auto left = std::make_shared<std::size_t>(luns_.size() + 1);
-    const auto one_done = [left, on_done = std::move(on_done), &control = host_.control()] {
-        control.post([left, on_done] {
-            if (--*left == 0) on_done();
-        });
-    };
-    for (const auto& lun : luns_)
-        host_.worker().reactor().post([owner = lun->owner, one_done] {
-            if (owner)
-                owner->flush(one_done);
-            else
-                one_done();
-        });
-    one_done();
-}
+void Target::flush(std::function<void()> on_done) { inventory_->flush(std::move(on_done)); }
 
 // ---- what can be seen ----
 
@@ -629,8 +282,8 @@ void Target::event(std::string_view name, nlohmann::json details) {
 }
 
 std::string Target::lun_state(const Lun& lun) const {
-    if (lun.gone) return "gone";
-    if (lun.offline) return "offline";
+    if (lun.unit->is_gone()) return "gone";
+    if (lun.unit->is_offline()) return "offline";
     switch (port_->state()) {
         case PortState::running: return "running";
         case PortState::connecting:
@@ -695,26 +348,7 @@ void Target::add_control_files() {
              });
     add_text(tree, directory_, "rescan", Access::write_only, nullptr,
              [this, fail](std::string_view, std::shared_ptr<fs::PendingCall> call) {
-                 if (port_->state() != PortState::running)
-                     return fail(call, Error(ENOTCONN, fmt::format("{}: not connected (state {})", config().name,
-                                                                   to_string(port_->state()))));
-                 if (!call->nonblocking()) {
-                     // Ctrl-C ends the waiting, not the scan.
-                     auto answered = std::make_shared<bool>(false);
-                     scan_waiters_.push_back([call, answered, fail](const Result<void>& done) {
-                         if (std::exchange(*answered, true)) return;
-                         if (done)
-                             call->succeed();
-                         else
-                             fail(call, done.error());
-                     });
-                     call->on_interrupt([call, answered] {
-                         if (!std::exchange(*answered, true)) call->fail(EINTR);
-                     });
-                 } else {
-                     call->succeed();
-                 }
-                 start_scan("asked for");
+                 inventory_->scan("asked for", answer_later(call, fail));
              });
     add_text(tree, directory_, "reset", Access::write_only, nullptr,
              [this, fail](std::string_view command, std::shared_ptr<fs::PendingCall> call) {
@@ -766,81 +400,54 @@ void Target::add_lun_files(const std::shared_ptr<Lun>& lun) {
         log::warning({}, "{}", error.context);
         call->fail(error.errno_value());
     };
-    value("wwid", [lun] { return lun->info->wwid; });
-    value("vendor", [lun] { return lun->info->vendor; });
-    value("model", [lun] { return lun->info->model; });
-    value("rev", [lun] { return lun->info->revision; });
-    value("serial", [lun] { return lun->info->serial; });
-    value("logical_block_size", [lun] { return fmt::format("{}", lun->info->block_bytes); });
-    value("physical_block_size", [lun] { return fmt::format("{}", lun->info->physical_block_bytes); });
-    value("read_only", [lun] { return std::string(lun->info->read_only ? "1" : "0"); });
+    value("wwid", [lun] { return lun->unit->info()->wwid; });
+    value("vendor", [lun] { return lun->unit->info()->vendor; });
+    value("model", [lun] { return lun->unit->info()->model; });
+    value("rev", [lun] { return lun->unit->info()->revision; });
+    value("serial", [lun] { return lun->unit->info()->serial; });
+    value("logical_block_size", [lun] { return fmt::format("{}", lun->unit->info()->block_bytes); });
+    value("physical_block_size", [lun] { return fmt::format("{}", lun->unit->info()->physical_block_bytes); });
+    value("read_only", [lun] { return std::string(lun->unit->info()->read_only ? "1" : "0"); });
     value("state", [this, lun] { return lun_state(*lun); });
     value("last_error", [lun] { return lun->last_error; });
     add_text(tree, lun->attributes, "reset", Access::write_only, nullptr,
              [this, lun, fail](std::string_view command, std::shared_ptr<fs::PendingCall> call) {
                  if (command != "1" && command != "lun")
                      return fail(call, Error(EINVAL, fmt::format("reset: '{}' is not 'lun' or '1'", command)));
-                 if (call->nonblocking()) {
-                     call->succeed();
-                     return reset_lun(lun, [](const Result<void>&) {});
-                 }
-                 auto answered = std::make_shared<bool>(false);
-                 call->on_interrupt([call, answered] {
-                     if (!std::exchange(*answered, true)) call->fail(EINTR);
-                 });
-                 reset_lun(lun, [call, answered, fail](const Result<void>& done) {
-                     if (std::exchange(*answered, true)) return;
-                     if (done)
-                         call->succeed();
-                     else
-                         fail(call, done.error());
-                 });
+                 log::info(config().name, "SRP reset_device called for {}", lun->name);
+                 event("lun_reset", {{"lun", lun->name}});
+                 inventory_->reset(lun->unit, answer_later(call, fail));
              });
     add_text(tree, lun->attributes, "rescan", Access::write_only, nullptr,
-             [this, fail](std::string_view, std::shared_ptr<fs::PendingCall> call) {
-                 if (port_->state() != PortState::running)
-                     return fail(call, Error(ENOTCONN, fmt::format("{}: not connected (state {})", config().name,
-                                                                   to_string(port_->state()))));
-                 auto answered = std::make_shared<bool>(call->nonblocking());
-                 if (*answered) call->succeed();
-                 scan_waiters_.push_back([call, answered, fail](const Result<void>& done) {
-                     if (std::exchange(*answered, true)) return;
-                     if (done)
-                         call->succeed();
-                     else
-                         fail(call, done.error());
-                 });
-                 call->on_interrupt([call, answered] {
-                     if (!std::exchange(*answered, true)) call->fail(EINTR);
-                 });
-                 start_scan("asked for");
+             [this, lun, fail](std::string_view, std::shared_ptr<fs::PendingCall> call) {
+                 inventory_->look(lun->unit, "asked for", answer_later(call, fail));
              });
 }
 
 nlohmann::ordered_json Target::lun_report(const Lun& lun) const {
     nlohmann::ordered_json json;
     json["name"] = lun.name;
-    json["wwid"] = lun.info->wwid;
-    json["bytes"] = lun.info->capacity_bytes();
-    json["block_bytes"] = lun.info->block_bytes;
-    json["read_only"] = lun.info->read_only;
-    json["write_cache"] = lun.info->write_cache;
+    json["wwid"] = lun.unit->info()->wwid;
+    json["bytes"] = lun.unit->info()->capacity_bytes();
+    json["block_bytes"] = lun.unit->info()->block_bytes;
+    json["read_only"] = lun.unit->info()->read_only;
+    json["write_cache"] = lun.unit->info()->write_cache;
     json["state"] = lun_state(lun);
-    if (lun.counters) {
+    if (const auto counters = lun.unit->counters()) {
         const auto count = [&](const char* name, const std::atomic<std::uint64_t>& counter) {
             json[name] = counter.load(std::memory_order_relaxed);
         };
-        count("reads", lun.counters->reads);
-        count("writes", lun.counters->writes);
-        count("flushes", lun.counters->flushes);
-        count("bytes_read", lun.counters->bytes_read);
-        count("bytes_written", lun.counters->bytes_written);
-        count("errors", lun.counters->errors);
-        count("retries", lun.counters->retries);
-        count("interrupts", lun.counters->interrupts);
-        count("unit_attentions", lun.counters->attentions);
-        count("read_modify_writes", lun.counters->read_modify_writes);
-        count("ghosts", lun.counters->ghosts);
+        count("reads", counters->reads);
+        count("writes", counters->writes);
+        count("flushes", counters->flushes);
+        count("bytes_read", counters->bytes_read);
+        count("bytes_written", counters->bytes_written);
+        count("errors", counters->errors);
+        count("retries", counters->retries);
+        count("interrupts", counters->interrupts);
+        count("unit_attentions", counters->attentions);
+        count("read_modify_writes", counters->read_modify_writes);
+        count("ghosts", counters->ghosts);
     }
     return json;
 }

@@ -10,8 +10,7 @@
 
 #include <srpfs/fs/tree.h>
 #include <srpfs/initiator/target_port.h>
-#include <srpfs/lun/probe.h>
-#include <srpfs/lun/unit.h>
+#include <srpfs/lun/inventory.h>
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -40,12 +39,13 @@ protected:
     ~TargetHost() = default;
 };
 
-// One logical unit on the reactor, as the control thread holds it.
-class UnitOwner;
-
-class Target final : private initiator::TargetPortListener, public std::enable_shared_from_this<Target> {
+class Target final : private initiator::TargetPortListener,
+                     private lun::InventoryListener,
+                     public std::enable_shared_from_this<Target> {
 public:
-    Target(TargetHost& host, initiator::TargetPortConfig config, std::shared_ptr<LoginLock> lock);
+    // `rescan_interval`: see lun::InventoryConfig.
+    Target(TargetHost& host, initiator::TargetPortConfig config, std::shared_ptr<LoginLock> lock,
+           Duration rescan_interval);
     ~Target();
 
     // `on_done` is called once: the tree shows the target and its units, or why not (the target is then on its way to
@@ -73,33 +73,23 @@ private:
     void on_port_login(initiator::TargetPort& port, bool first) override;
     void on_port_closed(initiator::TargetPort& port) override;
 
-    void start_scan(const std::string& why);
-    void on_scan(Result<lun::ScanReport> report);
-    void apply(const lun::ScanReport& report);
-    void add_lun(const lun::UnitReport& report);
-    void show_lun(const std::shared_ptr<Lun>& lun);
-    void update_lun(Lun& lun, const lun::UnitReport& report);
-    void remove_lun(const std::shared_ptr<Lun>& lun, const std::string& why);
-    void release_luns(std::vector<std::shared_ptr<Lun>> luns);
-    void finish_scan_round();
-    void resume(Lun& lun);
-    void fence_and_resume(const std::shared_ptr<Lun>& lun, std::shared_ptr<const lun::UnitInfo> info);
-    struct Reset {
-        std::shared_ptr<Lun> lun;
-        Instant until;  // how long it waits for others
-        std::function<void(Result<void>)> on_done;
-    };
-    void reset_lun(const std::shared_ptr<Lun>& lun, std::function<void(Result<void>)> on_done);
-    void try_reset(Reset reset);
-    void on_reset_done(Reset reset, const Result<void>& done);
-    void on_lun_attention(Lun& lun, const scsi::Sense& sense);
-    void on_lun_failure(Lun& lun, const std::string& text);
+    void on_unit_added(const std::shared_ptr<lun::ListedUnit>& unit, lun::Unit* pointer) override;
+    void on_unit_changed(lun::ListedUnit& unit) override;
+    void on_unit_offline(lun::ListedUnit& unit, const std::string& why) override;
+    void on_unit_removed(const std::shared_ptr<lun::ListedUnit>& unit, const std::string& why) override;
+    void on_unit_attention(lun::ListedUnit& unit, const scsi::Sense& sense) override;
+    void on_unit_failure(lun::ListedUnit& unit, const std::string& text) override;
+    void on_listed() override;
+    void on_scanned(const Result<void>& result) override;
+    void on_inventory_gone(bool left_writes) override;
 
+    [[nodiscard]] std::shared_ptr<Lun> find(const lun::ListedUnit& unit) const;
+    [[nodiscard]] static fs::LunFile lun_file(const Lun& lun);
+    void release_units();
     void list();
     void add_control_files();
     void add_lun_files(const std::shared_ptr<Lun>& lun);
     void fail_login(const Error& error);
-    void finish_login();
     void check_gone();
     void event(std::string_view name, nlohmann::json details);
     [[nodiscard]] std::string lun_state(const Lun& lun) const;
@@ -112,23 +102,13 @@ private:
     std::function<void(Result<void>)> on_login_done_;
     fs::NodeId directory_{0};
     fs::NodeId port_directory_{0};
+    std::shared_ptr<lun::Inventory> inventory_;
     std::vector<std::shared_ptr<Lun>> luns_;
-    unsigned units_pending_ = 0;  // being created on the reactor
-    unsigned units_alive_ = 0;    // exist on the reactor, removed ones included
+    bool inventory_gone_ = false;
     bool tree_removed_ = false;
     bool port_closed_ = false;
     bool leaving_ = false;
     bool gone_told_ = false;
-    bool left_writes_ = false;         // a unit has gone with writes of which nobody knows the end
-    std::shared_ptr<lun::Scan> scan_;  // used on the reactor
-    bool scanning_ = false;
-    bool scan_again_ = false;
-    std::string scan_again_why_;
-    unsigned scans_failed_ = 0;
-    std::vector<std::function<void(Result<void>)>> scan_waiters_;
-    std::vector<Reset> resets_waiting_;  // for another one to end
-    reactor::Timer rescan_timer_;
-    reactor::Timer reset_timer_;
     std::string last_error_;
 };
 

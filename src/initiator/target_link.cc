@@ -110,7 +110,10 @@ Submitted TargetLink::submit(Command& command) {
     // bring.
     if (!waiting_.empty() && !waking_now_ && !command.privileged) [[unlikely]]
         return Submitted::wait;
-    for (std::size_t tried = 0; tried < live_.size(); ++tried) {
+    const std::size_t choice = command.on_channel && !live_.empty() ? 1 : live_.size();
+    if (command.on_channel) [[unlikely]]
+        next_live_ = choice == 0 ? 0 : *command.on_channel % live_.size();
+    for (std::size_t tried = 0; tried < choice; ++tried) {
         if (next_live_ >= live_.size()) next_live_ = 0;
         Channel& channel = *live_[next_live_++];
         if (channel.submit(command)) {

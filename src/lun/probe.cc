@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <optional>
+#include <functional>
 #include <set>
 
 namespace srpfs::lun {
@@ -17,8 +17,11 @@ constexpr std::uint32_t capacity_bytes = 32;
 constexpr std::uint8_t mode_bytes = 192;
 constexpr std::uint32_t report_luns_bytes = 16384;  // 2047 units; asked again when there are more
 constexpr auto idle_check = std::chrono::milliseconds(50);
+constexpr auto memory_check = std::chrono::milliseconds(5);
+constexpr auto copies_patience = std::chrono::seconds(1);  // for the other channels' answers
+constexpr unsigned copies_max = 64;                        // channels of a login
 constexpr unsigned units_max = 8000;
-constexpr unsigned repetitions_max = 5;  // of one unit's questions
+constexpr unsigned repetitions_max = 5;  // of the questions when something changes meanwhile
 
 std::string failure_text(const char* what, const Outcome& outcome) {
     if (outcome.status == scsi::Status::check_condition)
@@ -26,33 +29,123 @@ std::string failure_text(const char* what, const Outcome& outcome) {
     return fmt::format("{}: {}", what, scsi::describe(outcome.status));
 }
 
-}  // namespace
-
-class Scan final : public std::enable_shared_from_this<Scan>, private OperationListener, private UnitListener {
+// Asks one unit one thing after the other.
+class Inquirer : private OperationListener, private UnitListener, private initiator::LinkListener {
 public:
-    Scan(Engine& engine, initiator::TargetLink& link, std::function<void(Result<ScanReport>)> on_done)
-        : engine_(engine), link_(link), on_done_(std::move(on_done)),
-          deadline_(engine.timers(), [this] { on_deadline(); }),
-          idle_timer_(engine.timers(), [this] { end_when_idle(); }), next_timer_(engine.timers(), [this] { next(); }) {}
-
-    void start(Duration time_limit) {
-        self_ = shared_from_this();
-        deadline_.arm_after(time_limit);
-        unit_ = std::make_unique<Unit>(engine_, link_, scsi::Lun{}, 1, as_unit_listener());
-        step_ = Step::report_luns;
-        next_timer_.arm_after(Duration::zero());
+    Inquirer(Engine& engine, initiator::TargetLink& link, const scsi::Lun& lun)
+        : engine_(engine), link_(link), unit_(engine, link, lun, copies_max, as_unit_listener()),
+          next_timer_(engine.timers(), [this] { next(); }),
+          patience_timer_(engine.timers(), [this] { interrupt_all(); }) {
+        link_.attach(*this);
     }
+    Inquirer(const Inquirer&) = delete;
+    Inquirer& operator=(const Inquirer&) = delete;
+    virtual ~Inquirer() { link_.detach(*this); }
 
-    void cancel() {
-        on_done_ = nullptr;
-        finish();
+    void start() { next_timer_.arm_after(Duration::zero()); }
+    // Nothing is told any more. Destroy it when it is idle.
+    void stop() {
+        stopped_ = true;
+        next_timer_.disarm();
+        patience_timer_.disarm();
+        interrupt_all();
+    }
+    [[nodiscard]] bool is_stopped() const { return stopped_; }
+    [[nodiscard]] bool is_idle() const { return unit_.is_idle(); }
+    [[nodiscard]] const scsi::Lun& lun() const { return unit_.lun(); }
+
+protected:
+    struct Question {
+        scsi::Cdb cdb;
+        std::uint32_t bytes;
+        unsigned copies = 1;  // sent at once, each on another channel; the last answer counts
+    };
+    [[nodiscard]] virtual Question question() const = 0;
+    virtual void on_told(const Outcome& outcome, std::span<const std::byte> data) = 0;
+    virtual void on_path_lost() = 0;
+    // The unit has told somebody that something is not as before, or it has been logged in again.
+    virtual void on_changed() = 0;
+
+    Engine& engine_;
+    initiator::TargetLink& link_;
+
+private:
+    UnitListener& as_unit_listener() { return *this; }
+
+    void interrupt_all() {
+        for (Operation* operation : std::vector(operations_)) unit_.interrupt(*operation);
+    }
+    void next() {
+        const Question asked = question();
+        while (operations_.size() < std::min(asked.copies, copies_max)) {
+            Operation* const operation = engine_.take();
+            if (!operation) break;
+            const auto channel = static_cast<unsigned>(operations_.size());
+            operation->prepare_raw(unit_, asked.cdb, asked.bytes, *this,
+                                   asked.copies > 1 ? std::optional(channel) : std::nullopt);
+            operations_.push_back(operation);
+        }
+        if (operations_.empty()) return next_timer_.arm_after(memory_check);
+        for (Operation* operation : std::vector(operations_)) unit_.start(*operation);
+    }
+    void on_answered(Operation& operation) override {
+        const Outcome outcome = operation.outcome();
+        const std::vector<std::byte> data(operation.data().begin(), operation.data().end());
+        std::erase(operations_, &operation);
+        operation.release();
+        if (stopped_) return;
+        if (outcome.kind == OutcomeKind::path_lost ||
+            (outcome.kind == OutcomeKind::gone && outcome.status == scsi::Status::good))
+            return on_path_lost();
+        // A channel without a credit keeps nobody waiting for long.
+        if (!operations_.empty()) {
+            if (!patience_timer_.armed()) patience_timer_.arm_after(copies_patience);
+            return;
+        }
+        patience_timer_.disarm();
+        on_told(outcome, data);
+        if (!stopped_) start();  // in a turn of its own: not from within an answer
+    }
+    // Finding out is what we are doing; but the unit that has been known until now has to hear of it as well, and the
+    // target says it only once.
+    void on_attention(Unit& unit, const scsi::Sense& sense, bool hold) override {
+        if (hold) link_.tell_event(unit.lun(), sense);  // us, too
+    }
+    void on_link_event(const scsi::Lun& lun, const scsi::Sense&) override {
+        if (lun.is_same_unit_as(unit_.lun())) on_changed();
+    }
+    // What was asked over another connection may have been about another unit.
+    void on_link_changed() override { on_changed(); }
+    void on_link_ready() override {}
+    void on_link_state(initiator::PortState) override {}
+    void on_channel_lost(const initiator::Channel&) override {}
+    void on_reset_sent(const scsi::Lun&) override {}
+    void on_reset_over(const scsi::Lun&, bool) override {}
+    void on_fence_needed(Unit&) override {}  // nothing is written
+    void on_failure(Unit&, const Operation&) override {}
+
+    bool stopped_ = false;
+    std::vector<Operation*> operations_;  // in flight
+    Unit unit_;
+    reactor::Timer next_timer_;
+    reactor::Timer patience_timer_;
+};
+
+// What is this unit?
+class Look final : public Inquirer {
+public:
+    // `on_report` and `on_lost` may stop it, but not destroy it.
+    Look(Engine& engine, initiator::TargetLink& link, const scsi::Lun& lun, Duration time_limit,
+         std::function<void(UnitReport)> on_report, std::function<void()> on_lost)
+        : Inquirer(engine, link, lun), on_report_(std::move(on_report)), on_lost_(std::move(on_lost)),
+          deadline_(engine.timers(), [this] { on_deadline(); }) {
+        deadline_.arm_after(time_limit);
     }
 
 private:
     enum class Step : std::uint8_t {
-        report_luns,
-        inquiry,
         ready,
+        inquiry,
         vpd_supported,
         vpd_wwid,
         vpd_serial,
@@ -60,61 +153,39 @@ private:
         capacity_16,
         capacity_10,
         mode_6,
-        mode_10,
-        done
+        mode_10
     };
 
-    UnitListener& as_unit_listener() { return *this; }
-
-    // ---- the steps ----
-
-    void next() {
-        if (finished_) return;
-        operation_ = engine_.take();
-        if (!operation_)
-            return fail(Error(ENOMEM, fmt::format("{}: too many requests to look for logical units", link_.name())));
-        const auto ask = [&](const scsi::Cdb& cdb, std::uint32_t bytes) {
-            operation_->prepare_raw(*unit_, cdb, bytes, *this);
-            unit_->start(*operation_);
-        };
+    [[nodiscard]] Question question() const override {
         switch (step_) {
-            case Step::report_luns: return ask(scsi::report_luns(report_bytes_), report_bytes_);
-            case Step::inquiry: return ask(scsi::inquiry(inquiry_bytes), inquiry_bytes);
-            case Step::ready: return ask(scsi::test_unit_ready(), 0);
-            case Step::vpd_supported: return ask(scsi::inquiry_vpd(0x00, vpd_bytes), vpd_bytes);
-            case Step::vpd_wwid: return ask(scsi::inquiry_vpd(0x83, vpd_bytes), vpd_bytes);
-            case Step::vpd_serial: return ask(scsi::inquiry_vpd(0x80, vpd_bytes), vpd_bytes);
-            case Step::vpd_limits: return ask(scsi::inquiry_vpd(0xb0, vpd_bytes), vpd_bytes);
-            case Step::capacity_16: return ask(scsi::read_capacity_16(capacity_bytes), capacity_bytes);
-            case Step::capacity_10: return ask(scsi::read_capacity_10(), 8);
-            case Step::mode_6: return ask(scsi::mode_sense_6(0x08, mode_bytes), mode_bytes);
-            case Step::mode_10: return ask(scsi::mode_sense_10(0x08, mode_bytes), mode_bytes);
-            case Step::done: return;
+            // To each nexus, and that is each channel, a target may tell the attentions of before.
+            case Step::ready: return {scsi::test_unit_ready(), 0, link_.live_channels()};
+            case Step::inquiry: return {scsi::inquiry(inquiry_bytes), inquiry_bytes};
+            case Step::vpd_supported: return {scsi::inquiry_vpd(0x00, vpd_bytes), vpd_bytes};
+            case Step::vpd_wwid: return {scsi::inquiry_vpd(0x83, vpd_bytes), vpd_bytes};
+            case Step::vpd_serial: return {scsi::inquiry_vpd(0x80, vpd_bytes), vpd_bytes};
+            case Step::vpd_limits: return {scsi::inquiry_vpd(0xb0, vpd_bytes), vpd_bytes};
+            case Step::capacity_16: return {scsi::read_capacity_16(capacity_bytes), capacity_bytes};
+            case Step::capacity_10: return {scsi::read_capacity_10(), 8};
+            case Step::mode_6: return {scsi::mode_sense_6(0x08, mode_bytes), mode_bytes};
+            case Step::mode_10: break;
         }
+        return {scsi::mode_sense_10(0x08, mode_bytes), mode_bytes};
     }
 
-    void on_answered(Operation& operation) override {
-        const Outcome outcome = operation.outcome();
-        const std::vector<std::byte> data(operation.data().begin(), operation.data().end());
-        operation_ = nullptr;
-        operation.release();
-        if (finished_) return;
-        if (outcome.kind == OutcomeKind::path_lost ||
-            (outcome.kind == OutcomeKind::gone && outcome.status == scsi::Status::good))
-            return fail(Error(
-                ENOTCONN, fmt::format("{}: the connection was lost while looking for logical units", link_.name())));
-        take_in(outcome, data);
-        if (!finished_) next_timer_.arm_after(Duration::zero());  // in a turn of its own: not from within an answer
-    }
-
-    void take_in(const Outcome& outcome, std::span<const std::byte> data) {
+    void on_told(const Outcome& outcome, std::span<const std::byte> data) override {
         switch (step_) {
-            case Step::report_luns: return on_report_luns(outcome, data);
-            case Step::inquiry: return on_inquiry(outcome, data);
             case Step::ready:
-                // Not being ready is not the end: capacity and identity may still be told.
-                step_ = Step::vpd_supported;
+                // It takes the attentions of before; what is told from now on is what is there now. Not being ready is
+                // not the end: capacity and identity may still be told.
+                info_ = {};
+                info_.lun = lun();
+                info_.probed_at = asked_at_ = engine_.next_stamp();
+                pages_.clear();
+                changed_ = false;
+                step_ = Step::inquiry;
                 return;
+            case Step::inquiry: return on_inquiry(outcome, data);
             case Step::vpd_supported: {
                 if (!is_told(outcome)) return skip(failure_text("INQUIRY (list of VPD pages) failed", outcome));
                 if (outcome.ok() && is_cut(data, 4, 2)) return skip("unusable answer to INQUIRY (list of VPD pages)");
@@ -175,8 +246,21 @@ private:
                     if (const auto mode = scsi::parse_mode_sense_10(data)) return on_mode(*mode);
                 // Nothing known about a cache. Assume there is one: a flush too many harms nothing.
                 return on_mode({.write_protected = false, .fua_supported = false, .write_cache_enabled = true});
-            case Step::done: return;
         }
+    }
+    void on_path_lost() override {
+        stop();
+        on_lost_();
+    }
+    void on_changed() override { changed_ = true; }
+    void on_deadline() {
+        asked_at_ = asked_at_ != 0 ? asked_at_ : engine_.next_stamp();
+        changed_ = false;
+        report({.lun = {},
+                .info = nullptr,
+                .problem = "the unit did not tell in time what it is",
+                .present = true,
+                .answered = false});
     }
 
     // The target has answered: with data, or that there are none.
@@ -194,51 +278,17 @@ private:
     }
     [[nodiscard]] bool has_page(std::uint8_t page) const { return pages_.contains(page); }
 
-    void on_report_luns(const Outcome& outcome, std::span<const std::byte> data) {
-        std::set<scsi::Lun> found;
-        if (outcome.ok()) {
-            const auto list = scsi::parse_report_luns(data);
-            if (!list) return fail(Error(EPROTO, fmt::format("{}: unusable answer to REPORT LUNS", link_.name())));
-            if (list->bytes_needed > report_bytes_ && report_bytes_ < Operation::raw_bytes_max) {
-                report_bytes_ = std::min<std::uint32_t>(list->bytes_needed, Operation::raw_bytes_max);
-                return;  // once more
-            }
-            // Units that are only missing in the answer must not vanish.
-            if (list->bytes_needed <= report_bytes_ && list->bytes_needed > data.size())
-                return fail(Error(EPROTO, fmt::format("{}: the answer to REPORT LUNS is cut short", link_.name())));
-            found.insert(list->luns.begin(), list->luns.end());
-        } else if (outcome.kind == OutcomeKind::illegal_request) {
-            found.insert(scsi::Lun{});  // targets without REPORT LUNS have unit 0
-        } else {
-            return fail(Error(EIO, fmt::format("{}: {}", link_.name(), failure_text("REPORT LUNS failed", outcome))));
-        }
-        for (const scsi::Lun& lun : found)
-            if (luns_.size() < units_max) luns_.push_back(lun);
-        next_unit();
-    }
-
-    void next_unit() {
-        if (position_ == luns_.size()) return succeed();
-        unit_to_bury_ = std::move(unit_);  // not from within its own answer
-        unit_ = std::make_unique<Unit>(engine_, link_, luns_[position_], 1, as_unit_listener());
-        info_ = {};
-        info_.lun = luns_[position_];
-        info_.probed_at = engine_.next_stamp();
-        pages_.clear();
-        step_ = Step::inquiry;
-    }
-
     void report(UnitReport report) {
         // What was told before an attention may have been another unit's.
-        if (std::exchange(changed_, false) && repetitions_ < repetitions_max) {
-            ++repetitions_;
-            return next_unit();
+        if (std::exchange(changed_, false) && repetitions_++ < repetitions_max) {
+            step_ = Step::ready;
+            return;
         }
-        repetitions_ = 0;
-        report.lun = luns_[position_];
-        found_.units.push_back(std::move(report));
-        ++position_;
-        next_unit();
+        stop();
+        deadline_.disarm();
+        report.lun = lun();
+        report.asked_at = asked_at_;
+        on_report_(std::move(report));
     }
     void skip(std::string problem) {
         report({.lun = {}, .info = nullptr, .problem = std::move(problem), .present = true});
@@ -258,7 +308,7 @@ private:
         info_.vendor = inquiry->vendor;
         info_.model = inquiry->product;
         info_.revision = inquiry->revision;
-        step_ = Step::ready;
+        step_ = Step::vpd_supported;
     }
 
     void on_capacity(const scsi::Capacity& capacity) {
@@ -283,73 +333,162 @@ private:
         report({.lun = {}, .info = std::make_shared<const UnitInfo>(info_), .problem = {}, .present = true});
     }
 
-    // ---- the end ----
+    std::function<void(UnitReport)> on_report_;
+    std::function<void()> on_lost_;
+    Step step_ = Step::ready;
+    bool changed_ = false;
+    unsigned repetitions_ = 0;
+    std::set<std::uint8_t> pages_;
+    UnitInfo info_;
+    std::uint64_t asked_at_ = 0;
+    reactor::Timer deadline_;
+};
 
-    void succeed() {
-        if (!finished_) result_.emplace(std::move(found_));
-        finish();
+// Which units are there?
+class ListQuestion final : public Inquirer {
+public:
+    // `on_list` and `on_failure` may stop it, but not destroy it.
+    ListQuestion(Engine& engine, initiator::TargetLink& link, Duration time_limit,
+                 std::function<void(std::vector<scsi::Lun>, std::uint64_t)> on_list,
+                 std::function<void(Error)> on_failure)
+        : Inquirer(engine, link, scsi::Lun{}), on_list_(std::move(on_list)), on_failure_(std::move(on_failure)),
+          asked_at_(engine.next_stamp()), deadline_(engine.timers(), [this] {
+              fail(
+                  Error(ETIMEDOUT, fmt::format("{}: the target did not tell its logical units in time", link_.name())));
+          }) {
+        deadline_.arm_after(time_limit);
+    }
+
+private:
+    [[nodiscard]] Question question() const override { return {scsi::report_luns(bytes_), bytes_}; }
+    void on_changed() override { changed_ = true; }
+
+    void on_told(const Outcome& outcome, std::span<const std::byte> data) override {
+        if (std::exchange(changed_, false) && repetitions_++ < repetitions_max) {
+            asked_at_ = engine_.next_stamp();
+            return;  // once more
+        }
+        std::set<scsi::Lun> found;
+        if (outcome.ok()) {
+            const auto list = scsi::parse_report_luns(data);
+            if (!list) return fail(Error(EPROTO, fmt::format("{}: unusable answer to REPORT LUNS", link_.name())));
+            if (list->bytes_needed > bytes_ && bytes_ < Operation::raw_bytes_max) {
+                bytes_ = std::min<std::uint32_t>(list->bytes_needed, Operation::raw_bytes_max);
+                return;  // once more
+            }
+            // Units that are only missing in the answer must not vanish.
+            if (list->bytes_needed <= bytes_ && list->bytes_needed > data.size())
+                return fail(Error(EPROTO, fmt::format("{}: the answer to REPORT LUNS is cut short", link_.name())));
+            found.insert(list->luns.begin(), list->luns.end());
+        } else if (outcome.kind == OutcomeKind::illegal_request) {
+            found.insert(scsi::Lun{});  // targets without REPORT LUNS have unit 0
+        } else {
+            return fail(Error(EIO, fmt::format("{}: {}", link_.name(), failure_text("REPORT LUNS failed", outcome))));
+        }
+        end();
+        std::vector<scsi::Lun> luns(found.begin(), found.end());
+        if (luns.size() > units_max) luns.resize(units_max);
+        on_list_(std::move(luns), asked_at_);
+    }
+    void on_path_lost() override {
+        fail(Error(ENOTCONN, fmt::format("{}: the connection was lost while looking for logical units", link_.name())));
     }
     void fail(Error error) {
-        if (!finished_) result_.emplace(std::move(error));
-        finish();
+        end();
+        on_failure_(std::move(error));
     }
-    void on_deadline() {
-        fail(Error(ETIMEDOUT, fmt::format("{}: the target did not tell its logical units in time", link_.name())));
+    void end() {
+        stop();
+        deadline_.disarm();
+    }
+
+    std::function<void(std::vector<scsi::Lun>, std::uint64_t)> on_list_;
+    std::function<void(Error)> on_failure_;
+    std::uint64_t asked_at_;
+    bool changed_ = false;
+    unsigned repetitions_ = 0;
+    std::uint32_t bytes_ = report_luns_bytes;
+    reactor::Timer deadline_;
+};
+
+}  // namespace
+
+class Probe final : public std::enable_shared_from_this<Probe> {
+public:
+    Probe(Engine& engine, initiator::TargetLink& link, ProbeListener& listener)
+        : engine_(engine), link_(link), listener_(listener), idle_timer_(engine.timers(), [this] { end_when_idle(); }) {
+    }
+
+    void ask_for_list(Duration time_limit) {
+        start(std::make_unique<ListQuestion>(
+            engine_, link_, time_limit,
+            [this](std::vector<scsi::Lun> luns, std::uint64_t asked_at) {
+                listener_.on_list(std::move(luns), asked_at);
+                end({});
+            },
+            [this](Error error) { end(std::move(error)); }));
+    }
+    void look_at(const scsi::Lun& lun, Duration time_limit) {
+        start(std::make_unique<Look>(
+            engine_, link_, lun, time_limit,
+            [this](UnitReport report) {
+                listener_.on_unit(std::move(report));
+                end({});
+            },
+            [this] {
+                end(Error(ENOTCONN,
+                          fmt::format("{}: the connection was lost while looking at logical units", link_.name())));
+            }));
+    }
+    void cancel() { finish(); }
+
+private:
+    void start(std::unique_ptr<Inquirer> inquirer) {
+        self_ = shared_from_this();
+        inquirer_ = std::move(inquirer);
+        inquirer_->start();
+    }
+    void end(Result<void> result) {
+        if (finished_) return;
+        finish();
+        listener_.on_probe_end(std::move(result));
     }
     void finish() {
-        if (std::exchange(finished_, true)) return;
-        step_ = Step::done;
-        deadline_.disarm();
-        next_timer_.disarm();
-        if (operation_) operation_->unit().interrupt(*operation_);
+        finished_ = true;
+        inquirer_->stop();
         idle_timer_.arm_after(Duration::zero());
     }
     void end_when_idle() {
-        if (unit_to_bury_ && unit_to_bury_->is_idle()) unit_to_bury_.reset();
-        if (unit_ && unit_->is_idle()) unit_.reset();
-        if (unit_ || unit_to_bury_) return idle_timer_.arm_after(idle_check);
+        if (!inquirer_->is_idle()) return idle_timer_.arm_after(idle_check);
+        inquirer_.reset();
         // Only now: whoever is told may let go of the link.
-        auto on_done = std::exchange(on_done_, nullptr);
-        if (on_done && result_) on_done(std::move(*result_));
+        listener_.on_probe_gone();
         engine_.executor().post([last = std::move(self_)] {});  // not from within our own timer
     }
 
-    // Finding out is what we are doing; but the unit that has been known until now has to hear of it as well, and the
-    // target says it only once.
-    void on_attention(Unit& unit, const scsi::Sense& sense, bool hold) override {
-        if (hold && step_ > Step::ready) changed_ = true;  // TEST UNIT READY takes those of before
-        if (hold) link_.tell_event(unit.lun(), sense);
-    }
-    void on_fence_needed(Unit&) override {}  // a scan writes nothing
-    void on_failure(Unit&, const Operation&) override {}
-
     Engine& engine_;
     initiator::TargetLink& link_;
-    std::function<void(Result<ScanReport>)> on_done_;
-    std::shared_ptr<Scan> self_;
-    Step step_ = Step::report_luns;
+    ProbeListener& listener_;
+    std::shared_ptr<Probe> self_;
     bool finished_ = false;
-    bool changed_ = false;  // the unit being looked at
-    unsigned repetitions_ = 0;
-    std::uint32_t report_bytes_ = report_luns_bytes;
-    std::vector<scsi::Lun> luns_;
-    std::size_t position_ = 0;
-    std::set<std::uint8_t> pages_;
-    UnitInfo info_;
-    ScanReport found_;
-    std::optional<Result<ScanReport>> result_;
-    Operation* operation_ = nullptr;
-    std::unique_ptr<Unit> unit_, unit_to_bury_;
-    reactor::Timer deadline_, idle_timer_, next_timer_;
+    std::unique_ptr<Inquirer> inquirer_;
+    reactor::Timer idle_timer_;
 };
 
-std::shared_ptr<Scan> start_scan(Engine& engine, initiator::TargetLink& link, Duration time_limit,
-                                 std::function<void(Result<ScanReport>)> on_done) {
-    auto scan = std::make_shared<Scan>(engine, link, std::move(on_done));
-    scan->start(time_limit);
-    return scan;
+std::shared_ptr<Probe> ask_for_list(Engine& engine, initiator::TargetLink& link, Duration time_limit,
+                                    ProbeListener& listener) {
+    auto probe = std::make_shared<Probe>(engine, link, listener);
+    probe->ask_for_list(time_limit);
+    return probe;
 }
 
-void cancel_scan(const std::shared_ptr<Scan>& scan) { scan->cancel(); }
+std::shared_ptr<Probe> look_at(Engine& engine, initiator::TargetLink& link, const scsi::Lun& lun, Duration time_limit,
+                               ProbeListener& listener) {
+    auto probe = std::make_shared<Probe>(engine, link, listener);
+    probe->look_at(lun, time_limit);
+    return probe;
+}
+
+void cancel_probe(const std::shared_ptr<Probe>& probe) { probe->cancel(); }
 
 }  // namespace srpfs::lun

@@ -89,11 +89,12 @@ void Operation::prepare_flush(Unit& unit, OperationListener& listener) {
     prepare(unit, OperationKind::flush, listener);
 }
 
-void Operation::prepare_raw(Unit& unit, const scsi::Cdb& cdb, std::uint32_t data_in_bytes,
-                            OperationListener& listener) {
+void Operation::prepare_raw(Unit& unit, const scsi::Cdb& cdb, std::uint32_t data_in_bytes, OperationListener& listener,
+                            std::optional<unsigned> channel) {
     SRPFS_ASSERT(data_in_bytes <= raw_bytes_max);
     prepare(unit, OperationKind::raw, listener);
     raw_cdb_ = cdb;
+    raw_channel_ = channel;
     bytes_ = data_in_bytes;
 }
 
@@ -436,11 +437,13 @@ bool Unit::next_part(Operation& operation, Operation::Part& part) {
     command.owner = &operation;
     command.lun = lun_;
     command.privileged = false;
+    command.on_channel.reset();
 
     if (operation.kind_ == OperationKind::raw) {
         if (operation.next_block_ > 0) return false;
         operation.next_block_ = 1;
         command.cdb = operation.raw_cdb_;
+        command.on_channel = operation.raw_channel_;
         command.direction = operation.bytes_ > 0 ? DataDirection::from_target : DataDirection::none;
         if (operation.bytes_ > 0) {
             command.region = operation.buffer_->region;
@@ -1232,7 +1235,8 @@ void Unit::on_channel_lost(const initiator::Channel& channel) {
 }
 
 void Unit::on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) {
-    if (lun == lun_ && sense.valid && info_) on_unit_attention(sense);
+    // Paths are checked by asking LUN 0, whatever way the target spells that.
+    if (lun.is_same_unit_as(lun_) && sense.valid && info_) on_unit_attention(sense);
 }
 
 void Unit::on_memory(Operation& operation) {

@@ -181,7 +181,7 @@ def the_daemon_lets_go_of_standard_files(t):
 def every_option_of_the_help_is_accepted(t):
     values = {"reconnect_delay": "7", "fast_io_fail_tmo": "8", "dev_loss_tmo": "900", "login_timeout": "5", "shutdown_timeout": "1",
               "command_timeout": "20", "abort_timeout": "4", "reset_timeout": "6",
-              "ack_timeout": "14", "register": "window", "tur_interval": "off", "tur_timeout": "12", "ch_count": "1", "use_imm_data": "0",
+              "ack_timeout": "14", "register": "window", "tur_interval": "off", "rescan_interval": "9", "tur_timeout": "12", "ch_count": "1", "use_imm_data": "0",
               "max_imm_data": "4096", "memory": "24M", "park": "8M",
               "wait": "none", "uid": "1", "gid": "2", "umask": "077", "fsname": "name", "subtype": "srpfs",
               "max_background": "64", "pid_file": str(t.path("other.pid"))}

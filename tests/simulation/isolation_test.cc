@@ -98,16 +98,17 @@ struct Place final : MountListener {
         config.parameters.dest = srp::IpDestination{std::string(name_), 0};
         config.parameters.ch_count = 2;
         config.timers.fast_io_fail_tmo = 5;  // its users live through waiting and through failing
-        mount = std::make_shared<Mount>(config, control, initiator::ReactorDoor{&reactor, &fabric}, engine, *this);
+        mount = std::make_shared<Mount>(config, control, initiator::ReactorDoor{&reactor, &fabric}, engine,
+                                        Duration::zero(), *this);
         mount->login();
         for (unsigned i = 0; i < users_; ++i)
             users.push_back(std::make_unique<User>(*this, scheduler.timers, seed * 1000 + i));
     }
     [[nodiscard]] lun::Unit* unit() const {
-        return mount && !mount->luns().empty() && mount->luns().front()->announced ? mount->luns().front()->unit.get()
-                                                                                   : nullptr;
+        return mount && !mount->luns().empty() && mount->luns().front()->counters() ? mount->luns().front()->unit()
+                                                                                    : nullptr;
     }
-    void on_lun_added(const std::shared_ptr<MountedLun>&) override {}
+    void on_lun_added(const std::shared_ptr<lun::ListedUnit>&) override {}
     void on_port_state(initiator::PortState, initiator::PortState) override {}
     void on_logged_in() override {}
     void on_gone() override { is_gone = true; }

@@ -76,7 +76,7 @@ public:
     [[nodiscard]] bool is_busy() const { return operation_ != nullptr; }
     [[nodiscard]] const std::optional<Asked>& asked() const { return request_; }  // and not answered; reads and writes
     // One request of a given kind, for the end of a run.
-    void ask(const std::shared_ptr<MountedLun>& lun, lun::OperationKind kind, std::uint64_t offset,
+    void ask(const std::shared_ptr<lun::ListedUnit>& lun, lun::OperationKind kind, std::uint64_t offset,
              std::uint32_t bytes);
     [[nodiscard]] std::string describe() const;
     [[nodiscard]] bool ended_well() const { return ended_well_; }
@@ -95,7 +95,7 @@ private:
     unsigned number_;
     reactor::Timer timer_, interrupt_timer_, bound_timer_;
     lun::Operation* operation_ = nullptr;
-    std::shared_ptr<MountedLun> lun_;
+    std::shared_ptr<lun::ListedUnit> lun_;
     Disk* disk_ = nullptr;
     lun::OperationKind kind_{};
     std::uint64_t offset_ = 0;
@@ -130,7 +130,7 @@ public:
                                        static_cast<int>(channel.state), channel.credits, channel.facts.credits_initial,
                                        channel.in_flight);
         for (const auto& lun : mount->luns())
-            if (lun->unit) *violation_ += "\n  " + lun->unit->describe_operations();
+            if (lun->unit()) *violation_ += "\n  " + lun->unit()->describe_operations();
     }
     [[nodiscard]] Instant now() const { return scheduler.timers.now(); }
     template <typename... Args>
@@ -139,8 +139,8 @@ public:
         fmt::print(stderr, "[{:12.6f}] {}\n", in_seconds(now() - Instant{}),
                    fmt::format(format, std::forward<Args>(args)...));
     }
-    [[nodiscard]] Disk* disk_of(const MountedLun& lun) {
-        const auto found = disks_.find(lun.info->wwid);
+    [[nodiscard]] Disk* disk_of(const lun::ListedUnit& lun) {
+        const auto found = disks_.find(lun.info()->wwid);
         return found == disks_.end() ? nullptr : found->second;
     }
 
@@ -155,6 +155,7 @@ public:
     std::unique_ptr<target::Device> device;
     std::unique_ptr<target::Portal> portal;
     std::unique_ptr<lun::Engine> engine;
+    Duration rescan_interval{};
     std::shared_ptr<Mount> mount;
     initiator::TargetPortConfig port_config;
     Statistics statistics;
@@ -165,7 +166,7 @@ public:
 
 private:
     friend class Client;
-    void on_lun_added(const std::shared_ptr<MountedLun>& lun) override;
+    void on_lun_added(const std::shared_ptr<lun::ListedUnit>& lun) override;
     void on_port_state(initiator::PortState from, initiator::PortState to) override;
     void on_logged_in() override;
     void on_gone() override;
@@ -185,7 +186,7 @@ private:
     void check_idle();
     void shut_down();
     bool ask_and_wait(unsigned number, lun::OperationKind kind, std::uint64_t offset, std::uint32_t bytes);
-    [[nodiscard]] std::shared_ptr<MountedLun> any_lun(Random& from);
+    [[nodiscard]] std::shared_ptr<lun::ListedUnit> any_lun(Random& from);
 
     bool verbose_;
     std::optional<std::string> violation_;
@@ -220,7 +221,7 @@ Client::Client(World& world, unsigned number)
 std::string Client::describe() const {
     static constexpr const char* names[] = {"read", "write", "flush", "raw"};
     return fmt::format("client {}: {} of {} bytes at {}{} (write {}) of {} {}", number_, names[static_cast<int>(kind_)],
-                       bytes_, offset_, stable_ ? ", stable" : "", write_, lun_ ? lun_->lun.file_name() : "-",
+                       bytes_, offset_, stable_ ? ", stable" : "", write_, lun_ ? lun_->lun().file_name() : "-",
                        disk_ ? disk_->config.wwid.substr(34) : "");
 }
 
@@ -232,8 +233,8 @@ void Client::next() {
     if (!lun) return start_after(200ms);
     --world_.operations_left;
 
-    const std::uint64_t capacity = lun->unit->info()->capacity_bytes();
-    const std::uint32_t block = lun->unit->info()->block_bytes;
+    const std::uint64_t capacity = lun->unit()->info()->capacity_bytes();
+    const std::uint32_t block = lun->unit()->info()->block_bytes;
     const std::uint64_t hot = std::min<std::uint64_t>(capacity, 12 * block);
     const std::uint64_t area = random.chance(1, 2) ? hot : capacity;
     std::uint64_t length = 0, offset = 0;
@@ -264,7 +265,7 @@ void Client::next() {
             Duration(static_cast<Duration::rep>(random.chance(1, 2) ? patience / 1000 : patience)));
 }
 
-void Client::ask(const std::shared_ptr<MountedLun>& lun, lun::OperationKind kind, std::uint64_t offset,
+void Client::ask(const std::shared_ptr<lun::ListedUnit>& lun, lun::OperationKind kind, std::uint64_t offset,
                  std::uint32_t bytes) {
     lun_ = lun;
     disk_ = world_.disk_of(*lun);
@@ -273,7 +274,7 @@ void Client::ask(const std::shared_ptr<MountedLun>& lun, lun::OperationKind kind
     bytes_ = bytes;
     write_ = 0;
     interrupted_ = ended_well_ = false;
-    lun::Unit& unit = *lun->unit;
+    lun::Unit& unit = *lun->unit();
     const std::uint32_t block = unit.info()->block_bytes;
     lun::Operation* operation = world_.engine->take();
     if (!operation) {
@@ -286,7 +287,7 @@ void Client::ask(const std::shared_ptr<MountedLun>& lun, lun::OperationKind kind
     jumped_at_start_ = world_.jumped();
     request_.reset();
     if (kind != lun::OperationKind::flush)
-        request_ = Asked{.number = lun->lun.small_number().value_or(~0U),
+        request_ = Asked{.number = lun->lun().small_number().value_or(~0U),
                          .first_block = offset / block,
                          .block_end = (offset + bytes + block - 1) / block,
                          .is_write = kind == lun::OperationKind::write};
@@ -334,7 +335,7 @@ void Client::interrupt() {
     jumped_at_interrupt_ = world_.jumped();
     ++world_.statistics.faults[static_cast<unsigned>(Fault::interrupts)];
     world_.tell("{} is interrupted", describe());
-    lun_->unit->interrupt(*operation_);
+    lun_->unit()->interrupt(*operation_);
 }
 
 void Client::on_answered(lun::Operation& operation) {
@@ -372,7 +373,7 @@ void Client::on_answered(lun::Operation& operation) {
             }
             world_.statistics.bytes_checked += bytes_;
             if (const auto wrong = disk_->oracle->end_read(began_, offset_, operation.data()))
-                world_.violated(fmt::format("{} of {}: {}", describe(), lun_->info->wwid, *wrong));
+                world_.violated(fmt::format("{} of {}: {}", describe(), lun_->info()->wwid, *wrong));
             break;
         case lun::OperationKind::write:
             disk_->oracle->end_write(write_, outcome.ok() ? Oracle::End::acknowledged : Oracle::End::unknown,
@@ -538,13 +539,14 @@ void World::make_engine() {
         timers.dev_loss_tmo = 600;
     }
     SRPFS_ASSERT(initiator::validate(timers));
+    if (random.chance(1, 2)) rescan_interval = std::chrono::milliseconds(random.between(100, 20'000));
 }
 
 void World::log_in() {
     if (mount || finished_) return;
     tell("logging in");
-    mount =
-        std::make_shared<Mount>(port_config, control, initiator::ReactorDoor{&reactor, fabric.get()}, *engine, *this);
+    mount = std::make_shared<Mount>(port_config, control, initiator::ReactorDoor{&reactor, fabric.get()}, *engine,
+                                    rescan_interval, *this);
     mount->login();
 }
 
@@ -556,10 +558,10 @@ void World::on_gone() {
     });
 }
 
-void World::on_lun_added(const std::shared_ptr<MountedLun>& lun) {
+void World::on_lun_added(const std::shared_ptr<lun::ListedUnit>& lun) {
     Disk* disk = disk_of(*lun);
-    tell("{} is {}", lun->lun.file_name(), lun->info->wwid);
-    if (!disk) return violated(fmt::format("a unit of unknown identity '{}' appeared", lun->info->wwid));
+    tell("{} is {}", lun->lun().file_name(), lun->info()->wwid);
+    if (!disk) return violated(fmt::format("a unit of unknown identity '{}' appeared", lun->info()->wwid));
     // A new unit knows nothing of what an earlier one of the same name left behind.
     if (disk->times_mounted++ > 0) disk->oracle->on_forgotten();
 }
@@ -578,11 +580,11 @@ void World::on_port_state(initiator::PortState from, initiator::PortState to) {
     if (to == initiator::PortState::running && from != initiator::PortState::connecting) ++statistics.reconnects;
 }
 
-std::shared_ptr<MountedLun> World::any_lun(Random& from) {
+std::shared_ptr<lun::ListedUnit> World::any_lun(Random& from) {
     if (!mount || mount->is_leaving()) return nullptr;
-    std::vector<std::shared_ptr<MountedLun>> usable;
+    std::vector<std::shared_ptr<lun::ListedUnit>> usable;
     for (const auto& lun : mount->luns())
-        if (lun->announced && !lun->gone) usable.push_back(lun);
+        if (lun->counters() && !lun->is_gone()) usable.push_back(lun);
     return usable.empty() ? nullptr : usable[from.below(usable.size())];
 }
 
@@ -904,10 +906,10 @@ void World::calm_down() {
 bool World::is_whole() {
     if (!mount || mount->is_leaving() || mount->luns().size() != slots_.size() || !mount->is_quiet()) return false;
     return std::all_of(mount->luns().begin(), mount->luns().end(), [&](const auto& lun) {
-        const auto number = lun->lun.small_number();
-        return lun->unit && lun->unit->state() == lun::UnitState::running && number && !lun->info->read_only &&
-               lun->info->wwid == slots_.at(*number).disk().config.wwid && !lun->unit->needs_fence() &&
-               lun->unit->info()->capacity_bytes() == slots_.at(*number).disk().store->bytes();
+        const auto number = lun->lun().small_number();
+        return lun->unit() && lun->unit()->state() == lun::UnitState::running && number && !lun->info()->read_only &&
+               lun->info()->wwid == slots_.at(*number).disk().config.wwid && !lun->unit()->needs_fence() &&
+               lun->unit()->info()->capacity_bytes() == slots_.at(*number).disk().store->bytes();
     });
 }
 
@@ -916,7 +918,7 @@ bool World::ask_and_wait(unsigned number, lun::OperationKind kind, std::uint64_t
     for (unsigned attempt = 0; attempt < 4; ++attempt) {
         if (!scheduler.run_until([&] { return is_whole() || violation_; }, quiet_bound) || violation_) break;
         const auto lun = std::find_if(mount->luns().begin(), mount->luns().end(),
-                                      [&](const auto& one) { return one->lun.small_number() == number; });
+                                      [&](const auto& one) { return one->lun().small_number() == number; });
         checker_->ask(*lun, kind, offset, bytes);
         scheduler.run_until([&] { return !checker_->is_busy() || violation_; }, quiet_bound);
         if (violation_) return false;
@@ -959,10 +961,10 @@ void World::check_idle() {
                                  channel.credits, channel.facts.credits_initial));
     }
     for (const auto& lun : mount->luns()) {
-        statistics.ghosts += lun->unit->counters()->ghosts.load();
-        statistics.retries += lun->unit->counters()->retries.load();
-        if (lun->unit->needs_fence()) violated("writes are still unfenced at the end");
-        if (lun->unit->operations() != 0) violated("operations are left at the end");
+        statistics.ghosts += lun->unit()->counters()->ghosts.load();
+        statistics.retries += lun->unit()->counters()->retries.load();
+        if (lun->unit()->needs_fence()) violated("writes are still unfenced at the end");
+        if (lun->unit()->operations() != 0) violated("operations are left at the end");
     }
 }
 

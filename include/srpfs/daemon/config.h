@@ -24,8 +24,9 @@ struct Config {
     Duration command_timeout = std::chrono::seconds(30);
     initiator::TaskLimits task_limits;
     Duration shutdown_timeout = std::chrono::seconds(5);
-    std::optional<std::uint8_t> ack_timeout;  // of logins that name none
-    initiator::PathLimits path;               // of new targets
+    std::optional<std::uint8_t> ack_timeout;              // of logins that name none
+    initiator::PathLimits path;                           // of new targets
+    Duration rescan_interval = std::chrono::seconds(60);  // see lun::InventoryConfig
     fabric::Registration registration = fabric::Registration::pool;
     unsigned ch_count = 1;         // of logins that name none
     std::size_t memory_bytes = 0;  // budget of registered memory; 0: the default

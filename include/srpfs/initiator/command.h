@@ -9,6 +9,8 @@
 #include <srpfs/scsi/scsi.h>
 #include <srpfs/srp/srp.h>
 
+#include <optional>
+
 namespace srpfs::initiator {
 
 class Channel;
@@ -51,6 +53,8 @@ struct Command : ListHook<> {
     Duration time_limit{};  // for the target to answer, from submit(); zero: ChannelConfig::command_time
     // May use the credit kept for flushes, probes and the second half of a read-modify-write (decisions 11).
     bool privileged = false;
+    // Goes on this channel, of those that are live then, and on no other (counted around); empty: on any.
+    std::optional<unsigned> on_channel{};
     // A question whether the target is there at all: unanswered in time, the connection ends.
     bool vital = false;
     // Asks whether the target is there: as privileged, and there is always a tag for it. One at a time per channel.

@@ -99,6 +99,7 @@ public:
     // After Submitted::wait: call listener.on_link_ready() once there is room. Idempotent.
     void wait_for_room(LinkListener& listener);
     [[nodiscard]] PortState state() const { return state_; }
+    [[nodiscard]] unsigned live_channels() const { return static_cast<unsigned>(live_.size()); }
     // The largest write that travels inside its IU on every live channel.
     [[nodiscard]] std::uint32_t immediate_bytes_max() const { return immediate_bytes_max_; }
     [[nodiscard]] std::uint32_t command_bytes_max() const { return command_bytes_max_; }  // max_sect

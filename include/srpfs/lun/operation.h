@@ -93,8 +93,10 @@ public:
     // The payload is the one Engine::take_over_intake() gave this operation before.
     void prepare_write(Unit& unit, std::uint64_t offset, Durability durability, OperationListener& listener);
     void prepare_flush(Unit& unit, OperationListener& listener);
-    // `data_in_bytes` 0..raw_bytes_max. Goes through while the unit is being probed.
-    void prepare_raw(Unit& unit, const scsi::Cdb& cdb, std::uint32_t data_in_bytes, OperationListener& listener);
+    // `data_in_bytes` 0..raw_bytes_max. Goes through while the unit is being probed. `channel`: see
+    // Command::on_channel.
+    void prepare_raw(Unit& unit, const scsi::Cdb& cdb, std::uint32_t data_in_bytes, OperationListener& listener,
+                     std::optional<unsigned> channel = {});
 
     [[nodiscard]] OperationKind kind() const { return kind_; }
     [[nodiscard]] Unit& unit() const { return *unit_; }
@@ -179,6 +181,7 @@ private:
     EdgeBuffers* edges_ = nullptr;
     std::uint8_t wanted_class_ = 0;  // of memory, while waiting_memory
     scsi::Cdb raw_cdb_{};
+    std::optional<unsigned> raw_channel_;
     std::uint64_t flush_snapshot_ = 0;
     std::uint64_t cache_losses_seen_ = 0;  // of the unit when a write began
     std::array<Part, commands_max> parts_{};

@@ -41,6 +41,10 @@ struct Lun {
     [[nodiscard]] std::uint64_t linux_value() const;
     // 0..255 when the address is a single-level peripheral or flat address (method 00b or 01b) of such a number.
     [[nodiscard]] std::optional<unsigned> small_number() const;
+    // Two addressing methods may spell one number.
+    [[nodiscard]] bool is_same_unit_as(const Lun& other) const {
+        return *this == other || (small_number() && small_number() == other.small_number());
+    }
     // "lun5" for small numbers, else "lun0x" and 16 hex digits of the bytes (decisions 39).
     [[nodiscard]] std::string file_name() const;
 };

@@ -44,7 +44,7 @@ private:
     std::deque<std::function<void()>> mail_;
 };
 
-class World final : private initiator::LinkOwner, private lun::UnitListener {
+class World final : private initiator::LinkOwner, private lun::UnitListener, private lun::ProbeListener {
 public:
     explicit World(const target::LunConfig& lun) : World(std::vector<target::LunConfig>{lun}) {}
     explicit World(const std::vector<target::LunConfig>& luns) {
@@ -72,15 +72,19 @@ public:
         link_->open_channel(channel);
         run_until([this] { return live_; });
         link_->set_state(initiator::PortState::running);
-        bool scanned = false;
-        lun::ScanReport report;
-        const auto scan =
-            lun::start_scan(*engine_, *link_, std::chrono::seconds(10), [&](Result<lun::ScanReport> result) {
-                if (result) report = std::move(*result);
-                scanned = true;
+        const auto ask = [this](auto start) {
+            probed_ = false;
+            start(static_cast<lun::ProbeListener&>(*this));
+            run_until([&] { return probed_; });
+        };
+        ask([this](lun::ProbeListener& listener) {
+            lun::ask_for_list(*engine_, *link_, std::chrono::seconds(10), listener);
+        });
+        for (const scsi::Lun& lun : listed_)
+            ask([&](lun::ProbeListener& listener) {
+                lun::look_at(*engine_, *link_, lun, std::chrono::seconds(10), listener);
             });
-        run_until([&] { return scanned; });
-        for (const auto& unit : report.units) {
+        for (const auto& unit : found_) {
             if (!unit.info) continue;
             units_.push_back(
                 std::make_unique<lun::Unit>(*engine_, *link_, unit.lun, 32, static_cast<lun::UnitListener&>(*this)));
@@ -158,6 +162,10 @@ private:
     void on_channel_live(unsigned, std::uint64_t, const initiator::ChannelFacts&) override { live_ = true; }
     void on_channel_ended(unsigned, std::uint64_t, const initiator::ChannelEnd&) override {}
     void on_link_empty() override {}
+    void on_list(std::vector<scsi::Lun> luns, std::uint64_t) override { listed_ = std::move(luns); }
+    void on_unit(lun::UnitReport report) override { found_.push_back(std::move(report)); }
+    void on_probe_end(Result<void>) override { probed_ = true; }
+    void on_probe_gone() override {}
     void on_attention(lun::Unit& unit, const scsi::Sense&, bool) override {
         executor_.post([this, &unit] { found_again(unit); });
     }
@@ -179,6 +187,9 @@ private:
     std::unique_ptr<lun::Engine> engine_;
     std::unique_ptr<initiator::TargetLink> link_;
     std::vector<std::unique_ptr<lun::Unit>> units_;
+    std::vector<lun::UnitReport> found_;
+    std::vector<scsi::Lun> listed_;
+    bool probed_ = false;
     bool live_ = false;
 };
 

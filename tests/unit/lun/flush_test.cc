@@ -271,6 +271,19 @@ INSTANTIATE_TEST_SUITE_P(All, Attentions,
                                          std::pair{0x29U, 0x07U}, std::pair{0x2aU, 0x01U}, std::pair{0x2aU, 0x09U},
                                          std::pair{0x3fU, 0x03U}, std::pair{0x3fU, 0x0eU}));
 
+// Who asks LUN 0 whether the target is there spells it in his own way.
+TEST_F(Hold, AnAttentionMetBySomebodyElseReachesTheUnitByAnySpelling) {
+    begin();
+    scsi::Lun flat = unit().lun();
+    flat.bytes[0] |= std::byte{0x40};
+    const scsi::Sense sense{.valid = true, .key = scsi::SenseKey::unit_attention, .asc = 0x3f, .ascq = 0x0e};
+    link->tell_event(scsi::Lun::from_number(9), sense);
+    EXPECT_TRUE(attentions.empty());
+    link->tell_event(flat, sense);
+    ASSERT_EQ(attentions.size(), 1u);
+    EXPECT_TRUE(attentions[0].hold);
+}
+
 TEST_F(Hold, OtherAttentionsOnlyWantTheCommandRepeated) {
     begin();
     Request& request = read(0, 512);

@@ -71,7 +71,7 @@ Bytes mode_10(unsigned parameter, unsigned caching) {
     return bytes;
 }
 
-class ScanOf : public LunTest {
+class ScanOf : public LunTest, private ProbeListener {
 protected:
     struct FakeUnit {
         std::map<unsigned, Said> said;  // by operation code; VPD pages by 0x100 + page
@@ -128,25 +128,42 @@ protected:
         seen.peer->answer(seen, answer);
     }
     void scan(Duration limit = 30s) {
-        begun = start_scan(*engine, *link, limit, [this](Result<ScanReport> result) {
-            ++scans;
-            if (result)
-                found = std::move(*result);
-            else
-                problem = result.error();
-        });
+        limit_ = limit;
+        begun = ask_for_list(*engine, *link, limit, *this);
         settle();
         advance(1s);
     }
+    void on_list(std::vector<scsi::Lun> luns, std::uint64_t) override {
+        listed = std::move(luns);
+        luns_left.assign(listed.begin(), listed.end());
+    }
+    void on_unit(UnitReport report) override {
+        const auto place =
+            std::find_if(found.begin(), found.end(), [&](const auto& one) { return report.lun < one.lun; });
+        found.insert(place, std::move(report));
+    }
+    void on_probe_end(Result<void> result) override {
+        if (!result) problem = result.error();
+        // After the list each unit, one after the other.
+        if (result && !luns_left.empty()) {
+            const scsi::Lun next = luns_left.front();
+            luns_left.pop_front();
+            begun = look_at(*engine, *link, next, limit_, *this);
+        } else {
+            ++scans;
+        }
+    }
+    void on_probe_gone() override { ++gone; }
+    ProbeListener& listener() { return *this; }
     // The only unit found, which can be used.
     const UnitInfo& only() {
         EXPECT_EQ(scans, 1u);
-        EXPECT_EQ(found.units.size(), 1u);
-        if (found.units.empty() || !found.units[0].info) {
-            ADD_FAILURE() << (found.units.empty() ? problem.context : found.units[0].problem);
-            found.units.assign(1, {.lun = {}, .info = std::make_shared<const UnitInfo>(), .problem = {}});
+        EXPECT_EQ(found.size(), 1u);
+        if (found.empty() || !found[0].info) {
+            ADD_FAILURE() << (found.empty() ? problem.context : found[0].problem);
+            found.assign(1, {.lun = {}, .info = std::make_shared<const UnitInfo>(), .problem = {}});
         }
-        return *found.units[0].info;
+        return *found[0].info;
     }
     const UnitInfo& scan_one(FakeUnit unit) {
         fakes[0] = std::move(unit);
@@ -161,18 +178,22 @@ protected:
         report({0});
         begin_target();
         scan();
-        EXPECT_EQ(found.units.size(), 1u);
-        if (found.units.empty()) return problem.context;
-        EXPECT_EQ(found.units[0].info, nullptr);
-        return found.units[0].problem;
+        EXPECT_EQ(found.size(), 1u);
+        if (found.empty()) return problem.context;
+        EXPECT_EQ(found[0].info, nullptr);
+        return found[0].problem;
     }
 
     std::map<std::uint64_t, FakeUnit> fakes;
     Said report_luns;
     bool silent = false;
-    std::shared_ptr<Scan> begun;
+    std::shared_ptr<Probe> begun;
+    Duration limit_{};
     unsigned scans = 0;
-    ScanReport found;
+    unsigned gone = 0;
+    std::vector<scsi::Lun> listed;
+    std::deque<scsi::Lun> luns_left;
+    std::vector<UnitReport> found;
     Error problem{0, ""};
 };
 
@@ -319,10 +340,10 @@ TEST_F(ScanOf, UnitsComeInAscendingOrderAndOnce) {
     report({0x0002000000000000, 0, 0x0001000000000000, 0x0002000000000000});
     begin_target();
     scan();
-    ASSERT_EQ(found.units.size(), 3u);
-    EXPECT_EQ(found.units[0].lun, scsi::Lun::from_number(0));
-    EXPECT_EQ(found.units[1].lun, scsi::Lun::from_number(1));
-    EXPECT_EQ(found.units[2].lun, scsi::Lun::from_number(2));
+    ASSERT_EQ(found.size(), 3u);
+    EXPECT_EQ(found[0].lun, scsi::Lun::from_number(0));
+    EXPECT_EQ(found[1].lun, scsi::Lun::from_number(1));
+    EXPECT_EQ(found[2].lun, scsi::Lun::from_number(2));
 }
 
 TEST_F(ScanOf, UnitZeroMayBeAbsent) {
@@ -338,7 +359,7 @@ TEST_F(ScanOf, NoUnitsAreNoUnits) {
     begin_target();
     scan();
     EXPECT_EQ(scans, 1u);
-    EXPECT_TRUE(found.units.empty());
+    EXPECT_TRUE(found.empty());
     EXPECT_EQ(problem.context, "");
 }
 
@@ -367,7 +388,7 @@ TEST_F(ScanOf, ALongListIsAskedForAgainWhole) {
     begin_target();
     scan(600s);
     advance(600s);
-    EXPECT_EQ(found.units.size(), 3000u);  // none is there, but all were asked
+    EXPECT_EQ(found.size(), 3000u);  // none is there, but all were asked
     ASSERT_GE(sent().size(), 2u);
     EXPECT_EQ(sent()[1].opcode(), 0xa0u);
     EXPECT_GE(sent()[1].length, list.size());
@@ -377,9 +398,9 @@ TEST_F(ScanOf, AReportedUnitThatIsNotThereIsNotPresent) {
     report({0});
     begin_target();
     scan();
-    ASSERT_EQ(found.units.size(), 1u);
-    EXPECT_FALSE(found.units[0].present);
-    EXPECT_EQ(found.units[0].info, nullptr);
+    ASSERT_EQ(found.size(), 1u);
+    EXPECT_FALSE(found[0].present);
+    EXPECT_EQ(found[0].info, nullptr);
 }
 
 // Another unit takes the number between two questions: what was said before is not about it.
@@ -398,10 +419,10 @@ TEST_F(ScanOf, AUnitThatChangesMeanwhileIsAskedAllOverAgain) {
     };
     scan();
     ASSERT_EQ(scans, 1u);
-    ASSERT_EQ(found.units.size(), 1u);
-    ASSERT_TRUE(found.units[0].info);
-    EXPECT_FALSE(found.units[0].info->wwid.empty());
-    EXPECT_EQ(found.units[0].info->blocks, 2048u);
+    ASSERT_EQ(found.size(), 1u);
+    ASSERT_TRUE(found[0].info);
+    EXPECT_FALSE(found[0].info->wwid.empty());
+    EXPECT_EQ(found[0].info->blocks, 2048u);
 }
 
 class Peripheral : public ScanOf, public testing::WithParamInterface<std::pair<unsigned, bool>> {};
@@ -409,8 +430,8 @@ TEST_P(Peripheral, IsNoDisk) {
     FakeUnit unit = disk_unit();
     unit.said[0x12].data = inquiry(GetParam().first);
     scan_useless(unit);
-    ASSERT_EQ(found.units.size(), 1u);
-    EXPECT_EQ(found.units[0].present, GetParam().second);
+    ASSERT_EQ(found.size(), 1u);
+    EXPECT_EQ(found[0].present, GetParam().second);
 }
 // Tape, CD, array controller, enclosure; and nothing: qualifiers 001b and 011b, type 1Fh.
 INSTANTIATE_TEST_SUITE_P(All, Peripheral,
@@ -443,17 +464,79 @@ TEST_F(ScanOf, AttentionsOnTheWayAreRepeatedAndPassedOn) {
     EXPECT_TRUE(attentions[0].hold);
 }
 
-TEST_F(ScanOf, ATargetThatDoesNotAnswerIsATimeOutOnceNothingIsLeft) {
+TEST_F(ScanOf, ATargetThatDoesNotAnswerIsATimeOutAndGoneOnceNothingIsLeft) {
     begin_target();
     silent = true;
     scan(5s);
     advance(5s);
-    EXPECT_EQ(scans, 0u);  // its command is still in flight
+    EXPECT_EQ(scans, 1u);
+    EXPECT_EQ(problem.errno_value(), ETIMEDOUT);
+    EXPECT_EQ(gone, 0u);  // its command is still in flight
     ASSERT_FALSE(open().empty());
     answer(*open()[0]);
     advance(1s);
+    EXPECT_EQ(gone, 1u);
     EXPECT_EQ(scans, 1u);
-    EXPECT_EQ(problem.errno_value(), ETIMEDOUT);
+}
+
+TEST_F(ScanOf, AUnitThatDoesNotAnswerIsReportedAsSuch) {
+    begin_target();
+    fakes[0] = disk_unit();
+    report({0});
+    fabric.on_command = [this](Seen& seen) {
+        if (seen.opcode() == 0xa0) reply(seen);
+        return true;
+    };
+    scan(5s);
+    EXPECT_EQ(scans, 0u);
+    advance(5s);
+    EXPECT_EQ(scans, 1u);
+    EXPECT_EQ(problem.errno_value(), 0);
+    ASSERT_EQ(found.size(), 1u);
+    EXPECT_FALSE(found[0].answered);
+    EXPECT_TRUE(found[0].present);
+    EXPECT_EQ(found[0].info, nullptr);
+    EXPECT_EQ(gone, 1u);  // that was the list
+    answer(*open().at(0));
+    advance(1s);
+    EXPECT_EQ(gone, 2u);
+}
+
+TEST_F(ScanOf, ALookAsksNobodyElse) {
+    begin_target();
+    for (const std::uint64_t lun : {0, 1}) fakes[lun << 48] = disk_unit();
+    begun = look_at(*engine, *link, scsi::Lun::from_number(1), 5s, listener());
+    settle();
+    advance(1s);
+    EXPECT_EQ(scans, 1u);
+    EXPECT_EQ(gone, 1u);
+    ASSERT_EQ(found.size(), 1u);
+    EXPECT_TRUE(found[0].info);
+    EXPECT_TRUE(listed.empty());
+    for (const Seen& seen : target().commands) EXPECT_EQ(seen.lun, std::uint64_t{1} << 48);
+}
+
+// The attention is told to TEST UNIT READY, so what is asked after it is what is there now: once is enough.
+TEST_F(ScanOf, AnAttentionOfBeforeIsTakenInAtOnce) {
+    begin_target();
+    fakes[0] = disk_unit();
+    report({0});
+    target().keeps_test_unit_ready = true;
+    bool told = false;
+    fabric.on_command = [&](Seen& seen) {
+        if (seen.opcode() == 0x00 && !std::exchange(told, true))
+            seen.peer->answer(seen, check_condition(0x6, 0x29, 0x03));
+        else
+            reply(seen);
+        return true;
+    };
+    scan();
+    EXPECT_TRUE(told);
+    only();
+    unsigned inquiries = 0;
+    for (const Seen& seen : target().commands)
+        inquiries += seen.opcode() == 0x12 && (static_cast<unsigned>(seen.cdb[1]) & 1) == 0;
+    EXPECT_EQ(inquiries, 1u);
 }
 
 TEST_F(ScanOf, ALinkThatFailsEndsIt) {
@@ -471,10 +554,11 @@ TEST_F(ScanOf, ACancelledOneTellsNobody) {
     begin_target();
     silent = true;
     scan();
-    cancel_scan(begun);
+    cancel_probe(begun);
     answer(*open().at(0));
     advance(1s);
     EXPECT_EQ(scans, 0u);
+    EXPECT_EQ(gone, 1u);
 }
 
 }  // namespace

@@ -47,6 +47,15 @@ TEST(Lun, IsSmallOnlyUpTo255InOneLevelOfPeripheralOrFlatAddressing) {
     EXPECT_EQ(lun("00 05 00 00 00 00 00 01").small_number(), std::nullopt);
 }
 
+TEST(Lun, TwoSpellingsOfOneNumberAreOneUnit) {
+    EXPECT_TRUE(lun("00 00 00 00 00 00 00 00").is_same_unit_as(lun("40 00 00 00 00 00 00 00")));
+    EXPECT_TRUE(lun("40 05 00 00 00 00 00 00").is_same_unit_as(lun("00 05 00 00 00 00 00 00")));
+    EXPECT_TRUE(lun("80 05 00 00 00 00 00 00").is_same_unit_as(lun("80 05 00 00 00 00 00 00")));
+    EXPECT_FALSE(lun("80 05 00 00 00 00 00 00").is_same_unit_as(lun("c0 05 00 00 00 00 00 00")));
+    EXPECT_FALSE(lun("00 05 00 00 00 00 00 00").is_same_unit_as(lun("00 06 00 00 00 00 00 00")));
+    EXPECT_FALSE(lun("00 05 00 00 00 00 00 00").is_same_unit_as(lun("00 05 00 01 00 00 00 00")));
+}
+
 TEST(Lun, IsNamedByItsSmallNumberOrByItsBytes) {
     EXPECT_EQ(lun("00 00 00 00 00 00 00 00").file_name(), "lun0");
     EXPECT_EQ(lun("40 ff 00 00 00 00 00 00").file_name(), "lun255");
