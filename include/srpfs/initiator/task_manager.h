@@ -45,7 +45,9 @@ public:
 
     // See TargetLink::reset_unit().
     void reset_unit(const scsi::Lun& lun, std::function<void(Result<void>)> on_done);
-    [[nodiscard]] bool is_resetting(const scsi::Lun& lun) const { return stage_ == Stage::reset && lun.is_same_unit_as(reset_.lun); }
+    [[nodiscard]] bool is_resetting(const scsi::Lun& lun) const {
+        return stage_ == Stage::reset && lun.is_same_unit_as(reset_.lun);
+    }
     // Some commands have reached their time limit.
     void on_expired() { next(); }
 
