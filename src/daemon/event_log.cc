@@ -65,9 +65,9 @@ bool EventLog::serve(const Reader& reader) {
 
 void EventLog::read_next(std::shared_ptr<std::uint64_t> cursor, std::size_t bytes_max,
                          std::shared_ptr<fs::PendingCall> call) {
-    if (closed_) return call->succeed_with({});
     auto reader = std::make_shared<Reader>(Reader{std::move(cursor), bytes_max, std::move(call)});
     if (serve(*reader)) return;
+    if (closed_) return reader->call->succeed_with({});  // the end: he has read everything
     if (reader->call->nonblocking()) return reader->call->fail(EAGAIN);
     waiting_.push_back(reader);
     reader->call->on_interrupt([this, weak = std::weak_ptr(reader)] {

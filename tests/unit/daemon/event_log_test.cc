@@ -139,6 +139,20 @@ TEST(EventLog, ClosingEndsWaitingReadsWithEndOfFile) {
     EXPECT_EQ(*call->text, "");
 }
 
+TEST(EventLog, AReaderWhoComesAfterTheEndStillGetsWhatHeHasNotRead) {
+    EventLog events;
+    const auto cursor = std::make_shared<std::uint64_t>(events.end());
+    events.add("shutdown", {});
+    events.close();
+
+    const auto last = read(events, cursor);
+    ASSERT_TRUE(last->text);
+    EXPECT_EQ(lines_of(*last->text).at(0)["event"], "shutdown");
+    const auto end = read(events, cursor);
+    ASSERT_TRUE(end->text);
+    EXPECT_EQ(*end->text, "");
+}
+
 TEST(EventLog, BytesOfAPeerCannotBreakTheLine) {
     EventLog events;
     const auto cursor = std::make_shared<std::uint64_t>(events.end());
