@@ -457,9 +457,11 @@ void Inventory::update(const UnitPointer& unit, const UnitReport& report, bool r
         return try_again(retry_delay * std::min(retry_factor_max, unit->looks_failed_));
     }
     // Never another unit's data behind an old name (decisions 7).
-    if (!is_same_unit(*report.info, *unit->info_))
-        return remove(unit, fmt::format("another logical unit is there now ({} instead of {})", report.info->wwid,
-                                        unit->info_->wwid));
+    if (!is_same_unit(*report.info, *unit->info_)) {
+        remove(unit, fmt::format("another logical unit is there now ({} instead of {})", report.info->wwid,
+                                 unit->info_->wwid));
+        return add(report);
+    }
     const auto before = std::exchange(unit->info_, report.info);
     unit->offline_ = false;
     unit->looks_failed_ = 0;

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// What is known of a target's units, and what is asked when: a TargetPort, an Inventory and the embedded target on one
+// loopback network, one thread, time by hand.
+#include <srpfs/base/random.h>
+#include <srpfs/fabric/loopback.h>
+#include <srpfs/initiator/target_port.h>
+#include <srpfs/lun/inventory.h>
+#include <srpfs/reactor/executor.h>
+#include <srpfs/target/device.h>
+#include <srpfs/target/portal.h>
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <map>
+#include <string>
+
+namespace srpfs::lun {
+namespace {
+
+using namespace std::chrono_literals;
+namespace opcode = scsi::opcode;
+
+class ManualExecutor final : public reactor::Executor {
+public:
+    void post(std::function<void()> work) override { work_.push_back(std::move(work)); }
+    reactor::TimerQueue& timers() override { return timers_; }
+    bool run() {
+        std::deque<std::function<void()>> now;
+        now.swap(work_);
+        for (auto& work : now) work();
+        return !now.empty();
+    }
+
+private:
+    reactor::TimerQueue timers_{Instant{}};
+    std::deque<std::function<void()>> work_;
+};
+
+// Notes what is asked, and can keep or refuse the commands of one unit.
+class Watcher final : public target::Behaviour {
+public:
+    std::map<unsigned, unsigned> commands;  // of each unit since the last clear()
+    unsigned lists = 0;
+    std::optional<unsigned> held, failing;
+    void clear() {
+        commands.clear();
+        lists = 0;
+    }
+
+private:
+    target::CommandPlan on_command(const target::CommandView& command) override {
+        const auto code = static_cast<std::uint8_t>(command.cdb[0]);
+        const unsigned number = command.lun.small_number().value_or(~0U);
+        if (code == opcode::report_luns)
+            ++lists;
+        else
+            ++commands[number];
+        target::CommandPlan plan;
+        plan.hold = held == number && code != opcode::report_luns;
+        if (failing == number && code == opcode::service_action_in_16) {
+            plan.status = scsi::Status::check_condition;
+            plan.sense = scsi::Sense{.valid = true, .key = scsi::SenseKey::hardware_error, .asc = 0x44, .ascq = 0};
+        }
+        return plan;
+    }
+};
+
+class InventoryTest : public testing::Test, private initiator::TargetPortListener, private InventoryListener {
+protected:
+    void build(const std::string& luns, Duration rescan_interval = {}, unsigned channels = 1) {
+        fabric = fabric::make_loopback_fabric(executor.timers(), fabric::demo_port(), nullptr);
+        device = std::move(*target::Device::create({}, *target::parse_lun_list(luns)));
+        device->set_behaviour(&watcher);
+        portal = std::move(*target::make_portal(*device, executor, *fabric, fabric::LoopbackAddress{"demo"}));
+        EngineLimits limits;
+        limits.intake_buffers = 8;
+        limits.read_buffers_4k = limits.read_buffers_64k = 8;
+        limits.read_buffers_1m = limits.edge_buffers = 4;
+        engine = std::move(*Engine::create(limits, {fabric.get()}, executor, random));
+
+        initiator::TargetPortConfig config;
+        config.name = "demo";
+        config.address = fabric::LoopbackAddress{"demo"};
+        config.parameters.id_ext = config.parameters.ioc_guid = 1;
+        config.parameters.dest = srp::IpDestination{"demo", 0};
+        config.parameters.ch_count = channels;
+        config.command_time = 10h;
+        config.path.interval.reset();
+        port =
+            initiator::TargetPort::create(config, executor, {initiator::ReactorDoor{&executor, fabric.get()}}, *this);
+        inventory = Inventory::create(
+            {.name = "demo", .queue_depth = 8, .rescan_interval = rescan_interval, .suspects_earlier_writes = nullptr},
+            executor, executor, *engine, port, *this);
+        port->login([](const Result<initiator::PortFacts>&) {});
+        settle();
+        ASSERT_EQ(scans, 1u);
+        clear();
+    }
+    void TearDown() override {
+        if (!port) return;
+        watcher.held.reset();
+        device->release_held();
+        settle();
+        inventory->close("the end");
+        port->close("the end");
+        for (const auto& unit : std::vector(inventory->units())) inventory->release(unit);
+        for (unsigned turn = 0; turn < 60 && !(is_gone && is_closed); ++turn) advance(1s);
+        EXPECT_TRUE(is_gone && is_closed) << inventory->describe();
+        inventory.reset();
+        port.reset();
+        settle();
+        engine.reset();
+        portal->close();
+        for (unsigned turn = 0; turn < 60 && !portal->is_closed(); ++turn) advance(1s);
+        portal.reset();
+    }
+    void settle() {
+        for (;;) {
+            executor.timers().advance_to(executor.timers().now());
+            const bool had_mail = executor.run();
+            const unsigned events = fabric->poll(64);
+            fabric->flush();
+            if (!had_mail && events == 0 && fabric->arm() &&
+                executor.timers().next_deadline() > executor.timers().now())
+                return;
+        }
+    }
+    void advance(Duration duration) {
+        settle();
+        const Instant end = executor.timers().now() + duration;
+        while (executor.timers().now() < end) {
+            executor.timers().advance_to(std::min(end, executor.timers().next_deadline()));
+            settle();
+        }
+    }
+    void clear() {
+        watcher.clear();
+        happened.clear();
+    }
+    [[nodiscard]] std::shared_ptr<ListedUnit> unit(unsigned number) const {
+        for (const auto& one : inventory->units())
+            if (one->lun().small_number() == number) return one;
+        ADD_FAILURE() << "no unit " << number;
+        return nullptr;
+    }
+    void attention(unsigned number, std::uint8_t asc, std::uint8_t ascq) {
+        port->link(0).tell_event(scsi::Lun::from_number(static_cast<std::uint16_t>(number)),
+                                 {.valid = true, .key = scsi::SenseKey::unit_attention, .asc = asc, .ascq = ascq});
+        settle();
+    }
+    using Happened = std::vector<std::string>;
+
+    ManualExecutor executor;
+    Random random{1};
+    Watcher watcher;
+    std::unique_ptr<fabric::LoopbackFabric> fabric;
+    std::unique_ptr<target::Device> device;
+    std::unique_ptr<target::Portal> portal;
+    std::unique_ptr<Engine> engine;
+    std::shared_ptr<initiator::TargetPort> port;
+    std::shared_ptr<Inventory> inventory;
+    Happened happened;
+    unsigned scans = 0;
+
+private:
+    void on_port_state(initiator::TargetPort&, initiator::PortState, initiator::PortState,
+                       const std::string&) override {}
+    void on_port_login(initiator::TargetPort&, bool) override { inventory->scan("login"); }
+    void on_port_closed(initiator::TargetPort&) override { is_closed = true; }
+
+    void note(const char* what, const ListedUnit& which) {
+        happened.push_back(std::string(what) + " " + which.lun().file_name());
+    }
+    void on_unit_added(const std::shared_ptr<ListedUnit>& which, Unit* pointer) override {
+        EXPECT_EQ(which->unit(), pointer);
+        note("added", *which);
+    }
+    void on_unit_changed(ListedUnit& which) override { note("changed", which); }
+    void on_unit_offline(ListedUnit& which, const std::string&) override { note("offline", which); }
+    void on_unit_removed(const std::shared_ptr<ListedUnit>& which, const std::string&) override {
+        note("removed", *which);
+        inventory->release(which);
+    }
+    void on_unit_attention(ListedUnit&, const scsi::Sense&) override {}
+    void on_unit_failure(ListedUnit&, const std::string&) override {}
+    void on_listed() override {}
+    void on_scanned(const Result<void>&) override { ++scans; }
+    void on_inventory_gone(bool) override { is_gone = true; }
+
+    bool is_gone = false, is_closed = false;
+};
+
+TEST_F(InventoryTest, ALoginShowsAllUnits) {
+    build("ram:1M+ram:2M+ram:3M");
+    ASSERT_EQ(inventory->units().size(), 3u);
+    for (unsigned number = 0; number < 3; ++number) {
+        EXPECT_EQ(unit(number)->info()->capacity_bytes(), (number + 1) << 20);
+        EXPECT_EQ(unit(number)->unit()->state(), UnitState::running);
+        EXPECT_FALSE(unit(number)->is_offline());
+    }
+    EXPECT_TRUE(inventory->is_quiet());
+}
+
+TEST_F(InventoryTest, ALunResetLooksAtItsUnitOnly) {
+    build("ram:1M+ram:1M");
+    Result<void> done = Error(EAGAIN, "");
+    inventory->reset(unit(1), [&](const Result<void>& result) { done = result; });
+    settle();
+    EXPECT_TRUE(done);
+    EXPECT_EQ(watcher.lists, 0u);
+    EXPECT_EQ(watcher.commands[0], 0u);
+    EXPECT_GT(watcher.commands[1], 0u);
+    EXPECT_EQ(unit(1)->unit()->state(), UnitState::running);
+}
+
+// Those that say of themselves what has changed, and those that may be about others.
+class AnAttention : public InventoryTest, public testing::WithParamInterface<std::tuple<unsigned, unsigned, bool>> {};
+TEST_P(AnAttention, AsksWhomItMayConcern) {
+    const auto [asc, ascq, all] = GetParam();
+    build("ram:1M+ram:1M");
+    attention(1, static_cast<std::uint8_t>(asc), static_cast<std::uint8_t>(ascq));
+    EXPECT_EQ(watcher.lists, all ? 1u : 0u);
+    EXPECT_EQ(watcher.commands[0] > 0, all);
+    EXPECT_GT(watcher.commands[1], 0u);
+    EXPECT_EQ(unit(1)->unit()->state(), UnitState::running);
+}
+INSTANTIATE_TEST_SUITE_P(All, AnAttention,
+                         testing::Values(std::tuple{0x28U, 0x00U, false}, std::tuple{0x29U, 0x03U, false},
+                                         std::tuple{0x2aU, 0x01U, false}, std::tuple{0x2aU, 0x09U, false},
+                                         std::tuple{0x3fU, 0x0eU, true}, std::tuple{0x3fU, 0x03U, true}));
+
+TEST_F(InventoryTest, AUnitThatDoesNotAnswerKeepsNobodyElseWaiting) {
+    build("ram:1M+ram:1M");
+    watcher.held = 0;
+    ASSERT_TRUE(device->resize_lun(1, 2 << 20));
+    unsigned ends = 0;
+    inventory->scan("asked for", [&](const Result<void>&) { ++ends; });
+    settle();
+    EXPECT_EQ(happened, Happened{"changed lun1"});
+    EXPECT_EQ(ends, 0u);
+    advance(60s);
+    EXPECT_EQ(ends, 1u);
+    EXPECT_FALSE(unit(0)->is_offline());  // it has not said that anything is wrong
+}
+
+TEST_F(InventoryTest, AUnitThatHasNotAnsweredThreeTimesIsOfflineUntilItDoes) {
+    build("ram:1M");
+    watcher.held = 0;
+    inventory->scan("asked for");
+    advance(60s);
+    EXPECT_TRUE(happened.empty());
+    advance(2s + 60s);
+    EXPECT_TRUE(happened.empty());
+    advance(4s + 60s);
+    EXPECT_EQ(happened, Happened{"offline lun0"});
+    EXPECT_TRUE(unit(0)->is_offline());
+    watcher.held.reset();
+    device->release_held();
+    advance(6s);
+    EXPECT_FALSE(unit(0)->is_offline());
+    EXPECT_EQ(unit(0)->unit()->state(), UnitState::running);
+}
+
+TEST_F(InventoryTest, WhatTheTargetDoesNotTellIsFoundWhenItIsTime) {
+    build("ram:1M+ram:1M", 60s);
+    ASSERT_TRUE(device->resize_lun(0, 2 << 20));
+    ASSERT_TRUE(device->set_read_only(1, true));
+    advance(59s);
+    EXPECT_TRUE(happened.empty());
+    advance(1s);
+    EXPECT_EQ(happened, (Happened{"changed lun0", "changed lun1"}));
+    EXPECT_EQ(unit(0)->info()->capacity_bytes(), 2u << 20);
+    EXPECT_TRUE(unit(1)->info()->read_only);
+}
+
+TEST_F(InventoryTest, AUnitThatWasExchangedWithoutAWordIsAnotherOneWhenItIsTime) {
+    build("ram:1M", 60s);
+    const std::string before = unit(0)->info()->wwid;
+    auto other = *target::parse_lun_list("ram:1M,wwid=naa.5001405000000099");
+    ASSERT_TRUE(device->remove_lun(0));
+    ASSERT_TRUE(device->add_lun(0, other.at(0)));
+    advance(60s);
+    EXPECT_EQ(happened, (Happened{"removed lun0", "added lun0"}));
+    EXPECT_NE(unit(0)->info()->wwid, before);
+}
+
+TEST_F(InventoryTest, UnitsThatComeAndGoWithoutAWordAreFoundWhenItIsTime) {
+    build("ram:1M+ram:1M", 60s);
+    ASSERT_TRUE(device->remove_lun(0));
+    ASSERT_TRUE(device->add_lun(5, target::parse_lun_list("ram:1M")->at(0)));
+    advance(60s);
+    EXPECT_EQ(happened, (Happened{"removed lun0", "added lun5"}));
+}
+
+TEST_F(InventoryTest, AFailureThatNobodySuspectedHasToHappenThreeTimes) {
+    build("ram:1M", 600s);
+    watcher.failing = 0;
+    advance(600s);
+    EXPECT_TRUE(happened.empty());
+    EXPECT_EQ(unit(0)->unit()->state(), UnitState::running);
+    advance(10s);
+    EXPECT_EQ(happened, Happened{"offline lun0"});
+    watcher.failing.reset();
+    advance(600s);
+    EXPECT_FALSE(unit(0)->is_offline());
+}
+
+TEST_F(InventoryTest, AFailureAfterAnAttentionCountsAtOnce) {
+    build("ram:1M");
+    watcher.failing = 0;
+    attention(0, 0x29, 0x03);
+    EXPECT_EQ(happened, Happened{"offline lun0"});
+}
+
+TEST_F(InventoryTest, EachChannelIsAskedForTheAttentionsOfBefore) {
+    build("ram:1M", {}, 3);
+    device->raise_attention(0, 0x2a, 0x09);
+    inventory->look(unit(0), "asked for");
+    settle();
+    clear();
+    advance(10s);
+    EXPECT_TRUE(watcher.commands.empty());  // nothing was left to be told
+    EXPECT_EQ(unit(0)->unit()->state(), UnitState::running);
+    EXPECT_GE(unit(0)->counters()->attentions.load(), 3u);
+}
+
+TEST_F(InventoryTest, LoggingOutEndsTheWaiting) {
+    build("ram:1M");
+    watcher.held = 0;
+    int scan_error = 0, look_error = 0;
+    inventory->scan("asked for",
+                    [&](const Result<void>& result) { scan_error = result ? 0 : result.error().errno_value(); });
+    inventory->look(unit(0), "asked for",
+                    [&](const Result<void>& result) { look_error = result ? 0 : result.error().errno_value(); });
+    settle();
+    inventory->close("the end");
+    EXPECT_EQ(scan_error, ENODEV);
+    EXPECT_EQ(look_error, ENODEV);
+}
+
+}  // namespace
+}  // namespace srpfs::lun
