@@ -162,9 +162,13 @@ void TaskManager::finish_reset(std::optional<srp::TaskCode> code) {
     if (succeeded) {
         log::info(name_, "LUN RESET of {} complete, {} commands still unanswered", name, unanswered);
     } else {
-        const std::string why = describe(code);
+        const bool lost = !code && carrier_->state() == ChannelState::dead;
+        const std::string why = lost ? "the connection ended before it was answered" : describe(code);
         log::warning(name_, "LUN RESET of {} failed: {}", name, why);
-        done = Error(code ? EIO : ETIMEDOUT, fmt::format("{}: LUN RESET of {} failed: {}", name_, name, why));
+        done = Error(code   ? EIO
+                     : lost ? ENOTCONN
+                            : ETIMEDOUT,
+                     fmt::format("{}: LUN RESET of {} failed: {}", name_, name, why));
     }
     host_.on_reset_over(reset.lun, succeeded);
     end(reset, done);

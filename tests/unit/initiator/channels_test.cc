@@ -245,7 +245,8 @@ TEST_F(Channels, ALostConnectionEndsTheResetsThatWait) {
     reset(4);
     cut();
     settle();
-    EXPECT_EQ(resets, 1u);  // the one that was sent; its like for the other unit is looked at when the loss is known
+    EXPECT_EQ(resets, 1u);  // the one that was sent; the other one is looked at when the loss is known
+    EXPECT_EQ(reset_error, ENOTCONN);
     advance(10ms);
     EXPECT_EQ(resets, 2u);
     EXPECT_EQ(reset_error, ENOTCONN);

@@ -504,7 +504,7 @@ TEST_F(ScanOf, AUnitThatDoesNotAnswerIsReportedAsSuch) {
 
 TEST_F(ScanOf, ALookAsksNobodyElse) {
     begin_target();
-    for (const std::uint64_t lun : {0, 1}) fakes[lun << 48] = disk_unit();
+    for (const std::uint64_t lun : {0ULL, 1ULL}) fakes[lun << 48] = disk_unit();
     begun = look_at(*engine, *link, scsi::Lun::from_number(1), 5s, listener());
     settle();
     advance(1s);
