@@ -66,13 +66,14 @@ test_srpfs_killed_under_load() {
     no_qps
 }
 
-# Logged in again a hundred times by the target's reset, with nothing left behind.
-limit[srpfs_hundred_resets]=240
-test_srpfs_hundred_resets() {
-    local target cycle before
+# Logged in again many times by the target's reset, with nothing left behind.
+limit[srpfs_many_resets]=240
+test_srpfs_many_resets() {
+    local target cycle cycles before
+    cycles=$(short_or_full 40 100)
     srpfs_mount "$login_string,ch_count=2"
     target=$(srpfs_target)
-    for ((cycle = 1; cycle <= 100; cycle++)); do
+    for ((cycle = 1; cycle <= cycles; cycle++)); do
         echo host >"$target/reset"
         wait_for 15 "cycle $cycle: state running" state_is running
         if ((cycle == 5)); then
