@@ -20,31 +20,29 @@ std::span<const std::byte> bytes_of_text(std::string_view text) {
     return std::as_bytes(std::span(text.data(), text.size()));
 }
 
-class Call;
-
 }  // namespace
+
+class ControlCall;
 
 // Shared with the calls, which may outlive everything else.
 struct ControlCalls::Registry {
     ReplySink* sink = nullptr;  // nullptr: closed
     reactor::Executor* control = nullptr;
-    std::unordered_map<std::uint64_t, Call*> calls;
+    std::unordered_map<std::uint64_t, ControlCall*> calls;
 };
 
-namespace {
-
-class Call final : public PendingCall, public std::enable_shared_from_this<Call> {
+class ControlCall final : public PendingCall, public std::enable_shared_from_this<ControlCall> {
 public:
     enum class Direction : bool { read, write };
 
-    Call(std::shared_ptr<ControlCalls::Registry> registry, const Origin& origin, Direction direction,
-         std::uint32_t bytes, std::uint32_t open_flags, unsigned uid)
+    ControlCall(std::shared_ptr<ControlCalls::Registry> registry, const Origin& origin, Direction direction,
+                std::uint32_t bytes, std::uint32_t open_flags, unsigned uid)
         : registry_(std::move(registry)), origin_(origin), direction_(direction), bytes_(bytes),
           nonblocking_((open_flags & O_NONBLOCK) != 0), uid_(uid) {
         registry_->calls.emplace(origin_.unique, this);
     }
 
-    ~Call() override {
+    ~ControlCall() override {
         if (!answered_) fail(EIO);
     }
 
@@ -121,8 +119,6 @@ private:
     std::function<void()> handler_;
 };
 
-}  // namespace
-
 std::variant<std::string_view, int> parse_command(std::string_view written) {
     if (written.size() > command_bytes_max) return E2BIG;
     if (written.find('\0') != std::string_view::npos) return EINVAL;
@@ -166,7 +162,8 @@ void ControlCalls::on_read(const Origin& origin, const fuse_in_header& header, c
     if (!details || !files_.find(in.fh)) return answer_error(origin, ENODEV);
     if (details->stream) {
         const auto stream = details->stream;  // its node may be removed meanwhile
-        auto call = std::make_shared<Call>(registry_, origin, Call::Direction::read, in.size, in.flags, header.uid);
+        auto call = std::make_shared<ControlCall>(registry_, origin, ControlCall::Direction::read, in.size, in.flags,
+                                                  header.uid);
         return stream->read_next(details->cursor, in.size, std::move(call));
     }
     if (in.offset == 0 || !details->snapshot) {
@@ -190,7 +187,8 @@ void ControlCalls::on_write(const Origin& origin, const fuse_in_header& header, 
     if (!details->control) return answer_error(origin, EBADF);
     const auto command = parse_command(written);
     if (const int* error = std::get_if<int>(&command)) return answer_error(origin, *error);
-    auto call = std::make_shared<Call>(registry_, origin, Call::Direction::write, in.size, in.flags, header.uid);
+    auto call =
+        std::make_shared<ControlCall>(registry_, origin, ControlCall::Direction::write, in.size, in.flags, header.uid);
     const auto text = std::get<std::string_view>(command);
     if (text.empty()) return call->succeed();
     const auto control = details->control;  // `delete` removes its own node
