@@ -44,7 +44,7 @@ limit[srpfs_step_3_data_integrity]=150
 limit_full[srpfs_step_3_data_integrity]=1500
 test_srpfs_step_3_data_integrity() {
     local lun disk seconds options
-    seconds=$(short_or_full 5 600)
+    seconds=$(short_or_full 3 600)
     options="--eta=never --name=test --verify=md5 --rw=randwrite --size=128k --bs=4k --loops=10000 --runtime=$seconds"
     options+=" --time_based --sync=1 --direct=1 --ioengine=psync --thread --numjobs=64 --group_reporting --verify_fatal=1"
     srpfs_mount "$login_string"

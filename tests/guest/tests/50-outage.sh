@@ -102,8 +102,8 @@ test_srpfs_silent_target_is_noticed() {
     srpfs-listen $address:5600 >received 2>errors &
     listener=$!
     wait_for 20 "srpfs-listen listening" grep -q listening received
-    # Four times the default values, for slow machines.
-    srpfs_mount "id_ext=1,ioc_guid=1,dest=$address:5600,ack_timeout=14" -o tur_interval=8,tur_timeout=12
+    # More than twice the default values, for slow machines.
+    srpfs_mount "id_ext=1,ioc_guid=1,dest=$address:5600,ack_timeout=14" -o tur_interval=5,tur_timeout=8
     target=$port_directory/0000000000000001-0000000000000001
     write_file "$target/reconnect_delay" 2
     within 20 dd if="$target/lun0" of=/dev/null bs=4096 count=1 status=none
@@ -112,7 +112,7 @@ test_srpfs_silent_target_is_noticed() {
     wait_for 60 "state blocked" grep -q blocked "$target/state"
     took=$(($(milliseconds) - started))
     note "noticed after $took ms"
-    ((took >= 10000)) || fail "an idle target was given up after $took ms"
+    ((took >= 6500)) || fail "an idle target was given up after $took ms"
     expect_match "the log" "$(<$srpfs_log)" 'the target is silent'
     kill -CONT $listener
     wait_for 60 "state running again" grep -q running "$target/state"

@@ -70,7 +70,7 @@ test_srpfs_killed_under_load() {
 limit[srpfs_many_resets]=240
 test_srpfs_many_resets() {
     local target cycle cycles before
-    cycles=$(short_or_full 40 100)
+    cycles=$(short_or_full 20 100)
     srpfs_mount "$login_string,ch_count=2"
     target=$(srpfs_target)
     for ((cycle = 1; cycle <= cycles; cycle++)); do
