@@ -98,7 +98,7 @@ test_srpfs_windows_fio_verify() {
     for lun in 0 4; do
         within 60 fio --name=windows$lun --filename="$target/lun$lun" --size=${lun_mib}M --direct=1 --ioengine=libaio \
             --iodepth=16 --rw=randrw --bssplit=4k/60:16k/30:256k/10 --verify=crc32c --verify_fatal=1 --verify_backlog=64 \
-            --time_based=1 --runtime=$(short_or_full 4 20) --eta=never --output=fio.out ||
+            --time_based=1 --runtime="$(short_or_full 4 20)" --eta=never --output=fio.out ||
             { tail -n 20 fio.out; fail "fio on lun$lun: $(grep -m 1 -iE 'verify|error|err=' fio.out)"; }
         grep -E '^ +(read|write): IOPS' fio.out
     done

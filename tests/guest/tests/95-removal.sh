@@ -25,7 +25,7 @@ test_srpfs_device_removed_under_load() {
     ! state_is running || fail "the state is still running"
     # LIO is told of the removal first and disconnects. A program that has no connection left is told nothing, and rxe
     # cannot take the device from it: then the removal waits for the program's end.
-    has_ended $remover && note "removed at once" || note "the removal waits for srpfs's end"
+    if has_ended $remover; then note "removed at once"; else note "the removal waits for srpfs's end"; fi
     srpfs_umount
     wait_for 40 "rdma link del ended" has_ended $remover
     wait $remover || fail "rdma link del failed"
