@@ -93,7 +93,7 @@ protected:
 
     std::shared_ptr<ControlFileRecord> record_ = std::make_shared<ControlFileRecord>();
     std::shared_ptr<StreamRecord> stream_record_ = std::make_shared<StreamRecord>();
-    ManualExecutor control_;
+    srpfs::test::ManualExecutor control_;
     OpenFiles files_;
     std::map<std::uint64_t, Reply> replies_;
     bool holding_notifications_ = false;

@@ -3,17 +3,17 @@
 
 #pragma once
 
+#include "manual_executor.h"
+
 #include <srpfs/base/random.h>
 #include <srpfs/fabric/loopback.h>
 #include <srpfs/initiator/target_link.h>
 #include <srpfs/lun/engine.h>
 #include <srpfs/lun/probe.h>
 #include <srpfs/lun/unit.h>
-#include <srpfs/reactor/executor.h>
 #include <srpfs/target/device.h>
 #include <srpfs/target/portal.h>
 
-#include <deque>
 #include <functional>
 #include <memory>
 #include <stdexcept>
@@ -22,27 +22,6 @@
 #include <vector>
 
 namespace srpfs::fs::test {
-
-class ManualExecutor final : public reactor::Executor {
-public:
-    void post(std::function<void()> work) override { mail_.push_back(std::move(work)); }
-    reactor::TimerQueue& timers() override { return timers_; }
-    // What is posted meanwhile runs as well.
-    bool run() {
-        bool worked = false;
-        while (!mail_.empty()) {
-            const auto work = std::move(mail_.front());
-            mail_.pop_front();
-            work();
-            worked = true;
-        }
-        return worked;
-    }
-
-private:
-    reactor::TimerQueue timers_{Instant{}};
-    std::deque<std::function<void()>> mail_;
-};
 
 class World final : private initiator::LinkOwner, private lun::UnitListener, private lun::ProbeListener {
 public:
@@ -150,7 +129,7 @@ public:
         for (const auto& unit : units_) found_again(*unit);
     }
 
-    ManualExecutor& executor() { return executor_; }
+    srpfs::test::ManualExecutor& executor() { return executor_; }
     lun::Engine& engine() { return *engine_; }
     lun::Unit& unit(std::size_t index = 0) { return *units_.at(index); }
     initiator::TargetLink& link() { return *link_; }
@@ -178,7 +157,7 @@ private:
     void on_failure(lun::Unit&, const lun::Operation&) override {}
 
     Instant now_{};
-    ManualExecutor executor_;
+    srpfs::test::ManualExecutor executor_;
     Random random_{1};
     std::unique_ptr<fabric::LoopbackFabric> fabric_ =
         fabric::make_loopback_fabric(executor_.timers(), fabric::demo_port(), nullptr);

@@ -5,9 +5,10 @@
 
 #pragma once
 
+#include "manual_executor.h"
+
 #include <srpfs/base/log.h>
 #include <srpfs/fabric/fabric.h>
-#include <srpfs/reactor/executor.h>
 
 #include <gtest/gtest.h>
 
@@ -187,22 +188,6 @@ struct SeenTask {
     Peer* peer = nullptr;
     std::uint64_t tag = 0, lun = 0, managed_tag = 0;
     unsigned function = 0;
-};
-
-class ManualExecutor final : public reactor::Executor {
-public:
-    void post(std::function<void()> work) override { work_.push_back(std::move(work)); }
-    reactor::TimerQueue& timers() override { return timers_; }
-    bool run() {
-        std::deque<std::function<void()>> now;
-        now.swap(work_);
-        for (auto& work : now) work();
-        return !now.empty();
-    }
-
-private:
-    reactor::TimerQueue timers_{Instant{}};
-    std::deque<std::function<void()>> work_;
 };
 
 class ScriptedFabric;
@@ -511,7 +496,7 @@ public:
         return true;
     }
 
-    ManualExecutor executor;
+    test::ManualExecutor executor;
     ScriptedFabric fabric;
 };
 

@@ -50,7 +50,7 @@ protected:
         return initiator.response(tag).value_or(Rsp{});
     }
 
-    ManualExecutor far_executor;
+    test::ManualExecutor far_executor;
     std::unique_ptr<fabric::LoopbackFabric> far_fabric;
     std::unique_ptr<Portal> far_portal;
     std::vector<std::unique_ptr<TestInitiator>> far_initiators;

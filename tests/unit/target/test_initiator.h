@@ -4,9 +4,10 @@
 
 #pragma once
 
+#include "manual_executor.h"
+
 #include <srpfs/base/bytes.h>
 #include <srpfs/fabric/loopback.h>
-#include <srpfs/reactor/executor.h>
 #include <srpfs/target/device.h>
 #include <srpfs/target/portal.h>
 
@@ -15,11 +16,8 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
-#include <deque>
-#include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -49,29 +47,6 @@ inline std::uint64_t number_at(const Bytes& bytes, std::size_t offset, std::size
         value = value << 8 | static_cast<std::uint64_t>(bytes[i]);
     return value;
 }
-
-class ManualExecutor final : public reactor::Executor {
-public:
-    void post(std::function<void()> work) override {
-        const std::lock_guard lock(mutex_);
-        work_.push_back(std::move(work));
-    }
-    reactor::TimerQueue& timers() override { return timers_; }
-    bool run() {
-        std::deque<std::function<void()>> now;
-        {
-            const std::lock_guard lock(mutex_);
-            now.swap(work_);
-        }
-        for (auto& work : now) work();
-        return !now.empty();
-    }
-
-private:
-    reactor::TimerQueue timers_{Instant{}};
-    std::mutex mutex_;
-    std::deque<std::function<void()>> work_;
-};
 
 // SRP_RSP as received, taken apart by offset.
 struct Rsp {
@@ -436,7 +411,7 @@ protected:
     }
 
     const fabric::Address address = fabric::LoopbackAddress{"demo"};
-    ManualExecutor executor;
+    test::ManualExecutor executor;
     std::unique_ptr<fabric::LoopbackFabric> fabric;
     std::unique_ptr<Device> device;
     std::unique_ptr<Portal> portal;

@@ -4,9 +4,10 @@
 
 #pragma once
 
+#include "manual_executor.h"
+
 #include <srpfs/fabric/loopback.h>
 #include <srpfs/initiator/target_port.h>
-#include <srpfs/reactor/executor.h>
 #include <srpfs/target/device.h>
 #include <srpfs/target/portal.h>
 
@@ -14,7 +15,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <set>
@@ -25,22 +25,6 @@
 namespace srpfs::initiator {
 
 using namespace std::chrono_literals;
-
-class ManualExecutor final : public reactor::Executor {
-public:
-    void post(std::function<void()> work) override { work_.push_back(std::move(work)); }
-    reactor::TimerQueue& timers() override { return timers_; }
-    bool run() {
-        std::deque<std::function<void()>> now;
-        now.swap(work_);
-        for (auto& work : now) work();
-        return !now.empty();
-    }
-
-private:
-    reactor::TimerQueue timers_{Instant{}};
-    std::deque<std::function<void()>> work_;
-};
 
 // A network whose directions can fall silent, for connections that exist and for those to come.
 class Silencer final : public fabric::FaultInjector {
@@ -231,7 +215,7 @@ protected:
 
     fabric::Registration registration_ = fabric::Registration::pool;
     std::function<void(const Command&)> when_done_;
-    ManualExecutor executor_;
+    test::ManualExecutor executor_;
     Silencer silencer_;
     Holder holder_;
     std::unique_ptr<fabric::LoopbackFabric> fabric_;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // What is known of a target's units, and what is asked when: a TargetPort, an Inventory and the embedded target on one
 // loopback network, one thread, time by hand.
+#include "manual_executor.h"
+
 #include <srpfs/base/random.h>
 #include <srpfs/fabric/loopback.h>
 #include <srpfs/initiator/target_port.h>
 #include <srpfs/lun/inventory.h>
-#include <srpfs/reactor/executor.h>
 #include <srpfs/target/device.h>
 #include <srpfs/target/portal.h>
 
@@ -13,7 +14,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <deque>
 #include <map>
 #include <string>
 
@@ -22,22 +22,6 @@ namespace {
 
 using namespace std::chrono_literals;
 namespace opcode = scsi::opcode;
-
-class ManualExecutor final : public reactor::Executor {
-public:
-    void post(std::function<void()> work) override { work_.push_back(std::move(work)); }
-    reactor::TimerQueue& timers() override { return timers_; }
-    bool run() {
-        std::deque<std::function<void()>> now;
-        now.swap(work_);
-        for (auto& work : now) work();
-        return !now.empty();
-    }
-
-private:
-    reactor::TimerQueue timers_{Instant{}};
-    std::deque<std::function<void()>> work_;
-};
 
 // Notes what is asked, and can keep or refuse the commands of one unit.
 class Watcher final : public target::Behaviour {
@@ -153,7 +137,7 @@ protected:
     }
     using Happened = std::vector<std::string>;
 
-    ManualExecutor executor;
+    test::ManualExecutor executor;
     Random random{1};
     Watcher watcher;
     std::unique_ptr<fabric::LoopbackFabric> fabric;
