@@ -14,6 +14,9 @@ reason_file=/run/test.reason         # why the running test failed; the first re
 
 note() { echo "$*"; }
 
+# What a long test has done so far: on the console, because its output is seen only when it fails.
+progress() { echo "guest: $*" >/dev/ttyS0; }
+
 fail() {
     [[ -e $reason_file ]] || echo "${*//$'\n'/ | }" >"$reason_file"
     exit 1
@@ -360,6 +363,7 @@ revive_target() {
 
 restore_target() {
     ! slow_disk_is_there || slow_disk_down
+    ! swapped_is_there || swapped_down
     [[ ! -d /sys/class/net/$second_netdev ]] || second_port_down
     if [[ $(find "$tpg/acls" -name 'lun_*' | wc -l) != $(find "$tpg/lun" -name 'lun_*' | wc -l) ]]; then
         lio_deny $address
@@ -438,6 +442,35 @@ slow_disk_down() {
     dmsetup remove --noudevsync slow
     losetup -d /dev/loop6
     rm /lun/slow
+}
+
+# LUN 8: a LUN that is one of two disks, with bytes and an identity of their own.
+lun_swapped=8
+
+swapped_up() {
+    lio_fileio swapa /lun/swapa $lun_mib 512
+    lio_fileio swapb /lun/swapb $lun_mib 512
+    swapped_is swapa
+}
+
+swapped_is_there() { [[ -d $core/fileio_0/swapa ]]; }
+
+swapped_is() {          # swapa | swapb
+    swapped_is_nothing
+    lio_map $lun_swapped "fileio_0/$1"
+    mkdir "$tpg/acls/$address/lun_$lun_swapped"
+    ln -s "$tpg/lun/lun_$lun_swapped" "$tpg/acls/$address/lun_$lun_swapped/lun"
+}
+
+swapped_is_nothing() {
+    [[ ! -d $tpg/acls/$address/lun_$lun_swapped ]] || lio_hide $address $lun_swapped
+    [[ ! -d $tpg/lun/lun_$lun_swapped ]] || lio_unmap $lun_swapped
+}
+
+swapped_down() {
+    swapped_is_nothing
+    rmdir $core/fileio_0/swapa $core/fileio_0/swapb
+    rm /lun/swapa /lun/swapb
 }
 
 # The target is in the other guest: what the tests call to change it is done there.

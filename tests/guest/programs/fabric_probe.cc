@@ -1135,20 +1135,23 @@ void an_idle_connection_survives_a_port_that_goes_down() {
     struct Up {
         ~Up() { std::system("bash -c 'ip link set eth7 up'"); }
     } up;
+    // The kernel tells of one change more than once, and now and then late.
+    const auto is_told = [&](PortChange change) {
+        return !watcher.told.empty() && watcher.told.back().second == change &&
+               watcher.told.back().first.device == device_name;
+    };
     for (int round = 1; round <= 3; ++round) {
         link_is("down");
         const Instant down = now();
-        expect(pair.until([&] { return watcher.count(PortChange::down) == round; }),
-               "nobody told that the port is down");
+        expect(pair.until([&] { return is_told(PortChange::down); }), "nobody told that the port is down");
         fmt::print("# told {} ms after ip(8) had ended\n",
                    std::chrono::duration_cast<std::chrono::milliseconds>(now() - down).count());
         pair.loop.for_a_while(*pair.fabric, 300ms);
         link_is("up");
-        expect(pair.until([&] { return watcher.count(PortChange::active) == round; }),
+        expect(pair.until([&] { return is_told(PortChange::active) && watcher.told.back().first.active; }),
                "nobody told that the port is up");
         const auto& port = watcher.told.back().first;
         expect_equal(port.port, 1u, "port");
-        expect(port.active, "told as not active");
         expect_equal(port.guid, our_port()->guid, "GUID");
         expect(pair.active.connection && pair.active.connection->send(bytes_of("still here"), {}), "send");
         expect(pair.until([&] { return pair.passive.received_count == round || pair.passive.ended; }), "not received");

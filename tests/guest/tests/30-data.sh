@@ -112,7 +112,7 @@ test_srpfs_windows_fio_verify() {
 
 rdma_counter() { cat /sys/class/infiniband/$rdma_device/ports/1/hw_counters/"$1"; }
 
-# For a while: asynchronous, synchronous and io_uring, small, large and odd blocks, on both block sizes. Each
+# For a minute: asynchronous, synchronous and io_uring, small, large and odd blocks, on both block sizes. Each
 # job has an area of its own; every block carries a checksum and is read back and checked.
 limit[srpfs_fio_verify]=150
 test_srpfs_fio_verify() {
@@ -125,7 +125,7 @@ verify=crc32c
 verify_fatal=1
 verify_backlog=256
 time_based=1
-runtime=$(short_or_full 4 20)
+runtime=20
 rw=randwrite
 group_reporting=1
 [libaio-small]

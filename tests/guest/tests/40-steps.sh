@@ -175,6 +175,7 @@ test_srpfs_step_9_relogin() {
         # No program is started where the shell can do it: that costs more than a login here.
         echo "$login_string,ch_count=2" >$mount_point/add_target || fail "cycle $cycle: $(<$mount_point/last_error)"
         [[ -e $target/lun0 ]] || fail "cycle $cycle: no lun0 after the login"
+        ((cycle % 100)) || progress "$cycle logins"
         if ((cycle % 10 == 0)); then
             within 10 dd if="$target/lun0" of=/dev/null bs=64k count=1 status=none
             ! has_ended $history || fail "cycle $cycle: $(<history)"
