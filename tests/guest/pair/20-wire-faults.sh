@@ -63,13 +63,47 @@ fails_in_time() {       # WHAT FAULT END
 
 limit[srpfs_errors_come_with_fast_io_fail_tmo]=300
 test_srpfs_errors_come_with_fast_io_fail_tmo() {
-    # An acknowledgement is waited for 0.5 s, eight times.
+    # What is not acknowledged within 0.5 s is sent again, for ever: the questions notice silence.
     srpfs_mount "$login_string,ch_count=2" -o ack_timeout=17
     write_file "$(srpfs_target)/reconnect_delay" 2
     write_file "$(srpfs_target)/fast_io_fail_tmo" 4
     fails_in_time "the cable out" 'cable off' 'cable on'
     fails_in_time "silence" silence silence_ends
     srpfs_umount
+}
+
+# ack_timeout says how soon the transport gives up: with nobody asking (tur_interval=off), it is all that notices silence.
+# rxe sends tl_retry_count times again (7: for ever); the larger exponent makes that seven times 2.1 s, which is below what a
+# command may take (30 s).
+limit[srpfs_ack_timeout_notices_silence]=180
+test_srpfs_ack_timeout_notices_silence() {
+    local exponent began events
+    local -A noticed=()
+    for exponent in 17 19; do
+        srpfs_mount "$login_string,ch_count=2,tl_retry_count=6" -o tur_interval=off,ack_timeout=$exponent
+        write_file "$(srpfs_target)/reconnect_delay" 2
+        write_file "$(srpfs_target)/fast_io_fail_tmo" 300
+        cat $mount_point/events >events &
+        events=$!
+        timeline_starts 300 "$(srpfs_target)/state" "$(srpfs_target)/lun1"
+        began=$(milliseconds)
+        silence
+        wait_for $noticed_max "ack_timeout=$exponent: state blocked" state_is blocked
+        silence_ends
+        wait_for 90 "ack_timeout=$exponent: state running" state_is running
+        wait_for 90 "ack_timeout=$exponent: I/O goes on" nobody_waits
+        timeline_ends 0
+        kill $events
+        wait_for 5 "the reader of events gone" has_ended $events
+        noticed[$exponent]=$(first_after "$began" ' state blocked')
+        note "ack_timeout=$exponent: noticed after ${noticed[$exponent]} ms: $(grep -m 1 target_state events)"
+        # The transport said so, nobody else.
+        expect_match "what the events say" "$(grep '"target_state"' events)" 'blocked.*transport retry|transport retry.*blocked'
+        srpfs_umount
+    done
+    # Not before the last of the seven.
+    ((noticed[19] >= 12000)) || fail "with 19 noticed after ${noticed[19]} ms"
+    ((noticed[17] < noticed[19])) || fail "noticed after ${noticed[17]} ms with 17, after ${noticed[19]} ms with 19"
 }
 
 # Step 8: the cable is pulled while nobody reads or writes. Silence is noticed by asking (TEST UNIT READY); the times are four

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+# shellcheck shell=bash disable=SC2154,SC2034,SC2086  # variables of lib.sh, without blanks
+#
+# The target's units change under those who use them.
+
+# LIO tells that LUNs have changed by a unit attention for each LUN of an ACL, whoever of those that log in under it asks
+# first. Here the kernel's initiator does, and srpfs never hears of it.
+kernel_takes_attentions() {
+    local disk
+    for disk in "${kernel_disks[@]}"; do
+        # The first command may end with it, or be repeated by the kernel.
+        dd if="$disk" of=/dev/null bs=4096 count=1 iflag=direct status=none 2>/dev/null || true
+    done
+}
+
+swapped_silently() {    # TO
+    cat $mount_point/events >events &
+    listener=$!
+    cp "/lun/$1" "/lun/$1.before"
+    swapped_is "$1"
+    kernel_takes_attentions
+}
+
+nobody_has_told() {
+    kill $listener
+    wait_for 5 "the reader of events gone" has_ended $listener
+    cat events
+    grep -q '"lun_removed"' events || fail "no event tells of the old unit's end"
+    ! grep -q unit_attention events || fail "somebody has told srpfs: $(grep -m 1 unit_attention events)"
+}
+
+# The file of one unit is never that of another one, although no more than the number is the same.
+another_unit_is_found() {       # WHAT NEW-BACKING
+    local status=0 started
+    wait_for 30 "$1: another file" is_another_file
+    # The old one: an error, at once, and not a byte of the new unit.
+    started=$(milliseconds)
+    within 20 dd bs=64k count=1 status=none of=found <&8 2>error || status=$?
+    note "$1: the old file: $(<error), after $(($(milliseconds) - started)) ms"
+    ((status)) || fail "$1: the old file still reads"
+    expect_match "$1: its error" "$(<error)" 'No such device|Input/output error'
+    (($(stat -c %s found) == 0)) || fail "$1: the old file has given bytes with its error"
+    status=0
+    within 20 dd if=$pattern bs=64k count=1 status=none conv=notrunc >&8 2>error || status=$?
+    ((status)) || fail "$1: the old file still writes"
+    exec 8>&-
+    nobody_has_told
+    expect_same "$1: what was written to the old file" "$2" "$2.before"
+    expect_lun "$1: the new file" "$lun" "$2"
+}
+
+# The inode number is that of the path.
+is_another_file() {
+    local now=
+    { read -r now <"$lun.attr/wwid"; } 2>/dev/null
+    [[ $now && $now != "$wwid" ]]
+}
+
+limit[srpfs_unit_swapped_silently]=90
+test_srpfs_unit_swapped_silently() {
+    local target lun wwid listener number
+    kernel_disks=()
+    swapped_up
+    cp $pattern /lun/swapa
+    dd if=$pattern of=/lun/swapb bs=1M skip=8 status=none
+    dd if=$pattern of=/lun/swapb bs=1M seek=8 count=8 conv=notrunc status=none
+    kernel_login
+    for number in 0 1 2 3 4 5 6 7 $lun_swapped $lun_beyond_255; do kernel_disks+=("$(kernel_disk $number)"); done
+    srpfs_initiator_ext=$initiator_ext_beside_kernel
+    # Questions to LUN 0 would bring the attention along.
+    srpfs_mount "$login_string,initiator_ext=$srpfs_initiator_ext" -o tur_interval=off,rescan_interval=off
+    target=$(srpfs_target)
+    lun=$target/lun$lun_swapped
+    expect_lun "the first unit" "$lun" /lun/swapa
+    wwid=$(<"$lun.attr/wwid")
+    exec 8<>"$lun"
+    swapped_silently swapb
+    write_file "$target/rescan" 1
+    another_unit_is_found "after rescan" /lun/swapb
+    srpfs_umount
+
+    # And by itself, when rescan_interval is over.
+    srpfs_mount "$login_string,initiator_ext=$srpfs_initiator_ext" -o tur_interval=off,rescan_interval=4
+    expect_lun "the second unit" "$lun" /lun/swapb
+    wwid=$(<"$lun.attr/wwid")
+    exec 8<>"$lun"
+    swapped_silently swapa
+    another_unit_is_found "after rescan_interval" /lun/swapa
+    rm /lun/*.before
+}
