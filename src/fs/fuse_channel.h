@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-// One reactor's intake of FUSE requests: reads them from a descriptor straight into the engine's registered memory,
-// carries out READ, WRITE and FSYNC of LUN files, hands everything else to the control thread, and writes the answers
-// on the descriptor the requests came from (the kernel keeps its table of pending requests per descriptor).
+// One reactor's FUSE requests: carries out READ, WRITE and FSYNC of LUN files, hands everything else to the control
+// thread, and gives each answer to the intake its request came from (the kernel keeps its table of pending requests per
+// descriptor).
 //
 // Lives on its reactor. Shared: the reactor's mailbox holds references, and after leave() the channel holds itself
 // until its last operation has been answered.
 
 #pragma once
 
+#include "intake.h"
 #include "open_files.h"
 #include "request.h"
 
@@ -47,6 +48,7 @@ struct ChannelCounters {
 
 class FuseChannel final : public reactor::Source,
                           public std::enable_shared_from_this<FuseChannel>,
+                          private IntakeListener,
                           private lun::OperationListener {
 public:
     // Owns `fd` (non-blocking; /dev/fuse or a message socket) and closes it. `engine`, `files` and `host` outlive
@@ -67,8 +69,8 @@ public:
     // ---- by mail ----
     // The control thread's answer (fuse_out_header first; empty: none) to a request handed to it.
     void finish(const Origin& origin, std::span<const std::byte> reply);
-    // Another channel's request for a unit that lives here; answered through `from`.
-    void serve_for(unsigned from, std::span<const std::byte> request);
+    // Another channel's request for a unit that lives here; answered through that channel.
+    void serve_for(const ReplyTo& to, std::span<const std::byte> request);
     // Marks the request `unique` if it is here; true when it was.
     bool interrupt(std::uint64_t unique);
     // `done` is called, here, when no request refers to `lun` any more; files showing it must be unpublished.
@@ -89,13 +91,16 @@ private:
     enum class Holder : std::uint8_t { nobody, operation, control };
     // A request that is being served. The hot path takes and frees them from a stack, so they stay in the cache.
     struct Record {
-        std::uint64_t unique = 0;  // 0: our own flush after a close
+        ReplyTo to{};  // unique 0: our own flush after a close
         lun::Operation* operation = nullptr;
         LunData* lun = nullptr;
         std::uint32_t bytes = 0;
         std::uint32_t next_free = no_record;
         Holder holder = Holder::nobody;
-        std::uint16_t from = 0;  // the channel that read it
+    };
+    struct Request : Incoming {
+        fuse_in_header header{};
+        ReplyTo to{};
     };
     struct Drain {
         const LunData* lun;
@@ -103,36 +108,34 @@ private:
         std::function<void()> done;
     };
 
+    void on_incoming(const Incoming& request) override;
+    void on_intake_ended(int errno_value) override;
     void on_answered(lun::Operation& operation) override;
 
-    void on_request(std::span<std::byte> request);
-    void on_read(const fuse_in_header& header, std::span<std::byte> request, unsigned from);
-    void on_write(const fuse_in_header& header, std::span<std::byte> request, unsigned from);
-    void on_fsync(const fuse_in_header& header, std::span<std::byte> request, unsigned from);
-    void on_fallocate(const fuse_in_header& header, std::span<const std::byte> request);
-    void on_lseek(const fuse_in_header& header, std::span<const std::byte> request);
-    void on_interrupt(const fuse_in_header& header, std::span<const std::byte> request);
-    void hand_to_control(const fuse_in_header& header, std::span<const std::byte> request);
-    void hand_to_home(const LunData& lun, std::span<const std::byte> request);
+    void on_read(const Request& request);
+    void on_write(const Request& request);
+    void on_fsync(const Request& request);
+    void on_fallocate(const Request& request);
+    void on_lseek(const Request& request);
+    void on_interrupt(const Request& request);
+    void hand_to_control(const Request& request);
+    void hand_to_home(const LunData& lun, const Request& request);
     // nullptr: no such file (answered), not a LUN (handed to control), or another reactor's (handed there).
-    LunData* lun_of(std::uint64_t handle, const fuse_in_header& header, std::span<const std::byte> request,
-                    unsigned from);
+    LunData* lun_of(std::uint64_t handle, const Request& request);
 
     std::uint32_t take_record();
     void free_record(std::uint32_t index);
     void start(lun::Unit& unit, lun::Operation& operation, const Record& request);
     void note_drained(const LunData* lun);
 
-    void reply(std::uint64_t unique, unsigned from, int error, std::span<const std::byte> body = {});
-    void write_reply(std::uint64_t unique, int error, std::span<const std::byte> body);
-    void write_whole(std::span<const std::byte> reply);
-    void on_reply_failed(std::uint64_t unique, int errno_value, bool retry_as_error);
-    void disconnected(int errno_value);
-    void malformed(const fuse_in_header& header);
+    void reply(const ReplyTo& to, int error, std::span<const std::byte> body = {});
+    void answer(const ReplyTo& to, int error, std::span<const std::byte> body);
+    void answer_whole(const ReplyTo& to, std::span<const std::byte> reply);
+    void malformed(const Request& request);
 
     // Touched by each request.
-    int fd_;
     lun::Engine& engine_;
+    DescriptorIntake descriptor_;
     const OpenFiles& files_;
     std::uint32_t first_free_ = no_record;
     std::vector<Record> records_;

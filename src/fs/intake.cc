@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "intake.h"
+
+#include "request.h"
+
+#include <srpfs/base/log.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include <sys/uio.h>
+#include <unistd.h>
+
+namespace srpfs::fs {
+
+Incoming split_request(std::span<const std::byte> whole) {
+    fuse_in_header header{};
+    if (!read_struct(whole, 0, header) || header.opcode != FUSE_WRITE || whole.size() < lun::intake_header_bytes)
+        return {.head = whole, .data = {}};
+    return {.head = whole.first(lun::intake_header_bytes), .data = whole.subspan(lun::intake_header_bytes)};
+}
+
+unsigned DescriptorIntake::poll(IntakeListener& listener, unsigned most) {
+    unsigned taken = 0;
+    for (; taken < most && fd_ >= 0; ++taken) {
+        const auto buffer = engine_.intake();
+        const ssize_t count = ::read(fd_, buffer.data(), buffer.size());
+        if (count > 0) [[likely]] {
+            listener.on_incoming(split_request(buffer.first(static_cast<std::size_t>(count))));
+            continue;
+        }
+        if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
+        // ENOENT: the caller was killed while its request was being copied to us.
+        if (count < 0 && (errno == EINTR || errno == ENOENT)) continue;
+        listener.on_intake_ended(count == 0 ? ENODEV : errno);
+        break;
+    }
+    return taken;
+}
+
+bool DescriptorIntake::answer(const ReplyTo& to, int error, std::span<const std::byte> body) {
+    if (fd_ < 0) return true;
+    if (error != 0) body = {};
+    fuse_out_header header{};
+    header.len = static_cast<std::uint32_t>(sizeof header + body.size());
+    header.error = -error;
+    header.unique = to.unique;
+    iovec parts[2] = {{&header, sizeof header}, {const_cast<std::byte*>(body.data()), body.size()}};
+    ssize_t written = 0;
+    do {
+        written = ::writev(fd_, parts, body.empty() ? 1 : 2);
+    } while (written < 0 && errno == EINTR);
+    return written >= 0 || on_refused(to, errno, !body.empty());
+}
+
+bool DescriptorIntake::on_refused(const ReplyTo& to, int errno_value, bool retry_as_error) {
+    // ENOENT: nobody waits for it any more. ENODEV and ECONNABORTED: the mount is gone; the next read tells.
+    const bool expected = errno_value == ENOENT || errno_value == ENODEV || errno_value == ECONNABORTED ||
+                          errno_value == EPIPE || errno_value == ECONNRESET;
+    if (expected) return false;
+    log::warning("fuse", "answer to request {} was refused ({}){}", to.unique, std::strerror(errno_value),
+                 retry_as_error ? "; answering EIO instead" : "");
+    if (retry_as_error) (void)answer(to, EIO, {});
+    return false;
+}
+
+void DescriptorIntake::close() {
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = -1;
+}
+
+void DescriptorIntake::sleep_on(std::vector<int>& fds) {
+    if (fd_ >= 0) fds.push_back(fd_);
+}
+
+}  // namespace srpfs::fs
