@@ -16,6 +16,9 @@ test_packages=(
     shellcheck util-linux
 )
 
+# What tests/bench/peers compares with, and how.
+bench_packages=(fio fuse3 libnbd-bin nbdkit qemu-system-common)
+
 # The other compiler, with libFuzzer and the sanitizers.
 clang_packages=(clang-14 libclang-rt-14-dev llvm-14)
 
