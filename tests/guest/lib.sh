@@ -609,6 +609,20 @@ srpfs_refused() {
     wait_for 10 "no queue pair of the refused login" srpfs_has_qps "$before"
 }
 
+# events_start: from now on, what srpfs has to tell goes to the file events. events_end: nothing more.
+events_start() {
+    cat $mount_point/events >events &
+    events_reader=$!
+    wait_for 10 "the events opened" events_are_read
+}
+
+events_are_read() { [[ $(readlink "/proc/$events_reader/fd/3") == */events ]]; }
+
+events_end() {
+    kill "$events_reader"
+    wait_for 5 "the reader of events gone" has_ended "$events_reader"
+}
+
 state_is() {
     local state=
     { read -r state <"$port_directory/$guid-$guid${srpfs_initiator_ext:+-$srpfs_initiator_ext}/state"; } 2>/dev/null
@@ -646,7 +660,7 @@ read_backing() {        # LUN FILE
 timeline_starts() {
     srpfs-timeline --state "$2" "$1" "$3" >timeline 2>&1 &
     timeline=$!
-    wait_for 20 "srpfs-timeline at work" grep -q ' state running' timeline
+    wait_for 20 "srpfs-timeline at work" grep -qs ' state running' timeline
     sleep 1
     ! has_ended $timeline || fail "srpfs-timeline ended at once: $(cat timeline)"
 }

@@ -77,14 +77,13 @@ test_srpfs_errors_come_with_fast_io_fail_tmo() {
 # command may take (30 s).
 limit[srpfs_ack_timeout_notices_silence]=180
 test_srpfs_ack_timeout_notices_silence() {
-    local exponent began events
+    local exponent began
     local -A noticed=()
     for exponent in 17 19; do
         srpfs_mount "$login_string,ch_count=2,tl_retry_count=6" -o tur_interval=off,ack_timeout=$exponent
         write_file "$(srpfs_target)/reconnect_delay" 2
         write_file "$(srpfs_target)/fast_io_fail_tmo" 300
-        cat $mount_point/events >events &
-        events=$!
+        events_start
         timeline_starts 300 "$(srpfs_target)/state" "$(srpfs_target)/lun1"
         began=$(milliseconds)
         silence
@@ -93,8 +92,7 @@ test_srpfs_ack_timeout_notices_silence() {
         wait_for 90 "ack_timeout=$exponent: state running" state_is running
         wait_for 90 "ack_timeout=$exponent: I/O goes on" nobody_waits
         timeline_ends 0
-        kill $events
-        wait_for 5 "the reader of events gone" has_ended $events
+        events_end
         noticed[$exponent]=$(first_after "$began" ' state blocked')
         note "ack_timeout=$exponent: noticed after ${noticed[$exponent]} ms: $(grep -m 1 target_state events)"
         # The transport said so, nobody else.

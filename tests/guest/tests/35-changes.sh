@@ -13,17 +13,18 @@ kernel_takes_attentions() {
     done
 }
 
+# srpfs stands still meanwhile, lest it asks something before the kernel has taken all attentions.
 swapped_silently() {    # TO
-    cat $mount_point/events >events &
-    listener=$!
+    events_start
     cp "/lun/$1" "/lun/$1.before"
+    kill -STOP $srpfs_pid
     swapped_is "$1"
     kernel_takes_attentions
+    kill -CONT $srpfs_pid
 }
 
 nobody_has_told() {
-    kill $listener
-    wait_for 5 "the reader of events gone" has_ended $listener
+    events_end
     cat events
     grep -q '"lun_removed"' events || fail "no event tells of the old unit's end"
     ! grep -q unit_attention events || fail "somebody has told srpfs: $(grep -m 1 unit_attention events)"
@@ -58,7 +59,7 @@ is_another_file() {
 
 limit[srpfs_unit_swapped_silently]=90
 test_srpfs_unit_swapped_silently() {
-    local target lun wwid listener number
+    local target lun wwid number
     kernel_disks=()
     swapped_up
     cp $pattern /lun/swapa
@@ -67,8 +68,7 @@ test_srpfs_unit_swapped_silently() {
     kernel_login
     for number in 0 1 2 3 4 5 6 7 $lun_swapped $lun_beyond_255; do kernel_disks+=("$(kernel_disk $number)"); done
     srpfs_initiator_ext=$initiator_ext_beside_kernel
-    # Questions to LUN 0 would bring the attention along.
-    srpfs_mount "$login_string,initiator_ext=$srpfs_initiator_ext" -o tur_interval=off,rescan_interval=off
+    srpfs_mount "$login_string,initiator_ext=$srpfs_initiator_ext" -o rescan_interval=off
     target=$(srpfs_target)
     lun=$target/lun$lun_swapped
     expect_lun "the first unit" "$lun" /lun/swapa
@@ -80,7 +80,7 @@ test_srpfs_unit_swapped_silently() {
     srpfs_umount
 
     # And by itself, when rescan_interval is over.
-    srpfs_mount "$login_string,initiator_ext=$srpfs_initiator_ext" -o tur_interval=off,rescan_interval=4
+    srpfs_mount "$login_string,initiator_ext=$srpfs_initiator_ext" -o rescan_interval=4
     expect_lun "the second unit" "$lun" /lun/swapb
     wwid=$(<"$lun.attr/wwid")
     exec 8<>"$lun"
