@@ -268,6 +268,7 @@ bool Channel::submit(Command& command) {
     ++in_flight_;
     --credits_;
     ++(command.checks_path ? counters_.path_checks : counters_.commands);
+    if (!command.checks_path && !command.privileged) ordinary_sent_ = true;
     command.channel = this;
     command.tag = tag;
     command.fence = Command::Fence::none;
@@ -341,18 +342,19 @@ void Channel::want_room() {
     if (state_ != ChannelState::live || credits_ > reserve(false)) return;
     ++counters_.out_of_credits;
     if (starvation_timer_.armed()) return;
-    commands_at_starvation_ = counters_.commands;
+    ordinary_sent_ = false;
     starvation_timer_.arm_after(starvation_max);
 }
 
 // Commands in flight have deadlines of their own; without any, only the target can bring credits, and it has not.
 void Channel::check_starvation() {
     if (state_ != ChannelState::live || has_room(false)) return;
-    // Questions to the path do not help who waits: they use the credit that is kept for them.
+    // Neither questions to the path nor privileged commands help who waits: they use the credits that are kept for
+    // them, and looking at the units every few seconds would go on for ever.
     const bool is_busy = std::any_of(slots_.begin(), slots_.end(),
                                      [](const Slot& slot) { return slot.command && !slot.command->checks_path; });
-    if (is_busy || counters_.commands != commands_at_starvation_) {
-        commands_at_starvation_ = counters_.commands;
+    if (is_busy || ordinary_sent_) {
+        ordinary_sent_ = false;
         return starvation_timer_.arm_after(starvation_max);
     }
     fail(fmt::format("requests have waited for {} s and the target grants no credit ({} left)",

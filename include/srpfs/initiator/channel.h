@@ -208,7 +208,8 @@ private:
     std::uint32_t free_slot_ = 0;
     std::vector<Slot> slots_;
     Instant last_heard_{};
-    bool room_wanted_ = false;  // a submit() was refused: tell when there is room
+    bool room_wanted_ = false;    // a submit() was refused: tell when there is room
+    bool ordinary_sent_ = false;  // a command without privileges, since starvation_timer_ was armed
 
     // Read for every command.
     fabric::Connection* connection_ = nullptr;
@@ -226,7 +227,6 @@ private:
     reactor::Timer drain_timer_;
     reactor::Timer task_timer_;
     reactor::Timer starvation_timer_;  // armed while somebody waits for credit
-    std::uint64_t commands_at_starvation_ = 0;
     TaskRequest* task_ = nullptr;
     srp::Tag task_tag_ = 0;
     std::uint64_t task_sequence_ = 0;

@@ -256,6 +256,22 @@ TEST_F(ChannelCommands, ATargetThatGrantsNoCreditFor30SecondsIsLeft) {
     expect_dropped("grants no credit");
 }
 
+// They use a credit that nobody else gets. Looking at the units every few seconds must not hide that the others starve.
+TEST_F(ChannelCommands, PrivilegedCommandsThatGoOnDoNotHideThatTheOthersStarve) {
+    fabric.login.credits = 4;
+    Peer& peer = connect_live();
+    say(credit_request(-2, 1));
+    EXPECT_FALSE(submit(prepare()));
+    for (unsigned i = 0; i < 10 && ends.empty(); ++i) {
+        Asked& look = prepare();
+        look.command.privileged = true;
+        ASSERT_TRUE(submit(look));
+        peer.answer(peer.commands.back());
+        advance(5s);
+    }
+    expect_dropped("grants no credit");
+}
+
 TEST_F(ChannelCommands, NobodyWaitingMeansNobodyStarves) {
     fabric.login.credits = 4;
     connect_live();
