@@ -89,13 +89,12 @@ void TargetLink::attach(LinkListener& listener) { listeners_.push_back(listener)
 
 void TargetLink::detach(LinkListener& listener) {
     listeners_.remove(listener);
-    std::erase(waiting_, &listener);
-    std::erase(held_, &listener);
+    for (auto* line : {&waiting_, &choosy_, &held_}) std::erase(*line, &listener);
     std::replace(waking_.begin(), waking_.end(), &listener, static_cast<LinkListener*>(nullptr));
 }
 
 Submitted TargetLink::submit(Command& command) {
-    refused_for_room_ = false;
+    refused_ = &held_;
     switch (state_) {
         case PortState::running: break;
         case PortState::connecting:
@@ -105,7 +104,7 @@ Submitted TargetLink::submit(Command& command) {
     }
     if (tasks_.is_resetting(command.lun)) [[unlikely]]
         return Submitted::wait;  // for the LUN RESET to be over
-    refused_for_room_ = true;
+    refused_ = command.on_channel ? &choosy_ : &waiting_;
     // Those that have been refused before come first; otherwise a busy unit would take each credit that its own answers
     // bring.
     if (!waiting_.empty() && !waking_now_ && !command.privileged) [[unlikely]]
@@ -127,16 +126,17 @@ Submitted TargetLink::submit(Command& command) {
 }
 
 void TargetLink::wait_for_room(LinkListener& listener) {
-    auto& line = refused_for_room_ ? waiting_ : held_;
-    if (std::find(line.begin(), line.end(), &listener) == line.end()) line.push_back(&listener);
+    if (std::find(refused_->begin(), refused_->end(), &listener) == refused_->end()) refused_->push_back(&listener);
 }
 
 // Each waiting unit gets its turn once per wake-up, in the order they began to wait. One that has sent something and is
 // refused again goes behind those that have not.
 void TargetLink::wake_waiting() {
-    if (waking_now_ || waiting_.empty()) return;
+    if (waking_now_ || (waiting_.empty() && choosy_.empty())) return;
     waking_now_ = true;
-    waking_.swap(waiting_);
+    waking_.swap(choosy_);
+    waking_.insert(waking_.end(), waiting_.begin(), waiting_.end());
+    waiting_.clear();
     std::vector<LinkListener*> served;
     for (std::size_t i = 0; i < waking_.size(); ++i) {
         LinkListener* const listener = std::exchange(waking_[i], nullptr);
@@ -313,6 +313,8 @@ void TargetLink::on_channel_ended(Channel& channel, const ChannelEnd& end) {
         for (Channel* other : std::vector(probation_)) other->disconnect("the channels it was to join have ended");
     }
     owner_.on_channel_ended(channel.config().index, channel.config().epoch, end);
+    // What was meant for this one may have waited for its room only; nobody else would tell.
+    if (!live_.empty()) wake_waiting();
 }
 
 void TargetLink::on_channel_gone(Channel&) { burial_.arm_after(Duration::zero()); }

@@ -182,9 +182,10 @@ private:
     std::uint32_t immediate_bytes_max_ = 0;
     std::uint32_t command_bytes_max_ = 512 * 1024;
     IntrusiveList<LinkListener, LinkListenerTag> listeners_;
-    std::vector<LinkListener*> waiting_;  // for room
-    std::vector<LinkListener*> held_;     // for the port to run, or for a LUN RESET to be over
-    bool refused_for_room_ = false;       // the last submit()
+    std::vector<LinkListener*> waiting_;            // for room on any channel; they go before new commands
+    std::vector<LinkListener*> choosy_;             // for room on one channel: nobody else has to wait for that
+    std::vector<LinkListener*> held_;               // for the port to run, or for a LUN RESET to be over
+    std::vector<LinkListener*>* refused_ = &held_;  // where the last submit() belongs
     std::uint64_t sent_ = 0;
     std::vector<LinkListener*> waking_;
     bool waking_now_ = false;

@@ -106,6 +106,40 @@ TEST_F(Channels, OneWithoutCreditIsPassedOver) {
     EXPECT_EQ(unit.ready, 1u);  // once, although it was asked for twice
 }
 
+class OneChannel : public Channels {
+protected:
+    // The unit waits for room on channel 0, and channel 1 has some.
+    void wait_for_channel_0() {
+        fabric.login.credits = 4;
+        keeps_test_unit_ready = true;
+        log_in_with(2);
+        peer(0).say(scripted::credit_request(-4, 1));
+        settle();
+        pinned.lun = scsi::Lun::from_number(0);
+        pinned.on_channel = 0;
+        pinned.privileged = true;
+        EXPECT_EQ(link().submit(pinned), Submitted::wait);
+        link().wait_for_room(unit);
+    }
+    Command pinned;
+};
+
+TEST_F(OneChannel, WhoWaitsForItKeepsNobodyElseWaiting) {
+    wait_for_channel_0();
+    send(1);
+    EXPECT_EQ(unit.ready, 0u);
+    peer(0).say(scripted::credit_request(4, 2));
+    settle();
+    EXPECT_EQ(unit.ready, 1u);
+}
+
+TEST_F(OneChannel, WhoWaitsForItIsToldWhenItEnds) {
+    wait_for_channel_0();
+    peer(0).end(fabric::EndReason::transport_error);
+    settle();
+    EXPECT_EQ(unit.ready, 1u);
+}
+
 TEST_F(Channels, WhatTheStateOfThePortMeansForCommands) {
     log_in_with(1);
     cut();
