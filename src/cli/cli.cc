@@ -73,6 +73,15 @@ Result<Duration> seconds(std::string_view name, std::string_view text, std::uint
     return Duration(std::chrono::seconds(*value));
 }
 
+// "off" is nothing.
+Result<std::optional<Duration>> seconds_or_off(std::string_view name, std::string_view text, std::uint64_t low,
+                                               std::uint64_t high) {
+    if (text == "off") return std::optional<Duration>{};
+    const auto value = seconds(name, text, low, high);
+    if (!value) return bad(name, text, fmt::format("number from {} to {}, or 'off', expected", low, high));
+    return std::optional<Duration>(*value);
+}
+
 template <typename T, typename Get>
 Result<void> set(T& field, Get&& got) {
     if (!got) return got.error();
@@ -139,12 +148,8 @@ const std::vector<Option>& options() {
          }},
         {"tur_interval", "SECONDS|off",
          "silence after which a target is asked with TEST UNIT READY, 1..600 (default 2)",
-         [](Config& config, std::string_view text) -> Result<void> {
-             if (text == "off") {
-                 config.path.interval.reset();
-                 return {};
-             }
-             return set(config.path.interval.emplace(), seconds("tur_interval", text, 1, 600));
+         [](Config& config, std::string_view text) {
+             return set(config.path.interval, seconds_or_off("tur_interval", text, 1, 600));
          }},
         {"tur_timeout", "SECONDS", "how long a target that is asked may stay silent, 1..600 (default 3)",
          [](Config& config, std::string_view text) {
@@ -160,11 +165,10 @@ const std::vector<Option>& options() {
         {"rescan_interval", "SECONDS|off",
          "how often logical units are looked at without a reason, 1..86400 (default 60)",
          [](Config& config, std::string_view text) -> Result<void> {
-             if (text == "off") {
-                 config.rescan_interval = Duration::zero();
-                 return {};
-             }
-             return set(config.rescan_interval, seconds("rescan_interval", text, 1, 86400));
+             const auto value = seconds_or_off("rescan_interval", text, 1, 86400);
+             if (!value) return value.error();
+             config.rescan_interval = value->value_or(Duration::zero());
+             return {};
          }},
         {"ch_count", "N", "channels of a login that names no ch_count, 1..64 (default 1)",
          [](Config& config, std::string_view text) { return set(config.ch_count, number("ch_count", text, 1, 64)); }},

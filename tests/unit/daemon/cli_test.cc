@@ -69,6 +69,22 @@ TEST(Cli, ABadValueIsNamedWithWhatIsPossible) {
     expect_mentions(refusal_of({"demo", "/mnt", "-o", "memory=99999999999999999999G"}), "memory");
 }
 
+TEST(Cli, WhereOffIsPossibleTheRefusalOfAValueSaysSo) {
+    for (const std::string name : {"tur_interval", "rescan_interval", "reconnect_delay"}) {
+        for (const std::string value : {"-1", "never", "1.5", ""}) {
+            if (name == "reconnect_delay" && value == "-1") continue;  // means off, as in the kernel
+            const auto text = refusal_of({"demo", "/mnt", "-o", name + "=" + value});
+            expect_mentions(text, name + "=" + value);
+            expect_mentions(text, "off");
+        }
+    }
+    expect_mentions(refusal_of({"demo", "/mnt", "-o", "tur_interval=601"}), "1 to 600, or 'off'");
+    expect_mentions(refusal_of({"demo", "/mnt", "-o", "rescan_interval=0"}), "1 to 86400, or 'off'");
+    const Config config = config_of({"demo", "/mnt", "-o", "tur_interval=off,rescan_interval=off"});
+    EXPECT_FALSE(config.path.interval);
+    EXPECT_EQ(config.rescan_interval, Duration::zero());
+}
+
 TEST(Cli, TimersFollowTheKernelsRules) {
     const Config config = config_of({"demo", "/mnt", "-o", "dev_loss_tmo=off,fast_io_fail_tmo=0x10"});
     EXPECT_FALSE(config.timers.dev_loss_tmo);
