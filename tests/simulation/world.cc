@@ -1035,6 +1035,8 @@ Outcome World::run() {
         violated(fmt::format("{} s after all is well again not every unit is usable", in_seconds(quiet_bound)));
     if (!over()) check_everything();
     if (!over()) scheduler.advance(40s);
+    // A look may just be under way, and take a while where a channel has no credit.
+    if (!over()) scheduler.run_until([&] { return engine->usage().operations_in_use == 0; }, quiet_bound);
     if (!over()) check_idle();
     if (!over()) shut_down();
     if (scheduler.steps > steps_max) violated("time stands still");

@@ -47,16 +47,19 @@ protected:
         link().attach(unit);
         for (const auto& peer : fabric.peers) peer->keeps_test_unit_ready = keeps_test_unit_ready;
     }
+    static std::unique_ptr<Sent> make(std::uint16_t lun) {
+        auto one = std::make_unique<Sent>();
+        one->command.owner = one.get();
+        one->command.lun = scsi::Lun::from_number(lun);
+        one->command.cdb.length = 6;
+        one->command.cdb.bytes[0] = std::byte{0x12};
+        return one;
+    }
     // One that is sent.
     Sent& send(std::uint16_t lun = 0) {
-        commands.push_back(std::make_unique<Sent>());
-        Sent& one = *commands.back();
-        one.command.owner = &one;
-        one.command.lun = scsi::Lun::from_number(lun);
-        one.command.cdb.length = 6;
-        one.command.cdb.bytes[0] = std::byte{0x12};
-        EXPECT_EQ(link().submit(one.command), Submitted::sent);
-        return one;
+        commands.push_back(make(lun));
+        EXPECT_EQ(link().submit(commands.back()->command), Submitted::sent);
+        return *commands.back();
     }
     Submitted try_to_send(std::uint16_t lun = 0) {
         rejected.owner = nullptr;
@@ -68,6 +71,17 @@ protected:
             ++resets;
             reset_error = result ? 0 : result.error().errno_value();
         });
+        settle();
+    }
+    // Channel 0 has no credit until it gets the four it was granted.
+    void log_in_without_credit(unsigned channels) {
+        fabric.login.credits = 4;
+        log_in_with(channels);
+        peer(0).say(scripted::credit_request(-4, 1));
+        settle();
+    }
+    void give_credit() {
+        peer(0).say(scripted::credit_request(4, 2));
         settle();
     }
     [[nodiscard]] Peer& peer(std::size_t index) { return *fabric.peers.at(index); }
@@ -91,18 +105,14 @@ TEST_F(Channels, AreUsedInTurn) {
 }
 
 TEST_F(Channels, OneWithoutCreditIsPassedOver) {
-    fabric.login.credits = 4;
-    log_in_with(2);
-    peer(0).say(scripted::credit_request(-4, 1));
-    settle();
+    log_in_without_credit(2);
     send();
     send();
     EXPECT_EQ(peer(1).commands.size(), 2u);
     EXPECT_EQ(try_to_send(), Submitted::wait);
     link().wait_for_room(unit);
     link().wait_for_room(unit);
-    peer(0).say(scripted::credit_request(4, 2));
-    settle();
+    give_credit();
     EXPECT_EQ(unit.ready, 1u);  // once, although it was asked for twice
 }
 
@@ -110,11 +120,8 @@ class OneChannel : public Channels {
 protected:
     // The unit waits for room on channel 0, and channel 1 has some.
     void wait_for_channel_0() {
-        fabric.login.credits = 4;
         keeps_test_unit_ready = true;
-        log_in_with(2);
-        peer(0).say(scripted::credit_request(-4, 1));
-        settle();
+        log_in_without_credit(2);
         pinned.lun = scsi::Lun::from_number(0);
         pinned.on_channel = 0;
         pinned.privileged = true;
@@ -128,8 +135,7 @@ TEST_F(OneChannel, WhoWaitsForItKeepsNobodyElseWaiting) {
     wait_for_channel_0();
     send(1);
     EXPECT_EQ(unit.ready, 0u);
-    peer(0).say(scripted::credit_request(4, 2));
-    settle();
+    give_credit();
     EXPECT_EQ(unit.ready, 1u);
 }
 
@@ -209,6 +215,60 @@ TEST_F(Channels, IfTheLastOldChannelEndsTheReplacementGoesAsWell) {
     EXPECT_EQ(port->state(), PortState::running);
 }
 
+// Silence proves nothing about the target's life: the old channels get 3 s, then a new login begins.
+TEST_F(Channels, IfTheLastOldChannelIsSilentTheReplacementGoesAsWell) {
+    keeps_test_unit_ready = true;
+    log_in_with(2);
+    peer(0).end(fabric::EndReason::transport_error);
+    settle();
+    ASSERT_TRUE(peer(2).is_live);
+    advance(3s - 1ns);
+    EXPECT_TRUE(peer(1).is_live);
+    EXPECT_EQ(port->facts().channels, 1u);
+    EXPECT_TRUE(peer(2).commands.empty()) << "it was used before anybody had vouched for it";
+    advance(1ns);
+    EXPECT_TRUE(peer(1).is_gone);
+    EXPECT_TRUE(peer(2).is_gone);
+    ASSERT_GE(fabric.peers.size(), 4u);
+    EXPECT_EQ(action(peer(3)), 0u);  // "single"
+}
+
+TEST_F(Channels, OneOldChannelThatAnswersIsEnoughAndASilentOneIsEnded) {
+    keeps_test_unit_ready = true;
+    log_in_with(3);
+    peer(0).end(fabric::EndReason::transport_error);
+    settle();
+    ASSERT_TRUE(peer(3).is_live);
+    peer(2).answer(peer(2).commands.at(0));
+    settle();
+    EXPECT_EQ(port->facts().channels, 3u);
+    advance(3s);
+    EXPECT_TRUE(peer(1).is_gone);
+    EXPECT_TRUE(peer(2).is_live);
+    EXPECT_TRUE(peer(3).is_live);
+    EXPECT_EQ(port->state(), PortState::running);
+}
+
+// What was asked before the replacement came up says nothing about it.
+TEST_F(Channels, AnAnswerToAnEarlierQuestionDoesNotVouchForALaterReplacement) {
+    keeps_test_unit_ready = true;
+    log_in_with(2);
+    peer(0).end(fabric::EndReason::transport_error);
+    settle();
+    ASSERT_TRUE(peer(2).is_live);
+    ASSERT_EQ(peer(1).commands.size(), 1u);
+    peer(2).end(fabric::EndReason::transport_error);
+    settle();
+    ASSERT_TRUE(advance_until([this] { return fabric.peers.size() == 4 && peer(3).is_live; }, 2s));
+    peer(1).answer(peer(1).commands[0]);
+    settle();
+    EXPECT_EQ(port->facts().channels, 1u) << "accepted by an answer to what was asked before its login";
+    ASSERT_EQ(peer(1).commands.size(), 2u);
+    peer(1).answer(peer(1).commands[1]);
+    settle();
+    EXPECT_EQ(port->facts().channels, 2u);
+}
+
 TEST_F(Channels, AReplacementThatIsRefusedIsTriedAgain) {
     log_in_with(2);
     fabric.on_connect = [](Peer& asked) { asked.reject(28, scripted::login_reject(0x00010001)); };
@@ -254,6 +314,43 @@ TEST_F(Channels, MeanwhileTheUnitGetsNoCommandsAndOthersDo) {
     send(3);
 }
 
+// Whoever is refused for its reset and whoever is refused for want of credit stand in different lines.
+TEST_F(Channels, AUnitThatIsBeingResetDoesNotKeepAnotherFromTheCreditItWaitsFor) {
+    fabric.login.credits = 4;
+    log_in_with(1);
+    peer(0).say(scripted::credit_request(-2, 1));  // two are left: kept for task management and the like
+    settle();
+    Unit other;
+    link().attach(other);
+    std::vector<std::string> order;
+    const auto go_on = [&](const char* name, Unit& one, std::uint16_t lun) {
+        one.when_ready = [this, &order, &one, name, lun] {
+            auto made = make(lun);
+            const bool is_sent = link().submit(made->command) == Submitted::sent;
+            if (is_sent)
+                commands.push_back(std::move(made));
+            else
+                link().wait_for_room(one);
+            order.push_back(fmt::format("{} {}", name, is_sent ? "sends" : "waits"));
+        };
+        one.when_ready();
+    };
+    go_on("reset", unit, 3);
+    go_on("other", other, 4);
+    reset(3);
+    ASSERT_EQ(peer(0).tasks.size(), 1u);
+    peer(0).say(scripted::credit_request(2, 2));
+    settle();
+    EXPECT_EQ(order, (std::vector<std::string>{"reset waits", "other waits", "reset waits", "other sends"}));
+    ASSERT_EQ(peer(0).commands.size(), 1u);
+    peer(0).answer(peer(0).commands[0]);
+    settle();
+    peer(0).answer(peer(0).tasks[0], 0x00);
+    settle();
+    EXPECT_EQ(order.back(), "reset sends");
+    link().detach(other);
+}
+
 TEST_F(Channels, ResetsComeOneAfterTheOther) {
     log_in_with(1);
     reset(3);
@@ -294,15 +391,12 @@ TEST_F(Channels, AResetNeedsAConnection) {
 }
 
 TEST_F(Channels, AResetWaitsForACredit) {
-    fabric.login.credits = 4;
-    log_in_with(1);
-    peer(0).say(scripted::credit_request(-4, 1));
-    settle();
+    log_in_without_credit(1);
     reset();
     advance(1s);
     EXPECT_EQ(resets, 0u);
     EXPECT_TRUE(peer(0).tasks.empty());
-    peer(0).say(scripted::credit_request(4, 2));
+    give_credit();
     advance(10ms);
     ASSERT_EQ(peer(0).tasks.size(), 1u);
     peer(0).answer(peer(0).tasks.at(0), 0x00);
@@ -312,10 +406,7 @@ TEST_F(Channels, AResetWaitsForACredit) {
 }
 
 TEST_F(Channels, AResetWaitsForACreditForAsLongAsForAnAnswer) {
-    fabric.login.credits = 4;
-    log_in_with(1);
-    peer(0).say(scripted::credit_request(-4, 1));
-    settle();
+    log_in_without_credit(1);
     reset();
     advance(5s - 1ns);
     EXPECT_EQ(resets, 0u);

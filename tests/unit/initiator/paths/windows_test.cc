@@ -18,6 +18,18 @@ protected:
             last_end_ = command.result.end;
         };
     }
+    // A read that the target keeps until task management ends it: then its window is closed, and the channel stays.
+    void start_read_that_is_ended() {
+        const auto logins = target_logins();
+        holder_.holds = true;
+        Command& command = start_read();
+        EXPECT_TRUE(until([&] { return is_done(command); }, 60s).has_value());
+        EXPECT_EQ(last_end_, CommandEnd::aborted);
+        EXPECT_EQ(windows_when_done_, 0U);
+        advance(10s);
+        EXPECT_EQ(target_logins(), logins) << "the channel was replaced";
+        EXPECT_TRUE(transitions_.empty());
+    }
     unsigned done_count_ = 0;
     std::size_t windows_when_done_ = 0;
     CommandEnd last_end_ = CommandEnd::answered;
@@ -76,16 +88,8 @@ TEST_F(Windows, WhatTheTargetHoldsWhenTheConnectionBreaksIsDoneWhenThatIsGone) {
 // What the target holds has ended by task management, and nobody answers it.
 TEST_F(Windows, AnAbortedCommandIsDoneWhenItsWindowIsClosedAndTheChannelStays) {
     build_with();
-    const auto logins = target_logins();
-    holder_.holds = true;
-    Command& command = start_read();
-    ASSERT_TRUE(until([&] { return is_done(command); }, 60s).has_value());
-    EXPECT_EQ(last_end_, CommandEnd::aborted);
-    EXPECT_EQ(windows_when_done_, 0U);
+    start_read_that_is_ended();
     EXPECT_GE(device_->counters().task_managements, 1U);
-    advance(10s);
-    EXPECT_EQ(target_logins(), logins) << "the channel was replaced";
-    EXPECT_TRUE(transitions_.empty());
     holder_.holds = false;
     EXPECT_TRUE(is_good(start_read(7)));
     EXPECT_EQ(link().report()[0].in_flight, 0U);
@@ -106,16 +110,78 @@ TEST_F(Windows, AWindowStaysOpenFor2sAfterAnAbortForWhatIsOnItsWay) {
 
 TEST_F(Windows, ACommandEndedByALunResetIsDoneWhenItsWindowIsClosedAndTheChannelStays) {
     build_with();
+    holder_.refuses_aborts = true;
+    start_read_that_is_ended();
+    EXPECT_EQ(device_->counters().task_managements, 2U);
+}
+
+// Decisions 2: what completes in the backend just before the reset looks for it still sends its data after it.
+TEST_F(Windows, DataThatComesAfterTheCloseTouchesNothingAndCostsTheTargetItsConnection) {
+    build_with();
     const auto logins = target_logins();
-    holder_.holds = holder_.refuses_aborts = true;
+    holder_.holds = true;
+    holder_.overtaken_by = 5s;
     Command& command = start_read();
+    std::fill(command.data.begin(), command.data.end(), std::byte{0xaa});
     ASSERT_TRUE(until([&] { return is_done(command); }, 60s).has_value());
     EXPECT_EQ(last_end_, CommandEnd::aborted);
     EXPECT_EQ(windows_when_done_, 0U);
-    EXPECT_EQ(device_->counters().task_managements, 2U);
-    advance(10s);
-    EXPECT_EQ(target_logins(), logins) << "the channel was replaced";
+    EXPECT_EQ(target_logins(), logins);
+    holder_.holds = false;
+    holder_.overtaken_by.reset();
+    ASSERT_TRUE(until([&] { return !transitions_.empty(); }, 60s).has_value()) << "the data never came";
+    EXPECT_EQ(transitions_[0].to, PortState::blocked);
+    ASSERT_TRUE(until([&] { return state() == PortState::running; }, 60s).has_value());
+    EXPECT_EQ(target_logins(), logins + 1);
+    EXPECT_EQ(std::count(command.data.begin(), command.data.end(), std::byte{0xaa}), 512);
+}
+
+// The reset may have overtaken what was sent on another channel: a closed window is not enough there.
+TEST_F(Windows, ALunResetKeepsItsOwnChannelAndDrainsTheOthersThatAreLeftWithoutAnAnswer) {
+    build_with([](TargetPortConfig& config) { config.parameters.ch_count = 2; });
+    const auto logins = target_logins();
+    holder_.holds = true;
+    holder_.mute_channel = device_->channels().at(0).id;
+    std::vector<Command*> sent;
+    for (const unsigned channel : {0U, 1U, 1U}) {
+        sent.push_back(&read());
+        sent.back()->on_channel = channel;
+        ASSERT_EQ(link().submit(*sent.back()), Submitted::sent);
+    }
+    settle();
+    EXPECT_EQ(fabric_->windows(), 3U);
+    bool succeeded = false;
+    link().reset_unit(scsi::Lun{}, [&](const Result<void>& result) { succeeded = result.has_value(); });
+    advance(1900ms);
+    ASSERT_TRUE(succeeded);
+    EXPECT_EQ(done_count_, 0U);
+    EXPECT_EQ(fabric_->windows(), 3U);
+    advance(200ms);
+    EXPECT_EQ(done_count_, 3U);
+    EXPECT_EQ(fabric_->windows(), 0U);
+    EXPECT_EQ(sent[0]->result.end, CommandEnd::connection_lost);
+    EXPECT_EQ(sent[1]->result.end, CommandEnd::aborted);
+    EXPECT_EQ(sent[2]->result.end, CommandEnd::aborted);
+    holder_.mute_channel = 0;
+    holder_.holds = false;
+    ASSERT_TRUE(until([&] { return port_->facts().channels == 2; }, 60s).has_value());
+    EXPECT_EQ(target_logins(), logins + 1) << "the channel of the reset was replaced as well";
     EXPECT_TRUE(transitions_.empty());
+}
+
+// A target may lose answers and, with them, their credits. The window of each is closed and the channel stays, until
+// nothing can be sent on it.
+TEST_F(Windows, ATargetWhoseAnswersGetLostIsLeftWhenNoCreditIsLeft) {
+    build_with([](TargetPortConfig& config) { config.parameters.queue_size = 4; });
+    const auto logins = target_logins();
+    holder_.mute_channel = device_->channels().at(0).id;
+    while (link().submit(read()) == Submitted::sent) settle();
+    const auto took = until([&] { return target_logins() > logins; }, 300s);
+    ASSERT_TRUE(took.has_value());
+    EXPECT_EQ(fabric_->windows(), 0U);
+    holder_.mute_channel = 0;
+    settle();
+    EXPECT_TRUE(is_good(start_read(1)));
 }
 
 // Task management proves nothing for what has not been ended by it: only the end of the connection does.

@@ -17,6 +17,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -44,10 +45,16 @@ public:
     unsigned logins_max = 0;             // channels granted; 0: all
     target::ChannelId held_channel = 0;  // 0: all
     bool refuses_aborts = false;
+    target::ChannelId mute_channel = 0;    // whose responses to commands get lost
+    std::optional<Duration> overtaken_by;  // see target::TaskManagementPlan
 
 private:
+    void on_response(const target::CommandView& command, target::ResponsePlan& plan) override {
+        plan.lost = mute_channel != 0 && command.channel == mute_channel;
+    }
     target::TaskManagementPlan on_task_management(target::ChannelId, const srp::TaskManagement& request) override {
         target::TaskManagementPlan plan;
+        plan.overtaken_by = overtaken_by;
         if (refuses_aborts && request.function == srp::TaskFunction::abort_task) plan.code = srp::TaskCode::failed;
         return plan;
     }
