@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 # shellcheck shell=bash disable=SC2154,SC2034,SC2086  # variables of lib.sh, without blanks
 #
-# The verbs fabric by itself, both ends in one process, on an RDMA device of its own that goes down and away as it likes.
+# The verbs fabric by itself, both ends in one process, on an RDMA device of its own that goes down and away as it likes. It
+# needs no other guest, but the pair has done its work long before the single guest.
 
 limit[fabric_works_on_rxe]=150
 test_fabric_works_on_rxe() {
