@@ -40,6 +40,23 @@ Result<std::uint64_t> number(std::string_view name, std::string_view text, std::
     return value;
 }
 
+// "0-3:8": numbers and ranges.
+Result<std::vector<unsigned>> processors(std::string_view text) {
+    std::vector<unsigned> list;
+    for (std::string_view rest = text; list.empty() || !rest.empty();) {
+        const std::string_view item = rest.substr(0, rest.find(':'));
+        rest.remove_prefix(std::min(rest.size(), item.size() + 1));
+        const auto dash = item.find('-');
+        const auto first = number("cpus", item.substr(0, dash), 0, CPU_SETSIZE - 1);
+        if (!first) return first.error();
+        const auto last =
+            dash == std::string_view::npos ? first : number("cpus", item.substr(dash + 1), *first, CPU_SETSIZE - 1);
+        if (!last) return last.error();
+        for (auto cpu = *first; cpu <= *last; ++cpu) list.push_back(static_cast<unsigned>(cpu));
+    }
+    return list;
+}
+
 Result<std::size_t> size(std::string_view name, std::string_view text, std::size_t low, std::size_t high) {
     std::size_t shift = 0;
     std::string_view digits = text;
@@ -180,11 +197,29 @@ const std::vector<Option>& options() {
          [](Config& config, std::string_view text) {
              return set(config.max_imm_data, number("max_imm_data", text, 0, 65536));
          }},
-        {"memory", "SIZE", "budget of registered memory, 24M..64G (default 80M)",
+        {"reactors", "N", "threads that carry I/O, 1..64 (default 1)",
+         [](Config& config, std::string_view text) {
+             return set(config.reactors, number("reactors", text, 1, daemon::reactors_max));
+         }},
+        {"cpus", "LIST", "processors to bind the reactors to, in turn, for example 0-3:8 (default: not bound)",
+         [](Config& config, std::string_view text) -> Result<void> {
+             auto list = processors(text);
+             if (!list) return list.error();
+             config.cpus = std::move(*list);
+             return {};
+         }},
+        {"spin", "USEC", "how long a reactor without work looks for some before it sleeps, 0..10000 (default 0)",
+         [](Config& config, std::string_view text) -> Result<void> {
+             const auto value = number("spin", text, 0, 10000);
+             if (!value) return value.error();
+             config.spin = std::chrono::microseconds(*value);
+             return {};
+         }},
+        {"memory", "SIZE", "budget of registered memory, 24M..64G (default 80M for each reactor)",
          [](Config& config, std::string_view text) {
              return set(config.memory_bytes, size("memory", text, std::size_t{24} << 20, std::size_t{64} << 30));
          }},
-        {"park", "SIZE", "memory for writes that wait for a target, 1M..64G (default 256M)",
+        {"park", "SIZE", "memory for writes that wait for a target, of each reactor, 1M..64G (default 256M)",
          [](Config& config, std::string_view text) {
              return set(config.park_bytes, size("park", text, std::size_t{1} << 20, std::size_t{64} << 30));
          }},

@@ -16,10 +16,10 @@ std::string stats_text(const StatusInput& input) {
     json["requests_pending"] = input.file_system.requests_pending();
     json["memory"]["registered_bytes"] = input.registered_bytes;
     json["memory"]["park_bytes_max"] = input.park_bytes_max;
-    Json reactor;
-    reactor["name"] = input.worker.reactor().name();
-    reactor["slow_turns"] = input.worker.reactor().slow_turns();
-    json["reactors"] = Json::array({reactor});
+    json["reactors"] = Json::array();
+    for (const auto& worker : input.workers)
+        json["reactors"].push_back(
+            Json{{"name", worker->reactor().name()}, {"slow_turns", worker->reactor().slow_turns()}});
     json["targets"] = Json::array();
     for (const auto& target : input.targets)
         if (target->is_listed()) json["targets"].push_back(target->report());

@@ -15,7 +15,7 @@ namespace srpfs::daemon {
 
 struct StatusInput {
     const std::vector<std::shared_ptr<Target>>& targets;
-    Worker& worker;
+    const std::vector<std::unique_ptr<Worker>>& workers;
     fs::FileSystem& file_system;
     std::size_t registered_bytes = 0;
     std::size_t park_bytes_max = 0;

@@ -27,7 +27,7 @@ constexpr auto flush_limit = std::chrono::seconds(2);  // decisions 18
 constexpr auto logout_limit = std::chrono::seconds(2);
 constexpr unsigned queue_size_max = 4096, ch_count_max = 64;
 constexpr std::size_t mib = std::size_t{1} << 20;
-constexpr std::size_t memory_default = 80 * mib, memory_min = 24 * mib;
+constexpr std::size_t memory_default = 80 * mib, memory_min = 24 * mib;  // of each reactor
 
 std::uint64_t random_seed() {
     std::uint64_t seed = 0;
@@ -113,14 +113,14 @@ int Supervisor::run(OnReady on_ready) {
     signals_ = std::make_unique<SignalSource>([this](int number) { on_signal(number); });
     control_.add_source(*signals_);
     if (const auto up = bring_up(); !up) {
-        if (worker_) worker_->stop(std::chrono::seconds(2));
+        stop_workers();
         file_system_.reset();
         ready(up.error());
         return exit_code::mount_failed;
     }
     control_.run();
     if (file_system_) file_system_->close();
-    worker_->stop(std::chrono::seconds(2));
+    stop_workers();
     file_system_.reset();
     control_.remove_source(*signals_);
     log::info({}, "ended");
@@ -146,30 +146,12 @@ Result<void> Supervisor::bring_up() {
         if (const auto parameters = srp::parse_login_string(config_.source); !parameters)
             return Error(parameters.error().errno_value(), parameters.error().context);
     }
-    WorkerConfig worker;
-    worker.name = "srpfs-0";
-    worker.seed = random_seed();
-    const std::size_t budget = config_.memory_bytes == 0 ? memory_default : config_.memory_bytes;
-    if (budget < memory_min)
-        return Error(EINVAL, fmt::format("memory={} is too little; at least {}M are needed", budget, memory_min / mib));
-    worker.limits = limits_for(budget, config_.park_bytes);
-    worker.registration = config_.registration;
-    worker.loopback = demo;
-    worker.verbs = !demo;
-    registered_bytes_ = worker.limits.registered_bytes();
-    log::info({},
-              "srpfs {}: {} MiB of I/O buffers ({} intake, {} + {} + {} read, {} edge), up to {} MiB of waiting writes",
-              SRPFS_VERSION, registered_bytes_ / mib, worker.limits.intake_buffers, worker.limits.read_buffers_4k,
-              worker.limits.read_buffers_64k, worker.limits.read_buffers_1m, worker.limits.edge_buffers,
-              worker.limits.park_bytes_max / mib);
-    auto made = Worker::create(worker);
-    if (!made) return made.error();
-    worker_ = std::move(*made);
-    if (!demo && !worker_->verbs()) {
-        if (config_.source != "none") return Error(ENODEV, worker_->verbs_error());
+    if (const auto made = make_workers(demo); !made) return made.error();
+    if (!demo && !worker().verbs()) {
+        if (config_.source != "none") return Error(ENODEV, worker().verbs_error());
         log::warning({}, "{}; logging in is not possible until that is mended and srpfs is mounted again",
-                     worker_->verbs_error());
-        last_error_ = worker_->verbs_error();
+                     worker().verbs_error());
+        last_error_ = worker().verbs_error();
     }
     if (demo)
         if (const auto started =
@@ -178,17 +160,53 @@ Result<void> Supervisor::bring_up() {
             return started.error();
 
     fs::FileSystemListener& listener = *this;
-    auto mounted =
-        fs::FileSystem::mount(config_.mount, control_, {{&worker_->reactor(), &worker_->engine()}}, listener);
+    std::vector<fs::ReactorResources> reactors;
+    for (const auto& one : workers_) reactors.push_back({&one->reactor(), &one->engine()});
+    auto mounted = fs::FileSystem::mount(config_.mount, control_, std::move(reactors), listener);
     if (!mounted) return mounted.error();
     file_system_ = std::move(*mounted);
     show_top_files();
     if (demo)
         port_directory(fabric::demo_port());
-    else if (worker_->verbs())
-        for (const fabric::LocalPort& port : worker_->verbs()->local_ports()) port_directory(port);
-    worker_->start();
+    else if (worker().verbs())
+        for (const fabric::LocalPort& port : worker().verbs()->local_ports()) port_directory(port);
+    for (const auto& one : workers_) one->start();
     return {};
+}
+
+Result<void> Supervisor::make_workers(bool demo) {
+    const unsigned count = config_.reactors;
+    const std::size_t budget = config_.memory_bytes == 0 ? count * memory_default : config_.memory_bytes;
+    if (budget < count * memory_min)
+        return Error(EINVAL, fmt::format("memory={} is too little for {} reactor{}; at least {}M are needed", budget,
+                                         count, count == 1 ? "" : "s", count * memory_min / mib));
+    WorkerConfig config;
+    config.limits = limits_for(budget / count, config_.park_bytes);
+    config.registration = config_.registration;
+    config.loopback = demo;
+    config.verbs = !demo;
+    config.spin = config_.spin;
+    const lun::EngineLimits& limits = config.limits;
+    registered_bytes_ = count * limits.registered_bytes();
+    log::info({},
+              "srpfs {}: {} reactor{}, {} MiB of I/O buffers (each {} intake, {} + {} + {} read, {} edge), each up to "
+              "{} MiB of waiting writes",
+              SRPFS_VERSION, count, count == 1 ? "" : "s", registered_bytes_ / mib, limits.intake_buffers,
+              limits.read_buffers_4k, limits.read_buffers_64k, limits.read_buffers_1m, limits.edge_buffers,
+              limits.park_bytes_max / mib);
+    for (unsigned index = 0; index < count; ++index) {
+        config.name = fmt::format("srpfs-{}", index);
+        config.seed = random_seed();
+        if (!config_.cpus.empty()) config.cpu = config_.cpus[index % config_.cpus.size()];
+        auto made = Worker::create(config);
+        if (!made) return made.error();
+        workers_.push_back(std::move(*made));
+    }
+    return {};
+}
+
+void Supervisor::stop_workers() {
+    for (const auto& one : workers_) one->stop(std::chrono::seconds(2));
 }
 
 Result<void> Supervisor::start_demo(std::string_view luns) {
@@ -198,7 +216,9 @@ Result<void> Supervisor::start_demo(std::string_view luns) {
     if (!device) return device.error();
     demo_ = std::move(*device);
     demo_hold_ = DemoHold::from_environment(*demo_, control_);
-    return worker_->open_portal(*demo_);
+    for (const auto& one : workers_)
+        if (const auto opened = one->open_portal(*demo_); !opened) return opened.error();
+    return {};
 }
 
 void Supervisor::on_serving() {
@@ -211,19 +231,14 @@ void Supervisor::start_source() {
     const bool demo = config_.source == "demo" || config_.source.starts_with("demo:");
     const std::string login = demo ? "id_ext=1,ioc_guid=1,dest=demo" : config_.source;
     if (config_.wait == WaitForTargets::none) ready({});
-    auto target = make_target(login, std::nullopt);
-    if (!target) {
-        last_error_ = target.error().context;
-        log::error({}, "{}", last_error_);
-        return ready(target.error());
-    }
-    (*target)->login([this](const Result<void>& done) {
+    const auto on_done = [this](const Result<void>& done) {
         if (!done) {
             last_error_ = done.error().context;
             log::error({}, "{}", last_error_);
         }
         ready(done);
-    });
+    };
+    if (const auto target = log_in(login, std::nullopt, on_done); !target) on_done(target.error());
 }
 
 // ---- the tree ----
@@ -244,7 +259,7 @@ void Supervisor::show_top_files() {
             const auto uptime =
                 std::chrono::duration_cast<std::chrono::seconds>(control_.timers().now() - started_at_).count();
             return stats_text({.targets = targets_,
-                               .worker = *worker_,
+                               .workers = workers_,
                                .file_system = *file_system_,
                                .registered_bytes = registered_bytes_,
                                .park_bytes_max = config_.park_bytes,
@@ -291,15 +306,15 @@ Result<fabric::Address> Supervisor::address_of(const srp::LoginParameters& param
                                                const std::optional<initiator::WantedPort>& wanted) {
     if (parameters.dest) {
         if (parameters.dest->port == 0) {
-            if (!worker_->loopback())
+            if (!worker().loopback())
                 return Error(ENXIO,
                              fmt::format("dest={}: there is no such network; only a demo mount has the embedded target",
                                          parameters.dest->host));
             return fabric::Address(fabric::LoopbackAddress{parameters.dest->host});
         }
-        if (!worker_->verbs())
-            return Error(ENODEV, worker_->verbs_error().empty() ? "a demo mount has no RDMA; mount with SOURCE none"
-                                                                : worker_->verbs_error());
+        if (!worker().verbs())
+            return Error(ENODEV, worker().verbs_error().empty() ? "a demo mount has no RDMA; mount with SOURCE none"
+                                                                : worker().verbs_error());
         fabric::IpAddress address;
         auto destination = numeric_address(*parameters.dest);
         if (!destination) return Error(EINVAL, fmt::format("dest: {}", destination.error().context));
@@ -311,16 +326,16 @@ Result<fabric::Address> Supervisor::address_of(const srp::LoginParameters& param
         }
         return fabric::Address(address);
     }
-    if (!worker_->verbs())
-        return Error(ENODEV, worker_->verbs_error().empty() ? "a demo mount has no RDMA; mount with SOURCE none"
-                                                            : worker_->verbs_error());
+    if (!worker().verbs())
+        return Error(ENODEV, worker().verbs_error().empty() ? "a demo mount has no RDMA; mount with SOURCE none"
+                                                            : worker().verbs_error());
     fabric::IbAddress address;
     address.destination_gid = parameters.ib->dgid;
     address.pkey = parameters.ib->pkey;
     address.service_id = parameters.ib->service_id;
     // The source GID picks the port (srp-transport 3): the wanted one, else the first active one of the same subnet.
     bool found = false;
-    for (const fabric::LocalPort& port : worker_->verbs()->local_ports()) {
+    for (const fabric::LocalPort& port : worker().verbs()->local_ports()) {
         if (port.link_layer != fabric::LinkLayer::infiniband) continue;
         const bool fits =
             wanted ? wanted->device == port.device && wanted->port == port.port
@@ -343,8 +358,30 @@ Result<fabric::Address> Supervisor::address_of(const srp::LoginParameters& param
     return fabric::Address(address);
 }
 
-Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text,
-                                                        const std::optional<initiator::WantedPort>& wanted) {
+// The one with the fewest targets.
+unsigned Supervisor::choose_home() const {
+    std::vector<unsigned> served(workers_.size());
+    for (const auto& other : targets_) ++served[other->home()];
+    return static_cast<unsigned>(std::min_element(served.begin(), served.end()) - served.begin());
+}
+
+Result<std::shared_ptr<Target>> Supervisor::log_in(const std::string& text, const WantedPort& wanted, OnLogin on_done,
+                                                   std::optional<unsigned> home) {
+    auto made = make_target(text, wanted, home);
+    if (!made) return made;
+    (*made)->login([this, text, wanted, on_done = std::move(on_done), weak = std::weak_ptr(*made),
+                    moved = home.has_value()](const Result<void>& done) {
+        const auto target = weak.lock();
+        const auto better = target ? target->better_home() : std::nullopt;
+        if (done || !better || moved) return on_done(done);
+        log::info({}, "{}; logging in again from there", done.error().context);
+        if (const auto again = log_in(text, wanted, on_done, better); !again) on_done(again.error());
+    });
+    return made;
+}
+
+Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text, const WantedPort& wanted,
+                                                        std::optional<unsigned> home) {
     if (shutting_down_) return Error(ESHUTDOWN, "srpfs is shutting down");
     auto parsed = srp::parse_login_string(text);
     if (!parsed) return parsed.error();
@@ -393,7 +430,9 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text,
     port.wanted_port = wanted;
     auto lock = std::make_shared<LoginLock>(parameters, "/run/srpfs", "/sys/class/scsi_host");
     TargetHost& host = *this;
-    auto target = std::make_shared<Target>(host, std::move(port), std::move(lock), config_.rescan_interval);
+    const unsigned index = home ? *home : choose_home();
+    auto target = std::make_shared<Target>(host, *workers_[index], index, std::move(port), std::move(lock),
+                                           config_.rescan_interval);
     targets_.push_back(target);
     return target;
 }
@@ -407,21 +446,8 @@ void Supervisor::remember_error(const std::optional<initiator::WantedPort>& want
 
 void Supervisor::add_target(std::string_view text, std::optional<initiator::WantedPort> wanted,
                             const std::shared_ptr<fs::PendingCall>& call) {
-    const auto target = make_target(text, wanted);
-    if (!target) {
-        log::warning({}, "add_target: {}", target.error().context);
-        remember_error(wanted, target.error().context);
-        events_.add("login_failed", {{"reason", target.error().context}});
-        return call->fail(target.error().errno_value());
-    }
-    auto answered = std::make_shared<bool>(call->nonblocking());
-    if (*answered)
-        call->succeed();
-    else
-        call->on_interrupt([weak = std::weak_ptr(*target)] {
-            if (const auto still = weak.lock()) still->cancel_login();
-        });
-    (*target)->login([this, wanted, call, answered](const Result<void>& done) {
+    const auto answered = std::make_shared<bool>(false);
+    const auto target = log_in(std::string(text), wanted, [this, wanted, call, answered](const Result<void>& done) {
         if (!done) {
             remember_error(wanted, done.error().context);
             events_.add("login_failed", {{"reason", done.error().context}});
@@ -432,6 +458,19 @@ void Supervisor::add_target(std::string_view text, std::optional<initiator::Want
         else
             call->fail(done.error().errno_value());
     });
+    if (!target) {
+        log::warning({}, "add_target: {}", target.error().context);
+        remember_error(wanted, target.error().context);
+        events_.add("login_failed", {{"reason", target.error().context}});
+        return call->fail(target.error().errno_value());
+    }
+    if (call->nonblocking()) {
+        if (!std::exchange(*answered, true)) call->succeed();
+    } else {
+        call->on_interrupt([weak = std::weak_ptr(*target)] {
+            if (const auto still = weak.lock()) still->cancel_login();
+        });
+    }
 }
 
 void Supervisor::on_target_gone(Target& target) {

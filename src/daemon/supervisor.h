@@ -7,6 +7,7 @@
 #include "event_log.h"
 #include "status.h"
 #include "target.h"
+#include "unit_homes.h"
 #include "worker.h"
 
 #include <srpfs/daemon/config.h>
@@ -42,11 +43,17 @@ private:
     fs::Tree& tree() override { return file_system_->tree(); }
     EventLog& events() override { return events_; }
     reactor::Executor& control() override { return control_; }
-    Worker& worker() override { return *worker_; }
+    unsigned home_of(const lun::UnitInfo& info, unsigned proposed) override {
+        return unit_homes_.home_of(info, proposed);
+    }
     fs::NodeId port_directory(const fabric::LocalPort& port) override;
     void on_target_gone(Target& target) override;
 
     Result<void> bring_up();
+    Result<void> make_workers(bool demo);
+    void stop_workers();
+    // What each of them has: any can be asked.
+    [[nodiscard]] Worker& worker() const { return *workers_.front(); }
     Result<void> start_demo(std::string_view luns);
     void show_top_files();
     void start_source();
@@ -54,8 +61,15 @@ private:
     // `wanted`: the local port whose add_target was written; nullopt: the one at the top.
     void add_target(std::string_view text, std::optional<initiator::WantedPort> wanted,
                     const std::shared_ptr<fs::PendingCall>& call);
-    Result<std::shared_ptr<Target>> make_target(std::string_view text,
-                                                const std::optional<initiator::WantedPort>& wanted);
+    using WantedPort = std::optional<initiator::WantedPort>;
+    using OnLogin = std::function<void(Result<void>)>;
+    // Logs in. `on_done` is called once, and not if this fails at once.
+    Result<std::shared_ptr<Target>> log_in(const std::string& text, const WantedPort& wanted, OnLogin on_done,
+                                           std::optional<unsigned> home = {});
+    // `home`: the index of the reactor to serve it; nullopt: choose one.
+    Result<std::shared_ptr<Target>> make_target(std::string_view text, const WantedPort& wanted,
+                                                std::optional<unsigned> home);
+    [[nodiscard]] unsigned choose_home() const;
     Result<fabric::Address> address_of(const srp::LoginParameters& parameters,
                                        const std::optional<initiator::WantedPort>& wanted);
     void remember_error(const std::optional<initiator::WantedPort>& wanted, const std::string& text);
@@ -73,7 +87,8 @@ private:
     EventLog events_;
     std::unique_ptr<target::Device> demo_;
     std::unique_ptr<DemoHold> demo_hold_;
-    std::unique_ptr<Worker> worker_;
+    std::vector<std::unique_ptr<Worker>> workers_;  // not empty while serving
+    UnitHomes unit_homes_;
     std::unique_ptr<fs::FileSystem> file_system_;
     std::vector<std::shared_ptr<Target>> targets_;
     struct PortEntry {

@@ -64,12 +64,11 @@ std::string Target::directory_name(const srp::LoginParameters& parameters) {
     return name;
 }
 
-Target::Target(TargetHost& host, initiator::TargetPortConfig config, std::shared_ptr<LoginLock> lock,
-               Duration rescan_interval)
-    : host_(host), name_(directory_name(config.parameters)), lock_(std::move(lock)) {
-    Worker& worker = host.worker();
+Target::Target(TargetHost& host, Worker& home, unsigned home_index, initiator::TargetPortConfig config,
+               std::shared_ptr<LoginLock> lock, Duration rescan_interval)
+    : host_(host), home_(home_index), name_(directory_name(config.parameters)), lock_(std::move(lock)) {
     const bool loopback = std::holds_alternative<fabric::LoopbackAddress>(config.address);
-    initiator::ReactorDoor door{&worker.reactor(), loopback ? worker.loopback() : worker.verbs()};
+    initiator::ReactorDoor door{&home.reactor(), loopback ? home.loopback() : home.verbs()};
     SRPFS_ASSERT(door.fabric != nullptr);
     config.admit = [shared = lock_](const fabric::LocalPort& port) { return shared->take(port); };
     lun::InventoryConfig inventory{.name = config.name,
@@ -78,7 +77,7 @@ Target::Target(TargetHost& host, initiator::TargetPortConfig config, std::shared
                                    .suspects_earlier_writes = [lock = lock_] { return lock->was_left_behind(); }};
     port_ = initiator::TargetPort::create(std::move(config), host.control(), {door}, *this);
     inventory_ =
-        lun::Inventory::create(std::move(inventory), host.control(), worker.reactor(), worker.engine(), port_, *this);
+        lun::Inventory::create(std::move(inventory), host.control(), home.reactor(), home.engine(), port_, *this);
 }
 
 Target::~Target() = default;
@@ -198,11 +197,28 @@ void Target::on_inventory_gone(bool left_writes) {
 std::shared_ptr<Target::Lun> Target::find(const lun::ListedUnit& unit) const {
     const auto found =
         std::find_if(luns_.begin(), luns_.end(), [&](const auto& lun) { return lun->unit.get() == &unit; });
-    SRPFS_ASSERT(found != luns_.end());
-    return *found;
+    return found == luns_.end() ? nullptr : *found;
+}
+
+// False: another reactor has that unit, by another path.
+bool Target::may_show(const lun::ListedUnit& unit) {
+    const unsigned home = host_.home_of(*unit.info(), home_);
+    if (home == home_) return true;
+    const std::string why = fmt::format("{}: {} is {}, which another reactor serves by another path", config().name,
+                                        unit.lun().file_name(), unit.info()->wwid);
+    if (on_login_done_) {
+        better_home_ = home;
+        fail_login(Error(EXDEV, why));
+    } else {
+        last_error_ = why + "; log out and in again to see it";
+        log::error({}, "{}", last_error_);
+        event("lun_refused", {{"lun", unit.lun().file_name()}, {"reason", last_error_}});
+    }
+    return false;
 }
 
 void Target::on_unit_added(const std::shared_ptr<lun::ListedUnit>& unit, lun::Unit* pointer) {
+    if (leaving_ || !may_show(*unit)) return;
     list();
     auto lun = std::make_shared<Lun>();
     lun->unit = unit;
@@ -223,10 +239,11 @@ void Target::on_unit_added(const std::shared_ptr<lun::ListedUnit>& unit, lun::Un
     event("lun_added", {{"lun", lun->name}, {"wwid", info.wwid}, {"bytes", info.capacity_bytes()}});
 }
 
-fs::LunFile Target::lun_file(const Lun& lun) {
+fs::LunFile Target::lun_file(const Lun& lun) const {
     const lun::UnitInfo& info = *lun.unit->info();
     fs::LunFile file;
     file.unit = lun.pointer;
+    file.reactor = home_;
     file.capacity_bytes = info.capacity_bytes();
     file.io_bytes =
         std::max<std::uint32_t>(4096, std::bit_ceil(std::min<std::uint32_t>(info.physical_block_bytes, 1U << 20)));
@@ -236,6 +253,7 @@ fs::LunFile Target::lun_file(const Lun& lun) {
 
 void Target::on_unit_changed(lun::ListedUnit& unit) {
     const auto lun = find(unit);
+    if (!lun) return;
     host_.tree().change_lun_file(lun->file, lun_file(*lun));
     const lun::UnitInfo& info = *unit.info();
     log::info(config().name, "{}: now {} bytes{}", lun->name, info.capacity_bytes(),
@@ -245,6 +263,7 @@ void Target::on_unit_changed(lun::ListedUnit& unit) {
 
 void Target::on_unit_offline(lun::ListedUnit& unit, const std::string& why) {
     const auto lun = find(unit);
+    if (!lun) return;
     lun->last_error = why;
     log::warning(config().name, "{} is offline: {}", lun->name, why);
     event("lun_offline", {{"lun", lun->name}, {"reason", why}});
@@ -252,6 +271,7 @@ void Target::on_unit_offline(lun::ListedUnit& unit, const std::string& why) {
 
 void Target::on_unit_removed(const std::shared_ptr<lun::ListedUnit>& unit, const std::string& why) {
     const auto lun = find(*unit);
+    if (!lun) return inventory_->release(unit);
     log::warning(config().name, "{} is removed: {}", lun->name, why);
     event("lun_removed", {{"lun", lun->name}, {"reason", why}});
     std::erase(luns_, lun);
@@ -260,13 +280,16 @@ void Target::on_unit_removed(const std::shared_ptr<lun::ListedUnit>& unit, const
 }
 
 void Target::on_unit_attention(lun::ListedUnit& unit, const scsi::Sense& sense) {
-    const std::string& name = find(unit)->name;
+    const auto lun = find(unit);
+    if (!lun) return;
+    const std::string& name = lun->name;
     log::info(config().name, "{}: {}; looking at it again", name, scsi::describe(sense));
     event("unit_attention", {{"lun", name}, {"sense", scsi::describe(sense)}});
 }
 
 void Target::on_unit_failure(lun::ListedUnit& unit, const std::string& text) {
     const auto lun = find(unit);
+    if (!lun) return;
     lun->last_error = text;
     log::error(config().name, "{}: {}", lun->name, text);
     event("io_error", {{"lun", lun->name}, {"text", text}});

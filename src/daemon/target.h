@@ -16,6 +16,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,7 +30,8 @@ public:
     virtual fs::Tree& tree() = 0;
     virtual EventLog& events() = 0;
     virtual reactor::Executor& control() = 0;
-    virtual Worker& worker() = 0;
+    // See UnitHomes.
+    virtual unsigned home_of(const lun::UnitInfo& info, unsigned proposed) = 0;
     // The directory srp-<hca>-<port>, made when it is not there yet.
     virtual fs::NodeId port_directory(const fabric::LocalPort& port) = 0;
     // Nothing is left of it: destroy it (not from within this call).
@@ -43,9 +45,10 @@ class Target final : private initiator::TargetPortListener,
                      private lun::InventoryListener,
                      public std::enable_shared_from_this<Target> {
 public:
+    // `home` is the reactor that has its channels and units, the one of that index (LunFile::reactor).
     // `rescan_interval`: see lun::InventoryConfig.
-    Target(TargetHost& host, initiator::TargetPortConfig config, std::shared_ptr<LoginLock> lock,
-           Duration rescan_interval);
+    Target(TargetHost& host, Worker& home, unsigned home_index, initiator::TargetPortConfig config,
+           std::shared_ptr<LoginLock> lock, Duration rescan_interval);
     ~Target();
 
     // `on_done` is called once: the tree shows the target and its units, or why not (the target is then on its way to
@@ -60,6 +63,9 @@ public:
     [[nodiscard]] const initiator::TargetPort& port() const { return *port_; }
     [[nodiscard]] const std::string& name() const { return name_; }  // the directory's name
     [[nodiscard]] bool is_listed() const { return directory_ != fs::NodeId{0}; }
+    [[nodiscard]] unsigned home() const { return home_; }
+    // The login failed because this reactor has one of its units: it would succeed there.
+    [[nodiscard]] std::optional<unsigned> better_home() const { return better_home_; }
     [[nodiscard]] bool is_leaving() const { return leaving_; }
     [[nodiscard]] const std::string& last_error() const { return last_error_; }
     [[nodiscard]] nlohmann::ordered_json report() const;
@@ -83,8 +89,9 @@ private:
     void on_scanned(const Result<void>& result) override;
     void on_inventory_gone(bool left_writes) override;
 
-    [[nodiscard]] std::shared_ptr<Lun> find(const lun::ListedUnit& unit) const;
-    [[nodiscard]] static fs::LunFile lun_file(const Lun& lun);
+    [[nodiscard]] std::shared_ptr<Lun> find(const lun::ListedUnit& unit) const;  // nullptr: not shown
+    [[nodiscard]] fs::LunFile lun_file(const Lun& lun) const;
+    [[nodiscard]] bool may_show(const lun::ListedUnit& unit);
     void release_units();
     void list();
     void add_control_files();
@@ -96,6 +103,7 @@ private:
     [[nodiscard]] nlohmann::ordered_json lun_report(const Lun& lun) const;
 
     TargetHost& host_;
+    const unsigned home_;
     std::string name_;
     std::shared_ptr<LoginLock> lock_;
     std::shared_ptr<initiator::TargetPort> port_;
@@ -104,6 +112,7 @@ private:
     fs::NodeId port_directory_{0};
     std::shared_ptr<lun::Inventory> inventory_;
     std::vector<std::shared_ptr<Lun>> luns_;
+    std::optional<unsigned> better_home_;
     bool inventory_gone_ = false;
     bool tree_removed_ = false;
     bool port_closed_ = false;

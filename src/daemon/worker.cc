@@ -3,6 +3,7 @@
 
 #include <srpfs/base/log.h>
 
+#include <cstring>
 #include <future>
 
 #include <pthread.h>
@@ -28,7 +29,9 @@ private:
     fabric::Fabric& fabric_;
 };
 
-Worker::Worker(const WorkerConfig& config) : reactor_(config.name), random_(config.seed) {}
+Worker::Worker(const WorkerConfig& config) : cpu_(config.cpu), reactor_(config.name), random_(config.seed) {
+    reactor_.set_spin(config.spin);
+}
 
 Result<std::unique_ptr<Worker>> Worker::create(const WorkerConfig& config) {
     std::unique_ptr<Worker> worker(new Worker(config));
@@ -73,6 +76,13 @@ void Worker::start() {
     pthread_sigmask(SIG_SETMASK, &all, &before);
     thread_ = std::thread([this] {
         pthread_setname_np(pthread_self(), reactor_.name().substr(0, 15).c_str());
+        if (cpu_) {
+            cpu_set_t set;
+            CPU_ZERO(&set);
+            CPU_SET(*cpu_, &set);
+            if (const int fault = pthread_setaffinity_np(pthread_self(), sizeof set, &set))
+                log::warning(reactor_.name(), "cannot be bound to processor {}: {}", *cpu_, std::strerror(fault));
+        }
         reactor_.run();
     });
     pthread_sigmask(SIG_SETMASK, &before, nullptr);

@@ -11,6 +11,7 @@
 #include <srpfs/target/portal.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -24,6 +25,8 @@ struct WorkerConfig {
     fabric::Registration registration = fabric::Registration::pool;
     bool loopback = false;
     bool verbs = true;
+    std::optional<unsigned> cpu;  // bound to it
+    Duration spin{};              // see Reactor::set_spin()
 };
 
 // Created and destroyed by the control thread. Between start() and stop() everything but reactor().post() belongs to
@@ -49,6 +52,7 @@ private:
     class FabricSource;
     explicit Worker(const WorkerConfig& config);
 
+    const std::optional<unsigned> cpu_;
     reactor::Reactor reactor_;
     Random random_;
     std::unique_ptr<fabric::LoopbackFabric> loopback_;

@@ -24,6 +24,15 @@ Instant clock_now() {
 
 constexpr auto slow_turn = std::chrono::milliseconds(10);
 
+// Leaves the processor's other thread its share.
+void pause_briefly() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
 }  // namespace
 
 Reactor::Reactor(std::string name) : name_(std::move(name)), timers_(clock_now()) {
@@ -69,6 +78,7 @@ bool Reactor::run_mailbox() {
 }
 
 void Reactor::run() {
+    Instant idle_since = instant_never;
     while (!stopping_.load(std::memory_order_relaxed)) {
         const Instant turn_start = clock_now();
         timers_.advance_to(turn_start);
@@ -77,8 +87,17 @@ void Reactor::run() {
         for (std::size_t i = 0; i < sources_.size(); ++i) worked = sources_[i]->poll() || worked;
         for (std::size_t i = 0; i < sources_.size(); ++i) sources_[i]->flush();
         if (worked) {
+            idle_since = instant_never;
             if (clock_now() - turn_start > slow_turn) slow_turns_.fetch_add(1, std::memory_order_relaxed);
             continue;
+        }
+        if (spin_ > Duration::zero()) {
+            idle_since = std::min(idle_since, turn_start);
+            if (turn_start - idle_since < spin_) {
+                pause_briefly();
+                continue;
+            }
+            idle_since = instant_never;
         }
         sleep();
     }

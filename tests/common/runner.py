@@ -425,14 +425,14 @@ SANITIZERS = [
                "UBSAN_OPTIONS": f"halt_on_error=1:print_stacktrace=1:exitcode={SANITIZER_STATUS}"},
               4, ("simulation-isolation",), 1000,
               ("a_thousand_*", "several_logins_*", "delete_*", "rescan_*", "reset_of_*", "each_reader_*", "bad_login_*", "every_good_value_*", "killed_users_*",
-               "a_ghost_*", "a_reset_of_*", "sigterm_ends_it_although_*", "neighbours_*", "fio_verifies_odd_*", "a_small_memory_*", "debugging_*", "other_users_mount_*")),
+               "a_ghost_*", "a_reset_of_*", "sigterm_ends_it_although_*", "neighbours_*", "*several_reactors*", "fio_verifies_odd_*", "a_small_memory_*", "debugging_*", "other_users_mount_*")),
     Sanitizer("tsan", "build-tsan",
               # Not halted at the first race: a program that serves the mount it waits for cannot end in the middle.
               {"TSAN_OPTIONS": f"halt_on_error=0:exitcode={SANITIZER_STATUS}:die_after_fork=0"},
               # Each of these has one thread.
               12, ("base", "scsi", "srp", "fabric", "initiator", "lun", "target", "wire", "fuzz", "simulation-oracle", "simulation-isolation"), 100,
               ("several_logins_*", "delete_*", "rescan_*", "reset_of_*", "each_reader_*", "killed_users_*", "a_ghost_*", "a_reset_of_*",
-               "sigterm_ends_it_although_*", "shutdown_wakes_*", "signals_end_*", "other_users_mount_*"))]
+               "sigterm_ends_it_although_*", "shutdown_wakes_*", "signals_end_*", "*several_reactors*", "users_are_killed_*", "other_users_mount_*"))]
 
 
 def less_random() -> list[str]:

@@ -11,8 +11,11 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace srpfs::daemon {
+
+inline constexpr unsigned reactors_max = 64;
 
 enum class WaitForTargets { until_done, none };
 
@@ -29,7 +32,10 @@ struct Config {
     Duration rescan_interval = std::chrono::seconds(60);  // see lun::InventoryConfig
     fabric::Registration registration = fabric::Registration::pool;
     unsigned ch_count = 1;         // of logins that name none
-    std::size_t memory_bytes = 0;  // budget of registered memory; 0: the default
+    unsigned reactors = 1;         // threads that carry I/O, 1..reactors_max
+    std::vector<unsigned> cpus;    // the processors they are bound to, in turn; empty: the kernel chooses
+    Duration spin{};               // see reactor::Reactor::set_spin()
+    std::size_t memory_bytes = 0;  // budget of registered memory of all reactors; 0: the default
     std::size_t park_bytes = std::size_t{256} << 20;
     bool use_imm_data = true;  // of logins that name nothing else
     unsigned max_imm_data = 8192;

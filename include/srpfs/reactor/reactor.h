@@ -40,6 +40,10 @@ public:
     void post(std::function<void()> work) override;
     TimerQueue& timers() override { return timers_; }
 
+    // How long turns without work go on before the thread sleeps: what arrives meanwhile is not waited for. Before
+    // run().
+    void set_spin(Duration spin) { spin_ = spin; }
+
     void run();   // turns until stop(); the calling thread is the reactor's thread
     void stop();  // thread-safe; the current turn is finished
     [[nodiscard]] const std::string& name() const { return name_; }
@@ -61,6 +65,7 @@ private:
     std::atomic<bool> mail_waiting_ = false;
     std::atomic<bool> stopping_ = false;
     std::atomic<std::uint64_t> slow_turns_ = 0;
+    Duration spin_{};
 };
 
 }  // namespace srpfs::reactor
