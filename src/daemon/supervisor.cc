@@ -44,6 +44,8 @@ lun::EngineLimits limits_for(std::size_t budget, std::size_t park_bytes) {
         return std::max(least, static_cast<unsigned>(static_cast<double>(count) * factor));
     };
     limits.intake_buffers = scale(limits.intake_buffers, 4);
+    limits.write_buffers_4k = scale(limits.write_buffers_4k, 32);
+    limits.write_buffers_64k = scale(limits.write_buffers_64k, 8);
     limits.read_buffers_4k = scale(limits.read_buffers_4k, 64);
     limits.read_buffers_64k = scale(limits.read_buffers_64k, 16);
     limits.read_buffers_1m = scale(limits.read_buffers_1m, 4);
@@ -189,11 +191,12 @@ Result<void> Supervisor::make_workers(bool demo) {
     const lun::EngineLimits& limits = config.limits;
     registered_bytes_ = count * limits.registered_bytes();
     log::info({},
-              "srpfs {}: {} reactor{}, {} MiB of I/O buffers (each {} intake, {} + {} + {} read, {} edge), each up to "
+              "srpfs {}: {} reactor{}, {} MiB of I/O buffers (each {} intake, {} + {} write, {} + {} + {} read, {} "
+              "edge), each up to "
               "{} MiB of waiting writes",
               SRPFS_VERSION, count, count == 1 ? "" : "s", registered_bytes_ / mib, limits.intake_buffers,
-              limits.read_buffers_4k, limits.read_buffers_64k, limits.read_buffers_1m, limits.edge_buffers,
-              limits.park_bytes_max / mib);
+              limits.write_buffers_4k, limits.write_buffers_64k, limits.read_buffers_4k, limits.read_buffers_64k,
+              limits.read_buffers_1m, limits.edge_buffers, limits.park_bytes_max / mib);
     for (unsigned index = 0; index < count; ++index) {
         config.name = fmt::format("srpfs-{}", index);
         config.seed = random_seed();

@@ -2,6 +2,7 @@
 #include <srpfs/lun/engine.h>
 
 #include <srpfs/base/log.h>
+#include <srpfs/fabric/huge_memory.h>
 #include <srpfs/lun/unit.h>
 
 #include <algorithm>
@@ -12,8 +13,6 @@
 #include <map>
 #include <new>
 
-#include <sys/mman.h>
-
 namespace srpfs::lun {
 namespace {
 
@@ -21,14 +20,17 @@ constexpr std::size_t page = 4096;
 constexpr std::size_t kib = 1024, mib = 1024 * kib;
 // Room for the blocks at both ends of an unaligned read.
 constexpr std::size_t large_read_bytes = mib + 128 * kib;
-constexpr unsigned class_4k = 0, class_64k = 1, class_1m = 2, class_intake = 3, class_count = 4;
-constexpr std::size_t class_bytes[class_count] = {4 * kib, 64 * kib, large_read_bytes, mib};
+// For reads, then for writes; each from small to large.
+constexpr unsigned class_4k = 0, class_64k = 1, class_1m = 2, class_write_4k = 3, class_write_64k = 4, class_intake = 5,
+                   class_count = 6;
+constexpr std::size_t class_bytes[class_count] = {4 * kib, 64 * kib, large_read_bytes, 4 * kib, 64 * kib, mib};
 constexpr unsigned operations_per_chunk = 64;
 
 }  // namespace
 
 std::size_t EngineLimits::registered_bytes() const {
-    return intake_buffers * (mib + page) + read_buffers_4k * class_bytes[class_4k] +
+    return intake_buffers * (mib + page) + write_buffers_4k * class_bytes[class_write_4k] +
+           write_buffers_64k * class_bytes[class_write_64k] + read_buffers_4k * class_bytes[class_4k] +
            read_buffers_64k * class_bytes[class_64k] + read_buffers_1m * class_bytes[class_1m] +
            edge_buffers * std::size_t{4} * edge_block_bytes_max;
 }
@@ -47,8 +49,8 @@ struct Engine::State {
     EngineListener* listener = nullptr;
     std::vector<fabric::Fabric*> fabrics;
 
-    std::span<std::byte> target_writes;  // arena: read buffers, old edge blocks
-    std::span<std::byte> target_reads;   // arena: intake buffers, new edge blocks
+    fabric::HugeMemory target_writes;  // read buffers, old edge blocks
+    fabric::HugeMemory target_reads;   // intake and write buffers, new edge blocks
     fabric::RegionId region_target_writes{}, region_target_reads{};
     unsigned regions_registered = 0;
 
@@ -88,8 +90,6 @@ struct Engine::State {
             if (regions_registered > 0) fabric->unregister_memory(region_target_writes);
             if (regions_registered > 1) fabric->unregister_memory(region_target_reads);
         }
-        if (!target_writes.empty()) munmap(target_writes.data(), target_writes.size());
-        if (!target_reads.empty()) munmap(target_reads.data(), target_reads.size());
     }
 };
 
@@ -105,25 +105,24 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineLimits& limits, std::
     State& state = *engine->state_;
     state.limits = limits;
 
-    const auto map = [](std::size_t bytes) -> std::span<std::byte> {
-        void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        return memory == MAP_FAILED ? std::span<std::byte>{} : std::span(static_cast<std::byte*>(memory), bytes);
-    };
     const std::size_t read_bytes =
         limits.read_buffers_4k * class_bytes[class_4k] + limits.read_buffers_64k * class_bytes[class_64k] +
         limits.read_buffers_1m * class_bytes[class_1m] + limits.edge_buffers * std::size_t{2} * edge_block_bytes_max;
-    const std::size_t write_bytes =
-        limits.intake_buffers * (mib + page) + limits.edge_buffers * std::size_t{2} * edge_block_bytes_max;
-    state.target_writes = map(read_bytes);
-    state.target_reads = map(write_bytes);
-    if (state.target_writes.empty() || state.target_reads.empty())
+    const std::size_t write_bytes = limits.intake_buffers * (mib + page) +
+                                    limits.write_buffers_4k * class_bytes[class_write_4k] +
+                                    limits.write_buffers_64k * class_bytes[class_write_64k] +
+                                    limits.edge_buffers * std::size_t{2} * edge_block_bytes_max;
+    state.target_writes = fabric::HugeMemory(read_bytes);
+    state.target_reads = fabric::HugeMemory(write_bytes);
+    const std::span<std::byte> target_writes = state.target_writes.bytes(), target_reads = state.target_reads.bytes();
+    if (target_writes.empty() || target_reads.empty())
         return Error(ENOMEM, fmt::format("no memory for {} MiB of I/O buffers; use a smaller memory= option",
                                          (read_bytes + write_bytes) / mib));
 
     for (std::size_t i = 0; i < fabrics.size(); ++i) {
-        const auto writes = fabrics[i]->register_memory(state.target_writes, fabric::RemoteAccess::write);
+        const auto writes = fabrics[i]->register_memory(target_writes, fabric::RemoteAccess::write);
         if (!writes) return writes.error();
-        const auto reads = fabrics[i]->register_memory(state.target_reads, fabric::RemoteAccess::read);
+        const auto reads = fabrics[i]->register_memory(target_reads, fabric::RemoteAccess::read);
         if (!reads) return reads.error();
         if (i == 0) {
             state.region_target_writes = *writes;
@@ -145,21 +144,27 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineLimits& limits, std::
         ++state.total[size_class];
     };
     for (unsigned i = 0; i < limits.intake_buffers; ++i) {
-        add(class_intake, state.target_reads.subspan(write_at + page, mib), state.region_target_reads);
+        add(class_intake, target_reads.subspan(write_at + page, mib), state.region_target_reads);
         write_at += page + mib;
     }
+    const unsigned write_counts[2] = {limits.write_buffers_4k, limits.write_buffers_64k};
+    for (unsigned size_class = class_write_4k; size_class < class_intake; ++size_class)
+        for (unsigned i = 0; i < write_counts[size_class - class_write_4k]; ++i) {
+            add(size_class, target_reads.subspan(write_at, class_bytes[size_class]), state.region_target_reads);
+            write_at += class_bytes[size_class];
+        }
     const unsigned counts[3] = {limits.read_buffers_4k, limits.read_buffers_64k, limits.read_buffers_1m};
     for (unsigned size_class = 0; size_class < 3; ++size_class)
         for (unsigned i = 0; i < counts[size_class]; ++i) {
-            add(size_class, state.target_writes.subspan(read_at, class_bytes[size_class]), state.region_target_writes);
+            add(size_class, target_writes.subspan(read_at, class_bytes[size_class]), state.region_target_writes);
             read_at += class_bytes[size_class];
         }
     for (unsigned i = 0; i < limits.edge_buffers; ++i) {
         EdgeBuffers& edges = state.edges.emplace_back();
-        edges.old_head = state.target_writes.subspan(read_at, edge_block_bytes_max);
-        edges.old_tail = state.target_writes.subspan(read_at + edge_block_bytes_max, edge_block_bytes_max);
-        edges.new_head = state.target_reads.subspan(write_at, edge_block_bytes_max);
-        edges.new_tail = state.target_reads.subspan(write_at + edge_block_bytes_max, edge_block_bytes_max);
+        edges.old_head = target_writes.subspan(read_at, edge_block_bytes_max);
+        edges.old_tail = target_writes.subspan(read_at + edge_block_bytes_max, edge_block_bytes_max);
+        edges.new_head = target_reads.subspan(write_at, edge_block_bytes_max);
+        edges.new_tail = target_reads.subspan(write_at + edge_block_bytes_max, edge_block_bytes_max);
         edges.region_old = state.region_target_writes;
         edges.region_new = state.region_target_reads;
         read_at += std::size_t{2} * edge_block_bytes_max;
@@ -216,15 +221,32 @@ bool Engine::take_over_intake(Operation& operation, Unit& unit, std::uint32_t pa
     SRPFS_ASSERT(payload_bytes <= intake_payload_bytes_max);
     SRPFS_ASSERT(!operation.buffer_ && !operation.parked_);
     operation.unit_ = &unit;
+    const auto payload = state.intake->bytes.first(payload_bytes);
+    if (payload_bytes <= class_bytes[class_write_4k] && take_copy(operation, unit, payload, class_write_4k))
+        return true;
     if (!state.free_buffers[class_intake].empty() && state.may_hold(unit, class_intake)) [[likely]] {
         operation.buffer_ = state.intake;
-        operation.payload_ = state.intake->bytes.first(payload_bytes);
+        operation.payload_ = payload;
         ++unit.share_->held[class_intake];
         ++unit.buffers_held_[class_intake];
         state.intake = state.free_buffers[class_intake].pop_front();
         return true;
     }
-    return make_parking_room(payload_bytes) && park(operation, state.intake->bytes.first(payload_bytes));
+    if (payload_bytes <= class_bytes[class_write_64k] && take_copy(operation, unit, payload, class_write_64k))
+        return true;
+    return make_parking_room(payload_bytes) && park(operation, payload);
+}
+
+// Into a buffer of that size, if there is one.
+bool Engine::take_copy(Operation& operation, Unit& unit, std::span<const std::byte> payload, unsigned size_class) {
+    State& state = *state_;
+    if (state.free_buffers[size_class].empty() || !state.may_hold(unit, size_class)) return false;
+    operation.buffer_ = state.free_buffers[size_class].pop_front();
+    ++unit.share_->held[size_class];
+    ++unit.buffers_held_[size_class];
+    std::memcpy(operation.buffer_->bytes.data(), payload.data(), payload.size());
+    operation.payload_ = operation.buffer_->bytes.first(payload.size());
+    return true;
 }
 
 bool Engine::park(Operation& operation) {
@@ -291,15 +313,19 @@ bool Engine::acquire_read_buffer(Operation& operation, std::size_t bytes) {
 bool Engine::acquire_write_buffer(Operation& operation) {
     State& state = *state_;
     Share& share = *operation.unit_->share_;
-    // One stays for the intake's next takeover.
-    if (state.free_buffers[class_intake].size() > 1 && state.may_hold(*operation.unit_, class_intake)) {
-        operation.buffer_ = state.free_buffers[class_intake].pop_front();
-        ++share.held[class_intake];
-        ++operation.unit_->buffers_held_[class_intake];
+    unsigned smallest = class_write_4k;
+    while (state.total[smallest] == 0 || class_bytes[smallest] < operation.bytes_) ++smallest;
+    for (unsigned size_class = smallest; size_class <= class_intake; ++size_class) {
+        // One stays for the intake's next takeover.
+        const std::size_t kept = size_class == class_intake ? 1 : 0;
+        if (state.free_buffers[size_class].size() <= kept || !state.may_hold(*operation.unit_, size_class)) continue;
+        operation.buffer_ = state.free_buffers[size_class].pop_front();
+        ++share.held[size_class];
+        ++operation.unit_->buffers_held_[size_class];
         return true;
     }
-    operation.wanted_class_ = class_intake;
-    state.waiting[class_intake].push_back(operation);
+    operation.wanted_class_ = static_cast<std::uint8_t>(smallest);
+    state.waiting[smallest].push_back(operation);
     return false;
 }
 
@@ -354,7 +380,7 @@ void Engine::release_edges(Operation& operation) {
 // A buffer of this class is free: the longest waiting operation that may have it gets a turn.
 void Engine::hand_out(unsigned size_class) {
     State& state = *state_;
-    const unsigned lowest = size_class == class_intake ? class_intake : class_4k;
+    const unsigned lowest = size_class >= class_write_4k ? class_write_4k : class_4k;
     for (unsigned wanted = size_class + 1; wanted-- > lowest;) {
         if (state.waiting[wanted].empty()) [[likely]]
             continue;
@@ -415,6 +441,8 @@ Engine::Usage Engine::usage() const {
     };
     return {.operations_in_use = state.operations_in_use,
             .intake_in_use = used(class_intake) - 1,
+            .write_4k_in_use = used(class_write_4k),
+            .write_64k_in_use = used(class_write_64k),
             .read_4k_in_use = used(class_4k),
             .read_64k_in_use = used(class_64k),
             .read_1m_in_use = used(class_1m),

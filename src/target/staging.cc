@@ -7,8 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
-
-#include <sys/mman.h>
+#include <utility>
 
 namespace srpfs::target {
 
@@ -17,21 +16,21 @@ Result<std::unique_ptr<Staging>> Staging::create(fabric::Fabric& fabric, const S
                                                        config.buffers_8m};
     std::size_t bytes = zeros_bytes;
     for (std::size_t i = 0; i < sizes.size(); ++i) bytes += sizes[i] * counts[i];
-    void* mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapped == MAP_FAILED)
+    fabric::HugeMemory memory(bytes);
+    if (memory.bytes().empty())
         return Error(errno, fmt::format("{} bytes of staging memory for the target: {}", bytes, std::strerror(errno)));
 
     std::unique_ptr<Staging> staging(new Staging(fabric));
-    staging->memory_ = {static_cast<std::byte*>(mapped), bytes};
+    staging->memory_ = std::move(memory);
     // Reading for a WRITE command makes the fabric write into it, which needs the stronger of the two rights on some
     // networks (iWARP). Nobody is ever told the key.
-    auto region = fabric.register_memory(staging->memory_, fabric::RemoteAccess::write);
+    auto region = fabric.register_memory(staging->memory_.bytes(), fabric::RemoteAccess::write);
     if (!region) return region.error();
     staging->region_ = *region;
     staging->registered_ = true;
 
-    staging->zeros_ = staging->memory_.data();
-    std::byte* next = staging->memory_.data() + zeros_bytes;
+    staging->zeros_ = staging->memory_.bytes().data();
+    std::byte* next = staging->memory_.bytes().data() + zeros_bytes;
     for (std::size_t i = 0; i < sizes.size(); ++i) {
         staging->free_[i].reserve(counts[i]);
         for (std::size_t count = 0; count < counts[i]; ++count, next += sizes[i]) staging->free_[i].push_back(next);
@@ -42,7 +41,6 @@ Result<std::unique_ptr<Staging>> Staging::create(fabric::Fabric& fabric, const S
 
 Staging::~Staging() {
     if (registered_) fabric_.unregister_memory(region_);
-    munmap(memory_.data(), memory_.size());
 }
 
 Staging::Buffer Staging::take(std::size_t bytes) {

@@ -4,13 +4,13 @@
 #pragma once
 
 #include <srpfs/fabric/fabric.h>
+#include <srpfs/fabric/huge_memory.h>
 #include <srpfs/target/portal.h>
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <vector>
 
 namespace srpfs::target {
@@ -43,7 +43,7 @@ private:
     explicit Staging(fabric::Fabric& fabric) : fabric_(fabric) {}
 
     fabric::Fabric& fabric_;
-    std::span<std::byte> memory_;
+    fabric::HugeMemory memory_;
     fabric::RegionId region_{};
     bool registered_ = false;
     const std::byte* zeros_ = nullptr;

@@ -498,6 +498,9 @@ void World::make_engine() {
     limits.read_buffers_64k = static_cast<unsigned>(random.between(2, 6));
     limits.read_buffers_1m = static_cast<unsigned>(random.between(2, 3));
     limits.edge_buffers = static_cast<unsigned>(random.between(1, 6));
+    // Nothing is drawn for these, so that old seeds keep their meaning.
+    limits.write_buffers_4k = limits.intake_buffers % 2 == 0 ? limits.read_buffers_4k : 0;
+    limits.write_buffers_64k = limits.intake_buffers % 3 == 0 ? 2 : 0;
     limits.operations_max = random.chance(1, 6) ? 64 : 4096;
     is_short_of_parking = random.chance(1, 5);
     limits.park_bytes_max = is_short_of_parking ? random.between(65536, 262144) : 16 << 20;
@@ -944,12 +947,13 @@ void World::check_everything() {
 
 void World::check_idle() {
     const auto usage = engine->usage();
-    if (usage.operations_in_use || usage.intake_in_use || usage.read_4k_in_use || usage.read_64k_in_use ||
-        usage.read_1m_in_use || usage.edges_in_use || usage.parked_bytes)
-        violated(
-            fmt::format("memory is missing at the end: operations {}, intake {}, reads {}/{}/{}, edges {}, parked {}",
-                        usage.operations_in_use, usage.intake_in_use, usage.read_4k_in_use, usage.read_64k_in_use,
-                        usage.read_1m_in_use, usage.edges_in_use, usage.parked_bytes));
+    if (usage.operations_in_use || usage.intake_in_use || usage.write_4k_in_use || usage.write_64k_in_use ||
+        usage.read_4k_in_use || usage.read_64k_in_use || usage.read_1m_in_use || usage.edges_in_use ||
+        usage.parked_bytes)
+        violated(fmt::format(
+            "memory is missing at the end: operations {}, intake {}, writes {}/{}, reads {}/{}/{}, edges {}, parked {}",
+            usage.operations_in_use, usage.intake_in_use, usage.write_4k_in_use, usage.write_64k_in_use,
+            usage.read_4k_in_use, usage.read_64k_in_use, usage.read_1m_in_use, usage.edges_in_use, usage.parked_bytes));
     if (!mount) return;
     // Target channel ids and our channels cannot be matched, so one lie excuses all.
     for (const auto& channel : mount->port().link(0).report()) {

@@ -27,6 +27,10 @@ inline constexpr std::size_t intake_payload_bytes_max = std::size_t{1} << 20;
 
 struct EngineLimits {
     unsigned intake_buffers = 32;  // 1 MiB each, >= 3
+    // Where small writes are copied to, so that the intake keeps its buffer, which is in the cache.
+    unsigned write_buffers_4k = 256;
+    // For those that would have to be parked.
+    unsigned write_buffers_64k = 32;
     unsigned read_buffers_4k = 512;
     unsigned read_buffers_64k = 128;
     unsigned read_buffers_1m = 24;    // 1 MiB + 128 KiB each: room for the edge blocks
@@ -84,8 +88,8 @@ public:
     // Where the next FUSE request is to be read: intake_header_bytes + 1 MiB, payload page aligned. Always there.
     [[nodiscard]] std::span<std::byte> intake();
     // The request just read is a WRITE: gives its payload, the `payload_bytes` after the header, to `operation`. Takes
-    // the buffer itself, and intake() is another one; or copies to parking memory when buffers are short. False: no
-    // memory, even after making the unit with most parked bytes give up; answer EIO.
+    // the buffer itself, and intake() is another one; or copies it: to a small buffer, or to parking memory when
+    // buffers are short. False: no memory, even after making the unit with most parked bytes give up; answer EIO.
     [[nodiscard]] bool take_over_intake(Operation& operation, Unit& unit, std::uint32_t payload_bytes);
 
     [[nodiscard]] reactor::TimerQueue& timers() { return executor_.timers(); }
@@ -95,7 +99,8 @@ public:
     [[nodiscard]] std::uint64_t next_stamp() { return ++stamp_; }
 
     struct Usage {
-        unsigned operations_in_use, intake_in_use, read_4k_in_use, read_64k_in_use, read_1m_in_use, edges_in_use;
+        unsigned operations_in_use, intake_in_use, write_4k_in_use, write_64k_in_use, read_4k_in_use, read_64k_in_use,
+            read_1m_in_use, edges_in_use;
         std::size_t parked_bytes;
     };
     [[nodiscard]] Usage usage() const;
@@ -108,6 +113,8 @@ private:
     Engine(reactor::Executor& executor, Random& random);
 
     // Memory for an operation: true at once, or false and the operation waits; Unit::on_memory() follows.
+    [[nodiscard]] bool take_copy(Operation& operation, Unit& unit, std::span<const std::byte> payload,
+                                 unsigned size_class);
     [[nodiscard]] bool acquire_read_buffer(Operation& operation, std::size_t bytes);
     [[nodiscard]] bool acquire_write_buffer(Operation& operation);
     [[nodiscard]] bool acquire_edges(Operation& operation);

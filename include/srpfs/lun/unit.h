@@ -203,7 +203,7 @@ private:
     std::uint64_t write_count_ = 0;     // acknowledged volatile writes
     std::uint64_t cache_losses_ = 0;    // times the volatile write cache may have been lost
     std::uint64_t flushed_count_ = 0;
-    std::array<unsigned, 4> buffers_held_{};  // buffers of each class of the engine
+    std::array<unsigned, 6> buffers_held_{};  // buffers of each class of the engine
     std::size_t parked_bytes_ = 0;
     Instant depth_lowered_at_{};
     IntrusiveList<Operation, UnitTag> operations_;  // all that were started and are not back in the pool

@@ -473,6 +473,42 @@ TEST_F(Memory, AStuckUnitLeavesBuffersForTheOthers) {
     serve_all();
 }
 
+TEST_F(Memory, SmallWritesAreCopiedAndLeaveTheIntakeItsBuffer) {
+    limits.write_buffers_4k = 8;
+    begin();
+    const auto intake = engine->intake();
+    for (unsigned i = 0; i < 6; ++i) write(std::uint64_t{i} * 4096, pattern(4096, i));
+    EXPECT_EQ(engine->usage().write_4k_in_use, 4u);  // half of them at most
+    EXPECT_EQ(engine->usage().intake_in_use, 2u);
+    EXPECT_EQ(engine->usage().parked_bytes, 0u);
+    EXPECT_NE(engine->intake().data(), intake.data());
+    serve_all();
+    for (unsigned i = 0; i < 6; ++i) {
+        EXPECT_TRUE(requests[i]->ok());
+        EXPECT_EQ(disk_at(std::size_t{i} * 4096, 4096), pattern(4096, i));
+    }
+    write(0, pattern(512, 9));
+    EXPECT_EQ(engine->usage().write_4k_in_use, 1u);
+    EXPECT_EQ(engine->usage().intake_in_use, 0u);
+    serve_all();
+}
+
+TEST_F(Memory, WritesThatWouldBeParkedAreCopiedWhereThereIsRoom) {
+    limits.write_buffers_64k = 8;
+    begin();
+    for (unsigned i = 0; i < 10; ++i) write(std::uint64_t{i} * 65536, pattern(65536, i));
+    EXPECT_EQ(engine->usage().intake_in_use, limits.intake_buffers / 2);
+    EXPECT_EQ(engine->usage().write_64k_in_use, 4u);
+    EXPECT_EQ(engine->usage().parked_bytes, 2u * 65536u);
+    serving = true;
+    serve_all();
+    settle();
+    for (unsigned i = 0; i < 10; ++i) {
+        EXPECT_TRUE(requests[i]->ok());
+        EXPECT_EQ(disk_at(std::size_t{i} * 65536, 65536), pattern(65536, i));
+    }
+}
+
 TEST_F(Memory, WaitingWritesAreParkedAndComeOutRight) {
     begin();
     unit().hold();

@@ -56,6 +56,7 @@ class LunTest : public scripted::ScriptedTest,
 protected:
     LunTest() {
         limits.intake_buffers = 8;
+        limits.write_buffers_4k = limits.write_buffers_64k = 0;
         limits.read_buffers_4k = 16;
         limits.read_buffers_64k = 8;
         limits.read_buffers_1m = 4;
@@ -76,8 +77,8 @@ protected:
         for (const auto& request : requests) EXPECT_EQ(request->answers, 1u);
         units.clear();
         const auto usage = engine->usage();
-        EXPECT_EQ(usage.operations_in_use + usage.intake_in_use + usage.read_4k_in_use + usage.read_64k_in_use +
-                      usage.read_1m_in_use + usage.edges_in_use,
+        EXPECT_EQ(usage.operations_in_use + usage.intake_in_use + usage.write_4k_in_use + usage.write_64k_in_use +
+                      usage.read_4k_in_use + usage.read_64k_in_use + usage.read_1m_in_use + usage.edges_in_use,
                   0u);
         EXPECT_EQ(usage.parked_bytes, 0u);
         link.reset();
