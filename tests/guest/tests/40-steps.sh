@@ -165,7 +165,8 @@ test_srpfs_step_9_relogin() {
     local target cycle cycles before output
     cycles=$(short_or_full 100 10000)
     second_port_up
-    srpfs_mount none
+    # Ten thousand cycles take hours, in which an emulated guest may stand still for longer than a silent target may.
+    srpfs_mount none -o tur_interval=20,tur_timeout=60
     target=$(srpfs_target)
     typed 30 "echo '$second_login_string' > $mount_point/add_target"
     expect_file "$second_target/state" running
