@@ -1172,13 +1172,14 @@ bool Unit::needs_fence() const {
            }) != nullptr;
 }
 
+// One that is gone has nothing to do with a reset of its number any more: another unit has it now.
 void Unit::on_reset_sent(const scsi::Lun& lun) {
-    if (lun == lun_) reset_sent_at_ = engine_.next_stamp();
+    if (lun == lun_ && !gone_) reset_sent_at_ = engine_.next_stamp();
 }
 
 // No write of this unit that was lost before the reset was sent can run any more (decisions 1).
 void Unit::on_reset_over(const scsi::Lun& lun, bool succeeded) {
-    if (lun != lun_ || !succeeded) return;
+    if (lun != lun_ || gone_ || !succeeded) return;
     fenced_until_ = reset_sent_at_;
     locks_->ghosts.for_each([&](Ghost& ghost) {
         if (ghost.operation || ghost.unknown_since >= fenced_until_) return;

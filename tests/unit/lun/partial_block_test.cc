@@ -308,6 +308,24 @@ TEST_F(Ghosts, ALostConnectionLeavesItUntilAFence) {
     EXPECT_TRUE(over.ok() && other.ok());
 }
 
+// The reset has gone to the unit that has the number now, and the old one may still be written to.
+TEST_F(Ghosts, AResetOfTheUnitThatHasTakenItsNumberDoesNotEndThem) {
+    begin();
+    write(0, pattern(512, 1));
+    lose_connection();
+    reconnect();
+    unit().remove();
+    const std::string wwid = std::exchange(info.wwid, "naa.6001405000000002");
+    add_unit(0);
+    fence();
+    info.wwid = wwid;
+    Unit& back = add_unit(1);
+    EXPECT_TRUE(back.needs_fence());
+    Request& waiting = write(back, 0, pattern(512, 2));
+    EXPECT_TRUE(sent().empty()) << "written before anything has ended the old copy";
+    interrupt(waiting);
+}
+
 TEST_F(Ghosts, AResetEndsOneWhoseCommandIsInFlightOnlyWithItsChannel) {
     begin();
     give_up_write(4, 1);
