@@ -61,4 +61,43 @@ void DemoHold::look() {
     if (holding_ && access(path_.c_str(), F_OK) != 0 && holding_.exchange(false)) device_.release_held();
 }
 
+// ---- a black hole ----
+
+class DemoBlackHole::Injector final : public fabric::FaultInjector {
+public:
+    explicit Injector(const std::atomic<bool>& is_there) : is_there_(is_there) {}
+    bool loses(Direction) override { return is_there_ && listener == address; }
+    bool swallows_connect() override { return is_there_ && listener == address; }
+
+private:
+    const std::atomic<bool>& is_there_;
+};
+
+std::unique_ptr<DemoBlackHole> DemoBlackHole::from_environment(reactor::Executor& control) {
+    const char* path = std::getenv("SRPFS_DEMO_BLACK_HOLE");
+    if (!path || path[0] != '/') return nullptr;
+    log::warning({}, "SRPFS_DEMO_BLACK_HOLE is set: nothing reaches the embedded target as {} while {} exists", address,
+                 path);
+    return std::make_unique<DemoBlackHole>(path, control);
+}
+
+DemoBlackHole::DemoBlackHole(std::string path, reactor::Executor& control)
+    : path_(std::move(path)), timer_(control.timers(), [this] { look(); }) {
+    look();
+}
+
+void DemoBlackHole::look() {
+    timer_.arm_after(look_interval);
+    const bool is_there = access(path_.c_str(), F_OK) == 0;
+    if (is_there_.exchange(is_there) || !is_there) return;
+    // Whoever made the file waits for this.
+    std::ofstream(path_, std::ios::in) << "in effect\n";
+}
+
+DemoBlackHole::~DemoBlackHole() = default;
+
+fabric::FaultInjector& DemoBlackHole::injector() {
+    return *injectors_.emplace_back(std::make_unique<Injector>(is_there_));
+}
+
 }  // namespace srpfs::daemon

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-// For tests only: makes units of the embedded target stuck, as a broken disk would be, for as long as a file exists.
+// For tests only: makes units of the embedded target stuck, as a broken disk would be, or the way to it a black hole,
+// for as long as a file exists.
 
 #pragma once
 
+#include <srpfs/fabric/loopback.h>
 #include <srpfs/reactor/executor.h>
 #include <srpfs/reactor/timer_queue.h>
 #include <srpfs/target/behaviour.h>
@@ -11,6 +13,7 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace srpfs::daemon {
 
@@ -33,6 +36,30 @@ private:
     const std::string path_;
     target::Device& device_;
     std::atomic<bool> holding_{false};  // since the last release
+    reactor::Timer timer_;
+};
+
+// The embedded target has a second address, "demo2", and while the file exists everything that is sent there or comes
+// from there vanishes: connections stay silent for ever, attempts to connect get no answer. Once it is in effect the
+// file says so.
+class DemoBlackHole final {
+public:
+    static constexpr const char* address = "demo2";
+    // The file of the environment variable SRPFS_DEMO_BLACK_HOLE; nullptr when that is not set. Control thread.
+    static std::unique_ptr<DemoBlackHole> from_environment(reactor::Executor& control);
+
+    DemoBlackHole(std::string path, reactor::Executor& control);
+    ~DemoBlackHole();
+    // Of one more network, which the object outlives.
+    fabric::FaultInjector& injector();
+
+private:
+    class Injector;
+    void look();
+
+    const std::string path_;
+    std::atomic<bool> is_there_{false};
+    std::vector<std::unique_ptr<Injector>> injectors_;
     reactor::Timer timer_;
 };
 

@@ -197,7 +197,9 @@ Result<void> Supervisor::make_workers(bool demo) {
               SRPFS_VERSION, count, count == 1 ? "" : "s", registered_bytes_ / mib, limits.intake_buffers,
               limits.write_buffers_4k, limits.write_buffers_64k, limits.read_buffers_4k, limits.read_buffers_64k,
               limits.read_buffers_1m, limits.edge_buffers, limits.park_bytes_max / mib);
+    if (demo) demo_black_hole_ = DemoBlackHole::from_environment(control_);
     for (unsigned index = 0; index < count; ++index) {
+        if (demo_black_hole_) config.injector = &demo_black_hole_->injector();
         config.name = fmt::format("srpfs-{}", index);
         config.seed = random_seed();
         if (!config_.cpus.empty()) config.cpu = config_.cpus[index % config_.cpus.size()];
@@ -219,8 +221,11 @@ Result<void> Supervisor::start_demo(std::string_view luns) {
     if (!device) return device.error();
     demo_ = std::move(*device);
     demo_hold_ = DemoHold::from_environment(*demo_, control_);
-    for (const auto& one : workers_)
-        if (const auto opened = one->open_portal(*demo_); !opened) return opened.error();
+    for (const auto& one : workers_) {
+        if (const auto opened = one->open_portal(*demo_, "demo"); !opened) return opened.error();
+        if (!demo_black_hole_) continue;
+        if (const auto opened = one->open_portal(*demo_, DemoBlackHole::address); !opened) return opened.error();
+    }
     return {};
 }
 

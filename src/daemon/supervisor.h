@@ -87,6 +87,7 @@ private:
     EventLog events_;
     std::unique_ptr<target::Device> demo_;
     std::unique_ptr<DemoHold> demo_hold_;
+    std::unique_ptr<DemoBlackHole> demo_black_hole_;
     std::vector<std::unique_ptr<Worker>> workers_;  // not empty while serving
     UnitHomes unit_homes_;
     std::unique_ptr<fs::FileSystem> file_system_;

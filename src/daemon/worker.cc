@@ -37,8 +37,8 @@ Result<std::unique_ptr<Worker>> Worker::create(const WorkerConfig& config) {
     std::unique_ptr<Worker> worker(new Worker(config));
     std::vector<fabric::Fabric*> fabrics;
     if (config.loopback) {
-        worker->loopback_ =
-            fabric::make_loopback_fabric(worker->reactor_.timers(), fabric::demo_port(), nullptr, config.registration);
+        worker->loopback_ = fabric::make_loopback_fabric(worker->reactor_.timers(), fabric::demo_port(),
+                                                         config.injector, config.registration);
         fabrics.push_back(worker->loopback_.get());
     }
     if (config.verbs) {
@@ -62,10 +62,10 @@ Result<std::unique_ptr<Worker>> Worker::create(const WorkerConfig& config) {
 
 Worker::~Worker() { SRPFS_ASSERT(!thread_.joinable()); }
 
-Result<void> Worker::open_portal(target::Device& device) {
-    auto portal = target::make_portal(device, reactor_, *loopback_, fabric::LoopbackAddress{"demo"});
+Result<void> Worker::open_portal(target::Device& device, const std::string& name) {
+    auto portal = target::make_portal(device, reactor_, *loopback_, fabric::LoopbackAddress{name});
     if (!portal) return portal.error();
-    portal_ = std::move(*portal);
+    portals_.push_back(std::move(*portal));
     return {};
 }
 
@@ -90,14 +90,14 @@ void Worker::start() {
 
 void Worker::stop(std::chrono::milliseconds limit) {
     if (thread_.joinable()) {
-        if (portal_) {
+        if (!portals_.empty()) {
             std::promise<void> closed;
             std::unique_ptr<reactor::Timer> timer;
             reactor_.post([&] {
-                portal_->close();
+                for (const auto& portal : portals_) portal->close();
                 timer = std::make_unique<reactor::Timer>(reactor_.timers(), [&] {
-                    if (!portal_->is_closed()) return timer->arm_after(portal_check);
-                    portal_.reset();
+                    std::erase_if(portals_, [](const auto& portal) { return portal->is_closed(); });
+                    if (!portals_.empty()) return timer->arm_after(portal_check);
                     std::promise<void>& ended = closed;  // not the capture, which goes with the timer
                     timer.reset();
                     ended.set_value();
@@ -113,7 +113,7 @@ void Worker::stop(std::chrono::milliseconds limit) {
         reactor_.stop();
         thread_.join();
     }
-    portal_.reset();
+    portals_.clear();
 }
 
 }  // namespace srpfs::daemon

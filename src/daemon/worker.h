@@ -24,6 +24,7 @@ struct WorkerConfig {
     lun::EngineLimits limits;
     fabric::Registration registration = fabric::Registration::pool;
     bool loopback = false;
+    fabric::FaultInjector* injector = nullptr;  // of the loopback network; outlives the worker
     bool verbs = true;
     std::optional<unsigned> cpu;  // bound to it
     Duration spin{};              // see Reactor::set_spin()
@@ -36,10 +37,10 @@ public:
     static Result<std::unique_ptr<Worker>> create(const WorkerConfig& config);
     ~Worker();  // stopped; no connection, operation or channel left
 
-    // Opens the embedded target to the loopback network under the name "demo". Before start().
-    Result<void> open_portal(target::Device& device);
+    // Opens the embedded target to the loopback network under this name. Before start().
+    Result<void> open_portal(target::Device& device, const std::string& name);
     void start();
-    // Closes the portal, waits for the connections to be gone (at most `limit`), ends the thread.
+    // Closes the portals, waits for the connections to be gone (at most `limit`), ends the thread.
     void stop(std::chrono::milliseconds limit);
 
     [[nodiscard]] reactor::Reactor& reactor() { return reactor_; }
@@ -60,7 +61,7 @@ private:
     std::string verbs_error_;
     std::vector<std::unique_ptr<FabricSource>> sources_;
     std::unique_ptr<lun::Engine> engine_;
-    std::unique_ptr<target::Portal> portal_;
+    std::vector<std::unique_ptr<target::Portal>> portals_;
     std::thread thread_;
 };
 

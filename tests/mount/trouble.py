@@ -35,6 +35,21 @@ class Stuck:
             self.file.unlink()
 
 
+class BlackHole:
+    """A mount with two targets; nothing comes to or from the second one while told so."""
+
+    def __init__(self, t):
+        self.file = t.path("black-hole")
+        self.mount = t.mount("demo:ram:8M+ram:8M", "reconnect_delay=1,login_timeout=2,fast_io_fail_tmo=300",
+                             env={"SRPFS_DEMO_BLACK_HOLE": str(self.file)})
+        write_once(self.mount.path / "add_target", LOGIN.replace("demo", "demo2") + ",initiator_ext=2")
+        self.second = self.mount.target.parent / (self.mount.target.name + "-0000000000000002")
+
+    def open(self):
+        self.file.touch()
+        eventually(lambda: self.file.stat().st_size > 0, "the black hole in effect")
+
+
 def user_of(path, *what):
     """A process in synchronous I/O on the file."""
     script = ("import os,signal,sys\n"
@@ -359,3 +374,34 @@ def control_calls_beside_stuck_io_answer(t):
     stuck.go_on()
     equal(reader.stdout.readline(), "done\n", "end of the reader")
     reader.wait(PATIENCE)
+
+
+@test
+def a_target_in_a_black_hole_is_noticed_comes_back_and_its_neighbour_goes_on(t):
+    hole = BlackHole(t)
+    (hole.second / "lun1").write_bytes(b"before")
+    hole.open()
+    readers = [user_of(hole.second / "lun1", READ) for _ in range(8)]
+    waits(hole.mount, *readers)
+    hole.mount.lun(0).write_bytes(b"meanwhile")
+    equal(read_bytes(hole.mount.lun(0))[:9], b"meanwhile", "content of the neighbour's unit")
+    eventually(lambda: value(hole.second / "state") == "blocked", "the silent target is blocked")
+    equal(value(hole.mount.target / "state"), "running", "state of the neighbour")
+    equal([reader.poll() for reader in readers], [None] * 8, "exit codes of the readers, who wait")
+    eventually(lambda: value(hole.second / "failed_reconnects") != "0", "a login that gets no answer")
+    hole.file.unlink()
+    for reader in readers:
+        equal(reader.communicate(timeout=PATIENCE)[0], "done\n", "output of a reader")
+    equal(value(hole.second / "state"), "running", "state of the target that is back")
+
+
+@test
+def a_mount_with_a_target_in_a_black_hole_ends_in_time(t):
+    hole = BlackHole(t)
+    hole.open()
+    reader = user_of(hole.second / "lun1", READ)
+    waits(hole.mount, reader)
+    with promised(GONE_SECONDS, "the end"):
+        os.kill(hole.mount.pid, signal.SIGTERM)
+        hole.mount.wait_end()
+    check(reader.communicate(timeout=PATIENCE)[0].strip() in map(str, ENDED), "the reader got no error")
