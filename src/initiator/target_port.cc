@@ -14,7 +14,11 @@ namespace {
 constexpr std::uint32_t fast_io_fail_seconds_max = 600;  // SCSI_DEVICE_BLOCK_MAX_TIMEOUT
 constexpr std::uint32_t dev_loss_seconds_max = std::numeric_limits<std::int32_t>::max();
 constexpr auto retry_delay_first = std::chrono::milliseconds(500);
-constexpr unsigned slow_after = 10;  // failed attempts; from then on the kernel's factor applies
+constexpr unsigned doublings_max = 24;  // more than any reconnect_delay matters for
+// The kernel waits for reconnect_delay before every attempt, and longer after ten. This is to find a target that has
+// come back no later, whatever the phase of both: so it waits for a quarter, and longer after as long a time.
+constexpr unsigned parts_of_delay = 4;
+constexpr unsigned slow_after = 10 * parts_of_delay;  // failed attempts
 constexpr std::uint32_t slow_factor_max = 100;
 // For a sign of life of a connection after the local port came up again: a new login takes less than waiting longer.
 constexpr auto resume_time = std::chrono::seconds(1);
@@ -396,17 +400,19 @@ void TargetPort::transport_error(const std::string& why, bool reconnect_at_once)
         schedule_reconnect();
 }
 
-// The first attempt follows the loss at once; the next ones wait 0.5 s, 1 s, 2 s and so on up to reconnect_delay. After
-// ten failures the kernel's rule makes the waits longer still (srp-admin 4.1).
+// The first attempt follows the loss at once; the next ones wait 0.5 s, 1 s, 2 s and so on up to a quarter of
+// reconnect_delay. After forty failures the waits grow as the kernel's do after ten (srp-admin 4.1).
 void TargetPort::schedule_reconnect() {
     if (!config_.timers.reconnect_delay || closing_) return;
     const unsigned failed = facts_.channels > 0 ? failed_replacements_
                                                 : failed_reconnects_ - std::min(failed_reconnects_, failures_forgiven_);
-    const Duration longest = seconds(*config_.timers.reconnect_delay);
+    const Duration delay = seconds(*config_.timers.reconnect_delay);
+    const Duration longest = std::max(delay / parts_of_delay, Duration(retry_delay_first));
     if (failed == 0) return reconnect_timer_.arm_after(Duration::zero());
     if (failed > slow_after)
         return reconnect_timer_.arm_after(longest * std::min(slow_factor_max, failed - slow_after));
-    reconnect_timer_.arm_after(std::min(longest, Duration(retry_delay_first) * (1 << (failed - 1))));
+    reconnect_timer_.arm_after(
+        std::min(longest, Duration(retry_delay_first) * (1 << std::min(failed - 1, doublings_max))));
 }
 
 void TargetPort::reconnect() {
