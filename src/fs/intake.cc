@@ -12,6 +12,21 @@
 #include <unistd.h>
 
 namespace srpfs::fs {
+namespace {
+
+// Data that goes in or will come out after which what was taken in is served first: it is in the cache then, and the
+// target gets the first command before the last one has been copied.
+constexpr std::size_t batch_bytes_max = std::size_t{128} << 10;
+
+std::size_t data_bytes(const Incoming& request) {
+    fuse_in_header header{};
+    fuse_read_in in{};
+    const bool reads = read_struct(request.head, 0, header) && header.opcode == FUSE_READ &&
+                       read_struct(request.head, sizeof header, in);
+    return reads ? in.size : request.data.size();
+}
+
+}  // namespace
 
 Incoming split_request(std::span<const std::byte> whole) {
     fuse_in_header header{};
@@ -22,11 +37,14 @@ Incoming split_request(std::span<const std::byte> whole) {
 
 unsigned DescriptorIntake::poll(IntakeListener& listener, unsigned most) {
     unsigned taken = 0;
-    for (; taken < most && fd_ >= 0; ++taken) {
+    std::size_t bytes = 0;
+    for (; taken < most && bytes < batch_bytes_max && fd_ >= 0; ++taken) {
         const auto buffer = engine_.intake();
         const ssize_t count = ::read(fd_, buffer.data(), buffer.size());
         if (count > 0) [[likely]] {
-            listener.on_incoming(split_request(buffer.first(static_cast<std::size_t>(count))));
+            const Incoming request = split_request(buffer.first(static_cast<std::size_t>(count)));
+            bytes += data_bytes(request);
+            listener.on_incoming(request);
             continue;
         }
         if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;

@@ -41,7 +41,6 @@ std::optional<Shape> shape_of(std::uint32_t opcode) {
         case FUSE_CREATE: return Shape{sizeof(fuse_create_in), 1};
         case FUSE_DESTROY: return Shape{0, 0};
         case FUSE_IOCTL: return Shape{sizeof(fuse_ioctl_in), 0};
-        case FUSE_POLL: return Shape{sizeof(fuse_poll_in), 0};
         case FUSE_RENAME2: return Shape{sizeof(fuse_rename2_in), 2};
         default: return std::nullopt;
     }

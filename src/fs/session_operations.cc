@@ -10,7 +10,6 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <poll.h>
 #include <sys/statvfs.h>
 
 namespace srpfs::fs {
@@ -182,17 +181,6 @@ struct SessionOperations {
         fuse_reply_err(request, ENOTTY);
     }
 
-    // Never "not ready": io_uring would wait for ever. Not ENOSYS either, which the kernel remembers for the whole
-    // mount.
-    static void poll(fuse_req_t request, fuse_ino_t number, fuse_file_info*, fuse_pollhandle* handle) {
-        if (handle) fuse_pollhandle_destroy(handle);
-        const Node* found = node(request, number);
-        if (!found) return;
-        unsigned events = POLLIN | POLLRDNORM;
-        if (found->kind != NodeKind::stream) events |= POLLOUT | POLLWRNORM;
-        fuse_reply_poll(request, events);
-    }
-
     // ---- directories ----
 
     static void opendir(fuse_req_t request, fuse_ino_t number, fuse_file_info* info) {
@@ -310,7 +298,8 @@ const fuse_lowlevel_ops& session_operations() {
         ops.access = SessionOperations::access;
         ops.create = SessionOperations::create;
         ops.ioctl = SessionOperations::ioctl;
-        ops.poll = SessionOperations::poll;
+        // No poll: everything can be read and written at once, or waits in read() as `events` does. The kernel
+        // remembers ENOSYS and says "ready" by itself; otherwise io_uring would ask before every I/O on a LUN file.
         return ops;
     }();
     return operations;

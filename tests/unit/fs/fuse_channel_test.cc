@@ -140,6 +140,21 @@ TEST_F(FuseChannelTest, ManyRequestsInFlightAreEachAnsweredOnce) {
     EXPECT_EQ(client_.unexpected(), 0u);
 }
 
+TEST_F(FuseChannelTest, ATurnTakesManySmallRequestsAndFewLargeOnes) {
+    const auto taken_by = [&](std::uint32_t size) {
+        std::vector<std::uint64_t> uniques;
+        for (unsigned i = 0; i < 8; ++i) uniques.push_back(client_.read(handle_, 0, size));
+        const std::uint64_t before = channel_->counters().requests;
+        (void)channel_->poll();
+        const std::uint64_t taken = channel_->counters().requests - before;
+        for (const auto unique : uniques) EXPECT_EQ(await(unique).error, 0);
+        return taken;
+    };
+    EXPECT_EQ(taken_by(4096), 8u);
+    EXPECT_EQ(taken_by(65536), 2u);
+    EXPECT_EQ(taken_by(1 << 20), 1u);
+}
+
 TEST_F(FuseChannelTest, ASynchronousWriteIsDurable) {
     (void)write(0, pattern(512, 1));
     EXPECT_FALSE(slow_.fua);
@@ -428,9 +443,9 @@ TEST_F(FuseChannelTest, ASecondInitIsNotPassedOn) {
 }
 
 TEST_F(FuseChannelTest, ShortRequestsAreEinvalAndSurvived) {
-    for (const std::uint32_t opcode : {FUSE_READ, FUSE_WRITE, FUSE_FSYNC, FUSE_LSEEK, FUSE_FALLOCATE, FUSE_INTERRUPT,
-                                       FUSE_LOOKUP, FUSE_GETATTR, FUSE_SETATTR, FUSE_OPEN, FUSE_RELEASE, FUSE_READDIR,
-                                       FUSE_IOCTL, FUSE_POLL, FUSE_RENAME2, FUSE_CREATE, FUSE_MKNOD})
+    for (const std::uint32_t opcode :
+         {FUSE_READ, FUSE_WRITE, FUSE_FSYNC, FUSE_LSEEK, FUSE_FALLOCATE, FUSE_INTERRUPT, FUSE_LOOKUP, FUSE_GETATTR,
+          FUSE_SETATTR, FUSE_OPEN, FUSE_RELEASE, FUSE_READDIR, FUSE_IOCTL, FUSE_RENAME2, FUSE_CREATE, FUSE_MKNOD})
         for (const std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{7}})
             EXPECT_EQ(await(client_.send_bytes(opcode, 1, std::vector<std::byte>(size))).error, EINVAL)
                 << opcode << ' ' << size;
