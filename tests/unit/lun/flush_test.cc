@@ -167,6 +167,26 @@ INSTANTIATE_TEST_SUITE_P(Attentions, CacheLoss,
                          testing::Values(std::pair{0x00U, true}, std::pair{0x01U, true}, std::pair{0x04U, true},
                                          std::pair{0x02U, false}, std::pair{0x03U, false}, std::pair{0x07U, false}));
 
+// SCST tells each new session of a power on. Whether it means only that cannot be told for sure: a false alarm is
+// better than a missed one (docs/recovery.md "Volatile caches").
+TEST_F(Flush, APowerOnToldToAReplacedChannelCountsAsALostCache) {
+    begin();
+    write_one();
+    Peer& replacement = open_replacement();
+    resume();  // it was held for a look
+    for (unsigned i = 0; i < 2; ++i) read(0, 512);
+    ASSERT_EQ(replacement.commands.size(), 1u);
+    answer(replacement.commands[0], check_condition(0x6, 0x29, 0x00));
+    EXPECT_EQ(unit().state(), UnitState::probing);
+    resume();
+    EXPECT_EQ(flush().outcome.kind, OutcomeKind::medium_error);
+    serving = true;
+    for (const auto& peer : fabric.peers)
+        for (Seen* seen : peer->open_commands()) serve(*seen);
+    settle();
+    EXPECT_TRUE(flush().ok());
+}
+
 TEST_F(Flush, ALostCacheWithoutUnflushedWritesIsNoError) {
     begin();
     write_one();

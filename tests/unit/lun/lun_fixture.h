@@ -112,6 +112,20 @@ protected:
         settle();
         ASSERT_EQ(fabric.live(), 1u);
     }
+    // Takes the place of a channel that was lost beside others; they vouch for it by themselves.
+    Peer& open_replacement() {
+        initiator::ChannelConfig channel;
+        channel.name = "test/ch1";
+        channel.index = 1;
+        channel.epoch = epoch;
+        channel.replacement = true;
+        channel.address = fabric::LoopbackAddress{"test"};
+        channel.parameters = parameters;
+        link->open_channel(channel);
+        settle();
+        EXPECT_EQ(link->live_channels(), 2u);
+        return fabric.last();
+    }
     Unit& add_unit(std::uint16_t number) {
         UnitListener& listener = *this;
         units.push_back(std::make_unique<Unit>(*engine, *link, scsi::Lun::from_number(number), queue_depth, listener));
