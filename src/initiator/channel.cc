@@ -574,6 +574,9 @@ void Channel::conclude(Command& command, Command::Fence fence) {
 
 unsigned Channel::mark_for_fence(const scsi::Lun& lun) {
     unsigned count = 0;
+    // The number may be another unit's since then: whether the reset is about the one these were sent to, only that
+    // knows.
+    if (ended_) return count;
     for (const Slot& slot : slots_) {
         if (!slot.command || slot.command->lun != lun || slot.command->fence == Command::Fence::proven) continue;
         slot.command->fence = Command::Fence::marked;
@@ -586,7 +589,7 @@ void Channel::settle_fence(const scsi::Lun& lun, bool succeeded, bool carrier) {
     for (const Slot& slot : slots_) {
         if (!slot.command || slot.command->lun != lun || slot.command->fence != Command::Fence::marked) continue;
         if (succeeded) {
-            conclude(*slot.command, carrier || ended_ ? Command::Fence::proven : Command::Fence::covered);
+            conclude(*slot.command, carrier ? Command::Fence::proven : Command::Fence::covered);
         } else {
             slot.command->fence = Command::Fence::none;
             if (!ended_ && !slot.command->expired) watch_deadline(slot.command->deadline);

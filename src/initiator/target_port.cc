@@ -490,6 +490,7 @@ void TargetPort::on_path_alive(std::uint64_t epoch) {
 void TargetPort::relogin(const std::string& why) {
     if (closing_ || logging_in_) return;
     log::info(config_.name, "SRP reset_host called: {}", why);
+    failures_forgiven_ = failed_reconnects_;  // somebody has a reason to try now: waiting begins anew
     disconnect_all(why);
     channels_.assign(channels_.size(), ChannelSlot::none);
     facts_.channels = 0;

@@ -21,7 +21,7 @@ constexpr auto memory_check = std::chrono::milliseconds(5);
 constexpr auto copies_patience = std::chrono::seconds(1);  // for the other channels' answers
 constexpr unsigned copies_max = 64;                        // channels of a login
 constexpr unsigned units_max = 8000;
-constexpr unsigned repetitions_max = 5;  // of the questions when something changes meanwhile
+constexpr unsigned repetitions_max = 5;  // of the questions when attentions come meanwhile; logins are not counted
 
 std::string failure_text(const char* what, const Outcome& outcome) {
     if (outcome.status == scsi::Status::check_condition)
@@ -63,8 +63,17 @@ protected:
     [[nodiscard]] virtual Question question() const = 0;
     virtual void on_told(const Outcome& outcome, std::span<const std::byte> data) = 0;
     virtual void on_path_lost() = 0;
-    // The unit has told somebody that something is not as before, or it has been logged in again.
-    virtual void on_changed() = 0;
+    // Half of what has been told may be about another unit: it is worth nothing, and asked again. True: there is a
+    // reason to do so. False: it may be told. nullopt: that has happened too often.
+    [[nodiscard]] std::optional<bool> must_repeat() {
+        const bool attention = std::exchange(attention_told_, false),
+                   connection = std::exchange(connection_lost_, false);
+        if (connection) return true;  // not for ever: the time is limited
+        if (!attention) return false;
+        if (repetitions_++ < repetitions_max) return true;
+        return std::nullopt;
+    }
+    void forget_changes() { attention_told_ = connection_lost_ = false; }
 
     Engine& engine_;
     initiator::TargetLink& link_;
@@ -112,10 +121,10 @@ private:
         if (hold) link_.tell_event(unit.lun(), sense);  // us, too
     }
     void on_link_event(const scsi::Lun& lun, const scsi::Sense&) override {
-        if (lun.is_same_unit_as(unit_.lun())) on_changed();
+        if (lun.is_same_unit_as(unit_.lun())) attention_told_ = true;
     }
     // What was asked over another connection may have been about another unit.
-    void on_link_changed() override { on_changed(); }
+    void on_link_changed() override { connection_lost_ = true; }
     void on_link_ready() override {}
     void on_link_state(initiator::PortState) override {}
     void on_channel_lost(const initiator::Channel&) override {}
@@ -125,6 +134,8 @@ private:
     void on_failure(Unit&, const Operation&) override {}
 
     bool stopped_ = false;
+    bool attention_told_ = false, connection_lost_ = false;  // since the first question
+    unsigned repetitions_ = 0;
     std::vector<Operation*> operations_;  // in flight
     Unit unit_;
     reactor::Timer next_timer_;
@@ -159,7 +170,7 @@ private:
     [[nodiscard]] Question question() const override {
         switch (step_) {
             // To each nexus, and that is each channel, a target may tell the attentions of before.
-            case Step::ready: return {scsi::test_unit_ready(), 0, link_.live_channels()};
+            case Step::ready: return {scsi::test_unit_ready(), 0, std::max(1U, link_.live_channels())};
             case Step::inquiry: return {scsi::inquiry(inquiry_bytes), inquiry_bytes};
             case Step::vpd_supported: return {scsi::inquiry_vpd(0x00, vpd_bytes), vpd_bytes};
             case Step::vpd_wwid: return {scsi::inquiry_vpd(0x83, vpd_bytes), vpd_bytes};
@@ -182,7 +193,7 @@ private:
                 info_.lun = lun();
                 info_.probed_at = asked_at_ = engine_.next_stamp();
                 pages_.clear();
-                changed_ = false;
+                forget_changes();
                 step_ = Step::inquiry;
                 return;
             case Step::inquiry: return on_inquiry(outcome, data);
@@ -252,10 +263,9 @@ private:
         stop();
         on_lost_();
     }
-    void on_changed() override { changed_ = true; }
     void on_deadline() {
         asked_at_ = asked_at_ != 0 ? asked_at_ : engine_.next_stamp();
-        changed_ = false;
+        forget_changes();
         report({.lun = {},
                 .info = nullptr,
                 .problem = "the unit did not tell in time what it is",
@@ -279,11 +289,17 @@ private:
     [[nodiscard]] bool has_page(std::uint8_t page) const { return pages_.contains(page); }
 
     void report(UnitReport report) {
-        // What was told before an attention may have been another unit's.
-        if (std::exchange(changed_, false) && repetitions_++ < repetitions_max) {
+        const auto again = must_repeat();
+        if (again == true) {
             step_ = Step::ready;
             return;
         }
+        if (!again)
+            report = {.lun = {},
+                      .info = nullptr,
+                      .problem = "the unit has changed again and again while it was looked at",
+                      .present = true,
+                      .answered = false};
         stop();
         deadline_.disarm();
         report.lun = lun();
@@ -336,8 +352,6 @@ private:
     std::function<void(UnitReport)> on_report_;
     std::function<void()> on_lost_;
     Step step_ = Step::ready;
-    bool changed_ = false;
-    unsigned repetitions_ = 0;
     std::set<std::uint8_t> pages_;
     UnitInfo info_;
     std::uint64_t asked_at_ = 0;
@@ -361,13 +375,16 @@ public:
 
 private:
     [[nodiscard]] Question question() const override { return {scsi::report_luns(bytes_), bytes_}; }
-    void on_changed() override { changed_ = true; }
 
     void on_told(const Outcome& outcome, std::span<const std::byte> data) override {
-        if (std::exchange(changed_, false) && repetitions_++ < repetitions_max) {
+        const auto again = must_repeat();
+        if (again == true) {
             asked_at_ = engine_.next_stamp();
             return;  // once more
         }
+        if (!again)
+            return fail(
+                Error(EAGAIN, fmt::format("{}: the list of logical units has changed again and again", link_.name())));
         std::set<scsi::Lun> found;
         if (outcome.ok()) {
             const auto list = scsi::parse_report_luns(data);
@@ -405,8 +422,6 @@ private:
     std::function<void(std::vector<scsi::Lun>, std::uint64_t)> on_list_;
     std::function<void(Error)> on_failure_;
     std::uint64_t asked_at_;
-    bool changed_ = false;
-    unsigned repetitions_ = 0;
     std::uint32_t bytes_ = report_luns_bytes;
     reactor::Timer deadline_;
 };

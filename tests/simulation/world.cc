@@ -183,6 +183,7 @@ private:
     void calm_down();
     [[nodiscard]] bool is_whole();
     void check_everything();
+    [[nodiscard]] bool is_quiet() const;
     void check_idle();
     void shut_down();
     bool ask_and_wait(unsigned number, lun::OperationKind kind, std::uint64_t offset, std::uint32_t bytes);
@@ -945,6 +946,14 @@ void World::check_everything() {
         if (!ask_and_wait(0, lun::OperationKind::read, 0, 512)) return;
 }
 
+bool World::is_quiet() const {
+    const auto channels = mount->port().link(0).report();
+    return engine->usage().operations_in_use == 0 &&
+           std::all_of(channels.begin(), channels.end(), [](const auto& channel) { return channel.in_flight == 0; }) &&
+           std::none_of(mount->luns().begin(), mount->luns().end(),
+                        [](const auto& lun) { return lun->unit() && lun->unit()->needs_fence(); });
+}
+
 void World::check_idle() {
     const auto usage = engine->usage();
     if (usage.operations_in_use || usage.intake_in_use || usage.write_4k_in_use || usage.write_64k_in_use ||
@@ -1039,8 +1048,9 @@ Outcome World::run() {
         violated(fmt::format("{} s after all is well again not every unit is usable", in_seconds(quiet_bound)));
     if (!over()) check_everything();
     if (!over()) scheduler.advance(40s);
-    // A look may just be under way, and take a while where a channel has no credit.
-    if (!over()) scheduler.run_until([&] { return engine->usage().operations_in_use == 0; }, quiet_bound);
+    // A look or a question may just be under way, and take a while where a channel has no credit; a fence that was not
+    // answered in time is tried again.
+    if (!over()) scheduler.run_until([&] { return is_quiet(); }, quiet_bound);
     if (!over()) check_idle();
     if (!over()) shut_down();
     if (scheduler.steps > steps_max) violated("time stands still");

@@ -355,6 +355,19 @@ TEST_F(PortStates, AResetWhileBlockedTriesAtOnce) {
     EXPECT_FALSE(was_own);  // the target may have restarted all the same
 }
 
+// They are asked for; what follows by itself does not wait as if it were the sixtieth.
+TEST_F(PortStates, ManyResetsDoNotSlowDownWhatFollows) {
+    log_in_with({});
+    cut();
+    for (unsigned i = 0; i < 60; ++i) {
+        port->relogin("asked for");
+        advance(100ms);
+    }
+    EXPECT_GE(port->failed_reconnects(), 60u);
+    mend();
+    EXPECT_TRUE(advance_until([this] { return port->state() == PortState::running; }, 1s));
+}
+
 TEST_F(PortStates, AResetThatFailsIsAFailedReconnect) {
     log_in_with({});
     record_attempts();

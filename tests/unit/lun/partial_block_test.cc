@@ -326,6 +326,44 @@ TEST_F(Ghosts, AResetOfTheUnitThatHasTakenItsNumberDoesNotEndThem) {
     interrupt(waiting);
 }
 
+// The commands of a connection that has ended are told when its queue pair is gone, which may take long.
+TEST_F(Ghosts, AFenceCoversWhatWasLostBeforeItThoughThatIsToldLater) {
+    begin();
+    Request& old = write(0, pattern(512, 1));
+    Peer& before = target();
+    before.holds_gone = true;
+    lose_connection();
+    reconnect();
+    resume();
+    fence();
+    before.let_go();
+    settle();
+    ASSERT_EQ(sent().size(), 1u) << "not sent again, or fenced once more";
+    serve_all();
+    EXPECT_TRUE(old.ok());
+}
+
+TEST_F(Ghosts, AResetOfTheUnitThatHasTakenItsNumberDoesNotCoverWhatIsToldLater) {
+    begin();
+    write(0, pattern(512, 1));
+    Peer& before = target();
+    before.holds_gone = true;
+    lose_connection();
+    reconnect();
+    unit().remove();
+    const std::string wwid = std::exchange(info.wwid, "naa.6001405000000002");
+    add_unit(0);
+    fence();
+    before.let_go();
+    settle();
+    info.wwid = wwid;
+    Unit& back = add_unit(1);
+    EXPECT_TRUE(back.needs_fence());
+    Request& waiting = write(back, 0, pattern(512, 2));
+    EXPECT_TRUE(sent().empty()) << "written before anything has ended the old copy";
+    interrupt(waiting);
+}
+
 TEST_F(Ghosts, AResetEndsOneWhoseCommandIsInFlightOnlyWithItsChannel) {
     begin();
     give_up_write(4, 1);

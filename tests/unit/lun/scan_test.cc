@@ -425,6 +425,87 @@ TEST_F(ScanOf, AUnitThatChangesMeanwhileIsAskedAllOverAgain) {
     EXPECT_EQ(found[0].info->blocks, 2048u);
 }
 
+// Half of it might be about one unit and half about another.
+TEST_F(ScanOf, WhatChangesAgainAndAgainIsNotTakenForAnAnswer) {
+    begin_target();
+    fakes[0] = disk_unit();
+    report({0});
+    bool told = false;
+    fabric.on_command = [&](Seen& seen) {
+        if (seen.opcode() == 0x9e && !std::exchange(told, !told))
+            seen.peer->answer(seen, check_condition(0x6, 0x3f, 0x0e));
+        else
+            reply(seen);
+        return true;
+    };
+    scan();
+    ASSERT_EQ(found.size(), 1u);
+    EXPECT_EQ(found[0].info, nullptr);
+    EXPECT_FALSE(found[0].answered);
+    EXPECT_TRUE(found[0].present);
+    EXPECT_NE(found[0].problem.find("again and again"), std::string::npos) << found[0].problem;
+}
+
+TEST_F(ScanOf, AListThatChangesAgainAndAgainIsNone) {
+    begin_target();
+    report({0});
+    bool told = false;
+    fabric.on_command = [&](Seen& seen) {
+        if (!std::exchange(told, !told))
+            seen.peer->answer(seen, check_condition(0x6, 0x3f, 0x0e));
+        else
+            reply(seen);
+        return true;
+    };
+    scan();
+    EXPECT_TRUE(listed.empty());
+    EXPECT_EQ(problem.errno_value(), EAGAIN);
+}
+
+// However often the connection is lost: each time it may be another unit.
+TEST_F(ScanOf, WhatIsToldIsWhatTheLastConnectionSaid) {
+    begin_target();
+    fakes[0] = disk_unit();
+    std::map<const Peer*, unsigned> capacities;
+    bool stops = true;
+    // It is interrupted between identity and capacity each time.
+    fabric.on_command = [&](Seen& seen) {
+        const bool is_held =
+            stops && seen.opcode() == 0x9e && (fabric.peers.size() == 1 || ++capacities[seen.peer] == 2);
+        if (!is_held) reply(seen);
+        return true;
+    };
+    begun = look_at(*engine, *link, scsi::Lun::from_number(0), 60s, listener());
+    settle();
+    advance(100ms);
+    for (unsigned i = 1; i <= 12; ++i) {
+        ASSERT_EQ(scans, 0u) << "told after connection " << i << ", half of which was lost";
+        lose_connection();
+        Bytes name = naa();
+        name.back() = static_cast<std::byte>(0xa0 + i);
+        fakes[0].said[0x183].data = vpd(0x83, name);
+        stops = i < 12;
+        reconnect();
+        advance(100ms);
+    }
+    const std::string wwid = only().wwid;
+    EXPECT_EQ(wwid.substr(wwid.size() - 2), "ac");
+}
+
+TEST_F(ScanOf, ALookThatBeginsWithoutAConnectionEndsWithTheLink) {
+    begin_target();
+    lose_connection();
+    begun = look_at(*engine, *link, scsi::Lun::from_number(0), 60s, listener());
+    settle();
+    advance(1s);
+    EXPECT_EQ(scans, 0u);
+    link->set_state(initiator::PortState::lost);
+    advance(1s);
+    EXPECT_EQ(scans, 1u);
+    EXPECT_EQ(gone, 1u);
+    EXPECT_EQ(problem.errno_value(), ENOTCONN);
+}
+
 class Peripheral : public ScanOf, public testing::WithParamInterface<std::pair<unsigned, bool>> {};
 TEST_P(Peripheral, IsNoDisk) {
     FakeUnit unit = disk_unit();
