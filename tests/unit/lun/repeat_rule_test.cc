@@ -19,20 +19,22 @@ Repeat rule(unsigned opcode, CommandEnd end) {
     return repeat_rule(command, end);
 }
 
-struct Row {
+struct RepeatRow {
     const char* name;
     unsigned opcode;
     Repeat aborted, connection_lost;
 };
 
-constexpr Row changes_nothing(const char* name, unsigned opcode) { return {name, opcode, Repeat::now, Repeat::now}; }
-constexpr Row writes_the_same(const char* name, unsigned opcode) {
+constexpr RepeatRow changes_nothing(const char* name, unsigned opcode) {
+    return {name, opcode, Repeat::now, Repeat::now};
+}
+constexpr RepeatRow writes_the_same(const char* name, unsigned opcode) {
     return {name, opcode, Repeat::now, Repeat::after_fence};
 }
-constexpr Row adds_up(const char* name, unsigned opcode) { return {name, opcode, Repeat::never, Repeat::never}; }
+constexpr RepeatRow adds_up(const char* name, unsigned opcode) { return {name, opcode, Repeat::never, Repeat::never}; }
 
 // Operation codes as in SPC-4 and SBC-3, not as the program names them.
-const std::vector<Row> rows{
+const std::vector<RepeatRow> rows{
     changes_nothing("TestUnitReady", 0x00),
     changes_nothing("RequestSense", 0x03),
     changes_nothing("Read6", 0x08),
@@ -75,7 +77,7 @@ const std::vector<Row> rows{
     adds_up("VendorSpecific", 0xc0),
 };
 
-class RepeatRule : public testing::TestWithParam<Row> {};
+class RepeatRule : public testing::TestWithParam<RepeatRow> {};
 
 TEST_P(RepeatRule, Says) {
     EXPECT_EQ(rule(GetParam().opcode, CommandEnd::aborted), GetParam().aborted);
@@ -85,7 +87,7 @@ INSTANTIATE_TEST_SUITE_P(All, RepeatRule, testing::ValuesIn(rows), [](const auto
 
 TEST(RepeatRule, NeverRepeatsWhatItDoesNotKnow) {
     for (unsigned opcode = 0; opcode < 256; ++opcode) {
-        if (std::any_of(rows.begin(), rows.end(), [&](const Row& row) { return row.opcode == opcode; })) continue;
+        if (std::any_of(rows.begin(), rows.end(), [&](const RepeatRow& row) { return row.opcode == opcode; })) continue;
         for (const CommandEnd end : {CommandEnd::aborted, CommandEnd::connection_lost})
             EXPECT_EQ(rule(opcode, end), Repeat::never) << opcode;
     }
