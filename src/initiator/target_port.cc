@@ -20,6 +20,7 @@ constexpr unsigned doublings_max = 24;  // more than any reconnect_delay matters
 constexpr unsigned parts_of_delay = 4;
 constexpr unsigned slow_after = 10 * parts_of_delay;  // failed attempts
 constexpr std::uint32_t slow_factor_max = 100;
+constexpr auto failure_repeated_after = std::chrono::minutes(1);  // in the log, if the reason is the same
 // For a sign of life of a connection after the local port came up again: a new login takes less than waiting longer.
 constexpr auto resume_time = std::chrono::seconds(1);
 
@@ -278,6 +279,7 @@ void TargetPort::finish_login() {
     const bool first = !logged_in_once_;
     logged_in_once_ = true;
     failed_reconnects_ = failed_replacements_ = failures_forgiven_ = 0;
+    failure_told_.clear();
     reconnect_timer_.disarm();
     suspension_timer_.disarm();
     local_port_down_ = false;
@@ -320,12 +322,21 @@ void TargetPort::fail_login(const ChannelEnd& end) {
     ++epoch_;              // what is left of this attempt does not count any more
     channels_.assign(channels_.size(), ChannelSlot::none);
     facts_.channels = 0;
-    log::warning(config_.name, "reconnect attempt {} failed ({})", failed_reconnects_, end.text);
+    const Instant now = control_.timers().now();
+    const bool news = end.text != failure_told_ || now - failure_told_at_ >= failure_repeated_after;
+    constexpr const char* text = "reconnect attempt {} failed ({})";
+    if (news) {
+        log::warning(config_.name, text, failed_reconnects_, end.text);
+        failure_told_ = end.text;
+        failure_told_at_ = now;
+    } else {
+        log::debug(config_.name, text, failed_reconnects_, end.text);
+    }
     // The kernel's rule: with both time-outs off nothing has blocked the devices, so a failed reconnect fails their
     // I/O.
     // Attempts before the kernel's first one do not count for that.
     const auto delay = config_.timers.reconnect_delay;
-    if (state_ == PortState::running && (!delay || control_.timers().now() - lost_at_ >= seconds(*delay)))
+    if (state_ == PortState::running && (!delay || now - lost_at_ >= seconds(*delay)))
         enter(PortState::fail_fast, "reconnecting failed and neither fast_io_fail_tmo nor dev_loss_tmo is on");
     schedule_reconnect();
 }
@@ -418,7 +429,10 @@ void TargetPort::schedule_reconnect() {
 void TargetPort::reconnect() {
     if (closing_ || logging_in_) return;
     if (facts_.channels > 0) return replace_missing();
-    log::info(config_.name, "reconnecting (attempt {})", failed_reconnects_ + 1);
+    if (failed_reconnects_ == 0)
+        log::info(config_.name, "reconnecting");
+    else
+        log::debug(config_.name, "reconnecting (attempt {})", failed_reconnects_ + 1);
     effective_ = config_.parameters;
     for (unsigned i = 0; i < iu_attempt_; ++i) shrink(effective_, i);
     start_epoch();

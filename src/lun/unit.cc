@@ -625,7 +625,10 @@ void Unit::after_part(Operation& operation) {
         if (operation.parts_in_flight_ == 0) wait_for_fence(operation);
         return;
     }
-    if (operation.is_waiting()) return;  // in line already
+    if (operation.is_waiting()) {  // in line already
+        if (held_) give_up_read_memory(operation);
+        return;
+    }
     const bool more = again || (operation.phase_ != Operation::Phase::flush && operation.kind_ != OperationKind::raw &&
                                 operation.next_block_ < operation.block_end_);
     if (more) {
@@ -995,7 +998,7 @@ void Unit::wait_and_retry(Operation& operation) {
 void Unit::run_retries() {
     const Instant now = engine_.timers().now();
     Instant next = instant_never;
-    std::vector<Operation*> impatient;
+    std::vector<Operation*> impatient, held_reads;
     operations_.for_each([&](Operation& operation) {
         const bool others = operation.stage_ == Operation::Stage::waiting_lock ||
                             operation.stage_ == Operation::Stage::waiting_fence;  // what they do is waited for
@@ -1011,7 +1014,11 @@ void Unit::run_retries() {
         operation.retry_at_ = instant_never;
         operation.stage_ = Operation::Stage::waiting_path;
         waiting_.push_back(operation);
+        if (held_) held_reads.push_back(&operation);
     });
+    // What is looked at may need it.
+    for (Operation* operation : held_reads)
+        if (operation->stage_ == Operation::Stage::waiting_path) give_up_read_memory(*operation);
     retry_timer_.arm_at(next);
     for (Operation* operation : impatient) {
         if (operation->unit_ != this) continue;

@@ -155,6 +155,8 @@ private:
     bool foreign_loss_ = false;  // a channel was lost, or a login failed, for no reason of ours since the last login
     bool local_port_down_ = false;
     unsigned failed_reconnects_ = 0;
+    std::string failure_told_;  // why the last one failed that was told
+    Instant failure_told_at_{};
     unsigned failures_forgiven_ = 0;    // of failed_reconnects_: they happened before the local port came up
     unsigned failed_replacements_ = 0;  // of single channels since one succeeded
     Instant lost_at_{};                 // the last channel of a login that was up

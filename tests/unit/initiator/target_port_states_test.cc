@@ -2,6 +2,8 @@
 // The kernel's transport state machine (srp-admin 4.1, 4.2), each timer to the nanosecond.
 #include "port_fixture.h"
 
+#include <srpfs/base/log.h>
+
 namespace srpfs::initiator {
 namespace {
 
@@ -125,6 +127,26 @@ TEST_F(PortStates, AttemptsSlowDownFromTheFortySecondOn) {
     EXPECT_EQ(expected[42] - expected[41], Duration(4s));  // 42 have failed
     EXPECT_EQ(expected[159] - expected[158], Duration(200s));
     EXPECT_EQ(port->state(), PortState::fail_fast);
+}
+
+TEST_F(PortStates, TheSameReasonIsWarnedOfOnceAMinuteAndANewOneAtOnce) {
+    std::vector<std::string> warnings;
+    log::configure(log::Destination::none, log::Level::warning);
+    log::observe([&](log::Level level, std::string_view line) {
+        if (level == log::Level::warning && line.find("reconnect attempt") != line.npos) warnings.emplace_back(line);
+    });
+    log_in_with({});
+    cut();
+    advance(59s);
+    ASSERT_EQ(warnings.size(), 1u);
+    EXPECT_NE(warnings[0].find("attempt 1 failed"), std::string::npos) << warnings[0];
+    fabric.on_connect = [](Peer& peer) { peer.end(fabric::EndReason::unreachable, "nobody listens there"); };
+    advance(10s);
+    ASSERT_EQ(warnings.size(), 2u);
+    EXPECT_NE(warnings[1].find("nobody listens"), std::string::npos) << warnings[1];
+    advance(121s);
+    EXPECT_EQ(warnings.size(), 4u);
+    log::observe({});
 }
 
 TEST_F(PortStates, AnAttemptThatIsNotAnsweredDelaysTheNextOne) {

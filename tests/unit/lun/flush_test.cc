@@ -583,6 +583,41 @@ TEST_F(Memory, TooManyRequestsMakeTheGreediestUnitGiveUp) {
     settle();
 }
 
+// The look that lets the unit go again needs one: REPORT LUNS has the size of these reads.
+TEST_F(Memory, ReadsThatWereToBeRetriedGiveTheirBuffersBackWhileTheUnitIsHeld) {
+    limits.read_buffers_64k = 2;
+    limits.read_buffers_1m = 2;
+    begin();
+    for (unsigned i = 0; i < 2; ++i) read(std::uint64_t{i} * 32768, 32768);
+    for (Seen* seen : open()) answer(*seen, {.status = 0x08});
+    unit().hold();
+    advance(std::chrono::seconds(5));
+    EXPECT_EQ(engine->usage().read_64k_in_use + engine->usage().read_1m_in_use, 0u);
+    const Request& question = raw(scsi::report_luns(16384), 16384);
+    ASSERT_EQ(open().size(), 1u);
+    answer(*open()[0]);
+    EXPECT_TRUE(question.ok());
+    resume();
+    serve_all();
+}
+
+TEST_F(Memory, AReadInLineGivesItsBufferBackWhenItsLastCommandEndsWhileTheUnitIsHeld) {
+    limits.read_buffers_1m = 2;
+    info.transfer_blocks_max = 64;
+    queue_depth = 2;
+    begin();
+    read(0, 131072);
+    EXPECT_EQ(open().size(), 2u);
+    EXPECT_EQ(engine->usage().read_1m_in_use, 1u);
+    unit().hold();
+    for (Seen* seen : open()) serve_one(*seen);
+    EXPECT_EQ(engine->usage().read_1m_in_use, 0u);
+    EXPECT_TRUE(open().empty());
+    resume();
+    serve_all();
+    EXPECT_TRUE(requests[0]->ok());
+}
+
 TEST_F(Memory, PartialWritesBeyondTheEdgeBuffersWaitForThem) {
     limits.edge_buffers = 2;
     begin();
