@@ -6,8 +6,8 @@
 
 # To build and run srpfs.
 build_packages=(
-    g++ libcli11-dev libfmt-dev libfuse3-dev libibverbs-dev librdmacm-dev meson ninja-build nlohmann-json3-dev pkg-config
-    fuse3
+    g++ libcli11-dev libfmt-dev libfuse3-dev libibverbs-dev librdmacm-dev liburing-dev meson ninja-build nlohmann-json3-dev
+    pkg-config fuse3
 )
 
 # To build and run the tests as well; what the guest is made of stands in tests/guest/common.sh.

@@ -260,6 +260,19 @@ const std::vector<Option>& options() {
          [](Config& config, std::string_view text) {
              return set(config.mount.max_background, number("max_background", text, 64, 65535));
          }},
+        {"io_uring", "auto|on|off", "whether requests come through io_uring (default off)",
+         [](Config& config, std::string_view text) -> Result<void> {
+             if (text != "auto" && text != "on" && text != "off")
+                 return bad("io_uring", text, "'auto', 'on' or 'off' expected");
+             config.mount.io_uring = text == "on"    ? fs::RingUse::on
+                                     : text == "off" ? fs::RingUse::off
+                                                     : fs::RingUse::automatic;
+             return {};
+         }},
+        {"io_uring_queue_depth", "N", "places for requests in each of the kernel's queues, 16..1024 (default 40)",
+         [](Config& config, std::string_view text) {
+             return set(config.mount.io_uring_queue_depth, number("io_uring_queue_depth", text, 16, 1024));
+         }},
         {"pid_file", "PATH", "as -P",
          [](Config& config, std::string_view text) -> Result<void> {
              config.pid_file = text;

@@ -28,6 +28,7 @@ constexpr auto logout_limit = std::chrono::seconds(2);
 constexpr unsigned queue_size_max = 4096, ch_count_max = 64;
 constexpr std::size_t mib = std::size_t{1} << 20;
 constexpr std::size_t memory_default = 80 * mib, memory_min = 24 * mib;  // of each reactor
+constexpr std::size_t ring_memory_default_max = 512 * mib;               // of all rings, on top of that
 
 std::uint64_t random_seed() {
     std::uint64_t seed = 0;
@@ -178,18 +179,19 @@ Result<void> Supervisor::bring_up() {
 
 Result<void> Supervisor::make_workers(bool demo) {
     const unsigned count = config_.reactors;
-    const std::size_t budget = config_.memory_bytes == 0 ? count * memory_default : config_.memory_bytes;
+    std::size_t budget = config_.memory_bytes == 0 ? count * memory_default : config_.memory_bytes;
     if (budget < count * memory_min)
         return Error(EINVAL, fmt::format("memory={} is too little for {} reactor{}; at least {}M are needed", budget,
                                          count, count == 1 ? "" : "s", count * memory_min / mib));
     WorkerConfig config;
-    config.limits = limits_for(budget / count, config_.park_bytes);
+    const std::size_t ring_bytes = plan_rings(budget);
+    config.limits = limits_for((budget - ring_bytes) / count, config_.park_bytes);
     config.registration = config_.registration;
     config.loopback = demo;
     config.verbs = !demo;
     config.spin = config_.spin;
     const lun::EngineLimits& limits = config.limits;
-    registered_bytes_ = count * limits.registered_bytes();
+    registered_bytes_ = count * limits.registered_bytes() + ring_bytes;
     log::info({},
               "srpfs {}: {} reactor{}, {} MiB of I/O buffers (each {} intake, {} + {} write, {} + {} + {} read, {} "
               "edge), each up to "
@@ -203,11 +205,36 @@ Result<void> Supervisor::make_workers(bool demo) {
         config.name = fmt::format("srpfs-{}", index);
         config.seed = random_seed();
         if (!config_.cpus.empty()) config.cpu = config_.cpus[index % config_.cpus.size()];
+        config.limits.entries = rings_.entries_of(index);
         auto made = Worker::create(config);
+        if (!made && config.limits.entries > 0 && config_.mount.io_uring == fs::RingUse::automatic) {
+            config_.mount.io_uring_obstacle = made.error().context;
+            config.limits.entries = 0;
+            made = Worker::create(config);
+        }
         if (!made) return made.error();
         workers_.push_back(std::move(*made));
     }
     return {};
+}
+
+// How much of the budget the entries of rings get; without an option their memory comes on top of the default.
+std::size_t Supervisor::plan_rings(std::size_t& budget) {
+    fs::MountOptions& mount = config_.mount;
+    if (mount.io_uring == fs::RingUse::off) return 0;
+    const bool chosen = config_.memory_bytes != 0;
+    const std::size_t most =
+        chosen ? budget / 2 : std::min(ring_memory_default_max, fs::ring_bytes_wanted(mount, config_.reactors));
+    rings_ = fs::plan_rings(mount, config_.reactors, most);
+    mount.io_uring_obstacle = rings_.obstacle;
+    std::size_t taken = 0;
+    for (unsigned index = 0; index < config_.reactors; ++index) {
+        lun::EngineLimits entries;
+        entries.entries = rings_.entries_of(index);
+        taken += (entries.entries + entries.spare_slots()) * mib;
+    }
+    if (!chosen) budget += taken;
+    return taken;
 }
 
 void Supervisor::stop_workers() {

@@ -39,6 +39,7 @@ private:
     // fs
     void on_unmounted() override;
     void on_serving() override;
+    void on_refused(const Error& error) override { ready(error); }
     // targets
     fs::Tree& tree() override { return file_system_->tree(); }
     EventLog& events() override { return events_; }
@@ -51,6 +52,7 @@ private:
 
     Result<void> bring_up();
     Result<void> make_workers(bool demo);
+    std::size_t plan_rings(std::size_t& budget);
     void stop_workers();
     // What each of them has: any can be asked.
     [[nodiscard]] Worker& worker() const { return *workers_.front(); }
@@ -100,6 +102,7 @@ private:
     OnReady on_ready_;
     std::string last_error_;
     std::size_t registered_bytes_ = 0;
+    fs::RingPlan rings_;
     Instant started_at_{};
     int exit_code_ = 0;
     bool source_started_ = false;

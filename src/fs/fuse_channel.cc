@@ -48,21 +48,43 @@ void FuseChannel::set_peers(std::vector<std::weak_ptr<FuseChannel>> peers) { pee
 
 bool FuseChannel::poll() {
     if (disconnected_) return false;
-    return descriptor_.poll(*this, batch_max) > 0;
+    bool worked = false;
+    if (ring_) {
+        worked = !deferred_.empty() && answer_deferred();
+        // All of it, before an INTERRUPT of what has come is read from the descriptor.
+        worked = ring_->poll(*this, std::numeric_limits<unsigned>::max()) > 0 || worked;
+        if (!ring_->descriptor_is_ready()) return worked;
+    }
+    const unsigned taken = descriptor_.poll(*this, batch_max);
+    if (ring_ && taken < batch_max && !disconnected_) ring_->watch_descriptor();
+    return worked || taken > 0;
+}
+
+Result<void> FuseChannel::start_ring(std::shared_ptr<Ring> ring) {
+    if (!descriptor_.is_open() || disconnected_) return {};  // over before it began
+    if (auto started = ring->start(descriptor_.fd()); !started) return started;
+    ring_ = std::move(ring);
+    return {};
 }
 
 void FuseChannel::sleep_on(std::vector<int>& fds) {
-    if (!disconnected_) descriptor_.sleep_on(fds);
+    if (disconnected_) return;
+    if (ring_ && ring_->is_open())
+        ring_->sleep_on(fds);  // it watches the descriptor
+    else
+        descriptor_.sleep_on(fds);
 }
 
 void FuseChannel::on_intake_ended(int errno_value) {
     disconnected_ = true;
+    // Whoever unmounts waits until the kernel has its entries back.
+    if (ring_) ring_->close();
     if (host_) host_->on_disconnected(index_, errno_value);
 }
 
 void FuseChannel::malformed(const Request& request) {
     ++counters_.malformed;
-    if (!is_unanswered(request.header.opcode)) reply(request.to, EINVAL);
+    if (!is_unanswered(request.header.opcode) || is_in_entry(request.to)) reply(request.to, EINVAL);
 }
 
 void FuseChannel::on_incoming(const Incoming& incoming) {
@@ -90,7 +112,9 @@ void FuseChannel::on_incoming(const Incoming& incoming) {
         // Inode numbers are stable and nodes are not counted, so nothing is freed by forgetting.
         case FUSE_FORGET:
         case FUSE_BATCH_FORGET:
-        case FUSE_NOTIFY_REPLY: return;
+        case FUSE_NOTIFY_REPLY:
+            if (is_in_entry(request.to)) reply(request.to, 0);  // does not happen; the entry would be lost
+            return;
         default: break;
     }
     const int error = check_for_libfuse(request.head);
@@ -138,6 +162,7 @@ void FuseChannel::on_read(const Request& request) {
     lun::Operation* operation = engine_.take();
     if (!operation) return reply(request.to, EIO);
     lun::Unit& unit = *lun->unit.load(std::memory_order_relaxed);
+    if (is_in_entry(request.to)) engine_.lend_entry_for_read(*operation, request.to.slot);
     operation->prepare_read(unit, in.offset, bytes, *this);
     start(unit, *operation, {.to = request.to, .operation = operation, .lun = lun, .bytes = bytes});
 }
@@ -162,7 +187,9 @@ void FuseChannel::on_write(const Request& request) {
     lun::Operation* operation = engine_.take();
     if (!operation) return reply(request.to, EIO);
     lun::Unit& unit = *lun->unit.load(std::memory_order_relaxed);
-    if (!engine_.take_over_intake(*operation, unit, bytes)) {
+    if (is_in_entry(request.to)) {
+        engine_.lend_entry_for_write(*operation, unit, request.to.slot, bytes);
+    } else if (!engine_.take_over_intake(*operation, unit, bytes)) {
         operation->release();
         return reply(request.to, EIO);
     }
@@ -227,7 +254,10 @@ void FuseChannel::finish(const Origin& origin, std::span<const std::byte> answer
     if (record.holder != Holder::control || record.to.unique != origin.unique) return;  // left meanwhile
     const ReplyTo to = record.to;
     free_record(origin.record);
-    if (!answer.empty()) answer_whole(to, answer);
+    if (!answer.empty())
+        answer_whole(to, answer);
+    else if (is_in_entry(to))
+        this->answer(to, EIO, {});
 }
 
 // ---- several reactors: a unit has one home ----
@@ -299,7 +329,11 @@ void FuseChannel::on_answered(lun::Operation& operation) {
 
     const bool ours = record.to.unique == 0;
     const int error = errno_of(operation.outcome(), operation.kind());
-    if (error != 0) [[unlikely]] {
+    // Commands of an operation that failed early may be in flight: with the answer the kernel gets the entry's memory.
+    if (is_in_entry(record.to) && !engine_.take_entry_back(operation, record.to.slot)) [[unlikely]] {
+        SRPFS_ASSERT(error != 0);
+        deferred_.push_back({record.to, error});
+    } else if (error != 0) [[unlikely]] {
         if (!ours) reply(record.to, error);
     } else if (operation.kind() == lun::OperationKind::read) {
         SRPFS_ASSERT(operation.data().size() == record.bytes);
@@ -350,13 +384,13 @@ void FuseChannel::note_drained(const LunData* lun) {
 void FuseChannel::on_interrupt(const Request& request) {
     fuse_interrupt_in in{};
     if (!read_struct(request.head, sizeof request.header, in)) return malformed(request);
-    if (interrupt(in.unique)) return;
+    if (mark_interrupted(in.unique)) return;
     // The kernel queues an INTERRUPT only once its request has been copied out. So another reactor has read it, and
     // will have served or noted it before it looks at its mail; or it has been answered, and then nobody finds it.
     for (std::size_t peer = 0; peer < peers_.size(); ++peer) {
         if (peer == index_) continue;
         if (const auto channel = peers_[peer].lock())
-            channel->executor().post([channel, unique = in.unique] { channel->interrupt(unique); });
+            channel->executor().post([channel, unique = in.unique] { (void)channel->interrupt(unique); });
     }
     // A request that is still to come, which Linux rules out, is worth asking for again: EAGAIN makes the kernel queue
     // the INTERRUPT once more if it knows the request, and is ignored if it does not.
@@ -364,6 +398,13 @@ void FuseChannel::on_interrupt(const Request& request) {
 }
 
 bool FuseChannel::interrupt(std::uint64_t unique) {
+    if (mark_interrupted(unique)) return true;
+    // Its request may have been copied into an entry and not been looked at.
+    if (!ring_ || disconnected_ || ring_->poll(*this, std::numeric_limits<unsigned>::max()) == 0) return false;
+    return mark_interrupted(unique);
+}
+
+bool FuseChannel::mark_interrupted(std::uint64_t unique) {
     if (unique == 0) return false;
     for (std::uint32_t index = 0; index < records_.size(); ++index) {
         const Record& record = records_[index];
@@ -378,6 +419,7 @@ bool FuseChannel::interrupt(std::uint64_t unique) {
 }
 
 void FuseChannel::leave() {
+    if (ring_) ring_->close();
     descriptor_.close();
     host_ = nullptr;
     auto keep = shared_from_this();
@@ -401,8 +443,19 @@ void FuseChannel::reply(const ReplyTo& to, int error, std::span<const std::byte>
 }
 
 void FuseChannel::answer(const ReplyTo& to, int error, std::span<const std::byte> body) {
-    if (!descriptor_.answer(to, error, body)) [[unlikely]]
+    Intake& intake = to.slot == no_slot ? static_cast<Intake&>(descriptor_) : *ring_;
+    if (!intake.answer(to, error, body)) [[unlikely]]
         ++counters_.replies_lost;
+}
+
+bool FuseChannel::answer_deferred() {
+    const std::size_t before = deferred_.size();
+    while (!deferred_.empty() && engine_.restore_entry(deferred_.back().to.slot)) {
+        const Deferred one = deferred_.back();
+        deferred_.pop_back();
+        answer(one.to, one.error, {});
+    }
+    return deferred_.size() < before;
 }
 
 void FuseChannel::answer_whole(const ReplyTo& to, std::span<const std::byte> whole) {

@@ -11,6 +11,7 @@
 #include "intake.h"
 #include "open_files.h"
 #include "request.h"
+#include "ring.h"
 
 #include <srpfs/lun/engine.h>
 #include <srpfs/lun/operation.h>
@@ -59,11 +60,19 @@ public:
     // All channels by index, this one included; before the first poll(). Empty when this is the only one.
     void set_peers(std::vector<std::weak_ptr<FuseChannel>> peers);
 
-    // The most requests taken in one turn.
+    // The most requests taken from the descriptor in one turn. A ring's are bounded by its entries.
     static constexpr unsigned batch_max = 32;
+
+    // Has requests come through `ring` as well. On the reactor, before anything of the ring is used. An Error: the
+    // descriptor goes on alone.
+    Result<void> start_ring(std::shared_ptr<Ring> ring);
 
     // ---- reactor::Source ----
     bool poll() override;
+    void flush() override {
+        if (ring_) ring_->flush();
+    }
+    bool prepare_to_sleep() override { return !ring_ || ring_->prepare_to_sleep(); }
     void sleep_on(std::vector<int>& fds) override;
 
     // ---- by mail ----
@@ -71,7 +80,7 @@ public:
     void finish(const Origin& origin, std::span<const std::byte> reply);
     // Another channel's request for a unit that lives here; answered through that channel.
     void serve_for(const ReplyTo& to, std::span<const std::byte> request);
-    // Marks the request `unique` if it is here; true when it was.
+    // Marks the request `unique` if it is here; true when it was. From another channel that has read the INTERRUPT.
     bool interrupt(std::uint64_t unique);
     // `done` is called, here, when no request refers to `lun` any more; files showing it must be unpublished.
     void drain(const LunData* lun, std::function<void()> done);
@@ -108,6 +117,12 @@ private:
         std::function<void()> done;
     };
 
+    // An answer that waits for memory: what its entry has is still in reach of a target.
+    struct Deferred {
+        ReplyTo to;
+        int error;
+    };
+
     void on_incoming(const Incoming& request) override;
     void on_intake_ended(int errno_value) override;
     void on_answered(lun::Operation& operation) override;
@@ -130,19 +145,24 @@ private:
 
     void reply(const ReplyTo& to, int error, std::span<const std::byte> body = {});
     void answer(const ReplyTo& to, int error, std::span<const std::byte> body);
+    bool answer_deferred();
+    bool mark_interrupted(std::uint64_t unique);
+    [[nodiscard]] bool is_in_entry(const ReplyTo& to) const { return to.slot != no_slot && to.channel == index_; }
     void answer_whole(const ReplyTo& to, std::span<const std::byte> reply);
     void malformed(const Request& request);
 
     // Touched by each request.
     lun::Engine& engine_;
     DescriptorIntake descriptor_;
+    std::shared_ptr<Ring> ring_;  // nullptr: none
     const OpenFiles& files_;
     std::uint32_t first_free_ = no_record;
     std::vector<Record> records_;
     std::uint64_t unique_seen_max_ = 0;
     std::atomic<unsigned> pending_{0};
     ChannelCounters counters_;
-    std::vector<Drain> drains_;  // usually empty
+    std::vector<Drain> drains_;       // usually empty
+    std::vector<Deferred> deferred_;  // usually empty
 
     // The rest.
     const unsigned index_;

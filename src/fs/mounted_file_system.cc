@@ -16,6 +16,14 @@
 
 namespace srpfs::fs {
 
+namespace {
+
+std::string no_rings(const Error& reason) {
+    return fmt::format("requests come from /dev/fuse and not through io_uring: {}", reason.context);
+}
+
+}  // namespace
+
 Result<std::unique_ptr<FileSystem>> FileSystem::mount(const MountOptions& options, reactor::Executor& control,
                                                       std::vector<ReactorResources> reactors,
                                                       FileSystemListener& listener) {
@@ -40,10 +48,40 @@ Result<std::unique_ptr<FileSystem>> MountedFileSystem::create(const MountOptions
     return std::unique_ptr<FileSystem>(std::move(file_system));
 }
 
+// Made before the mount, because the kernel waits for them once it has been told of them.
+Result<std::vector<std::unique_ptr<Ring>>> MountedFileSystem::make_rings(const MountOptions& options) {
+    std::vector<std::unique_ptr<Ring>> rings;
+    if (options.io_uring == RingUse::off) return rings;
+    if (!options.io_uring_obstacle.empty()) return Error(EOPNOTSUPP, options.io_uring_obstacle);
+    const unsigned queues = ring_queues();
+    for (const ReactorResources& reactor : reactors_) {
+        if (reactor.engine->entries() == 0) continue;
+        auto ring = make_ring(*reactor.engine, queues);
+        if (!ring) return ring.error();
+        rings.push_back(std::move(*ring));
+    }
+    if (rings.empty()) return Error(EOPNOTSUPP, "there is no memory for it");
+    return rings;
+}
+
 Result<void> MountedFileSystem::start(const MountOptions& options) {
-    auto session = Session::create(options);
+    auto rings = make_rings(options);
+    unsigned entries = 0;
+    if (rings && !rings->empty())
+        for (const ReactorResources& reactor : reactors_) entries += reactor.engine->entries();
+    const unsigned ring_depth = entries / ring_queues();
+    rings_required_ = options.io_uring == RingUse::on;
+    if (!rings && rings_required_) return Error(rings.error().errno_value(), no_rings(rings.error()));
+
+    auto session = Session::create(options, ring_depth);
     if (!session) return session.error();
     session_ = std::move(*session);
+    if (rings && !rings->empty() && !session_->uses_rings()) rings = Error(EOPNOTSUPP, "the kernel does not offer it");
+    if (!rings && rings_required_) return Error(rings.error().errno_value(), no_rings(rings.error()));
+    if (!rings) log::info("fuse", "{}", no_rings(rings.error()));
+    if (session_->uses_rings())
+        log::info("fuse", "requests come through io_uring: {} queues of {} entries, at most {} asynchronous requests",
+                  ring_queues(), ring_depth, session_->init_reply().max_background);
 
     TreeDefaults defaults;
     defaults.uid = options.uid;
@@ -72,11 +110,31 @@ Result<void> MountedFileSystem::start(const MountOptions& options) {
         const std::vector<std::weak_ptr<FuseChannel>> peers(channels_.begin(), channels_.end());
         for (const auto& channel : channels_) channel->set_peers(peers);
     }
-    for (unsigned index = 0; index < reactors_.size(); ++index)
-        reactors_[index].reactor->post(
-            [reactor = reactors_[index].reactor, channel = channels_[index]] { reactor->add_source(*channel); });
-    post_to_control([](MountedFileSystem& self) { self.listener_.on_serving(); });
+    // The rings are on the first reactors.
+    rings_starting_ = rings ? rings->size() : 0;
+    for (unsigned index = 0; index < reactors_.size(); ++index) {
+        std::shared_ptr<Ring> ring;
+        if (index < rings_starting_) ring = std::move((*rings)[index]);
+        reactors_[index].reactor->post([this_address = address_, control = &control_, ring = std::move(ring),
+                                        reactor = reactors_[index].reactor, channel = channels_[index]] {
+            reactor->add_source(*channel);
+            if (!ring) return;
+            control->post([this_address, started = channel->start_ring(ring)] {
+                if (this_address->file_system) this_address->file_system->on_ring_started(started);
+            });
+        });
+    }
+    if (rings_starting_ == 0) post_to_control([](MountedFileSystem& self) { self.listener_.on_serving(); });
     return {};
+}
+
+void MountedFileSystem::on_ring_started(const Result<void>& started) {
+    if (!started && !ring_failure_) ring_failure_ = started.error();
+    if (--rings_starting_ > 0) return;
+    if (ring_failure_ && rings_required_)
+        return listener_.on_refused(Error(ring_failure_->errno_value(), no_rings(*ring_failure_)));
+    if (ring_failure_) log::info("fuse", "{}", no_rings(*ring_failure_));
+    listener_.on_serving();
 }
 
 MountedFileSystem::~MountedFileSystem() {

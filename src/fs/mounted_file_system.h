@@ -13,8 +13,10 @@
 
 #include <srpfs/fs/file_system.h>
 
+#include <cstddef>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 namespace srpfs::fs {
@@ -59,6 +61,8 @@ private:
     void serve(const Origin& origin, const std::vector<std::byte>& request);
     void unmounted(int errno_value);
     // Runs `work` on each reactor and `done` here after all of them.
+    Result<std::vector<std::unique_ptr<Ring>>> make_rings(const MountOptions& options);
+    void on_ring_started(const Result<void>& started);
     void on_each_reactor(std::function<void(FuseChannel&, std::function<void()>)> work, std::function<void()> done);
     void post_to_control(std::function<void(MountedFileSystem&)> work);
 
@@ -76,6 +80,9 @@ private:
         MountedFileSystem* file_system;
     };
     std::shared_ptr<Address> address_ = std::make_shared<Address>(Address{this});
+    bool rings_required_ = false;
+    std::size_t rings_starting_ = 0;
+    std::optional<Error> ring_failure_;  // the first
     bool refusing_ = false;
     bool unmounted_ = false;
     bool closed_ = false;

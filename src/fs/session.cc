@@ -2,6 +2,7 @@
 #include "session.h"
 
 #include "mount_errors.h"
+#include "ring_entry.h"
 #include "session_operations.h"
 
 #include <srpfs/base/assert.h>
@@ -148,7 +149,8 @@ Descriptor Descriptor::duplicate() const { return Descriptor(fcntl(fd_, F_DUPFD_
 
 // ---- INIT ----
 
-fuse_init_out edit_init_reply(const fuse_init_out& reply, const fuse_init_in& offered, const MountOptions& options) {
+fuse_init_out edit_init_reply(const fuse_init_out& reply, const fuse_init_in& offered, const MountOptions& options,
+                              unsigned ring_depth) {
     fuse_init_out edited = reply;
     // All of ours is said here, so a library of another release cannot add to it: no splice, no writeback cache, no
     // locks of our own, and no O_TRUNC in OPEN, with which the kernel would set its own idea of a LUN's size to 0.
@@ -160,18 +162,25 @@ fuse_init_out edit_init_reply(const fuse_init_out& reply, const fuse_init_in& of
     if ((edited.flags & FUSE_MAX_PAGES) == 0) edited.max_write = std::min<std::uint32_t>(edited.max_write, 128 * 1024);
     edited.max_pages = static_cast<std::uint16_t>(pages_max);
     edited.max_background = static_cast<std::uint16_t>(std::min(options.max_background, 65535u));
+    const bool ring_offered = (offered.flags & FUSE_INIT_EXT) != 0 && (offered.flags2 & fuse_over_io_uring_flags2) != 0;
+    if (ring_depth > 0 && ring_offered) {
+        edited.flags |= FUSE_INIT_EXT;
+        edited.flags2 = fuse_over_io_uring_flags2;
+        edited.max_background =
+            static_cast<std::uint16_t>(std::min<unsigned>(edited.max_background, ring_depth - ring_entries_reserved));
+    }
     edited.congestion_threshold = edited.max_background;
     return edited;
 }
 
 // ---- Session ----
 
-Session::Session(const MountOptions& options) : options_(options) {}
+Session::Session(const MountOptions& options, unsigned ring_depth) : options_(options), ring_depth_(ring_depth) {}
 
 Session::~Session() { close(false); }
 
-Result<std::unique_ptr<Session>> Session::create(const MountOptions& options) {
-    std::unique_ptr<Session> session(new Session(options));
+Result<std::unique_ptr<Session>> Session::create(const MountOptions& options, unsigned ring_depth) {
+    std::unique_ptr<Session> session(new Session(options, ring_depth));
     if (auto done = session->mount(); !done) return done.error();
     if (auto done = session->take_over_transport(); !done) return done.error();
     if (auto done = session->answer_init(); !done) return done.error();
@@ -298,7 +307,7 @@ Result<void> Session::answer_init() {
             return Error{-reply_header.error, "libfuse does not understand this kernel's FUSE protocol"};
         const std::size_t reply_size = answer->size() - sizeof reply_header;
         std::memcpy(&reply, answer->data() + sizeof reply_header, std::min(reply_size, sizeof reply));
-        if (offered.major == reply.major) reply = edit_init_reply(reply, offered, options_);
+        if (offered.major == reply.major) reply = edit_init_reply(reply, offered, options_, ring_depth_);
         std::vector<std::byte> edited =
             make_reply(header.unique, 0, bytes_of(reply).first(std::min(reply_size, sizeof reply)));
         if (write(real_.get(), edited.data(), edited.size()) != static_cast<ssize_t>(edited.size()))
@@ -311,6 +320,8 @@ Result<void> Session::answer_init() {
         return {};
     }
 }
+
+bool Session::uses_rings() const { return (init_reply_.flags2 & fuse_over_io_uring_flags2) != 0; }
 
 Result<Descriptor> Session::make_intake(bool first) {
     Descriptor intake;

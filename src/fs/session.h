@@ -43,9 +43,9 @@ private:
 };
 
 // The answer to INIT as this file system wants it: what libfuse wrote, with limits and flags replaced. `offered` is the
-// kernel's INIT.
+// kernel's INIT. `ring_depth` entries of each queue wait for requests to come through io_uring; 0: none.
 [[nodiscard]] fuse_init_out edit_init_reply(const fuse_init_out& reply, const fuse_init_in& offered,
-                                            const MountOptions& options);
+                                            const MountOptions& options, unsigned ring_depth);
 
 // What the session asks of its surroundings. Control thread.
 class SessionHost {
@@ -62,7 +62,7 @@ class Session {
 public:
     // Mounts, or takes the descriptor N when the mount point is "/dev/fd/N", and answers INIT. Blocks up to 10 s for
     // it.
-    static Result<std::unique_ptr<Session>> create(const MountOptions& options);
+    static Result<std::unique_ptr<Session>> create(const MountOptions& options, unsigned ring_depth);
     ~Session();  // close()
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
@@ -80,6 +80,8 @@ public:
     // The raw INIT request, for a successor (crash survival).
     [[nodiscard]] const std::vector<std::byte>& init_request() const { return init_request_; }
     [[nodiscard]] const fuse_init_out& init_reply() const { return init_reply_; }
+    // The kernel offers rings, and was told to use them: it waits until each queue has an entry, or one is refused.
+    [[nodiscard]] bool uses_rings() const;
     [[nodiscard]] std::size_t reply_bytes_max() const { return reply_bytes_max_; }
 
     // Takes the mount point away; requests of those who still use it go on.
@@ -92,13 +94,14 @@ public:
 
 private:
     friend struct SessionOperations;
-    explicit Session(const MountOptions& options);
+    Session(const MountOptions& options, unsigned ring_depth);
     Result<void> mount();
     Result<void> take_over_transport();
     Result<void> answer_init();
     Result<std::vector<std::byte>> receive_answer();
 
     MountOptions options_;
+    const unsigned ring_depth_;
     fuse_session* session_ = nullptr;
     Descriptor real_;     // /dev/fuse
     Descriptor answers_;  // our end of the pair: what libfuse writes

@@ -13,6 +13,9 @@
 #include <map>
 #include <new>
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 namespace srpfs::lun {
 namespace {
 
@@ -24,6 +27,7 @@ constexpr std::size_t large_read_bytes = mib + 128 * kib;
 constexpr unsigned class_4k = 0, class_64k = 1, class_1m = 2, class_write_4k = 3, class_write_64k = 4, class_intake = 5,
                    class_count = 6;
 constexpr std::size_t class_bytes[class_count] = {4 * kib, 64 * kib, large_read_bytes, 4 * kib, 64 * kib, mib};
+constexpr unsigned class_slot = class_count;  // of an entry: in no list, and in nobody's share
 constexpr unsigned operations_per_chunk = 64;
 
 }  // namespace
@@ -32,7 +36,7 @@ std::size_t EngineLimits::registered_bytes() const {
     return intake_buffers * (mib + page) + write_buffers_4k * class_bytes[class_write_4k] +
            write_buffers_64k * class_bytes[class_write_64k] + read_buffers_4k * class_bytes[class_4k] +
            read_buffers_64k * class_bytes[class_64k] + read_buffers_1m * class_bytes[class_1m] +
-           edge_buffers * std::size_t{4} * edge_block_bytes_max;
+           edge_buffers * std::size_t{4} * edge_block_bytes_max + (entries + spare_slots()) * mib;
 }
 
 // What the units of one target hold together, so that a stuck target cannot take everything.
@@ -53,6 +57,16 @@ struct Engine::State {
     fabric::HugeMemory target_reads;   // intake and write buffers, new edge blocks
     fabric::RegionId region_target_writes{}, region_target_reads{};
     unsigned regions_registered = 0;
+
+    // Entries. The file is mapped twice: `slots` whole, for devices; `windows` in pieces, each showing the slot that
+    // its entry has at present.
+    int slot_file = -1;
+    std::span<std::byte> slots, windows;
+    fabric::RegionId region_slots{};
+    std::deque<Buffer> slot_buffers;
+    std::vector<Buffer*> slot_of_entry;  // nullptr: left behind, and none was free
+    std::vector<Buffer*> spare_slots;
+    unsigned slots_detached = 0;
 
     std::deque<Buffer> buffers;
     std::deque<EdgeBuffers> edges;
@@ -78,6 +92,7 @@ struct Engine::State {
     [[nodiscard]] bool may_hold_edges(const Share& share) const {
         return share.held_edges < std::max(1U, limits.edge_buffers / 2);
     }
+    [[nodiscard]] Result<void> map_slots();
     ~State() {
         for (auto& list : free_buffers)
             while (list.pop_front()) {
@@ -89,7 +104,11 @@ struct Engine::State {
         for (fabric::Fabric* fabric : fabrics) {
             if (regions_registered > 0) fabric->unregister_memory(region_target_writes);
             if (regions_registered > 1) fabric->unregister_memory(region_target_reads);
+            if (regions_registered > 2) fabric->unregister_memory(region_slots);
         }
+        if (!slots.empty()) munmap(slots.data(), slots.size());
+        if (!windows.empty()) munmap(windows.data(), windows.size());
+        if (slot_file >= 0) close(slot_file);
     }
 };
 
@@ -119,6 +138,9 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineLimits& limits, std::
         return Error(ENOMEM, fmt::format("no memory for {} MiB of I/O buffers; use a smaller memory= option",
                                          (read_bytes + write_bytes) / mib));
 
+    if (limits.entries > 0)
+        if (const auto mapped = state.map_slots(); !mapped) return mapped.error();
+
     for (std::size_t i = 0; i < fabrics.size(); ++i) {
         const auto writes = fabrics[i]->register_memory(target_writes, fabric::RemoteAccess::write);
         if (!writes) return writes.error();
@@ -130,8 +152,14 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineLimits& limits, std::
         }
         SRPFS_ASSERT(state.region_target_writes == *writes);
         SRPFS_ASSERT(state.region_target_reads == *reads);
+        if (!state.slots.empty()) {
+            const auto slots = fabrics[i]->register_memory(state.slots, fabric::RemoteAccess::both);
+            if (!slots) return slots.error();
+            if (i == 0) state.region_slots = *slots;
+            SRPFS_ASSERT(state.region_slots == *slots);
+        }
         state.fabrics.push_back(fabrics[i]);
-        state.regions_registered = 2;
+        state.regions_registered = state.slots.empty() ? 2 : 3;
     }
 
     std::size_t read_at = 0, write_at = 0;
@@ -172,7 +200,38 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineLimits& limits, std::
         state.free_edges.push_back(edges);
     }
     state.intake = state.free_buffers[class_intake].pop_front();
+    for (std::size_t at = 0; at < state.slots.size(); at += mib) {
+        Buffer& slot = state.slot_buffers.emplace_back();
+        slot.bytes = state.slots.subspan(at, mib);
+        slot.region = state.region_slots;
+        slot.size_class = class_slot;
+        (state.slot_of_entry.size() < limits.entries ? state.slot_of_entry : state.spare_slots).push_back(&slot);
+    }
     return engine;
+}
+
+Result<void> Engine::State::map_slots() {
+    const std::size_t bytes = (limits.entries + limits.spare_slots()) * mib;
+    const auto failed = [&] {
+        const int reason = errno;
+        return Error(reason, fmt::format("no memory for {} MiB of ring entries ({}); use a smaller "
+                                         "io_uring_queue_depth= or memory= option",
+                                         bytes / mib, std::strerror(reason)));
+    };
+    slot_file = memfd_create("srpfs-entries", MFD_CLOEXEC);
+    if (slot_file < 0 || ftruncate(slot_file, static_cast<off_t>(bytes)) != 0) return failed();
+    const auto map = [this](std::size_t size) -> std::span<std::byte> {
+        void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, slot_file, 0);
+        if (memory == MAP_FAILED) return {};
+        // Where the system gives shared memory huge pages on request.
+        (void)madvise(memory, size, MADV_HUGEPAGE);
+        return {static_cast<std::byte*>(memory), size};
+    };
+    slots = map(bytes);
+    if (slots.empty()) return failed();
+    windows = map(limits.entries * mib);
+    if (windows.empty()) return failed();
+    return {};
 }
 
 void Engine::set_listener(EngineListener* listener) { state_->listener = listener; }
@@ -203,6 +262,7 @@ Operation* Engine::take() {
 
 void Engine::recycle(Operation& operation) {
     release_memory(operation);
+    operation.entry_ = nullptr;
     operation.unit_ = nullptr;
     operation.stage_ = Operation::Stage::idle;
     --state_->operations_in_use;
@@ -289,10 +349,71 @@ bool Engine::make_parking_room(std::size_t bytes) {
     return true;
 }
 
+// ---- entries ----
+
+unsigned Engine::entries() const { return state_->limits.entries; }
+
+std::span<std::byte> Engine::entry(unsigned index) const { return state_->windows.subspan(index * mib, mib); }
+
+void Engine::lend_entry_for_write(Operation& operation, Unit& unit, unsigned index, std::uint32_t payload_bytes) {
+    SRPFS_ASSERT(payload_bytes <= intake_payload_bytes_max);
+    SRPFS_ASSERT(!operation.buffer_ && !operation.parked_);
+    lend_entry_for_read(operation, index);
+    operation.unit_ = &unit;
+    operation.buffer_ = operation.entry_;
+    operation.payload_ = operation.entry_->bytes.first(payload_bytes);
+}
+
+void Engine::lend_entry_for_read(Operation& operation, unsigned index) {
+    operation.entry_ = state_->slot_of_entry[index];
+    SRPFS_ASSERT(operation.entry_);
+}
+
+bool Engine::is_in_entry(unsigned index, std::span<const std::byte> bytes) const {
+    const Buffer* slot = state_->slot_of_entry[index];
+    return slot && bytes.data() == slot->bytes.data();
+}
+
+bool Engine::take_entry_back(Operation& operation, unsigned index) {
+    Buffer* slot = operation.entry_;
+    if (!slot || operation.buffer_ != slot || operation.parts_in_flight_ == 0) [[likely]]
+        return true;
+    SRPFS_ASSERT(slot == state_->slot_of_entry[index]);
+    slot->detached = true;
+    ++state_->slots_detached;
+    state_->slot_of_entry[index] = nullptr;
+    return restore_entry(index);
+}
+
+bool Engine::restore_entry(unsigned index) {
+    State& state = *state_;
+    SRPFS_ASSERT(!state.slot_of_entry[index]);
+    if (state.spare_slots.empty()) return false;
+    Buffer* slot = state.spare_slots.back();
+    const auto window = entry(index);
+    const auto offset = static_cast<off_t>(slot->bytes.data() - state.slots.data());
+    if (mmap(window.data(), window.size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED,
+             state.slot_file, offset) == MAP_FAILED)
+        return false;
+    state.spare_slots.pop_back();
+    state.slot_of_entry[index] = slot;
+    return true;
+}
+
+void Engine::release_slot(Buffer& slot) {
+    if (!std::exchange(slot.detached, false)) return;  // still its entry's
+    --state_->slots_detached;
+    state_->spare_slots.push_back(&slot);
+}
+
 // ---- buffers ----
 
 bool Engine::acquire_read_buffer(Operation& operation, std::size_t bytes) {
     State& state = *state_;
+    if (operation.entry_ && bytes == operation.bytes_) {
+        operation.buffer_ = operation.entry_;
+        return true;
+    }
     unsigned smallest = class_4k;
     while (class_bytes[smallest] < bytes) ++smallest;
     SRPFS_ASSERT(smallest <= class_1m);
@@ -350,6 +471,7 @@ void Engine::stop_waiting(Operation& operation) {
 
 void Engine::release_buffer(Operation& operation) {
     if (Buffer* buffer = std::exchange(operation.buffer_, nullptr)) {
+        if (buffer->size_class == class_slot) return release_slot(*buffer);
         --operation.unit_->share_->held[buffer->size_class];
         --operation.unit_->buffers_held_[buffer->size_class];
         state_->free_buffers[buffer->size_class].push_front(*buffer);
@@ -447,6 +569,7 @@ Engine::Usage Engine::usage() const {
             .read_64k_in_use = used(class_64k),
             .read_1m_in_use = used(class_1m),
             .edges_in_use = state.limits.edge_buffers - static_cast<unsigned>(state.free_edges.size()),
+            .slots_detached = state.slots_detached,
             .parked_bytes = state.parked_bytes};
 }
 

@@ -260,9 +260,9 @@ void Unit::begin(Operation& operation) {
     make_ready(operation);
 }
 
-// Whoever has the lock may need a buffer: those that wait for it keep none.
+// Whoever has the lock may need a buffer: those that wait for it keep none. An entry is of no use to others.
 void Unit::park_waiter(Operation& operation) {
-    if (!operation.buffer_) return;
+    if (!operation.buffer_ || operation.buffer_ == operation.entry_) return;
     const bool room = engine_.make_parking_room(operation.bytes_);  // may fail others, and so let this one go
     if (operation.stage_ != Operation::Stage::waiting_lock) return;
     if (room && engine_.park(operation)) return;

@@ -7,7 +7,7 @@ import re
 import shutil
 
 from harness import (NOBODY, Skip, check, contains, equal, eventually, mount_entry, needs, own_mount_namespace, promised,
-                     read_bytes, read_file, run, succeeds, test, value)
+                     read_bytes, read_file, run, shorten, succeeds, test, value, write_once)
 
 
 @test
@@ -190,7 +190,7 @@ def every_option_of_the_help_is_accepted(t):
               "ack_timeout": "14", "register": "window", "tur_interval": "off", "rescan_interval": "9", "tur_timeout": "12", "ch_count": "1", "use_imm_data": "0",
               "max_imm_data": "4096", "reactors": "1", "cpus": "0", "spin": "10", "memory": "24M", "park": "8M",
               "wait": "none", "uid": "1", "gid": "2", "umask": "077", "fsname": "name", "subtype": "srpfs",
-              "max_background": "64", "pid_file": str(t.path("other.pid"))}
+              "max_background": "64", "io_uring": "auto", "io_uring_queue_depth": "16", "pid_file": str(t.path("other.pid"))}
     listed = re.findall(r"^  ([a-z_]+)(=\S+)? +\S", t.srpfs("--help").stdout.split("Options of -o:")[1], re.M)
     check(len(listed) > 30, f"only {len(listed)} options in the help")
     for name, has_value in listed:
@@ -207,6 +207,33 @@ def every_option_of_the_help_is_accepted(t):
             equal(entry[0], "name", "source")
         eventually(lambda m=mount: m.target.is_dir(), f"the target with option {name}")
         mount.umount()
+
+
+@test(exit_codes=(0, 32))
+def without_rings_the_log_says_why_and_on_does_not_mount(t):
+    # 24M are too little for a ring, wherever there could be one.
+    mount = t.mount_in_foreground(arguments=("-f", "-oio_uring=auto,memory=24M"))
+    equal(len(read_bytes(mount.lun(0))), 64 << 20, "bytes read")
+    mount.umount()
+    lines = [line for line in mount.log_file.read_text().splitlines() if "io_uring" in line]
+    equal(len(lines), 1, f"lines about io_uring in {lines}")
+    contains(lines[0], "requests come from /dev/fuse and not through io_uring: ", "the log")
+    done = t.srpfs("-oio_uring=on,memory=24M", "demo:ram:1M", t.mountpoint())
+    equal(done.returncode, 32, "exit code with io_uring=on")
+    contains(done.stderr, "not through io_uring: ", "standard error")
+    equal(done.stderr.count("\n"), 1, "lines of standard error")
+
+
+@test(intakes=("io_uring",))
+def a_ring_tells_its_size_and_stays_within_the_budget(t):
+    for options, depth in (("", 40), (",io_uring_queue_depth=24", 24), (",memory=4G,io_uring_queue_depth=100", 100)):
+        mount = t.mount_in_foreground(arguments=("-f", f"-oio_uring=on{options}"))
+        write_once(mount.lun(0), b"x" * 4096)
+        mount.umount()
+        found = re.search(r"requests come through io_uring: \d+ queues of (\d+) entries, at most (\d+) async", mount.log_file.read_text())
+        check(found, f"the log does not tell the ring: {shorten(mount.log_file.read_text())}")
+        check(int(found[1]) <= depth, f"{found[1]} entries of {depth}")
+        equal(int(found[2]), int(found[1]) - 8, "asynchronous requests")
 
 
 @test

@@ -10,8 +10,8 @@ import subprocess
 import threading
 import time
 
-from harness import (LOGIN, PATIENCE, TARGET, Background, check, contains, equal, errno_of, eventually, fails_with, in_a_request,
-                     needs, opened, pattern, promised, read_bytes, read_file, run, succeeds, test, value, write_once)
+from harness import (BOTH, LOGIN, PATIENCE, TARGET, Background, check, contains, equal, errno_of, eventually, fails_with,
+                     in_a_request, needs, opened, pattern, promised, read_bytes, read_file, run, succeeds, test, value, write_once)
 
 KIB64 = 64 * 1024
 
@@ -27,7 +27,7 @@ def fails_in_words(mount, wanted, path, text, *words, also_in=()):
 
 # ---- what a write is ----
 
-@test
+@test(intakes=BOTH)
 def one_write_is_one_command(t):
     mount = t.mount("demo:ram:1M")
     path = mount.target / "dev_loss_tmo"
@@ -273,7 +273,7 @@ def a_second_login_is_refused(t):
     fails_in_words(mount, errno.EEXIST, mount.path / "add_target", LOGIN + ",initiator_ext=1")
 
 
-@test
+@test(intakes=BOTH)
 def logging_out_and_in_keeps_the_data(t):
     mount = t.mount("demo:ram:1M")
     data = pattern(1 << 20, 3)
@@ -363,7 +363,7 @@ def several_logins_at_once_work(t):
 
 # ---- deleting, rescanning and resetting what is in use ----
 
-@test
+@test(intakes=BOTH)
 def delete_under_load_ends_io_with_enodev(t):
     mount = t.mount("demo:ram:8M")
 
@@ -522,7 +522,7 @@ def lines_of(text):
     return [json.loads(line) for line in text.decode().splitlines()]
 
 
-@test
+@test(intakes=BOTH)
 def events_are_lines_of_json(t):
     mount = t.mount("demo:ram:1M")
     with opened(mount.path / "events", os.O_RDONLY) as handle:

@@ -43,19 +43,66 @@ class Skip(Exception):
 
 
 class Test:
-    def __init__(self, function, seconds, exit_codes):
+    def __init__(self, function, seconds, exit_codes, intake=None):
         self.function = function
-        self.name = function.__name__
+        self.name = function.__name__ + (f"-{intake}" if intake else "")
         self.seconds = seconds
         self.exit_codes = exit_codes
+        self.intake = intake
 
 
-def test(argument=None, *, seconds=TEST_SECONDS, exit_codes=(0,)):
-    """Registers a test. Its name is a sentence that can be false. `exit_codes`: of daemons it leaves or ends."""
+def test(argument=None, *, seconds=TEST_SECONDS, exit_codes=(0,), intakes=(None,)):
+    """Registers a test. Its name is a sentence that can be false. `exit_codes`: of daemons it leaves or ends. `intakes`:
+    how requests come, once for each: None, as they do without an option; "io_uring"."""
     def register(function):
-        tests.append(Test(function, seconds, exit_codes))
+        for intake in intakes:
+            tests.append(Test(function, seconds, exit_codes, intake))
         return function
     return register(argument) if argument else register
+
+
+BOTH = (None, "io_uring")
+
+
+class FuseOverIoUring:
+    """The kernel offers FUSE over io_uring to mounts made inside. Several that run at one time share that: the last to end
+    puts the parameter back, and one that died before it could is made up for by the next."""
+
+    PARAMETER = pathlib.Path("/sys/module/fuse/parameters/enable_uring")
+
+    def __init__(self):
+        self.file = None
+
+    def __enter__(self):
+        """Gives the reason why there is none, or None."""
+        if not self.PARAMETER.exists():
+            return "this kernel has no FUSE over io_uring"
+        self.file = open(pathlib.Path(tempfile.gettempdir()) / "srpfs-enable-uring", "a+", encoding="ascii")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.file.seek(0)
+            if not self.file.read():
+                self.file.write(self.PARAMETER.read_text().strip())
+                self.file.flush()
+            self.PARAMETER.write_text("Y")
+        except BlockingIOError:
+            pass                                  # somebody else has set it
+        except OSError as error:
+            return f"{self.PARAMETER}: {error.strerror}"
+        fcntl.flock(self.file, fcntl.LOCK_SH)
+        return None if self.PARAMETER.read_text().strip() == "Y" else f"{self.PARAMETER} cannot be set"
+
+    def __exit__(self, *_):
+        if not self.file:
+            return
+        with contextlib.suppress(OSError):
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.file.seek(0)
+            before = self.file.read()
+            if before:
+                self.PARAMETER.write_text(before)
+                self.file.truncate(0)
+        self.file.close()
 
 
 # ---- saying what is wrong ----
@@ -414,9 +461,10 @@ class Mount:
 class Context:
     """What a test gets: its directory, the program, and mounts."""
 
-    def __init__(self, directory, program):
+    def __init__(self, directory, program, intake=None):
         self.dir = directory
         self.program = program
+        self.intake_options = [f"-oio_uring={'on' if intake == 'io_uring' else 'off'}"] if intake else []
         self.count = 0
         self.mounts = []
 
@@ -437,7 +485,7 @@ class Context:
         """Mounts in the background, with a pid file."""
         path = at or self.mountpoint()
         pid_file = path.parent / (path.name + ".pid")
-        words = [*arguments, "-P", pid_file]
+        words = [*arguments, *self.intake_options, "-P", pid_file]
         if options:
             words += ["-o", options]
         done = self.srpfs(*words, source, path, env=env)
@@ -452,7 +500,7 @@ class Context:
         path = self.mountpoint()
         log = self.path(path.name + ".log")
         with open(log, "wb") as out:
-            process = subprocess.Popen([str(self.program), *arguments, source, str(path)], stdin=subprocess.DEVNULL,
+            process = subprocess.Popen([str(self.program), *arguments, *self.intake_options, source, str(path)], stdin=subprocess.DEVNULL,
                                        stdout=out, stderr=out, env=dict(os.environ, **(env or {})))
         mount = Mount(path, None, process)
         mount.log_file = log
@@ -596,7 +644,7 @@ def run_test(chosen, program, base):
     pid = os.fork()
     if pid == 0:
         os.close(report_in)
-        verdict, reason = perform(chosen, Context(directory, program))
+        verdict, reason = perform(chosen, Context(directory, program, chosen.intake))
         os.write(report_out, json.dumps([verdict, reason]).encode())
         os._exit(0)
     os.close(report_out)
@@ -655,16 +703,22 @@ def run_all(chosen, program):
     base = pathlib.Path(tempfile.mkdtemp(prefix="srpfs-mount-"))
     base.chmod(0o755)
     counts = {"ok": 0, "not ok": 0, "skip": 0}
+    ring = FuseOverIoUring()
+    no_ring = ring.__enter__() if any(one.intake == "io_uring" for one in chosen) else None
     try:
         for one in chosen:
             begin = time.monotonic()
-            verdict, reason = run_test(one, program, base)
+            if one.intake == "io_uring" and no_ring:
+                verdict, reason = "skip", no_ring
+            else:
+                verdict, reason = run_test(one, program, base)
             counts[verdict] += 1
             taken = time.monotonic() - begin
             line = {"ok": f"ok {one.name}", "not ok": f"not ok {one.name}: {reason}",
                     "skip": f"skip {one.name}: {reason}"}[verdict]
             print(line if taken < 5 or verdict != "ok" else f"{line} ({taken:.0f} s)", flush=True)
     finally:
+        ring.__exit__()
         clean_up(base)
         run("umount", "-q", pathlib.Path(tempfile.gettempdir()) / "srpfs-fusectl")
     print(f"mount: {counts['ok']} passed, {counts['not ok']} failed, {counts['skip']} skipped", flush=True)

@@ -15,7 +15,7 @@ import struct
 import subprocess
 import threading
 
-from harness import (LOGIN, PATIENCE, Background, Skip, check, contains, equal, eventually, fails_with, needs, opened, pattern,
+from harness import (BOTH, LOGIN, PATIENCE, Background, Skip, check, contains, equal, eventually, fails_with, needs, opened, pattern,
                      promised, read_bytes, run, succeeds, test, write_once)
 
 MIB = 1 << 20
@@ -30,7 +30,7 @@ def aligned(data):
     return memoryview(buffer)[:len(data)]
 
 
-@test
+@test(intakes=BOTH)
 def dd_writes_and_reads_at_any_size_and_place(t):
     source = t.path("source")
     source.write_bytes(pattern(9 * MIB, 11))
@@ -45,7 +45,7 @@ def dd_writes_and_reads_at_any_size_and_place(t):
                          f"dd if='{lun}' bs={read_size} skip={offset} iflag=skip_bytes,fullblock status=none | cmp -n {size} '{source}' -")
 
 
-@test
+@test(intakes=BOTH)
 def neighbours_of_what_is_written_stay(t):
     numbers = random.Random(20)
     for block in (512, 4096):
@@ -154,7 +154,7 @@ def flags_of_open_do_what_they_say(t):
         succeeds(command.format(f"'{lun}'"))
 
 
-@test
+@test(intakes=BOTH)
 def writers_of_the_same_blocks_lose_nothing(t):
     # Each thread owns bytes in every block, so each write is a read-modify-write beside those of others.
     threads, width, rounds = 8, 61, 40
@@ -252,17 +252,17 @@ def fio_verifies_with_psync(t):
     verify_with(t, "psync")
 
 
-@test
+@test(intakes=BOTH)
 def fio_verifies_with_libaio(t):
     verify_with(t, "libaio", "--direct=1")
 
 
-@test
+@test(intakes=BOTH)
 def fio_verifies_with_io_uring(t):
     verify_with(t, "io_uring", "--direct=1")
 
 
-@test
+@test(intakes=BOTH)
 def fio_verifies_odd_sizes(t):
     mount = t.mount("demo:ram:16M,bs=4096+ram:16M")
     for number in (0, 1):
@@ -337,7 +337,7 @@ def data_of_a_file_lun_is_in_the_file_after_fsync(t):
     check(image.stat().st_blocks - before < 64 * 2048, "the sparse file has been filled")
 
 
-@test
+@test(intakes=BOTH)
 def a_write_cache_is_flushed_when_asked(t):
     mount = t.mount("demo:ram:1M,wce+ram:1M")
 

@@ -11,8 +11,8 @@ import signal
 import subprocess
 import time
 
-from harness import (LOGIN, PATIENCE, SLACK, Background, Lateness, check, contains, equal, eventually, in_a_request, needs, opened,
-                     pattern, promised, read_bytes, read_file, run, succeeds, test, value, write_once)
+from harness import (BOTH, LOGIN, PATIENCE, SLACK, Background, Lateness, check, contains, equal, eventually, in_a_request, needs,
+                     opened, pattern, promised, read_bytes, read_file, run, succeeds, test, value, write_once)
 
 KILL_SECONDS = 1.0          # decisions 13
 GONE_SECONDS = 10           # decisions 18
@@ -103,7 +103,7 @@ def the_lever_works(t):
     equal(reader.wait("the reader")[:6], b"before", "data afterwards")
 
 
-@test
+@test(intakes=BOTH)
 def killed_users_of_a_stuck_target_end_within_a_second(t):
     stuck = Stuck(t)
     mount = stuck.mount
@@ -124,7 +124,7 @@ def killed_users_of_a_stuck_target_end_within_a_second(t):
     equal(len(read_bytes(mount.lun(0))), 8 << 20, "bytes read afterwards")
 
 
-@test
+@test(intakes=BOTH)
 def a_signal_handler_gets_eintr(t):
     stuck = Stuck(t)
     mount = stuck.mount
@@ -142,7 +142,7 @@ def a_signal_handler_gets_eintr(t):
     check(stats["interrupts"] >= 1 and stats["ghosts"] >= 1, f"counted: {stats}")
 
 
-@test
+@test(intakes=BOTH)
 def healthy_io_survives_signals(t):
     mount = t.mount("demo:ram:8M")
     process = user_of(mount.lun(0), "for turn in range(3000): assert os.pwrite(handle, bytes([turn % 256]) * 5000, 100) == 5000 and os.pread(handle, 5000, 100)[0] == turn % 256")
@@ -157,7 +157,7 @@ def healthy_io_survives_signals(t):
         equal(mount.lun_stats(0)["ghosts"], 0, "ghosts")
 
 
-@test
+@test(intakes=BOTH)
 def a_ghost_keeps_later_writers_waiting(t):
     stuck = Stuck(t)
     mount = stuck.mount
@@ -187,7 +187,7 @@ def a_ghost_keeps_later_writers_waiting(t):
     equal(content[:4096] + content[8192:], b"O" * 12288, "what nobody wrote")
 
 
-@test
+@test(intakes=BOTH)
 def other_luns_go_on(t):
     stuck = Stuck(t)
     mount = stuck.mount
@@ -234,7 +234,7 @@ def many_requests_to_a_stuck_lun_do_not_stop_the_others(t):
     check(read_bytes(mount.lun(0))[:len(data)] == data, "data of lun0 afterwards")
 
 
-@test
+@test(intakes=BOTH)
 def delete_frees_users_of_a_stuck_target(t):
     stuck = Stuck(t)
     mount = stuck.mount
@@ -255,7 +255,7 @@ def delete_frees_users_of_a_stuck_target(t):
     equal(len(read_bytes(mount.lun(0))), 8 << 20, "bytes read afterwards")
 
 
-@test
+@test(intakes=BOTH)
 def delete_frees_asynchronous_io(t):
     # libaio gets no INTERRUPT from the kernel: it ends by the target's end only (decisions 13).
     needs("fio")
@@ -291,7 +291,7 @@ def a_reset_of_a_stuck_unit_lets_it_go_on(t):
     equal(read_bytes(mount.lun(0))[4096:8192], b"N" * 4096, "what the writer wrote")
 
 
-@test(exit_codes=(0, 2))
+@test(exit_codes=(0, 2), intakes=BOTH)
 def sigterm_ends_it_although_io_is_stuck(t):
     for options in ("", "shutdown_timeout=1"):
         stuck = Stuck(t, options=options)
@@ -325,7 +325,7 @@ def a_stuck_flush_does_not_keep_it_from_ending(t):
         mount.wait_end()
 
 
-@test(exit_codes=(0, 2))
+@test(exit_codes=(0, 2), intakes=BOTH)
 def umount_by_force_frees_stuck_users(t):
     stuck = Stuck(t)
     mount = stuck.mount
@@ -360,7 +360,7 @@ def a_lazy_umount_waits_for_stuck_users_only_as_long_as_they_live(t):
         mount.wait_end()
 
 
-@test
+@test(intakes=BOTH)
 def control_calls_beside_stuck_io_answer(t):
     stuck = Stuck(t)
     mount = stuck.mount

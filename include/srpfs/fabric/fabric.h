@@ -64,7 +64,8 @@ using Address = std::variant<IpAddress, IbAddress, LoopbackAddress>;
 [[nodiscard]] std::string to_string(const Address& address);
 
 // What a peer may do with a memory region: SRP reads need `write` (the target writes into it), SRP writes need `read`.
-enum class RemoteAccess { read, write };
+// `both` is for regions that serve either; a grant is for one of the two.
+enum class RemoteAccess { read, write, both };
 
 // A region known to every fabric of the process (and so to every device they open).
 enum class RegionId : std::uint32_t {};
@@ -162,8 +163,8 @@ public:
     [[nodiscard]] virtual std::optional<RemoteBuffer> describe(RegionId region,
                                                                std::span<const std::byte> bytes) const = 0;
     // Opens `bytes` to the peer: in effect before any message that is sent later arrives. With windows it is a right of
-    // its own, else that of describe(), for which `access` has to be the region's. nullopt: as describe(), or more than
-    // limits.sends_max grants are out.
+    // its own, else that of describe(), for which `access` has to be among the region's. nullopt: as describe(), or
+    // more than limits.sends_max grants are out.
     [[nodiscard]] virtual std::optional<Grant> grant(RegionId region, std::span<const std::byte> bytes,
                                                      RemoteAccess access) {
         (void)access;

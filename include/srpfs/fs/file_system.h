@@ -10,6 +10,8 @@
 #include <srpfs/lun/engine.h>
 #include <srpfs/reactor/reactor.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -17,6 +19,9 @@
 #include <vector>
 
 namespace srpfs::fs {
+
+// Whether requests come through io_uring (Linux 6.14 and later), or from /dev/fuse alone.
+enum class RingUse : std::uint8_t { off, automatic, on };
 
 struct MountOptions {
     std::string mountpoint;  // absolute
@@ -29,7 +34,31 @@ struct MountOptions {
     std::vector<std::string> kernel_options;  // dev, nodev, suid, nosuid, exec, noexec, atime, noatime, sync, dirsync
     unsigned max_background = 1024;
     unsigned max_write_bytes = 1 << 20;
+    RingUse io_uring = RingUse::off;
+    unsigned io_uring_queue_depth = 40;  // entries of each of the kernel's queues, over all reactors
+    std::string io_uring_obstacle;       // why there can be none, if that is known
 };
+
+// What the rings of all reactors need; to be made before their engines.
+struct RingPlan {
+    unsigned queues = 0;   // one for each CPU that may ever be there
+    unsigned depth = 0;    // of each queue, over all rings
+    unsigned rings = 0;    // reactors that have one: the first ones
+    std::string obstacle;  // why there is none, in words to finish a sentence with
+    [[nodiscard]] unsigned entries_of(unsigned reactor) const {  // EngineLimits::entries
+        return reactor < rings ? queues * depth / rings : 0;
+    }
+};
+// Entries are made fewer, and then rings, to stay within `bytes_max`; an obstacle if that is not possible.
+[[nodiscard]] RingPlan plan_rings(unsigned queues, unsigned depth_wanted, unsigned reactors, std::size_t bytes_max);
+// The same for this machine and these options; asks the system for obstacles.
+[[nodiscard]] RingPlan plan_rings(const MountOptions& options, unsigned reactors, std::size_t bytes_max);
+// What it takes for the depth wanted.
+[[nodiscard]] std::size_t ring_bytes_wanted(const MountOptions& options, unsigned reactors);
+// Requests that wait in the kernel for an entry must not keep those of others waiting: so many of each queue's are kept
+// free of asynchronous ones, which may all belong to one stuck target (decisions 12).
+inline constexpr unsigned ring_entries_reserved = 8;
+inline constexpr unsigned ring_depth_min = 16;
 
 struct ReactorResources {
     reactor::Reactor* reactor;
@@ -42,6 +71,8 @@ public:
     virtual void on_unmounted() = 0;
     // The kernel's INIT was answered: requests are served. Control thread, once.
     virtual void on_serving() = 0;
+    // Instead: io_uring=on, and the kernel has refused. Control thread, once.
+    virtual void on_refused(const Error& error) { (void)error; }
 
 protected:
     ~FileSystemListener() = default;

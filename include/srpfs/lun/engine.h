@@ -11,6 +11,7 @@
 #include <srpfs/lun/operation.h>
 #include <srpfs/reactor/executor.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -36,7 +37,10 @@ struct EngineLimits {
     unsigned read_buffers_1m = 24;    // 1 MiB + 128 KiB each: room for the edge blocks
     unsigned edge_buffers = 64;       // 2 + 2 blocks of up to 4 KiB each: a read-modify-write in progress
     unsigned operations_max = 16384;  // requests being served or waiting
+    unsigned entries = 0;             // places of a ring of requests, 1 MiB each; see Engine::entry()
     std::size_t park_bytes_max = std::size_t{256} << 20;  // payload of writes that wait (option park)
+    // What entries take over from each other while a target may still reach what one of them had.
+    [[nodiscard]] unsigned spare_slots() const { return entries == 0 ? 0 : std::max(4U, entries / 8); }
     // Registered bytes of all of the above (parking memory is not registered).
     [[nodiscard]] std::size_t registered_bytes() const;
 };
@@ -48,6 +52,7 @@ struct Buffer : ListHook<QueueTag> {
     std::span<std::byte> bytes{};
     fabric::RegionId region{};
     std::uint8_t size_class = 0;
+    bool detached = false;  // a slot that its entry has left behind: free when its operation is over
 };
 
 // Two blocks that a target may write (the old content of the first and last block of an unaligned write) and two that
@@ -92,6 +97,24 @@ public:
     // buffers are short. False: no memory, even after making the unit with most parked bytes give up; answer EIO.
     [[nodiscard]] bool take_over_intake(Operation& operation, Unit& unit, std::uint32_t payload_bytes);
 
+    // ---- entries: requests that occupy their memory until they are answered (io_uring) ----
+    [[nodiscard]] unsigned entries() const;
+    // Where the data of a WRITE comes in and that of a READ goes out: the same address always, page aligned, 1 MiB.
+    // What stands behind it is one of several slots of registered memory, so that it can be given to the next request
+    // while a target may still reach that of an earlier one.
+    [[nodiscard]] std::span<std::byte> entry(unsigned index) const;
+    // Before the operation is prepared. The first `payload_bytes` in the entry are what is to be written.
+    void lend_entry_for_write(Operation& operation, Unit& unit, unsigned index, std::uint32_t payload_bytes);
+    // Whole blocks are read straight into the entry.
+    void lend_entry_for_read(Operation& operation, unsigned index);
+    // Whether these bytes, of an operation's data(), are what stands at the beginning of entry().
+    [[nodiscard]] bool is_in_entry(unsigned index, std::span<const std::byte> bytes) const;
+    // The operation is answered, and the entry's memory about to be used for something else: makes sure that commands
+    // of it that are still in flight do not reach it. False: they would, and no other slot is free. Then
+    // restore_entry() gives it one when there is, and it must not be used before.
+    [[nodiscard]] bool take_entry_back(Operation& operation, unsigned index);
+    [[nodiscard]] bool restore_entry(unsigned index);
+
     [[nodiscard]] reactor::TimerQueue& timers() { return executor_.timers(); }
     [[nodiscard]] reactor::Executor& executor() { return executor_; }
     [[nodiscard]] Random& random() { return random_; }
@@ -101,6 +124,7 @@ public:
     struct Usage {
         unsigned operations_in_use, intake_in_use, write_4k_in_use, write_64k_in_use, read_4k_in_use, read_64k_in_use,
             read_1m_in_use, edges_in_use;
+        unsigned slots_detached;
         std::size_t parked_bytes;
     };
     [[nodiscard]] Usage usage() const;
@@ -121,6 +145,7 @@ private:
     void release_memory(Operation& operation);
     void release_buffer(Operation& operation);
     void release_edges(Operation& operation);
+    void release_slot(Buffer& slot);
     void stop_waiting(Operation& operation);
     void recycle(Operation& operation);
     std::shared_ptr<BlockLocks> locks_of(const std::string& identity);

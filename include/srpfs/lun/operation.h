@@ -175,7 +175,8 @@ private:
     Outcome outcome_{};
     Outcome failure_{};  // the first failure of a part; the others are waited for
     std::span<const std::byte> result_{};
-    Buffer* buffer_ = nullptr;        // registered: read destination, or adopted intake buffer
+    Buffer* buffer_ = nullptr;        // registered: read destination, adopted intake buffer, or entry_
+    Buffer* entry_ = nullptr;         // the memory of the caller's entry, if it has lent that
     std::span<std::byte> payload_{};  // write data: in buffer_ or in parking memory
     std::byte* parked_ = nullptr;     // parking memory of this operation
     EdgeBuffers* edges_ = nullptr;

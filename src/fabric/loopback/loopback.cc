@@ -778,7 +778,8 @@ std::byte* Network::remote_memory(const Endpoint& owner, const RemoteBuffer& rem
     const std::size_t index = (remote.key >> 8) - std::size_t{1};
     if (remote.key >> 8 == 0 || index >= regions_.size()) return nullptr;
     const Region& region = regions_[index];
-    if (!region.registered || region.key != remote.key || region.access != wanted) return nullptr;
+    if (!region.registered || region.key != remote.key) return nullptr;
+    if (region.access != wanted && region.access != RemoteAccess::both) return nullptr;
     if (bytes > remote.length) return nullptr;
     const auto start = reinterpret_cast<std::uintptr_t>(region.memory.data());
     if (remote.address < start || remote.address - start > region.memory.size()) return nullptr;

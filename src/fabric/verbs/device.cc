@@ -19,13 +19,14 @@ namespace srpfs::fabric::verbs {
 namespace {
 
 // Local write is the right of our own work requests (a target's RDMA reads land in the region); what the peer may do
-// is exactly one of the other two.
+// is what the region is for.
 unsigned access_flags(RemoteAccess access, bool through_windows) {
     unsigned flags = IBV_ACCESS_LOCAL_WRITE;
     if (through_windows) return flags | IBV_ACCESS_MW_BIND;
     switch (access) {
         case RemoteAccess::read: flags |= IBV_ACCESS_REMOTE_READ; break;
         case RemoteAccess::write: flags |= IBV_ACCESS_REMOTE_WRITE; break;
+        case RemoteAccess::both: flags |= IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE; break;
     }
     return flags;
 }
@@ -261,7 +262,9 @@ Result<Devices::Opened> Devices::open(const DeviceName& name) {
                                              {wanted.memory.size(), region_bytes_, locked_memory_limit()});
             }
             log::debug(name.name, "registered {} for {}{}", bytes_text(wanted.memory.size()),
-                       wanted.access == RemoteAccess::read ? "remote reads" : "remote writes",
+                       wanted.access == RemoteAccess::read    ? "remote reads"
+                       : wanted.access == RemoteAccess::write ? "remote writes"
+                                                              : "remote reads and writes",
                        device->uses_windows() ? " through windows" : "");
         }
         (*table)[static_cast<std::size_t>(region)] = {wanted.memory.data(), wanted.memory.size(), registered->lkey,

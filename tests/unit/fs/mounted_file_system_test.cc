@@ -40,7 +40,7 @@ TEST(InitReply, SetsOurLimitsAndFlagsAndNoOthers) {
     MountOptions options;
     options.max_background = 1024;
 
-    const auto edited = edit_init_reply(library, offer(), options);
+    const auto edited = edit_init_reply(library, offer(), options, 0);
 
     EXPECT_EQ(edited.max_write, 1u << 20);
     EXPECT_EQ(edited.max_pages, 256);
@@ -58,7 +58,7 @@ TEST(InitReply, SetsOurLimitsAndFlagsAndNoOthers) {
 TEST(InitReply, ClaimsNothingTheKernelHasNotOffered) {
     MountOptions options;
     options.max_background = 1'000'000;
-    const auto edited = edit_init_reply({}, offer(FUSE_ASYNC_READ), options);
+    const auto edited = edit_init_reply({}, offer(FUSE_ASYNC_READ), options, 0);
     EXPECT_EQ(edited.flags, static_cast<std::uint32_t>(FUSE_ASYNC_READ));
     EXPECT_EQ(edited.max_write, 128u * 1024);
     EXPECT_EQ(edited.max_background, 65535);

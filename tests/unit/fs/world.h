@@ -26,7 +26,7 @@ namespace srpfs::fs::test {
 class World final : private initiator::LinkOwner, private lun::UnitListener, private lun::ProbeListener {
 public:
     explicit World(const target::LunConfig& lun) : World(std::vector<target::LunConfig>{lun}) {}
-    explicit World(const std::vector<target::LunConfig>& luns) {
+    explicit World(const std::vector<target::LunConfig>& luns, unsigned entries = 0) {
         target::DeviceConfig config;
         device_ = std::move(*target::Device::create(config, luns));
         const fabric::Address address = fabric::LoopbackAddress{"demo"};
@@ -40,6 +40,7 @@ public:
         limits.read_buffers_1m = 4;
         limits.edge_buffers = 4;
         limits.park_bytes_max = 4 << 20;
+        limits.entries = entries;
         engine_ = std::move(*lun::Engine::create(limits, {fabric_.get()}, executor_, random_));
         link_ = std::make_unique<initiator::TargetLink>("demo", *fabric_, executor_.timers(),
                                                         static_cast<initiator::LinkOwner&>(*this));

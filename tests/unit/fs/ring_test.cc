@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// Requests in ring entries, as far as no kernel is needed: their bytes, the memory behind them, and a FuseChannel over
+// a ring whose kernel is the test.
+
+#include "fuse_channel.h"
+#include "ring.h"
+#include "ring_entry.h"
+
+#include "client.h"
+#include "world.h"
+
+#include <srpfs/fs/file_system.h>
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <cstring>
+#include <map>
+
+namespace srpfs::fs::test {
+namespace {
+
+constexpr std::size_t mib = std::size_t{1} << 20;
+
+// What the kernel writes for a request: header, fixed argument and the rest in three places.
+EntryHeader entry_of(std::uint32_t opcode, std::uint64_t unique, std::span<const std::byte> argument,
+                     std::span<const std::byte> rest, std::span<std::byte> payload) {
+    EntryHeader header{};
+    fuse_in_header in{};
+    in.len = static_cast<std::uint32_t>(sizeof in + argument.size() + rest.size());
+    in.opcode = opcode;
+    in.unique = unique;
+    std::memcpy(header.in_out, &in, sizeof in);
+    if (!argument.empty()) std::memcpy(header.op_in, argument.data(), argument.size());
+    if (!rest.empty()) std::memcpy(payload.data(), rest.data(), rest.size());
+    header.state.commit_id = unique;
+    header.state.payload_bytes = static_cast<std::uint32_t>(rest.size());
+    return header;
+}
+
+TEST(RingEntry, ARequestWithNamesIsWhatTheDescriptorWouldHaveRead) {
+    std::vector<std::byte> payload(8192), scratch;
+    const fuse_mknod_in argument{.mode = 0600};
+    const auto name = bytes_of_text(std::string_view("abc\0", 4));
+    EntryHeader header = entry_of(FUSE_MKNOD, 42, bytes_of(argument), name, payload);
+
+    const auto request = request_in_entry(header, payload, scratch);
+
+    ASSERT_TRUE(request);
+    auto wanted = Client::make(FUSE_MKNOD, 42, 0, bytes_of(argument), name);
+    EXPECT_EQ(std::vector(request->head.begin(), request->head.end()), wanted);
+    EXPECT_TRUE(request->data.empty());
+}
+
+TEST(RingEntry, TheDataOfAWriteStaysWhereItIs) {
+    std::vector<std::byte> payload(8192), scratch, data(5000, std::byte{7});
+    const fuse_write_in argument{.fh = 1, .offset = 512, .size = 5000};
+    EntryHeader header = entry_of(FUSE_WRITE, 8, bytes_of(argument), data, payload);
+
+    const auto request = request_in_entry(header, payload, scratch);
+
+    ASSERT_TRUE(request);
+    EXPECT_EQ(request->head.size(), lun::intake_header_bytes);
+    EXPECT_EQ(request->data.data(), payload.data());
+    EXPECT_EQ(request->data.size(), 5000u);
+}
+
+TEST(RingEntry, LengthsThatDoNotAgreeAreRefused) {
+    std::vector<std::byte> payload(8192), scratch;
+    const fuse_read_in argument{.fh = 1};
+    const EntryHeader good = entry_of(FUSE_READ, 8, bytes_of(argument), {}, payload);
+    const auto with = [&](std::uint32_t length, std::uint32_t payload_bytes, std::uint32_t opcode = FUSE_READ) {
+        EntryHeader header = good;
+        fuse_in_header in{};
+        std::memcpy(&in, header.in_out, sizeof in);
+        in.len = length;
+        in.opcode = opcode;
+        std::memcpy(header.in_out, &in, sizeof in);
+        header.state.payload_bytes = payload_bytes;
+        return request_in_entry(header, payload, scratch).has_value();
+    };
+    EXPECT_TRUE(with(80, 0));
+    EXPECT_FALSE(with(39, 0)) << "shorter than a header";
+    EXPECT_FALSE(with(40 + 129, 0)) << "a longer argument than there is room";
+    EXPECT_FALSE(with(80, 8193)) << "more than the payload holds";
+    EXPECT_FALSE(with(80, 41)) << "more payload than the request has bytes";
+    EXPECT_FALSE(with(0xffffffff, 0xffffffff));
+    EXPECT_FALSE(with(79 + 512, 512, FUSE_WRITE)) << "a WRITE without all of its argument";
+}
+
+TEST(RingPlan, EntriesAndThenRingsAreMadeFewerToStayWithinTheBudget) {
+    const RingPlan ample = plan_rings(2, 40, 1, 512 * mib);
+    EXPECT_EQ(ample.entries_of(0), 80u);
+    EXPECT_EQ(ample.depth, 40u);
+
+    const RingPlan tight = plan_rings(2, 40, 1, 45 * mib);
+    EXPECT_TRUE(tight.obstacle.empty());
+    EXPECT_EQ(tight.depth, 20u);
+
+    const RingPlan two = plan_rings(4, 40, 2, 512 * mib);
+    EXPECT_EQ(two.depth, 40u);
+    EXPECT_EQ(two.entries_of(0), 80u);
+    EXPECT_EQ(two.entries_of(1), 80u);
+    EXPECT_EQ(two.entries_of(2), 0u);
+
+    const RingPlan many = plan_rings(8, 16, 8, 512 * mib);
+    EXPECT_LT(many.rings, 8u);
+    EXPECT_EQ(many.entries_of(many.rings), 0u);
+    EXPECT_GE(many.depth, ring_depth_min);
+
+    const RingPlan none = plan_rings(64, 40, 1, 100 * mib);
+    EXPECT_EQ(none.entries_of(0), 0u);
+    EXPECT_NE(none.obstacle.find("larger memory="), std::string::npos) << none.obstacle;
+}
+
+TEST(RingPlan, NothingIsPlannedWhenRingsAreOff) {
+    MountOptions options;
+    options.io_uring = RingUse::off;
+    const RingPlan plan = plan_rings(options, 1, 512 * mib);
+    EXPECT_EQ(plan.entries_of(0), 0u);
+    EXPECT_TRUE(plan.obstacle.empty());
+}
+
+// The test is its kernel: it fills entries, and sees what they are answered with.
+class FakeRing final : public Ring {
+public:
+    explicit FakeRing(lun::Engine& engine) : engine_(engine), headers_(engine.entries()) {}
+    Result<void> start(int) override { return {}; }
+    void flush() override {}
+    bool prepare_to_sleep() override { return arrived_.empty(); }
+    bool descriptor_is_ready() const override { return true; }
+    void watch_descriptor() override {}
+    void close() override { open_ = false; }
+    bool is_open() const override { return open_; }
+    void sleep_on(std::vector<int>&) override {}
+    unsigned poll(IntakeListener& listener, unsigned) override {
+        const auto now = std::exchange(arrived_, {});
+        for (const std::uint16_t slot : now) {
+            auto request = request_in_entry(headers_[slot], engine_.entry(slot), scratch_);
+            ASSERT_TRUE_OR_THROW(request.has_value());
+            request->slot = slot;
+            listener.on_incoming(*request);
+        }
+        return static_cast<unsigned>(now.size());
+    }
+    bool answer(const ReplyTo& to, int error, std::span<const std::byte> body) override {
+        if (!open_) return false;
+        ASSERT_TRUE_OR_THROW(!answers.contains(to.slot));
+        answers[to.slot] = {to.unique, error, {body.begin(), body.end()}};
+        in_place[to.slot] = engine_.is_in_entry(to.slot, body);
+        return true;
+    }
+
+    void put(std::uint16_t slot, std::uint32_t opcode, std::uint64_t unique, std::span<const std::byte> argument,
+             std::span<const std::byte> rest = {}) {
+        answers.erase(slot);
+        headers_[slot] = entry_of(opcode, unique, argument, rest, engine_.entry(slot));
+        arrived_.push_back(slot);
+    }
+    std::map<std::uint16_t, Reply> answers;
+    std::map<std::uint16_t, bool> in_place;
+
+private:
+    static void ASSERT_TRUE_OR_THROW(bool condition) {
+        if (!condition) throw std::runtime_error("the ring was used wrongly");
+    }
+    lun::Engine& engine_;
+    std::vector<EntryHeader> headers_;
+    std::vector<std::uint16_t> arrived_;
+    std::vector<std::byte> scratch_;
+    bool open_ = true;
+};
+
+struct NoHost final : ChannelHost {
+    void on_control_request(const Origin& origin, std::vector<std::byte> request) override {
+        requests.emplace_back(origin, std::move(request));
+    }
+    void on_control_interrupt(const Origin&) override {}
+    void on_disconnected(unsigned, int) override {}
+    std::vector<std::pair<Origin, std::vector<std::byte>>> requests;
+};
+
+struct Holding final : target::Behaviour {
+    target::CommandPlan on_command(const target::CommandView& command) override {
+        const auto opcode = static_cast<std::uint8_t>(command.cdb[0]);
+        target::CommandPlan plan;
+        plan.hold = holding && (opcode == scsi::opcode::read_10 || opcode == scsi::opcode::write_10);
+        return plan;
+    }
+    bool holding = false;
+};
+
+class RingChannelTest : public ::testing::Test {
+protected:
+    static constexpr unsigned entries = 8;  // and 4 spare slots
+    RingChannelTest() : world_({{.kind = target::StoreKind::ram, .bytes = 16 * mib}}, entries) {
+        world_.device().set_behaviour(&holding_);
+        lun_ = std::make_shared<LunData>();
+        lun_->unit = &world_.unit();
+        lun_->capacity_bytes = world_.unit().info()->capacity_bytes();
+        OpenFileDetails details;
+        details.node = NodeId{2};
+        details.lun = lun_;
+        handle_ = files_.open(std::move(details));
+        channel_ = std::make_shared<FuseChannel>(0, client_.take_server_end(), world_.engine(), files_, host_);
+        auto ring = std::make_shared<FakeRing>(world_.engine());
+        ring_ = ring.get();
+        EXPECT_TRUE(channel_->start_ring(std::move(ring)));
+        world_.source = [this] { return channel_ && channel_->poll(); };
+    }
+    ~RingChannelTest() override {
+        let_go();
+        channel_->leave();
+        channel_.reset();
+        world_.advance(std::chrono::seconds(1));
+        world_.device().set_behaviour(nullptr);
+    }
+    void let_go() {
+        holding_.holding = false;
+        world_.device().release_held();
+        world_.settle();
+    }
+    void put_read(std::uint16_t slot, std::uint64_t offset, std::uint32_t bytes) {
+        fuse_read_in in{};
+        in.fh = handle_;
+        in.offset = offset;
+        in.size = bytes;
+        ring_->put(slot, FUSE_READ, 1000 + 2U * slot, bytes_of(in));
+    }
+    void put_write(std::uint16_t slot, std::uint64_t offset, std::byte filler, std::size_t bytes) {
+        fuse_write_in in{};
+        in.fh = handle_;
+        in.offset = offset;
+        in.size = static_cast<std::uint32_t>(bytes);
+        ring_->put(slot, FUSE_WRITE, 1000 + 2U * slot, bytes_of(in), std::vector<std::byte>(bytes, filler));
+    }
+    // Answered with EINTR while its command is held by the target.
+    void interrupt(std::uint16_t slot) {
+        client_.interrupt(1000 + 2U * slot);
+        world_.advance(std::chrono::milliseconds(700));
+    }
+
+    Holding holding_;
+    NoHost host_;
+    Client client_;
+    OpenFiles files_;
+    World world_;
+    std::shared_ptr<LunData> lun_;
+    std::uint64_t handle_ = 0;
+    std::shared_ptr<FuseChannel> channel_;
+    FakeRing* ring_ = nullptr;
+};
+
+TEST_F(RingChannelTest, WholeBlocksAreReadAndWrittenInPlace) {
+    for (const std::size_t bytes : {std::size_t{4096}, mib}) {
+        put_write(0, mib, std::byte{0x5a}, bytes);
+        world_.settle();
+        ASSERT_EQ(ring_->answers.at(0).error, 0);
+        EXPECT_EQ(ring_->answers.at(0).as<fuse_write_out>().size, bytes);
+
+        put_read(1, mib, static_cast<std::uint32_t>(bytes));
+        world_.settle();
+        EXPECT_EQ(ring_->answers.at(1).body, std::vector<std::byte>(bytes, std::byte{0x5a}));
+        EXPECT_TRUE(ring_->in_place.at(1));
+        EXPECT_EQ(ring_->answers.at(1).body[0], world_.engine().entry(1)[0]);
+    }
+    EXPECT_EQ(world_.engine().usage().intake_in_use, 0u);
+}
+
+TEST_F(RingChannelTest, PartsOfBlocksGoThroughABuffer) {
+    put_write(0, 1000, std::byte{0x11}, 700);
+    world_.settle();
+    put_read(1, 1000, 700);
+    world_.settle();
+    EXPECT_EQ(ring_->answers.at(1).body, std::vector<std::byte>(700, std::byte{0x11}));
+    EXPECT_FALSE(ring_->in_place.at(1));
+}
+
+TEST_F(RingChannelTest, AWaitingWriteKeepsItsEntryAndNoParkingMemory) {
+    world_.block();
+    put_write(0, 0, std::byte{1}, 65536);
+    world_.settle();
+    EXPECT_FALSE(ring_->answers.contains(0));
+    EXPECT_EQ(world_.engine().usage().parked_bytes, 0u);
+    world_.unblock();
+    world_.settle();
+    EXPECT_EQ(ring_->answers.at(0).error, 0);
+}
+
+TEST_F(RingChannelTest, AWriteThatWasGivenUpDoesNotWriteWhatTheNextRequestBringsIntoItsEntry) {
+    holding_.holding = true;
+    put_write(3, 0, std::byte{0xaa}, 65536);
+    world_.settle();
+    interrupt(3);
+    ASSERT_EQ(ring_->answers.at(3).error, EINTR);
+    EXPECT_EQ(world_.engine().usage().slots_detached, 1u);
+
+    // The kernel uses the entry again while the target still has the command.
+    put_write(3, 8 * mib, std::byte{0xbb}, 65536);
+    let_go();
+
+    put_read(4, 0, 65536);
+    world_.settle();
+    EXPECT_EQ(ring_->answers.at(4).body, std::vector<std::byte>(65536, std::byte{0xaa}));
+    put_read(5, 8 * mib, 65536);
+    world_.settle();
+    EXPECT_EQ(ring_->answers.at(5).body, std::vector<std::byte>(65536, std::byte{0xbb}));
+    EXPECT_EQ(world_.engine().usage().slots_detached, 0u);
+}
+
+TEST_F(RingChannelTest, AReadThatWasGivenUpDoesNotOverwriteTheNextRequest) {
+    put_write(0, 0, std::byte{0xaa}, 65536);
+    world_.settle();
+    holding_.holding = true;
+    put_read(3, 0, 65536);
+    world_.settle();
+    interrupt(3);
+    ASSERT_EQ(ring_->answers.at(3).error, EINTR);
+
+    const auto window = world_.engine().entry(3);
+    std::memset(window.data(), 0xcc, 65536);
+    let_go();
+    EXPECT_EQ(window[0], std::byte{0xcc});
+    EXPECT_EQ(window[65535], std::byte{0xcc});
+}
+
+TEST_F(RingChannelTest, WithoutASpareSlotTheAnswerWaitsUntilTheTargetIsDone) {
+    holding_.holding = true;
+    for (std::uint16_t slot = 0; slot < 6; ++slot) put_read(slot, slot * mib, 4096);
+    world_.settle();
+    for (std::uint16_t slot = 0; slot < 6; ++slot) client_.interrupt(1000 + 2U * slot);
+    world_.advance(std::chrono::milliseconds(700));
+    EXPECT_EQ(ring_->answers.size(), 4u);
+
+    let_go();
+    EXPECT_EQ(ring_->answers.size(), 6u);
+    for (const auto& [slot, answer] : ring_->answers) EXPECT_EQ(answer.error, EINTR) << slot;
+    for (std::uint16_t slot = 0; slot < 6; ++slot) put_read(slot, slot * mib, 4096);
+    world_.settle();
+    for (const auto& [slot, answer] : ring_->answers) EXPECT_EQ(answer.error, 0) << slot;
+    EXPECT_EQ(world_.engine().usage().slots_detached, 0u);
+}
+
+TEST_F(RingChannelTest, ControlAnswersIntoTheEntryTheRequestCameIn) {
+    const auto name = bytes_of_text(std::string_view("lun0\0", 5));
+    ring_->put(2, FUSE_LOOKUP, 77, {}, name);
+    world_.settle();
+    ASSERT_EQ(host_.requests.size(), 1u);
+    EXPECT_EQ(host_.requests[0].second, Client::make(FUSE_LOOKUP, 77, 0, {}, name));
+
+    channel_->finish(host_.requests[0].first, make_reply(77, ENOENT));
+    EXPECT_EQ(ring_->answers.at(2).error, ENOENT);
+}
+
+TEST_F(RingChannelTest, TheDescriptorGoesOnBesideTheRing) {
+    const auto unique = client_.read(handle_, 0, 512);
+    EXPECT_EQ(client_.await(unique, [this] { world_.settle(); }).error, 0);
+}
+
+TEST_F(RingChannelTest, TheEndOfTheConnectionClosesTheRing) {
+    client_.hang_up();
+    world_.settle();
+    EXPECT_FALSE(ring_->is_open());
+}
+
+}  // namespace
+}  // namespace srpfs::fs::test
