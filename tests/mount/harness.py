@@ -8,7 +8,6 @@ by its process id. A test that touches a hung mount hangs only its own process.
 import contextlib
 import ctypes
 import errno
-import fcntl
 import json
 import os
 import pathlib
@@ -34,6 +33,7 @@ TARGET = "0000000000000001-0000000000000001"   # the embedded target's directory
 PORT = "srp-demo0-1"
 LOGIN = "id_ext=1,ioc_guid=1,dest=demo"
 NOBODY = 65534
+TOP = pathlib.Path(__file__).resolve().parents[2]
 
 tests = []
 
@@ -64,45 +64,21 @@ def test(argument=None, *, seconds=TEST_SECONDS, exit_codes=(0,), intakes=(None,
 BOTH = (None, "io_uring")
 
 
-class FuseOverIoUring:
-    """The kernel offers FUSE over io_uring to mounts made inside. Several that run at one time share that: the last to end
-    puts the parameter back, and one that died before it could is made up for by the next."""
-
-    PARAMETER = pathlib.Path("/sys/module/fuse/parameters/enable_uring")
+class OfferedRings:
+    """The kernel offers FUSE over io_uring to mounts made meanwhile. To be made before this process takes over orphans, because
+    what does it (tests/common/offer_rings) has to outlive a process that is killed."""
 
     def __init__(self):
-        self.file = None
+        # Without the environment, by which tests/run knows what it has to end.
+        self.helper = subprocess.Popen([TOP / "tests/common/offer_rings"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                       env={"PATH": os.environ["PATH"]})
+        said = self.helper.stdout.readline().strip()
+        self.obstacle = None if said == "ready" else said or "tests/common/offer_rings does not work"
+        self.helper.wait()
 
-    def __enter__(self):
-        """Gives the reason why there is none, or None."""
-        if not self.PARAMETER.exists():
-            return "this kernel has no FUSE over io_uring"
-        self.file = open(pathlib.Path(tempfile.gettempdir()) / "srpfs-enable-uring", "a+", encoding="ascii")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.file.seek(0)
-            if not self.file.read():
-                self.file.write(self.PARAMETER.read_text().strip())
-                self.file.flush()
-            self.PARAMETER.write_text("Y")
-        except BlockingIOError:
-            pass                                  # somebody else has set it
-        except OSError as error:
-            return f"{self.PARAMETER}: {error.strerror}"
-        fcntl.flock(self.file, fcntl.LOCK_SH)
-        return None if self.PARAMETER.read_text().strip() == "Y" else f"{self.PARAMETER} cannot be set"
-
-    def __exit__(self, *_):
-        if not self.file:
-            return
-        with contextlib.suppress(OSError):
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.file.seek(0)
-            before = self.file.read()
-            if before:
-                self.PARAMETER.write_text(before)
-                self.file.truncate(0)
-        self.file.close()
+    def end(self):
+        self.helper.stdin.close()
+        self.helper.stdout.read()
 
 
 # ---- saying what is wrong ----
@@ -464,6 +440,7 @@ class Context:
     def __init__(self, directory, program, intake=None):
         self.dir = directory
         self.program = program
+        self.intake = intake
         self.intake_options = [f"-oio_uring={'on' if intake == 'io_uring' else 'off'}"] if intake else []
         self.count = 0
         self.mounts = []
@@ -696,6 +673,7 @@ def run_all(chosen, program):
             print(f"skip {one.name}: {reason}")
         print(f"mount: 0 passed, 0 failed, {len(chosen)} skipped")
         return 77
+    rings = OfferedRings() if any(one.intake == "io_uring" for one in chosen) else None
     # Daemons whose parent has ended become our children (see clean_up).
     ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)       # PR_SET_CHILD_SUBREAPER
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -703,13 +681,11 @@ def run_all(chosen, program):
     base = pathlib.Path(tempfile.mkdtemp(prefix="srpfs-mount-"))
     base.chmod(0o755)
     counts = {"ok": 0, "not ok": 0, "skip": 0}
-    ring = FuseOverIoUring()
-    no_ring = ring.__enter__() if any(one.intake == "io_uring" for one in chosen) else None
     try:
         for one in chosen:
             begin = time.monotonic()
-            if one.intake == "io_uring" and no_ring:
-                verdict, reason = "skip", no_ring
+            if one.intake == "io_uring" and rings.obstacle:
+                verdict, reason = "skip", rings.obstacle
             else:
                 verdict, reason = run_test(one, program, base)
             counts[verdict] += 1
@@ -718,8 +694,9 @@ def run_all(chosen, program):
                     "skip": f"skip {one.name}: {reason}"}[verdict]
             print(line if taken < 5 or verdict != "ok" else f"{line} ({taken:.0f} s)", flush=True)
     finally:
-        ring.__exit__()
         clean_up(base)
+        if rings:
+            rings.end()
         run("umount", "-q", pathlib.Path(tempfile.gettempdir()) / "srpfs-fusectl")
     print(f"mount: {counts['ok']} passed, {counts['not ok']} failed, {counts['skip']} skipped", flush=True)
     return 1 if counts["not ok"] else 0
