@@ -17,7 +17,7 @@ from harness import (BOTH, LOGIN, PATIENCE, SLACK, Background, Lateness, check, 
 KILL_SECONDS = 1.0          # decisions 13
 GONE_SECONDS = 10           # decisions 18
 GRACE_SECONDS = 0.5         # decisions 14: a marked request may still be answered
-ENDED = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ENODEV)
+ENDED = (errno.ENOTCONN, errno.ECONNABORTED, errno.ECANCELED, errno.EIO, errno.ENODEV)
 
 
 class Stuck:
