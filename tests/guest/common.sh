@@ -24,10 +24,11 @@ programs=(
 
 # Kernel modules of the guest; what they depend on comes along.
 modules=(
-    brd configfs crc32_generic crc32c_generic crct10dif_generic dm_mod ext4 fuse ib_srp ib_srpt ib_umad ib_uverbs loop
-    null_blk rdma_cm rdma_rxe rdma_ucm scsi_debug sch_netem sd_mod sg target_core_file target_core_iblock
-    target_core_mod veth virtio_net virtio_pci
+    brd configfs dm_mod ext4 fuse ib_srp ib_srpt ib_umad ib_uverbs loop null_blk rdma_cm rdma_rxe rdma_ucm scsi_debug
+    sch_netem sd_mod sg target_core_file target_core_iblock target_core_mod veth virtio_net virtio_pci
 )
+# Modules that newer kernels have built in, or under other names.
+modules_of_some_kernels=(crc32_generic crc32c_generic crct10dif_generic)
 
 say() { printf 'guest: %s\n' "$*"; }
 die() { printf 'guest: %s\n' "$*" >&2; exit 1; }

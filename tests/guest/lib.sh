@@ -233,9 +233,9 @@ lio_up() {
 }
 
 # Enabled backstores; the block size must be set between enabling and mapping.
-lio_ramdisk() {         # NAME MIB BLOCK-SIZE
+lio_ramdisk() {         # NAME MIB BLOCK-SIZE [rd_nullio=1]
     mkdir -p "$core/rd_mcp_0/$1"
-    echo "rd_pages=$(($2 * 256))" >"$core/rd_mcp_0/$1/control"
+    echo "rd_pages=$(($2 * 256))${4:+,$4}" >"$core/rd_mcp_0/$1/control"
     lio_finish_backstore "rd_mcp_0/$1" "$3"
 }
 
