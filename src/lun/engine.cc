@@ -36,7 +36,8 @@ std::size_t EngineLimits::registered_bytes() const {
     return intake_buffers * (mib + page) + write_buffers_4k * class_bytes[class_write_4k] +
            write_buffers_64k * class_bytes[class_write_64k] + read_buffers_4k * class_bytes[class_4k] +
            read_buffers_64k * class_bytes[class_64k] + read_buffers_1m * class_bytes[class_1m] +
-           edge_buffers * std::size_t{4} * edge_block_bytes_max + (entries + spare_slots()) * mib;
+           edge_buffers * std::size_t{4} * edge_block_bytes_max + Operation::bytes_max +
+           (entries + spare_slots()) * mib;
 }
 
 // What the units of one target hold together, so that a stuck target cannot take everything.
@@ -57,6 +58,7 @@ struct Engine::State {
     fabric::HugeMemory target_reads;   // intake and write buffers, new edge blocks
     fabric::RegionId region_target_writes{}, region_target_reads{};
     unsigned regions_registered = 0;
+    std::span<std::byte> zeros;
 
     // Entries. The file is mapped twice: `slots` whole, for devices; `windows` in pieces, each showing the slot that
     // its entry has at present.
@@ -130,7 +132,7 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineLimits& limits, std::
     const std::size_t write_bytes = limits.intake_buffers * (mib + page) +
                                     limits.write_buffers_4k * class_bytes[class_write_4k] +
                                     limits.write_buffers_64k * class_bytes[class_write_64k] +
-                                    limits.edge_buffers * std::size_t{2} * edge_block_bytes_max;
+                                    limits.edge_buffers * std::size_t{2} * edge_block_bytes_max + Operation::bytes_max;
     state.target_writes = fabric::HugeMemory(read_bytes);
     state.target_reads = fabric::HugeMemory(write_bytes);
     const std::span<std::byte> target_writes = state.target_writes.bytes(), target_reads = state.target_reads.bytes();
@@ -199,6 +201,7 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineLimits& limits, std::
         write_at += std::size_t{2} * edge_block_bytes_max;
         state.free_edges.push_back(edges);
     }
+    state.zeros = target_reads.subspan(write_at, Operation::bytes_max);  // as they were mapped
     state.intake = state.free_buffers[class_intake].pop_front();
     for (std::size_t at = 0; at < state.slots.size(); at += mib) {
         Buffer& slot = state.slot_buffers.emplace_back();
@@ -233,6 +236,9 @@ Result<void> Engine::State::map_slots() {
     if (windows.empty()) return failed();
     return {};
 }
+std::span<std::byte> Engine::zeros() const { return state_->zeros; }
+
+fabric::RegionId Engine::region_of_zeros() const { return state_->region_target_reads; }
 
 void Engine::set_listener(EngineListener* listener) { state_->listener = listener; }
 

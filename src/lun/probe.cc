@@ -161,6 +161,7 @@ private:
         vpd_wwid,
         vpd_serial,
         vpd_limits,
+        vpd_provisioning,
         capacity_16,
         capacity_10,
         mode_6,
@@ -176,6 +177,7 @@ private:
             case Step::vpd_wwid: return {scsi::inquiry_vpd(0x83, vpd_bytes), vpd_bytes};
             case Step::vpd_serial: return {scsi::inquiry_vpd(0x80, vpd_bytes), vpd_bytes};
             case Step::vpd_limits: return {scsi::inquiry_vpd(0xb0, vpd_bytes), vpd_bytes};
+            case Step::vpd_provisioning: return {scsi::inquiry_vpd(0xb2, vpd_bytes), vpd_bytes};
             case Step::capacity_16: return {scsi::read_capacity_16(capacity_bytes), capacity_bytes};
             case Step::capacity_10: return {scsi::read_capacity_10(), 8};
             case Step::mode_6: return {scsi::mode_sense_6(0x08, mode_bytes), mode_bytes};
@@ -203,25 +205,19 @@ private:
                 pages_.clear();
                 if (outcome.ok())
                     if (const auto pages = scsi::parse_vpd_supported(data)) pages_.insert(pages->begin(), pages->end());
-                step_ = has_page(0x83)   ? Step::vpd_wwid
-                        : has_page(0x80) ? Step::vpd_serial
-                        : has_page(0xb0) ? Step::vpd_limits
-                                         : Step::capacity_16;
-                return;
+                return next_page();
             }
             case Step::vpd_wwid:
                 // No identity because of a passing error would look like another unit.
                 if (!is_told(outcome)) return skip(failure_text("INQUIRY (VPD page 83h) failed", outcome));
                 if (outcome.ok() && is_cut(data, 4, 2)) return skip("unusable answer to INQUIRY (VPD page 83h)");
                 if (outcome.ok()) info_.wwid = scsi::parse_vpd_wwid(data).value_or(std::string{});
-                step_ = has_page(0x80) ? Step::vpd_serial : has_page(0xb0) ? Step::vpd_limits : Step::capacity_16;
-                return;
+                return next_page();
             case Step::vpd_serial:
                 if (!is_told(outcome)) return skip(failure_text("INQUIRY (VPD page 80h) failed", outcome));
                 if (outcome.ok() && is_cut(data, 4, 2)) return skip("unusable answer to INQUIRY (VPD page 80h)");
                 if (outcome.ok()) info_.serial = scsi::parse_vpd_serial(data).value_or(std::string{});
-                step_ = has_page(0xb0) ? Step::vpd_limits : Step::capacity_16;
-                return;
+                return next_page();
             case Step::vpd_limits:
                 // A limit that is not known would make every larger transfer fail.
                 if (!is_told(outcome)) return skip(failure_text("INQUIRY (VPD page B0h) failed", outcome));
@@ -230,9 +226,18 @@ private:
                     if (const auto limits = scsi::parse_vpd_block_limits(data)) {
                         info_.transfer_blocks_max = limits->transfer_blocks_max;
                         info_.transfer_blocks_optimal = limits->transfer_blocks_optimal;
+                        info_.write_same_blocks_max = static_cast<std::uint32_t>(
+                            std::min<std::uint64_t>(limits->write_same_blocks_max, UINT32_MAX));
+                        info_.deallocation_blocks = std::max(1U, limits->unmap_granularity_blocks);
+                        info_.deallocation_first = limits->unmap_alignment % info_.deallocation_blocks;
                     }
-                step_ = Step::capacity_16;
-                return;
+                return next_page();
+            case Step::vpd_provisioning:
+                // Not known is not offered: zeros are written then.
+                if (outcome.ok() && !is_cut(data, 4, 2))
+                    if (const auto told = scsi::parse_vpd_provisioning(data))
+                        info_.deallocates_to_zeros = told->write_same_unmaps;
+                return next_page();
             case Step::capacity_16:
                 if (outcome.ok()) {
                     if (const auto capacity = scsi::parse_read_capacity_16(data)) return on_capacity(*capacity);
@@ -286,7 +291,17 @@ private:
         const std::size_t length = length_bytes == 1 ? in.u8() : in.u16();
         return length > data.size() - head && data.size() < mode_bytes;
     }
-    [[nodiscard]] bool has_page(std::uint8_t page) const { return pages_.contains(page); }
+    // The VPD pages in the order of Step, those that the unit has.
+    void next_page() {
+        static constexpr std::pair<std::uint8_t, Step> all[] = {
+            {0x83, Step::vpd_wwid}, {0x80, Step::vpd_serial}, {0xb0, Step::vpd_limits}, {0xb2, Step::vpd_provisioning}};
+        for (const auto& [page, step] : all)
+            if (step > step_ && pages_.contains(page)) {
+                step_ = step;
+                return;
+            }
+        step_ = Step::capacity_16;
+    }
 
     void report(UnitReport report) {
         const auto again = must_repeat();
@@ -336,6 +351,8 @@ private:
             return skip("is larger than a file can be");
         info_.blocks = capacity.blocks;
         info_.block_bytes = capacity.block_bytes;
+        info_.deallocates_to_zeros =
+            info_.deallocates_to_zeros && capacity.provisioning_enabled && capacity.reads_zeros_after_unmap;
         info_.physical_block_bytes = std::max(capacity.physical_block_bytes, capacity.block_bytes);
         step_ = Step::mode_6;
     }

@@ -28,6 +28,13 @@ constexpr auto depth_recovery = std::chrono::seconds(1);
 constexpr auto not_ready_delay = std::chrono::seconds(1);
 constexpr auto busy_delay_first = std::chrono::milliseconds(20);
 constexpr auto busy_delay_max = std::chrono::seconds(2);
+constexpr std::uint32_t write_same_bytes_max = std::uint32_t{16} << 20;
+
+// What one WRITE SAME may zero: as the unit says, and not so much that a disk needs seconds for it.
+std::uint32_t write_same_blocks(const UnitInfo& info) {
+    const std::uint32_t most = write_same_bytes_max / info.block_bytes;
+    return info.write_same_blocks_max == 0 ? most : std::min(most, info.write_same_blocks_max);
+}
 
 void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) {
     // One writer: no need for a locked instruction.
@@ -57,6 +64,7 @@ void Operation::prepare(Unit& unit, OperationKind kind, OperationListener& liste
     kind_ = kind;
     phase_ = Phase::data;
     durability_ = Durability::cached;
+    zeroes_.reset();
     released_ = answering_ = interrupted_ = sent_ = progressed_ = unaligned_ = excludes_writes_ = false;
     unknown_since_ = 0;
     retries_ = attentions_ = backoffs_ = losses_ = 0;
@@ -83,6 +91,20 @@ void Operation::prepare_write(Unit& unit, std::uint64_t offset, Durability durab
     offset_ = offset;
     bytes_ = static_cast<std::uint32_t>(payload_.size());
     durability_ = durability;
+}
+
+void Operation::prepare_zero(Unit& unit, std::uint64_t offset, std::uint32_t bytes, ZeroMethod method,
+                             OperationListener& listener) {
+    SRPFS_ASSERT(bytes >= 1);
+    SRPFS_ASSERT(!buffer_ && !parked_);
+    prepare(unit, OperationKind::write, listener);
+    zeroes_ = method;
+    offset_ = offset;
+    bytes_ = bytes;
+    if (method == ZeroMethod::write) {
+        SRPFS_ASSERT(bytes <= bytes_max);
+        payload_ = engine_.zeros().first(bytes);
+    }
 }
 
 void Operation::prepare_flush(Unit& unit, OperationListener& listener) {
@@ -184,6 +206,20 @@ void Unit::resume(std::shared_ptr<const UnitInfo> info) {
     pump();
 }
 
+bool Unit::offers(ZeroMethod method) const {
+    switch (method) {
+        case ZeroMethod::write: return true;
+        case ZeroMethod::write_same: return !refuses_write_same_;
+        case ZeroMethod::deallocate: return info_ && info_->deallocates_to_zeros && !refuses_deallocation_;
+    }
+    return false;
+}
+
+void Unit::note_refused(ZeroMethod method) {
+    if (method == ZeroMethod::write_same) refuses_write_same_ = true;
+    if (method == ZeroMethod::deallocate) refuses_deallocation_ = true;
+}
+
 void Unit::hold() { hold_io(); }
 
 void Unit::hold_io() {
@@ -244,6 +280,7 @@ void Unit::begin(Operation& operation) {
             operation.block_end_ = (end + block - 1) / block;
             operation.unaligned_ = operation.offset_ % block != 0 || end % block != 0;
             if (operation.kind_ == OperationKind::read) break;
+            SRPFS_ASSERT(!operation.unaligned_ || !operation.zeroes_ || *operation.zeroes_ == ZeroMethod::write);
             if (info_->read_only) return answer(operation, {OutcomeKind::write_protected});
             if (must_wait_for_lock(operation)) {
                 operation.stage_ = Operation::Stage::waiting_lock;
@@ -530,12 +567,25 @@ bool Unit::next_part(Operation& operation, Operation::Part& part) {
         command.cdb = scsi::write(lba, 1, fua);
         return true;
     }
+    if (operation.zeroes_ && *operation.zeroes_ != ZeroMethod::write) {
+        const bool deallocates = *operation.zeroes_ == ZeroMethod::deallocate;
+        std::uint32_t most = write_same_blocks(*info_);
+        if (deallocates && most > info_->deallocation_blocks) most -= most % info_->deallocation_blocks;
+        const auto blocks = static_cast<std::uint32_t>(std::min<std::uint64_t>(most, operation.block_end_ - lba));
+        operation.next_block_ += blocks;
+        command.cdb = scsi::write_same(lba, blocks, deallocates);
+        command.region = engine_.region_of_zeros();
+        command.data = engine_.zeros().first(block);
+        return true;
+    }
     const std::uint64_t whole_end = operation.block_end_ - (tail ? 1 : 0);
     const auto blocks = static_cast<std::uint32_t>(std::min<std::uint64_t>(blocks_per_command(), whole_end - lba));
     operation.next_block_ += blocks;
     const std::span<std::byte> source =
         operation.buffer_ ? operation.buffer_->bytes.first(operation.bytes_) : operation.payload_;
-    command.region = operation.buffer_ ? operation.buffer_->region : fabric::RegionId{};
+    command.region = operation.buffer_   ? operation.buffer_->region
+                     : operation.zeroes_ ? engine_.region_of_zeros()
+                                         : fabric::RegionId{};
     command.data = source.subspan(lba * block - operation.offset_, std::size_t{blocks} * block);
     command.cdb = scsi::write(lba, blocks, fua);
     return true;
@@ -913,7 +963,9 @@ void Unit::answer(Operation& operation, Outcome outcome) {
         add(counters_->interrupts, 1);
     } else {
         add(counters_->errors, 1);
-        if (operation.kind_ != OperationKind::raw) listener_.on_failure(*this, operation);
+        // Zeros have other ways.
+        const bool only_refused = operation.zeroes_ && outcome.kind == OutcomeKind::illegal_request;
+        if (operation.kind_ != OperationKind::raw && !only_refused) listener_.on_failure(*this, operation);
     }
     operation.answering_ = true;
     operation.listener_->on_answered(operation);

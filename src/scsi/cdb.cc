@@ -94,6 +94,12 @@ Cdb write(std::uint64_t lba, std::uint32_t blocks, ForceUnitAccess fua) {
     return transfer(opcode::write_10, opcode::write_16, flags_of(fua), lba, blocks);
 }
 
+Cdb write_same(std::uint64_t lba, std::uint32_t blocks, bool deallocate) {
+    Cdb cdb = make(16);
+    ByteWriter(cdb.bytes).u8(opcode::write_same_16).u8(deallocate ? 0x08 : 0x00).u64(lba).u32(blocks);
+    return cdb;
+}
+
 Cdb synchronize_cache(std::uint64_t lba, std::uint32_t blocks) {
     return transfer(opcode::synchronize_cache_10, opcode::synchronize_cache_16, 0, lba, blocks);
 }

@@ -176,9 +176,21 @@ std::optional<BlockLimits> parse_vpd_block_limits(std::span<const std::byte> pag
     in.skip(4);  // maximum prefetch length
     limits.unmap_blocks_max = in.u32();
     limits.unmap_descriptors_max = in.u32();
-    in.skip(8);  // optimal unmap granularity, its alignment
+    limits.unmap_granularity_blocks = in.u32();
+    const std::uint32_t alignment = in.u32();
+    if ((alignment & 0x80000000U) != 0) limits.unmap_alignment = alignment & 0x7fffffffU;  // UGAVALID
     limits.write_same_blocks_max = in.u64();
     return limits;
+}
+
+std::optional<Provisioning> parse_vpd_provisioning(std::span<const std::byte> page) {
+    const auto payload = vpd_payload(page, 0xb2);
+    if (!payload) return std::nullopt;
+    ByteReader in(*payload);
+    in.skip(1);  // threshold exponent
+    const std::uint8_t flags = in.u8();
+    if (in.overran()) return std::nullopt;
+    return Provisioning{.write_same_unmaps = (flags & 0x40) != 0};
 }
 
 }  // namespace srpfs::scsi

@@ -115,6 +115,10 @@ public:
     [[nodiscard]] bool take_entry_back(Operation& operation, unsigned index);
     [[nodiscard]] bool restore_entry(unsigned index);
 
+    // Operation::bytes_max of zeros that a target may read. Nobody writes there.
+    [[nodiscard]] std::span<std::byte> zeros() const;
+    [[nodiscard]] fabric::RegionId region_of_zeros() const;
+
     [[nodiscard]] reactor::TimerQueue& timers() { return executor_.timers(); }
     [[nodiscard]] reactor::Executor& executor() { return executor_; }
     [[nodiscard]] Random& random() { return random_; }

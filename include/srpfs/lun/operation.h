@@ -10,6 +10,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 namespace srpfs::lun {
@@ -69,6 +70,13 @@ protected:
     ~OperationListener() = default;
 };
 
+// How blocks become zeros.
+enum class ZeroMethod : std::uint8_t {
+    write,       // WRITE: they travel; any offset and length
+    write_same,  // WRITE SAME(16): one block travels; whole blocks
+    deallocate,  // WRITE SAME(16) with UNMAP: the same for a reader, and blocks may go back to a pool
+};
+
 enum class Durability : std::uint8_t {
     cached,  // an acknowledged write may sit in the unit's volatile cache
     stable,  // O_DSYNC: FUA, or a flush before the answer
@@ -92,6 +100,10 @@ public:
     void prepare_read(Unit& unit, std::uint64_t offset, std::uint32_t bytes, OperationListener& listener);
     // The payload is the one Engine::take_over_intake() gave this operation before.
     void prepare_write(Unit& unit, std::uint64_t offset, Durability durability, OperationListener& listener);
+    // Zeros; nothing else is touched. `bytes` 1..bytes_max for ZeroMethod::write, else whole blocks, less than 2^32
+    // bytes. A write in every other respect. The unit refusing a method is OutcomeKind::illegal_request.
+    void prepare_zero(Unit& unit, std::uint64_t offset, std::uint32_t bytes, ZeroMethod method,
+                      OperationListener& listener);
     void prepare_flush(Unit& unit, OperationListener& listener);
     // `data_in_bytes` 0..raw_bytes_max. Goes through while the unit is being probed. `channel`: see
     // Command::on_channel.
@@ -150,6 +162,7 @@ private:
     Stage stage_ = Stage::idle;
     Phase phase_ = Phase::data;
     Durability durability_ = Durability::cached;
+    std::optional<ZeroMethod> zeroes_;
     bool released_ = false;            // the listener is done with it
     bool answering_ = false;           // inside on_answered()
     bool interrupted_ = false;         // marked by INTERRUPT; answered after a grace period

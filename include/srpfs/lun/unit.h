@@ -36,6 +36,11 @@ struct UnitInfo {
     bool fua = false;                       // DPOFUA
     std::uint32_t transfer_blocks_max = 0;  // of one command, 0: no limit reported
     std::uint32_t transfer_blocks_optimal = 0;
+    std::uint32_t write_same_blocks_max = 0;  // of one command; 0: not reported
+    // WRITE SAME may unmap, and what is unmapped reads as zeros (LBPWS, LBPRZ); then what can be unmapped at a time.
+    bool deallocates_to_zeros = false;
+    std::uint32_t deallocation_blocks = 1;
+    std::uint32_t deallocation_first = 0;  // LBA of a granule's beginning
     std::uint64_t probed_at = 0;  // Engine::next_stamp() before it was asked; 0: true whenever it was found out
     [[nodiscard]] std::uint64_t capacity_bytes() const { return blocks * block_bytes; }
 };
@@ -114,6 +119,10 @@ public:
     // Removal: everything waiting fails `gone`, and so does everything started later.
     void remove();
     [[nodiscard]] bool is_idle() const { return operations_.empty(); }
+
+    // False: the unit has said that it cannot, by what probing found or by refusing it once.
+    [[nodiscard]] bool offers(ZeroMethod method) const;
+    void note_refused(ZeroMethod method);
 
     // A volatile write cache may be gone: the next flush reports an error if acknowledged writes were in it (decisions
     // 8).
@@ -198,6 +207,7 @@ private:
     bool gone_ = false;
     bool pumping_ = false;
     bool attention_told_ = false;
+    bool refuses_write_same_ = false, refuses_deallocation_ = false;
     std::uint64_t held_at_ = 0;         // Engine::next_stamp(): what was found out before does not count
     bool flush_error_pending_ = false;  // a volatile cache was lost with acknowledged writes in it (decisions 8)
     std::uint64_t write_count_ = 0;     // acknowledged volatile writes

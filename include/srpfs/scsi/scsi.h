@@ -87,6 +87,8 @@ Cdb request_sense(std::uint8_t allocation_bytes);
 // READ(10)/WRITE(10) when LBA and count fit, else (16).
 Cdb read(std::uint64_t lba, std::uint32_t blocks, ForceUnitAccess fua);
 Cdb write(std::uint64_t lba, std::uint32_t blocks, ForceUnitAccess fua);
+// WRITE SAME(16) of one block of data-out. `deallocate` (UNMAP): blocks may be unmapped that read the same then.
+Cdb write_same(std::uint64_t lba, std::uint32_t blocks, bool deallocate);
 Cdb synchronize_cache(std::uint64_t lba, std::uint32_t blocks);  // 0 blocks: to the end; (10) when the LBA fits
 
 // SPC-4 4.5.
@@ -147,9 +149,16 @@ struct BlockLimits {  // VPD B0h; 0 = not reported
     std::uint16_t transfer_granularity_blocks = 0;
     std::uint32_t unmap_blocks_max = 0;
     std::uint32_t unmap_descriptors_max = 0;
+    std::uint32_t unmap_granularity_blocks = 0;
+    std::uint32_t unmap_alignment = 0;  // the first LBA of a granule; 0 as well when none is reported
     std::uint64_t write_same_blocks_max = 0;
 };
 std::optional<BlockLimits> parse_vpd_block_limits(std::span<const std::byte> page);
+
+struct Provisioning {                // VPD B2h
+    bool write_same_unmaps = false;  // LBPWS: WRITE SAME(16) with UNMAP
+};
+std::optional<Provisioning> parse_vpd_provisioning(std::span<const std::byte> page);
 
 struct Capacity {
     std::uint64_t blocks = 0;       // last LBA + 1
