@@ -260,6 +260,15 @@ const std::vector<Option>& options() {
          [](Config& config, std::string_view text) {
              return set(config.mount.max_background, number("max_background", text, 64, 65535));
          }},
+        {"truncate", "emulate|device|deny", "what truncating a LUN file does (default emulate)",
+         [](Config& config, std::string_view text) -> Result<void> {
+             if (text != "emulate" && text != "device" && text != "deny")
+                 return bad("truncate", text, "'emulate', 'device' or 'deny' expected");
+             config.mount.truncation = text == "emulate"  ? fs::Truncation::emulate
+                                       : text == "device" ? fs::Truncation::device
+                                                          : fs::Truncation::deny;
+             return {};
+         }},
         {"io_uring", "auto|on|off", "whether requests come through io_uring (default off)",
          [](Config& config, std::string_view text) -> Result<void> {
              if (text != "auto" && text != "on" && text != "off")
@@ -355,7 +364,7 @@ std::string help_text() {
         "  LOGIN               a login string as ibsrpdm -c prints it, for example\n"
         "                      id_ext=200100e08b000000,ioc_guid=0002c90200402bd4,dest=192.168.1.7:5555\n"
         "  demo[:LUN[+LUN]]    an embedded target: LUN is ram:SIZE, file:PATH or null:SIZE, each with\n"
-        "                      ,bs=512|4096 ,wce ,ro ,wwid=ID (default ";
+        "                      ,bs=512|4096 ,wce ,thin ,ro ,wwid=ID (default ";
     text += target::default_lun_list;
     text +=
         ")\n"

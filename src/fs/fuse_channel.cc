@@ -34,7 +34,7 @@ std::vector<std::byte> joined(const Incoming& request) {
 }  // namespace
 
 FuseChannel::FuseChannel(unsigned index, int fd, lun::Engine& engine, const OpenFiles& files, ChannelHost& host)
-    : engine_(engine), descriptor_(fd, engine), files_(files), index_(index), host_(&host) {
+    : engine_(engine), descriptor_(fd, engine), files_(files), zero_jobs_(*this), index_(index), host_(&host) {
     records_.reserve(records_at_start);
 }
 
@@ -183,6 +183,9 @@ void FuseChannel::on_write(const Request& request) {
     }
     if (in.offset >= capacity) return reply(request.to, ENOSPC);
     const auto bytes = static_cast<std::uint32_t>(std::min<std::uint64_t>(in.size, capacity - in.offset));
+    if (!zero_jobs_.idle() && zero_jobs_.take_write(in.fh, *lun, {in.offset, in.offset + bytes}, request.to,
+                                                    [&request] { return joined(request); })) [[unlikely]]
+        return;
 
     lun::Operation* operation = engine_.take();
     if (!operation) return reply(request.to, EIO);
@@ -213,16 +216,28 @@ void FuseChannel::on_fsync(const Request& request) {
     start(unit, *operation, {.to = request.to, .operation = operation, .lun = lun});
 }
 
-// Space of a LUN is always "allocated", so mode 0 inside it is done; nothing else is offered.
+// Space of a LUN is always "allocated", so mode 0 inside it is done. A hole is a range of zeros.
 void FuseChannel::on_fallocate(const Request& request) {
     fuse_fallocate_in in{};
     if (!read_struct(request.head, sizeof request.header, in)) return malformed(request);
     const OpenFile* file = files_.find(in.fh);
-    if (!file) return reply(request.to, ENODEV);
-    if (!file->lun || in.mode != 0) return reply(request.to, EOPNOTSUPP);
-    const std::uint64_t capacity = file->lun->capacity_bytes.load(std::memory_order_relaxed);
+    if (file && !file->lun) return reply(request.to, EOPNOTSUPP);
+    LunData* lun = lun_of(in.fh, request);
+    if (!lun) return;
+
+    const bool punches = (in.mode & FALLOC_FL_PUNCH_HOLE) != 0, zeroes = (in.mode & FALLOC_FL_ZERO_RANGE) != 0,
+               keeps_size = (in.mode & FALLOC_FL_KEEP_SIZE) != 0;
+    constexpr std::uint32_t known = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+    if ((in.mode & ~known) != 0 || (punches && (zeroes || !keeps_size))) return reply(request.to, EOPNOTSUPP);
+    const std::uint64_t capacity = lun->capacity_bytes.load(std::memory_order_relaxed);
     const bool inside = in.offset <= capacity && in.length <= capacity - in.offset;
-    reply(request.to, inside ? 0 : EFBIG);
+    // What lies beyond the end reads as nothing, hole or not.
+    if (!inside && !(keeps_size && (punches || zeroes))) return reply(request.to, EFBIG);
+    if (in.offset >= capacity || in.length == 0) return reply(request.to, 0);
+    const lun::ByteRange range{in.offset, in.offset + std::min(in.length, capacity - in.offset)};
+    if (punches || zeroes) return zero_jobs_.zero(in.fh, *lun, range, punches, !keeps_size, request.to);
+    if (keeps_size) return reply(request.to, 0);
+    zero_jobs_.extend(in.fh, *lun, range.end, request.to);
 }
 
 // A LUN is all data; the hole begins at its end. Nothing else reaches us: the kernel does SEEK_SET, CUR and END itself.
@@ -282,6 +297,7 @@ void FuseChannel::serve_for(const ReplyTo& to, std::span<const std::byte> whole)
         case FUSE_READ: return on_read(request);
         case FUSE_WRITE: return on_write(request);
         case FUSE_FSYNC: return on_fsync(request);
+        case FUSE_FALLOCATE: return on_fallocate(request);
         default: return reply(to, ENOSYS);
     }
 }
@@ -347,10 +363,44 @@ void FuseChannel::on_answered(lun::Operation& operation) {
     }
     operation.release();
     free_record(index);
+    note_answered(record.lun);
+}
+
+void FuseChannel::note_answered(const LunData* lun) {
     if (!drains_.empty()) [[unlikely]]
-        note_drained(record.lun);
+        note_drained(lun);
     if (self_ && pending() == 0) [[unlikely]]
         executor().post([last = std::exchange(self_, nullptr)] {});
+}
+
+std::uint32_t FuseChannel::on_waiting(const ReplyTo& to, LunData* lun) {
+    const std::uint32_t index = take_record();
+    Record& record = records_[index];
+    record.to = to;
+    record.holder = Holder::zero_job;
+    record.lun = lun;
+    return index;
+}
+
+ReplyTo FuseChannel::on_waited(std::uint32_t index) {
+    const Record record = records_[index];
+    SRPFS_ASSERT(record.holder == Holder::zero_job);
+    free_record(index);
+    note_answered(record.lun);
+    return record.to;
+}
+
+void FuseChannel::truncate(std::uint64_t handle, const std::shared_ptr<LunData>& lun, std::uint64_t end,
+                           std::uint64_t unique, std::function<void(int)> on_done) {
+    if (!descriptor_.is_open()) return on_done(ENODEV);
+    const ReplyTo to{.unique = unique, .channel = static_cast<std::uint16_t>(index_)};
+    zero_jobs_.truncate(handle, *lun, end, to, [lun, on_done = std::move(on_done)](int error) { on_done(error); });
+}
+
+void FuseChannel::interrupt_truncation(std::uint64_t unique) {
+    for (std::uint32_t index = 0; index < records_.size(); ++index)
+        if (records_[index].holder == Holder::zero_job && records_[index].to.unique == unique)
+            return zero_jobs_.interrupt(index);
 }
 
 void FuseChannel::flush_after_close(std::shared_ptr<LunData> lun) {
@@ -365,7 +415,7 @@ void FuseChannel::flush_after_close(std::shared_ptr<LunData> lun) {
 void FuseChannel::drain(const LunData* lun, std::function<void()> done) {
     std::size_t requests = 0;
     for (const Record& record : records_)
-        if (record.holder == Holder::operation && record.lun == lun) ++requests;
+        if ((record.holder == Holder::operation || record.holder == Holder::zero_job) && record.lun == lun) ++requests;
     if (requests == 0) return done();
     drains_.push_back({lun, requests, std::move(done)});
 }
@@ -411,6 +461,8 @@ bool FuseChannel::mark_interrupted(std::uint64_t unique) {
         if (record.holder == Holder::nobody || record.to.unique != unique) continue;
         if (record.holder == Holder::operation)
             record.operation->unit().interrupt(*record.operation);
+        else if (record.holder == Holder::zero_job)
+            zero_jobs_.interrupt(index);
         else if (host_)
             host_->on_control_interrupt({.channel = index_, .record = index, .unique = unique});
         return true;
@@ -428,6 +480,7 @@ void FuseChannel::leave() {
         if (records_[index].holder == Holder::operation)
             records_[index].operation->unit().interrupt(*records_[index].operation);
     }
+    zero_jobs_.leave();
     if (pending() > 0) self_ = std::move(keep);
 }
 

@@ -11,6 +11,7 @@
 #include "intake.h"
 #include "open_files.h"
 #include "request.h"
+#include "zero_jobs.h"
 #include "ring.h"
 
 #include <srpfs/lun/engine.h>
@@ -50,7 +51,8 @@ struct ChannelCounters {
 class FuseChannel final : public reactor::Source,
                           public std::enable_shared_from_this<FuseChannel>,
                           private IntakeListener,
-                          private lun::OperationListener {
+                          private lun::OperationListener,
+                          private ZeroJobsHost {
 public:
     // Owns `fd` (non-blocking; /dev/fuse or a message socket) and closes it. `engine`, `files` and `host` outlive
     // leave(); `engine` outlives the channel.
@@ -79,13 +81,20 @@ public:
     // The control thread's answer (fuse_out_header first; empty: none) to a request handed to it.
     void finish(const Origin& origin, std::span<const std::byte> reply);
     // Another channel's request for a unit that lives here; answered through that channel.
-    void serve_for(const ReplyTo& to, std::span<const std::byte> request);
+    void serve_for(const ReplyTo& to, std::span<const std::byte> request) override;
     // Marks the request `unique` if it is here; true when it was. From another channel that has read the INTERRUPT.
     bool interrupt(std::uint64_t unique);
     // `done` is called, here, when no request refers to `lun` any more; files showing it must be unpublished.
     void drain(const LunData* lun, std::function<void()> done);
     // SYNCHRONIZE CACHE after the last writer has closed; nobody waits for it.
     void flush_after_close(std::shared_ptr<LunData> lun);
+    // ftruncate() of a file that cannot shrink, see ZeroJobs; `unique` is what an INTERRUPT of it names. `on_done` is
+    // called here, once.
+    void truncate(std::uint64_t handle, const std::shared_ptr<LunData>& lun, std::uint64_t end, std::uint64_t unique,
+                  std::function<void(int)> on_done);
+    void interrupt_truncation(std::uint64_t unique);
+    // Nobody has this file open any more.
+    void on_file_closed(std::uint64_t handle) { zero_jobs_.forget(handle); }
     // Stops reading and answering, closes the descriptor, interrupts what is in flight.
     void leave();
 
@@ -97,7 +106,7 @@ public:
 private:
     static constexpr std::uint32_t no_record = UINT32_MAX;
 
-    enum class Holder : std::uint8_t { nobody, operation, control };
+    enum class Holder : std::uint8_t { nobody, operation, control, zero_job };
     // A request that is being served. The hot path takes and frees them from a stack, so they stay in the cache.
     struct Record {
         ReplyTo to{};  // unique 0: our own flush after a close
@@ -126,6 +135,9 @@ private:
     void on_incoming(const Incoming& request) override;
     void on_intake_ended(int errno_value) override;
     void on_answered(lun::Operation& operation) override;
+    std::uint32_t on_waiting(const ReplyTo& to, LunData* lun) override;
+    ReplyTo on_waited(std::uint32_t record) override;
+    void on_zeroed(const ReplyTo& to, int error) override { reply(to, error); }
 
     void on_read(const Request& request);
     void on_write(const Request& request);
@@ -142,6 +154,7 @@ private:
     void free_record(std::uint32_t index);
     void start(lun::Unit& unit, lun::Operation& operation, const Record& request);
     void note_drained(const LunData* lun);
+    void note_answered(const LunData* lun);
 
     void reply(const ReplyTo& to, int error, std::span<const std::byte> body = {});
     void answer(const ReplyTo& to, int error, std::span<const std::byte> body);
@@ -163,6 +176,7 @@ private:
     ChannelCounters counters_;
     std::vector<Drain> drains_;       // usually empty
     std::vector<Deferred> deferred_;  // usually empty
+    ZeroJobs zero_jobs_;
 
     // The rest.
     const unsigned index_;

@@ -71,6 +71,7 @@ Result<void> MountedFileSystem::start(const MountOptions& options) {
         for (const ReactorResources& reactor : reactors_) entries += reactor.engine->entries();
     const unsigned ring_depth = entries / ring_queues();
     rings_required_ = options.io_uring == RingUse::on;
+    truncation_ = options.truncation;
     if (!rings && rings_required_) return Error(rings.error().errno_value(), no_rings(rings.error()));
 
     auto session = Session::create(options, ring_depth);
@@ -158,7 +159,12 @@ void MountedFileSystem::on_control_request(const Origin& origin, std::vector<std
 
 void MountedFileSystem::on_control_interrupt(const Origin& origin) {
     post_to_control([origin](MountedFileSystem& self) {
-        if (self.calls_) self.calls_->on_interrupt(origin);
+        if (const auto truncation = self.truncations_.find(origin.unique); truncation != self.truncations_.end()) {
+            const auto& home = self.channels_[truncation->second];
+            home->executor().post([home, unique = origin.unique] { home->interrupt_truncation(unique); });
+        } else if (self.calls_) {
+            self.calls_->on_interrupt(origin);
+        }
     });
 }
 
@@ -173,7 +179,42 @@ void MountedFileSystem::serve(const Origin& origin, const std::vector<std::byte>
     fuse_in_header header{};
     if (!read_struct(request, 0, header)) return;
     if (header.opcode == FUSE_READ || header.opcode == FUSE_WRITE) return calls_->on_request(origin, request);
+    if (header.opcode == FUSE_SETATTR && takes_truncation(origin, header, request)) return;
     answer(origin, session_->answer(request));
+}
+
+bool MountedFileSystem::takes_truncation(const Origin& origin, const fuse_in_header& header,
+                                         const std::vector<std::byte>& request) {
+    fuse_setattr_in in{};
+    if (!read_struct(request, sizeof header, in) || (in.valid & FATTR_SIZE) == 0) return false;
+    const Node* node = tree_->node(NodeId{header.nodeid});
+    // What is wrong with it is libfuse's to say.
+    if (!node || node->kind != NodeKind::lun || node->lun->read_only || in.size > node->lun->capacity_bytes)
+        return false;
+    if (truncation_ == Truncation::device) return false;
+    if (truncation_ == Truncation::deny) {
+        answer(origin, make_reply(origin.unique, EPERM));
+        return true;
+    }
+    // open(O_TRUNC) truncates by name, right after it has opened.
+    const std::uint64_t handle =
+        (in.valid & FATTR_FH) != 0 ? in.fh : files_.newest_writer(node->id, static_cast<std::int32_t>(header.pid));
+    const OpenFileDetails* details = files_.details(handle);
+    if (!details || details->lun != node->lun) return false;  // nobody who could write on
+    const auto& home = channels_[node->lun->reactor];
+    truncations_[origin.unique] = node->lun->reactor;
+    auto on_done = [control = &control_, address = address_, origin, request](int error) {
+        control->post([address, origin, request, error] {
+            MountedFileSystem* self = address->file_system;
+            if (!self || self->closed_) return;
+            self->truncations_.erase(origin.unique);
+            self->answer(origin, error != 0 ? make_reply(origin.unique, error) : self->session_->answer(request));
+        });
+    };
+    home->executor().post(
+        [home, handle, lun = node->lun, size = in.size, unique = origin.unique,
+         on_done = std::move(on_done)]() mutable { home->truncate(handle, lun, size, unique, std::move(on_done)); });
+    return true;
 }
 
 void MountedFileSystem::answer(const Origin& origin, std::vector<std::byte> reply) {
@@ -242,10 +283,14 @@ void MountedFileSystem::on_released(std::uint64_t handle, OpenFileDetails detail
         const auto& home = channels_[details.lun->reactor];
         home->executor().post([home, lun = details.lun] { home->flush_after_close(lun); });
     }
-    on_each_reactor([](FuseChannel&, const std::function<void()>& one_done) { one_done(); },
-                    [address = address_, handle, held = std::move(details)] {
-                        if (address->file_system) address->file_system->files_.free_index(handle);
-                    });
+    on_each_reactor(
+        [handle](FuseChannel& channel, const std::function<void()>& one_done) {
+            channel.on_file_closed(handle);
+            one_done();
+        },
+        [address = address_, handle, held = std::move(details)] {
+            if (address->file_system) address->file_system->files_.free_index(handle);
+        });
 }
 
 void MountedFileSystem::abort() {

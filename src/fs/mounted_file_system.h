@@ -17,6 +17,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <map>
 #include <vector>
 
 namespace srpfs::fs {
@@ -59,6 +60,8 @@ private:
     void on_disconnected(unsigned channel, int errno_value) override;
 
     void serve(const Origin& origin, const std::vector<std::byte>& request);
+    // True: a SETATTR of a LUN's size, which is answered when its home has done what it means.
+    bool takes_truncation(const Origin& origin, const fuse_in_header& header, const std::vector<std::byte>& request);
     void unmounted(int errno_value);
     // Runs `work` on each reactor and `done` here after all of them.
     Result<std::vector<std::unique_ptr<Ring>>> make_rings(const MountOptions& options);
@@ -80,6 +83,8 @@ private:
         MountedFileSystem* file_system;
     };
     std::shared_ptr<Address> address_ = std::make_shared<Address>(Address{this});
+    Truncation truncation_ = Truncation::emulate;
+    std::map<std::uint64_t, unsigned> truncations_;  // under way: the reactor, by the request's number
     bool rings_required_ = false;
     std::size_t rings_starting_ = 0;
     std::optional<Error> ring_failure_;  // the first

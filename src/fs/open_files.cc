@@ -50,6 +50,7 @@ std::uint64_t OpenFiles::open(OpenFileDetails details) {
     SRPFS_ASSERT(!entry.details);
     if (++entry.generation == 0) entry.generation = 1;  // a handle is never 0
     entry.details = std::move(details);
+    entry.details->serial = ++opens_;
     OpenFile& file = file_at(index);
     file.lun = entry.details->lun.get();
     const auto handle = handle_of(entry.generation, index);
@@ -91,6 +92,17 @@ std::vector<std::uint64_t> OpenFiles::of_node(NodeId node) const {
         if (const auto& details = entries_[index].details; details && details->node == node && !details->removed)
             handles.push_back(handle_of(entries_[index].generation, index));
     return handles;
+}
+
+std::uint64_t OpenFiles::newest_writer(NodeId node, std::int32_t pid) const {
+    std::uint64_t newest = 0, serial = 0;
+    for (const std::uint64_t handle : of_node(node)) {
+        const OpenFileDetails& details = *entries_[static_cast<std::uint32_t>(handle)].details;
+        if (!details.writable || details.pid != pid || details.serial < serial) continue;
+        newest = handle;
+        serial = details.serial;
+    }
+    return newest;
 }
 
 unsigned OpenFiles::writers_of_node(NodeId node) const {

@@ -41,6 +41,8 @@ struct OpenFileDetails {
     std::shared_ptr<ControlFile> control;
     std::shared_ptr<StreamFile> stream;
     bool writable = false;
+    std::int32_t pid = 0;                   // of the thread that has opened it
+    std::uint64_t serial = 0;               // grows with each open
     bool removed = false;                   // its node is gone; one of the same name and number is another file
     std::optional<std::string> snapshot;    // control file: content as of the last read at offset 0
     std::shared_ptr<std::uint64_t> cursor;  // stream file
@@ -84,6 +86,8 @@ public:
     [[nodiscard]] std::vector<std::uint64_t> of_node(NodeId node) const;
     [[nodiscard]] unsigned count_of_node(NodeId node) const { return static_cast<unsigned>(of_node(node).size()); }
     [[nodiscard]] unsigned writers_of_node(NodeId node) const;
+    // The handle for writing that this thread has opened last; 0: none.
+    [[nodiscard]] std::uint64_t newest_writer(NodeId node, std::int32_t pid) const;
     [[nodiscard]] unsigned open_count() const { return open_count_; }
 
 private:
@@ -99,6 +103,7 @@ private:
     std::vector<Entry> entries_;
     std::vector<std::uint32_t> free_;
     unsigned open_count_ = 0;
+    std::uint64_t opens_ = 0;
 };
 
 }  // namespace srpfs::fs

@@ -92,8 +92,8 @@ struct SessionOperations {
         fuse_reply_attr(request, &st, attribute_seconds_of(found->id));
     }
 
-    // A size below the capacity is accepted and changes nothing: what a shell's > does. The real size is always
-    // reported.
+    // A size up to the capacity is accepted. What follows from it is not decided here (MountedFileSystem); the real
+    // size is always reported.
     static int check_size(const Node& node, off_t size) {
         switch (node.kind) {
             case NodeKind::directory: return EISDIR;
@@ -124,6 +124,7 @@ struct SessionOperations {
         details.control = found->control;
         details.stream = found->stream;
         details.writable = (info->flags & O_ACCMODE) != O_RDONLY;
+        details.pid = fuse_req_ctx(request)->pid;
         if (found->stream) details.cursor = std::make_shared<std::uint64_t>(found->stream->open_cursor());
         const std::uint64_t handle = self.files_->open(std::move(details));
         if (handle == 0) {

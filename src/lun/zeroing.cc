@@ -30,8 +30,9 @@ void Zeroing::start() { go_on(); }
 void Zeroing::interrupt() {
     if (failure_.ok()) failure_.kind = OutcomeKind::interrupted;
     // The last of them may end us.
+    Unit& unit = unit_;
     const std::vector<UnderWay> all = under_way_;
-    for (const UnderWay& one : all) unit_.interrupt(*one.operation);
+    for (const UnderWay& one : all) unit.interrupt(*one.operation);
 }
 
 // The beginning of what is left, as far as one method goes.

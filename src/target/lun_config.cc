@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::size_t luns_max = 256;
 constexpr std::string_view syntax =
-    "a LUN is ram:SIZE, file:PATH or null:SIZE, then ,bs=512|4096 ,wce ,ro ,wwid=ID as wanted";
+    "a LUN is ram:SIZE, file:PATH or null:SIZE, then ,bs=512|4096 ,wce ,thin ,ro ,wwid=ID as wanted";
 
 Error bad(std::size_t number, std::string_view what) {
     return Error(EINVAL, fmt::format("demo LUN {}: {}; {}", number, what, syntax));
@@ -57,15 +57,15 @@ std::optional<std::uint64_t> parse_size(std::string_view text) {
     return value;
 }
 
-// Applies one "bs=", "wce", "ro" or "wwid=" to `config`; empty when it was fine.
+// Applies one "bs=", "wce", "thin", "ro" or "wwid=" to `config`; empty when it was fine.
 std::string apply_option(LunConfig& config, const std::string& option) {
     const std::size_t equals = option.find('=');
     const std::string key = option.substr(0, equals);
     const std::string value = equals == std::string::npos ? "" : option.substr(equals + 1);
     const bool has_value = equals != std::string::npos;
-    if (key == "wce" || key == "ro") {
+    if (key == "wce" || key == "thin" || key == "ro") {
         if (has_value) return fmt::format("option \"{}\" takes no value", key);
-        (key == "wce" ? config.write_cache : config.read_only) = true;
+        (key == "wce" ? config.write_cache : key == "thin" ? config.unmap : config.read_only) = true;
         return {};
     }
     if (key == "bs") {

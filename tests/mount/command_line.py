@@ -190,7 +190,7 @@ def every_option_of_the_help_is_accepted(t):
               "ack_timeout": "14", "register": "window", "tur_interval": "off", "rescan_interval": "9", "tur_timeout": "12", "ch_count": "1", "use_imm_data": "0",
               "max_imm_data": "4096", "reactors": "1", "cpus": "0", "spin": "10", "memory": "24M", "park": "8M",
               "wait": "none", "uid": "1", "gid": "2", "umask": "077", "fsname": "name", "subtype": "srpfs",
-              "max_background": "64", "io_uring": "auto", "io_uring_queue_depth": "16", "pid_file": str(t.path("other.pid"))}
+              "max_background": "64", "truncate": "device", "io_uring": "auto", "io_uring_queue_depth": "16", "pid_file": str(t.path("other.pid"))}
     listed = re.findall(r"^  ([a-z_]+)(=\S+)? +\S", t.srpfs("--help").stdout.split("Options of -o:")[1], re.M)
     check(len(listed) > 30, f"only {len(listed)} options in the help")
     for name, has_value in listed:

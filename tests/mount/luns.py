@@ -97,29 +97,6 @@ def the_end_is_where_a_device_has_it(t):
 
 
 @test
-def truncation_keeps_data_and_size(t):
-    mount = t.mount("demo:ram:1M")
-    lun, data = mount.lun(0), pattern(MIB, 6)
-    lun.write_bytes(data)
-    with opened(lun, os.O_RDWR | os.O_TRUNC) as handle:
-        equal(os.fstat(handle).st_size, MIB, "size after O_TRUNC")
-        check(os.pread(handle, MIB, 0) == data, "data after O_TRUNC")
-        for size in (0, 1, 4096, MIB - 1, MIB):
-            os.ftruncate(handle, size)
-            equal(os.fstat(handle).st_size, MIB, f"size after ftruncate to {size}")
-        fails_with(errno.EFBIG, "ftruncate beyond the end", lambda: os.ftruncate(handle, MIB + 1))
-        equal(os.pwrite(handle, b"z", MIB - 1), 1, "write at the end afterwards")
-    os.truncate(lun, 17)
-    fails_with(errno.EFBIG, "truncate beyond the end", lambda: os.truncate(lun, 1 << 40))
-    data = data[:-1] + b"z"
-    check(read_bytes(lun) == data, "data after truncate")
-    succeeds(f": > '{lun}'; printf abc | dd of='{lun}' status=none; printf xyz | dd of='{lun}' bs=1 seek=1000 status=none; truncate -s 5 '{lun}'")
-    data = b"abc" + data[3:1000] + b"xyz" + data[1003:]
-    check(read_bytes(lun) == data, "data after what shells do")
-    equal((lun.stat().st_size, lun.stat().st_blocks), (MIB, MIB // 512), "size and blocks")
-
-
-@test
 def o_direct_takes_any_alignment(t):
     for block in (512, 4096):
         lun = t.mount(f"demo:ram:16M,bs={block}").lun(0)
@@ -394,18 +371,6 @@ def seeking_for_holes_tells_all_data(t):
     for command in ("cp {0} {1}", "cp --sparse=always {0} {1}", "cp --reflink=never {0} {1}", "dd if={0} of={1} bs=64k status=none", "cat {0} > {1}",
                     "tail -c +1 {0} > {1}", "install -m 600 {0} {1}"):
         succeeds(f"rm -f '{copy}'; " + command.format(f"'{lun}'", f"'{copy}'") + f" && cmp '{lun}' '{copy}'")
-
-
-@test
-def fallocate_reserves_what_is_there(t):
-    lun = t.mount("demo:ram:1M").lun(0)
-    with opened(lun) as handle:
-        os.posix_fallocate(handle, 0, MIB)
-        os.posix_fallocate(handle, 5, 10)
-        fails_with(errno.EFBIG, "beyond the end", lambda: os.posix_fallocate(handle, 0, MIB + 1))
-    equal(lun.stat().st_size, MIB, "size")
-    done = run(f"fallocate -p -o 0 -l 4096 '{lun}'")
-    check(done.returncode != 0, "punching a hole is not offered yet, but was accepted")
 
 
 @test

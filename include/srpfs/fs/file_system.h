@@ -23,6 +23,13 @@ namespace srpfs::fs {
 // Whether requests come through io_uring (Linux 6.14 and later), or from /dev/fuse alone.
 enum class RingUse : std::uint8_t { off, automatic, on };
 
+// What ftruncate(2) and O_TRUNC do to a LUN file, which cannot shrink.
+enum class Truncation : std::uint8_t {
+    emulate,  // whoever has done it and writes on finds zeros below his end, as in a file; the device keeps its size
+    device,   // nothing, as on a block device
+    deny,     // EPERM
+};
+
 struct MountOptions {
     std::string mountpoint;  // absolute
     std::string fsname;      // what /proc/mounts shows as the source
@@ -34,6 +41,7 @@ struct MountOptions {
     std::vector<std::string> kernel_options;  // dev, nodev, suid, nosuid, exec, noexec, atime, noatime, sync, dirsync
     unsigned max_background = 1024;
     unsigned max_write_bytes = 1 << 20;
+    Truncation truncation = Truncation::emulate;
     RingUse io_uring = RingUse::off;
     unsigned io_uring_queue_depth = 40;  // entries of each of the kernel's queues, over all reactors
     std::string io_uring_obstacle;       // why there can be none, if that is known

@@ -170,6 +170,11 @@ public:
         while (auto reply = receive()) keep(*reply);
         return kept_.size();
     }
+    // It has come, and is still to be awaited.
+    [[nodiscard]] bool has_answer(std::uint64_t unique) {
+        while (auto reply = receive()) keep(*reply);
+        return kept_.contains(unique);
+    }
     std::uint64_t next_unique() { return unique_ += 2; }
 
 private:

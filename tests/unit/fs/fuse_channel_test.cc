@@ -9,7 +9,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <numeric>
+#include <random>
+#include <tuple>
 #include <utility>
+
+#include <fcntl.h>
+#include <linux/falloc.h>
 
 namespace srpfs::fs::test {
 namespace {
@@ -40,11 +45,14 @@ struct Slow final : target::Behaviour {
         target::CommandPlan plan;
         const auto opcode = static_cast<std::uint8_t>(command.cdb[0]);
         const bool is_data = opcode == scsi::opcode::read_10 || opcode == scsi::opcode::write_10;
-        plan.hold = holding && is_data;
+        const bool zeroes = opcode == scsi::opcode::write_same_16;
+        if (zeroes) ++zeroings;
+        plan.hold = (holding && is_data) || (holding_zeroes && zeroes);
         if (is_data) fua = fua || (static_cast<std::uint8_t>(command.cdb[1]) & 0x08) != 0;
         return plan;
     }
-    bool holding = false;
+    bool holding = false, holding_zeroes = false;
+    unsigned zeroings = 0;  // WRITE SAME commands
     bool fua = false;
 };
 
@@ -65,7 +73,7 @@ protected:
         world_.source = [this] { return channel_ && channel_->poll(); };
     }
     ~FuseChannelTest() override {
-        slow_.holding = false;
+        slow_.holding = slow_.holding_zeroes = false;
         world_.device().release_held();
         world_.settle();
         if (channel_) channel_->leave();
@@ -357,19 +365,273 @@ TEST_F(FuseChannelTest, ALunIsAllDataForLseek) {
     EXPECT_EQ(seek(0, 17).error, EINVAL);
 }
 
-TEST_F(FuseChannelTest, FallocateOffersNothingButWhatIsThere) {
-    const auto allocate = [&](std::uint64_t offset, std::uint64_t length, std::uint32_t mode) {
+// ---- fallocate(2), ftruncate(2) ----
+
+class ZeroJobsTest : public FuseChannelTest {
+protected:
+    static constexpr std::uint32_t keep = FALLOC_FL_KEEP_SIZE, punch = keep | FALLOC_FL_PUNCH_HOLE,
+                                   zero = FALLOC_FL_ZERO_RANGE;
+
+    std::uint64_t send_fallocate(std::uint64_t handle, std::uint64_t offset, std::uint64_t length, std::uint32_t mode) {
         fuse_fallocate_in in{};
-        in.fh = handle_;
+        in.fh = handle;
         in.offset = offset;
         in.length = length;
         in.mode = mode;
-        return await(client_.request(FUSE_FALLOCATE, 2, in)).error;
-    };
+        return client_.request(FUSE_FALLOCATE, 2, in);
+    }
+    int allocate(std::uint64_t offset, std::uint64_t length, std::uint32_t mode) {
+        return await(send_fallocate(handle_, offset, length, mode)).error;
+    }
+    int truncate(std::uint64_t handle, std::uint64_t end) {
+        int error = -1;
+        channel_->truncate(handle, lun_, end, 9999, [&](int result) { error = result; });
+        for (unsigned i = 0; i < 1000 && error < 0; ++i) world_.settle();
+        return error;
+    }
+    std::uint64_t open_another() {
+        OpenFileDetails details;
+        details.node = NodeId{2};
+        details.lun = lun_;
+        details.writable = true;
+        return files_.open(std::move(details));
+    }
+    void fill() {
+        for (std::uint64_t at = 0; at < capacity; at += mib)
+            ASSERT_EQ(
+                write(at, pattern(static_cast<std::size_t>(std::min<std::uint64_t>(mib, capacity - at)), 77)).error, 0);
+    }
+    std::vector<std::byte> content() {
+        std::vector<std::byte> all;
+        while (all.size() < capacity) {
+            const auto piece = read(all.size(), mib).body;
+            all.insert(all.end(), piece.begin(), piece.end());
+        }
+        return all;
+    }
+};
+
+TEST_F(ZeroJobsTest, WhatFallocateOffersIsInsideTheDevice) {
     EXPECT_EQ(allocate(0, capacity, 0), 0);
     EXPECT_EQ(allocate(1, capacity, 0), EFBIG);
     EXPECT_EQ(allocate(UINT64_MAX, UINT64_MAX, 0), EFBIG);
-    EXPECT_EQ(allocate(0, 4096, 3), EOPNOTSUPP);
+    EXPECT_EQ(allocate(capacity, 1, keep), EFBIG);
+    EXPECT_EQ(allocate(capacity - 512, 513, zero), EFBIG);
+    EXPECT_EQ(allocate(0, 4096, FALLOC_FL_COLLAPSE_RANGE), EOPNOTSUPP);
+    EXPECT_EQ(allocate(0, 4096, FALLOC_FL_PUNCH_HOLE), EOPNOTSUPP);
+    EXPECT_EQ(slow_.zeroings, 0u);
+    // Beyond the end there is nothing that could have other content.
+    EXPECT_EQ(allocate(capacity, 4096, punch), 0);
+    EXPECT_EQ(allocate(capacity - 512, UINT64_MAX, punch), 0);
+    EXPECT_EQ(allocate(capacity - 512, UINT64_MAX, zero | keep), 0);
+}
+
+TEST_F(ZeroJobsTest, HolesAndZeroedRangesReadAsZerosAndNothingElseChanges) {
+    fill();
+    auto expected = content();
+    for (const auto& [offset, length, mode] :
+         std::initializer_list<std::tuple<std::uint64_t, std::uint64_t, unsigned>>{{4096, 8192, punch},
+                                                                                   {100'001, 300'007, punch},
+                                                                                   {2 * mib, mib + 5, zero},
+                                                                                   {3 * mib + 1, 3, zero | keep},
+                                                                                   {capacity - 700, 5000, punch}}) {
+        ASSERT_EQ(allocate(offset, length, mode), 0) << offset;
+        const auto end = std::min(capacity, offset + length);
+        std::fill(expected.begin() + static_cast<std::ptrdiff_t>(offset),
+                  expected.begin() + static_cast<std::ptrdiff_t>(end), std::byte{});
+    }
+    EXPECT_EQ(content(), expected);
+    EXPECT_GT(slow_.zeroings, 0u);
+}
+
+TEST_F(ZeroJobsTest, ATruncatedFileIsWrittenLikeAFileWhateverTheOrder) {
+    std::mt19937_64 random(7);
+    const auto below = [&](std::uint64_t limit) { return random() % limit; };
+    fill();
+    const auto before = content();
+    for (unsigned round = 0; round < 15; ++round) {
+        fill();
+        const std::uint64_t handle = open_another();
+        std::vector<std::byte> file;
+        std::uint64_t reached = 0;  // nothing beyond has a reason to change
+        ASSERT_EQ(truncate(handle, 0), 0);
+        for (unsigned step = 0; step < 12; ++step) {
+            const std::uint64_t offset = below(3) == 0 ? below(capacity - 1) : below(capacity / 512) * 512;
+            const std::uint64_t length = std::min<std::uint64_t>(capacity - offset, 1 + below(200'000));
+            switch (below(6)) {
+                case 0:
+                    ASSERT_EQ(truncate(handle, offset), 0);
+                    file.resize(offset);
+                    break;
+                case 1: {
+                    const bool keeps = below(2) == 0;
+                    ASSERT_EQ(await(send_fallocate(handle, offset, length, keeps ? zero | keep : zero)).error, 0);
+                    if (!keeps) file.resize(std::max<std::size_t>(file.size(), offset + length));
+                    for (std::uint64_t at = offset; at < std::min<std::uint64_t>(file.size(), offset + length); ++at)
+                        file[at] = std::byte{};
+                    reached = std::max(reached, offset + length);
+                    break;
+                }
+                case 2:
+                    ASSERT_EQ(await(send_fallocate(handle, offset, length, 0)).error, 0);
+                    file.resize(std::max<std::size_t>(file.size(), offset + length));
+                    break;
+                default: {
+                    const auto data = pattern(length, step);
+                    ASSERT_EQ(await(client_.write(handle, offset, data)).as<fuse_write_out>().size, length);
+                    file.resize(std::max<std::size_t>(file.size(), offset + length));
+                    std::copy(data.begin(), data.end(), file.begin() + static_cast<std::ptrdiff_t>(offset));
+                }
+            }
+            reached = std::max<std::uint64_t>(reached, file.size());
+        }
+        const auto now = content();
+        ASSERT_TRUE(std::equal(file.begin(), file.end(), now.begin())) << "round " << round;
+        const auto untouched = static_cast<std::ptrdiff_t>(reached);
+        ASSERT_TRUE(std::equal(now.begin() + untouched, now.end(), before.begin() + untouched)) << "round " << round;
+        channel_->on_file_closed(handle);
+    }
+}
+
+TEST_F(ZeroJobsTest, WritesOfATruncatedFileThatOvertakeEachOtherAllStay) {
+    fill();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    slow_.holding_zeroes = true;
+    const auto late = client_.write(handle_, 2 * mib, pattern(4096, 1));  // waits for zeros before it
+    const auto early = client_.write(handle_, mib, pattern(4096, 2));     // inside what becomes zeros
+    const auto first = client_.write(handle_, 0, pattern(4096, 3));
+    world_.settle();
+    EXPECT_EQ(slow_.zeroings, 1u);
+    EXPECT_FALSE(client_.has_answer(late) || client_.has_answer(early) || client_.has_answer(first));
+    slow_.holding_zeroes = false;
+    world_.device().release_held();
+    for (const auto unique : {late, early, first}) EXPECT_EQ(await(unique).error, 0);
+    std::vector<std::byte> expected(2 * mib + 4096);
+    const auto put = [&](std::size_t at, unsigned seed) {
+        const auto data = pattern(4096, seed);
+        std::copy(data.begin(), data.end(), expected.begin() + static_cast<std::ptrdiff_t>(at));
+    };
+    put(2 * mib, 1);
+    put(mib, 2);
+    put(0, 3);
+    const auto now = content();
+    EXPECT_TRUE(std::equal(expected.begin(), expected.end(), now.begin()));
+}
+
+TEST_F(ZeroJobsTest, WhatAnotherHandleHasWrittenMeanwhileIsNoHole) {
+    fill();
+    const std::uint64_t other = open_another();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    ASSERT_EQ(await(client_.write(other, mib + 7, pattern(5000, 4))).error, 0);
+    ASSERT_EQ(write(3 * mib, pattern(10, 5)).error, 0);
+    EXPECT_EQ(read(mib + 7, 5000).body, pattern(5000, 4));
+    EXPECT_EQ(read(mib, 7).body, std::vector<std::byte>(7));
+    EXPECT_EQ(read(mib + 5007, 5000).body, std::vector<std::byte>(5000));
+    EXPECT_EQ(read(0, 512).body, std::vector<std::byte>(512));
+}
+
+TEST_F(ZeroJobsTest, AWriteOfAnotherHandleIntoAGapThatIsBeingZeroedComesAfterIt) {
+    fill();
+    const std::uint64_t other = open_another();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    slow_.holding_zeroes = true;
+    const auto gap = client_.write(handle_, 2 * mib, pattern(10, 5));
+    const auto inside = client_.write(other, mib, pattern(4096, 6));
+    const auto outside = client_.write(other, 3 * mib, pattern(4096, 7));
+    EXPECT_EQ(await(outside).error, 0);
+    EXPECT_FALSE(client_.has_answer(inside));
+    slow_.holding_zeroes = false;
+    world_.device().release_held();
+    EXPECT_EQ(await(gap).error, 0);
+    EXPECT_EQ(await(inside).error, 0);
+    EXPECT_EQ(read(mib, 4096).body, pattern(4096, 6));
+}
+
+// The kernel would take an answer for a sign that the device has grown.
+TEST_F(ZeroJobsTest, AppendingEndsInNoSpaceInATruncatedFileToo) {
+    ASSERT_EQ(truncate(handle_, 1000), 0);
+    EXPECT_EQ(write(capacity, pattern(10, 2), O_APPEND).error, ENOSPC);
+}
+
+TEST_F(ZeroJobsTest, ClosingForgetsTheEnd) {
+    fill();
+    const auto before = content();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    channel_->on_file_closed(handle_);
+    ASSERT_EQ(write(mib, pattern(512, 1)).error, 0);
+    EXPECT_EQ(slow_.zeroings, 0u);
+    EXPECT_TRUE(std::equal(before.begin(), before.begin() + mib, content().begin()));
+}
+
+TEST_F(ZeroJobsTest, AFailureToZeroFailsWhatNeedsItAndTheEndStaysWhereItWas) {
+    fill();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    slow_.holding_zeroes = true;
+    const auto gap = client_.write(handle_, 2 * mib, pattern(10, 5));
+    const auto waiting = client_.write(handle_, 0, pattern(512, 6));
+    world_.settle();
+    client_.interrupt(gap);
+    world_.advance(std::chrono::seconds(1));
+    EXPECT_EQ(await(gap).error, EINTR);
+    slow_.holding_zeroes = false;
+    world_.device().release_held();
+    EXPECT_EQ(await(waiting).error, 0);  // a turn later, as if it came now
+    EXPECT_EQ(read(0, 512).body, pattern(512, 6));
+    ASSERT_EQ(write(2 * mib, pattern(10, 5)).error, 0);
+    EXPECT_EQ(read(mib, 512).body, std::vector<std::byte>(512));
+}
+
+TEST_F(ZeroJobsTest, AWaitingWriteAndATruncationCanBeInterrupted) {
+    fill();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    slow_.holding_zeroes = true;
+    const auto gap = client_.write(handle_, 2 * mib, pattern(10, 5));
+    const auto waiting = client_.write(handle_, mib, pattern(512, 6));
+    world_.settle();
+    client_.interrupt(waiting);
+    EXPECT_EQ(await(waiting).error, EINTR);
+    slow_.holding_zeroes = false;
+    world_.device().release_held();
+    EXPECT_EQ(await(gap).error, 0);
+    EXPECT_EQ(read(mib, 512).body, std::vector<std::byte>(512));
+
+    slow_.holding_zeroes = true;
+    int error = -1;
+    channel_->truncate(handle_, lun_, 3 * mib, 4711, [&](int result) { error = result; });
+    world_.settle();
+    EXPECT_EQ(error, -1);
+    channel_->interrupt_truncation(4711);
+    world_.advance(std::chrono::seconds(1));
+    EXPECT_EQ(error, EINTR);
+}
+
+TEST_F(ZeroJobsTest, DrainWaitsForThem) {
+    fill();
+    slow_.holding_zeroes = true;
+    const auto unique = send_fallocate(handle_, 0, mib, punch);
+    world_.settle();
+    files_.unpublish(handle_);
+    bool drained = false;
+    channel_->drain(lun_.get(), [&] { drained = true; });
+    EXPECT_FALSE(drained);
+    slow_.holding_zeroes = false;
+    world_.device().release_held();
+    EXPECT_EQ(await(unique).error, 0);
+    EXPECT_TRUE(drained);
+}
+
+TEST_F(ZeroJobsTest, LeavingEndsThem) {
+    fill();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    slow_.holding_zeroes = true;
+    (void)client_.write(handle_, 2 * mib, pattern(10, 5));
+    (void)client_.write(handle_, mib, pattern(10, 5));
+    world_.settle();
+    EXPECT_EQ(channel_->pending(), 2u);
+    channel_->leave();
+    world_.advance(std::chrono::seconds(1));
+    EXPECT_EQ(channel_->pending(), 0u);
+    channel_.reset();
 }
 
 TEST_F(FuseChannelTest, DrainWaitsForRequestsOfThatUnitOnly) {

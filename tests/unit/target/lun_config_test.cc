@@ -85,6 +85,7 @@ TEST(LunList, RefusesUnknownKindsAndOptions) {
     expect_error("ram:1M,", "unknown option \"\"");
     expect_error("ram:1M,foo", "unknown option \"foo\"");
     expect_error("ram:1M,wce=1", "\"wce\" takes no value");
+    expect_error("ram:1M,thin=1", "\"thin\" takes no value");
     expect_error("ram:1M,ro=", "\"ro\" takes no value");
     expect_error("ram:1M,bs=1024", "neither 512 nor 4096");
     expect_error("ram:1M,bs", "neither 512 nor 4096");

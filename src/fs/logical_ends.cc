@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "logical_ends.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+namespace srpfs::fs {
+
+void RangeSet::add(lun::ByteRange range) {
+    if (range.empty()) return;
+    auto next = ends_.upper_bound(range.begin);
+    if (next != ends_.begin()) {
+        const auto before = std::prev(next);
+        if (before->second >= range.begin) {
+            range = {before->first, std::max(range.end, before->second)};
+            next = ends_.erase(before);
+        }
+    }
+    while (next != ends_.end() && next->first <= range.end) {
+        range.end = std::max(range.end, next->second);
+        next = ends_.erase(next);
+    }
+    ends_.emplace(range.begin, range.end);
+}
+
+void RangeSet::remove_below(std::uint64_t offset) {
+    while (!ends_.empty() && ends_.begin()->first < offset) {
+        const std::uint64_t end = ends_.begin()->second;
+        ends_.erase(ends_.begin());
+        if (end > offset) ends_.emplace(offset, end);
+    }
+}
+
+void RangeSet::remove_from(std::uint64_t offset) {
+    ends_.erase(ends_.lower_bound(offset), ends_.end());
+    if (!ends_.empty()) std::prev(ends_.end())->second = std::min(std::prev(ends_.end())->second, offset);
+}
+
+std::vector<lun::ByteRange> RangeSet::missing_in(lun::ByteRange range) const {
+    std::vector<lun::ByteRange> missing;
+    for (auto next = ends_.begin(); next != ends_.end() && !range.empty(); ++next) {
+        if (next->second <= range.begin) continue;
+        if (next->first >= range.end) break;
+        if (next->first > range.begin) missing.push_back({range.begin, next->first});
+        range.begin = next->second;
+    }
+    if (!range.empty()) missing.push_back(range);
+    return missing;
+}
+
+std::optional<std::uint64_t> LogicalEnds::end_of(std::uint64_t handle) const {
+    const auto writer = writers_.find(handle);
+    if (writer == writers_.end()) return std::nullopt;
+    return writer->second.end;
+}
+
+std::vector<lun::ByteRange> LogicalEnds::to_zero(std::uint64_t handle, std::uint64_t end) const {
+    const auto writer = writers_.find(handle);
+    if (writer == writers_.end()) return {};
+    return writer->second.written.missing_in({writer->second.end, end});
+}
+
+void LogicalEnds::cut(std::uint64_t handle, const LunData* lun, std::uint64_t end) {
+    const auto [writer, is_new] = writers_.try_emplace(handle, Writer{.lun = lun, .end = end, .written = {}});
+    writer->second.end = std::min(writer->second.end, end);
+    writer->second.written.remove_from(end);  // a file forgets it
+}
+
+void LogicalEnds::advance(std::uint64_t handle, std::uint64_t end) {
+    const auto writer = writers_.find(handle);
+    if (writer == writers_.end() || writer->second.end >= end) return;
+    writer->second.end = end;
+    writer->second.written.remove_below(end);
+}
+
+void LogicalEnds::note_written(const LunData* lun, lun::ByteRange range) {
+    for (auto& [handle, writer] : writers_)
+        if (writer.lun == lun) writer.written.add({std::max(range.begin, writer.end), range.end});
+}
+
+void LogicalEnds::forget(std::uint64_t handle) { writers_.erase(handle); }
+
+bool LogicalEnds::first_zeroing(std::uint64_t handle) {
+    const auto writer = writers_.find(handle);
+    return writer != writers_.end() && !std::exchange(writer->second.told, true);
+}
+
+}  // namespace srpfs::fs

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// A LUN file cannot shrink. Whoever truncates one and writes it anew expects what a file gives: zeros wherever he has
+// not written below the end that he has reached. So each handle that has been truncated has a logical end; what lies
+// between it and a later write, or a later truncation, becomes zeros first, and nothing beyond it is touched
+// (decisions 5, user-interface 6). What others write beyond it meanwhile stays, as it would in a file.
+//
+// One reactor's thread: the unit's home. No input or output here.
+
+#pragma once
+
+#include <srpfs/lun/zeroing.h>
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <vector>
+
+namespace srpfs::fs {
+
+struct LunData;
+
+// Disjoint, not empty, not touching each other.
+class RangeSet {
+public:
+    void add(lun::ByteRange range);
+    void remove_below(std::uint64_t offset);
+    void remove_from(std::uint64_t offset);
+    // What of `range` is not in the set.
+    [[nodiscard]] std::vector<lun::ByteRange> missing_in(lun::ByteRange range) const;
+
+private:
+    std::map<std::uint64_t, std::uint64_t> ends_;  // by beginning
+};
+
+class LogicalEnds {
+public:
+    [[nodiscard]] bool empty() const { return writers_.empty(); }
+    // nullopt: never truncated; the file is the device.
+    [[nodiscard]] std::optional<std::uint64_t> end_of(std::uint64_t handle) const;
+    // What has to become zeros before the end may move from where it is to `end`; none for a handle never truncated.
+    [[nodiscard]] std::vector<lun::ByteRange> to_zero(std::uint64_t handle, std::uint64_t end) const;
+    // ftruncate() to less, or the first one.
+    void cut(std::uint64_t handle, const LunData* lun, std::uint64_t end);
+    // Forward only.
+    void advance(std::uint64_t handle, std::uint64_t end);
+    // These bytes of the unit are written, or have become zeros because somebody asked for it: no gap includes them.
+    void note_written(const LunData* lun, lun::ByteRange range);
+    void forget(std::uint64_t handle);
+    // True once for each handle.
+    [[nodiscard]] bool first_zeroing(std::uint64_t handle);
+
+private:
+    struct Writer {
+        const LunData* lun;
+        std::uint64_t end;
+        RangeSet written;  // beyond `end`
+        bool told = false;
+    };
+    std::map<std::uint64_t, Writer> writers_;  // by handle
+};
+
+}  // namespace srpfs::fs

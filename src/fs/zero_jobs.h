@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// Requests that have parts of a LUN zeroed before they are carried out, or answered: fallocate(2), ftruncate(2), and
+// writes beyond the logical end of a truncated file (logical_ends.h). What depends on a job waits for it.
+
+#pragma once
+
+#include "intake.h"
+#include "logical_ends.h"
+#include "open_files.h"
+
+#include <srpfs/lun/zeroing.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <vector>
+
+namespace srpfs::fs {
+
+class ZeroJobsHost {
+public:
+    // A request waits: remembers it as one of `lun` that is not answered.
+    virtual std::uint32_t on_waiting(const ReplyTo& to, LunData* lun) = 0;
+    // It does not wait any more.
+    virtual ReplyTo on_waited(std::uint32_t record) = 0;
+    // Its answer; `error` is 0 or a positive errno value.
+    virtual void on_zeroed(const ReplyTo& to, int error) = 0;
+    // It goes on as if it came now.
+    virtual void serve_for(const ReplyTo& to, std::span<const std::byte> request) = 0;
+
+protected:
+    ~ZeroJobsHost() = default;
+};
+
+// The reactor of the units.
+class ZeroJobs {
+public:
+    explicit ZeroJobs(ZeroJobsHost& host) : host_(host) {}
+    ~ZeroJobs();
+
+    // Nobody has truncated anything, nothing is being zeroed: writes need not be shown to take_write().
+    [[nodiscard]] bool idle() const { return jobs_.empty() && ends_.empty(); }
+    // True: the write waits, and is served again from `copy` later.
+    [[nodiscard]] bool take_write(std::uint64_t handle, LunData& lun, lun::ByteRange range, const ReplyTo& to,
+                                  const std::function<std::vector<std::byte>()>& copy);
+    // `range` is inside the unit.
+    void zero(std::uint64_t handle, LunData& lun, lun::ByteRange range, bool deallocates, bool moves_end,
+              const ReplyTo& to);
+    // fallocate() of mode 0: what a file had grown by reads as zeros.
+    void extend(std::uint64_t handle, LunData& lun, std::uint64_t end, const ReplyTo& to);
+    // ftruncate(); `to` is only what an INTERRUPT of it names.
+    void truncate(std::uint64_t handle, LunData& lun, std::uint64_t end, const ReplyTo& to,
+                  std::function<void(int)> on_done);
+    void forget(std::uint64_t handle) { ends_.forget(handle); }
+    void interrupt(std::uint32_t record);
+    // Everything that waits ends; what is under way in the unit comes to its end.
+    void leave();
+
+private:
+    struct Waiting {
+        std::uint32_t record;
+        std::vector<std::byte> request;
+    };
+    struct Job {
+        std::uint64_t handle;  // whose logical end it moves; 0: nobody's
+        LunData* lun;
+        lun::ByteRange range;  // writes into it wait
+        std::uint32_t record;  // the request that began it
+        std::unique_ptr<lun::Zeroing> zeroing;
+        std::function<void(int)> on_end;
+        std::vector<Waiting> waiting;  // in the order in which they came
+    };
+    void start(Job job, std::vector<lun::ByteRange> ranges, bool deallocates);
+    void end(std::list<Job>::iterator job, const lun::Outcome& outcome);
+    void tell(std::uint64_t handle, const LunData& lun, const std::vector<lun::ByteRange>& ranges);
+
+    ZeroJobsHost& host_;
+    LogicalEnds ends_;
+    std::list<Job> jobs_;
+    bool left_ = false;
+};
+
+}  // namespace srpfs::fs

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""Truncation, holes and zeroed ranges of LUN files: by system call, by the tools that copy sparse files, and through loop devices."""
+
+import ctypes
+import errno
+import os
+import random
+
+from harness import (BOTH, Skip, check, equal, errno_of, fails_with, needs, opened, pattern, read_bytes, run, succeeds, test)
+
+MIB = 1 << 20
+KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, COLLAPSE_RANGE = 1, 2, 16, 8
+OLD = b"\xaa"  # what was on the device before
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+def fallocate(handle, mode, offset, length):
+    if libc.fallocate(handle, mode, offset, length) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def fill(lun, size):
+    with opened(lun) as handle:
+        for place in range(0, size, MIB):
+            equal(os.pwrite(handle, OLD * MIB, place), MIB, "bytes written")
+
+
+@test(intakes=BOTH)
+def a_truncated_lun_is_written_like_a_file(t):
+    lun, size = t.mount("demo:ram:8M").lun(0), 8 * MIB
+    numbers = random.Random(3)
+    for turn in range(12):
+        fill(lun, size)
+        plain = t.path(f"file{turn}")
+        flags = os.O_RDWR | (os.O_TRUNC | os.O_CREAT if turn % 2 else os.O_CREAT)
+        with opened(lun, flags & ~os.O_CREAT) as device, open(plain, "w+b", buffering=0) as file:
+            if not turn % 2:
+                os.ftruncate(device, 0)
+            file = file.fileno()
+            for step in range(10):
+                offset = numbers.randrange(size - 300000) // numbers.choice((1, 512, 4096)) * numbers.choice((1, 1, 512))
+                offset, length = min(offset, size - 300000), numbers.randrange(1, 300000)
+                what = numbers.randrange(6)
+                for handle in (device, file):
+                    if what == 0:
+                        os.ftruncate(handle, offset)
+                    elif what == 1:
+                        fallocate(handle, ZERO_RANGE | (KEEP_SIZE if step % 2 else 0), offset, length)
+                    elif what == 2:
+                        fallocate(handle, PUNCH_HOLE | KEEP_SIZE, offset, length)
+                    else:
+                        equal(os.pwrite(handle, pattern(length, step), offset), length, "bytes written")
+            equal(os.fstat(device).st_size, size, "size of the device")
+            end = os.fstat(file).st_size
+            check(os.pread(file, end, 0) == b"".join(os.pread(device, MIB, place) for place in range(0, end, MIB))[:end],
+                  f"turn {turn}: the device differs from a file within its {end} bytes")
+
+
+@test
+def nothing_beyond_the_logical_end_is_touched(t):
+    lun, size = t.mount("demo:ram:4M").lun(0), 4 * MIB
+    fill(lun, size)
+    succeeds(f"head -c 1000000 /dev/zero > '{lun}'")
+    check(read_bytes(lun) == bytes(1000000) + OLD * (size - 1000000), "what a shell's > has left")
+    succeeds(f": > '{lun}'; printf abc | dd of='{lun}' status=none; printf xyz | dd of='{lun}' bs=1 seek=1000 status=none; truncate -s 5 '{lun}'")
+    check(read_bytes(lun) == b"abc" + bytes(997) + b"xyz" + bytes(1000000 - 1003) + OLD * (size - 1000000), "what dd has left")
+    with opened(lun, os.O_RDWR | os.O_TRUNC) as handle:
+        for end in (0, 1, 4096, 5, 4096):
+            os.ftruncate(handle, end)
+            equal(os.fstat(handle).st_size, size, f"size after ftruncate to {end}")
+        fails_with(errno.EFBIG, "ftruncate beyond the end", lambda: os.ftruncate(handle, size + 1))
+        equal(os.pwrite(handle, b"z", size - 1), 1, "write at the end afterwards")
+    check(read_bytes(lun) == bytes(size - 1) + b"z", "the whole device")
+    os.truncate(lun, 17)
+    fails_with(errno.EFBIG, "truncate beyond the end", lambda: os.truncate(lun, 1 << 40))
+    equal((lun.stat().st_size, lun.stat().st_blocks), (size, size // 512), "size and blocks")
+
+
+@test
+def several_writers_of_a_truncated_lun_keep_what_each_has_written(t):
+    lun, size = t.mount("demo:ram:4M").lun(0), 4 * MIB
+    fill(lun, size)
+    with opened(lun) as other, opened(lun, os.O_RDWR | os.O_TRUNC) as handle, opened(lun, os.O_WRONLY | os.O_APPEND) as appender:
+        equal(os.pwrite(other, b"other", MIB), 5, "bytes written")
+        equal(os.pwrite(handle, b"handle", 2 * MIB), 6, "bytes written")
+        # The kernel appends at the size it knows, and would believe that the device has grown.
+        fails_with(errno.ENOSPC, "appending", lambda: os.write(appender, b"x"))
+        os.ftruncate(appender, 100)
+        fails_with(errno.ENOSPC, "appending to a truncated file", lambda: os.write(appender, b"x"))
+    expected = bytearray(OLD * size)
+    expected[:2 * MIB] = bytes(2 * MIB)
+    expected[MIB:MIB + 5] = b"other"
+    expected[2 * MIB:2 * MIB + 6] = b"handle"
+    check(read_bytes(lun) == expected, "the device differs")
+
+
+@test
+def truncate_device_changes_nothing_and_deny_refuses(t):
+    mount = t.mount("demo:ram:1M", "truncate=device")
+    data = pattern(MIB, 6)
+    mount.lun(0).write_bytes(data)
+    with opened(mount.lun(0), os.O_RDWR | os.O_TRUNC) as handle:
+        for end in (0, 1, 4096, MIB):
+            os.ftruncate(handle, end)
+        fails_with(errno.EFBIG, "ftruncate beyond the end", lambda: os.ftruncate(handle, MIB + 1))
+        equal(os.pwrite(handle, b"z", 5000), 1, "write beyond where a file would end")
+    check(read_bytes(mount.lun(0)) == data[:5000] + b"z" + data[5001:], "with truncate=device")
+    mount.umount()
+    lun = t.mount("demo:ram:1M", "truncate=deny").lun(0)
+    equal(errno_of(lambda: os.open(lun, os.O_RDWR | os.O_TRUNC)), errno.EPERM, "open with O_TRUNC")
+    equal(errno_of(lambda: os.truncate(lun, 5)), errno.EPERM, "truncate")
+    with opened(lun) as handle:
+        equal(os.pwrite(handle, data[:100], 7), 100, "bytes written")
+    equal(read_bytes(lun)[7:107], data[:100], "data")
+
+
+@test(intakes=BOTH, seconds=180)
+def sparse_copies_are_exact(t):
+    needs("qemu-img", "rsync")
+    mount, size = t.mount("demo:ram:12M+ram:12M,thin,wce,bs=4096"), 12 * MIB
+    image = t.path("image")
+    for name, pieces in (("a hole at the end", (0, MIB)), ("a hole in the middle", (0, 7 * MIB)), ("holes everywhere", (123 * 4096, 5 * MIB, 8 * MIB))):
+        with open(image, "wb") as file:
+            for place in pieces:
+                file.seek(place)
+                file.write(pattern(100000, place))
+            file.truncate(9 * MIB + (0 if name == "a hole in the middle" else 1000))
+        wanted = image.read_bytes() + OLD * (size - image.stat().st_size)
+        for number in (0, 1):
+            lun = mount.lun(number)
+            for command in ("cp {image} {lun}", "cp --sparse=always {image} {lun}", "cp --sparse=never {image} {lun}",
+                            "rsync --inplace {image} {lun}", "rsync -S --inplace {image} {lun}", "cat {image} > {lun}",
+                            "dd if={image} of={lun} bs=64k status=none", "tar -C {directory} -cSf - image | tar -xOf - > {lun}"):
+                fill(lun, size)
+                succeeds(command.format(image=f"'{image}'", lun=f"'{lun}'", directory=f"'{image.parent}'"))
+                check(read_bytes(lun) == wanted, f"{name}, lun{number}: not exact after {command}")
+            # These know images, which have whole sectors.
+            for options in ("", "-n", "-S 4k -W -m 8", "-n -t none -W"):
+                fill(lun, size)
+                succeeds(f"qemu-img convert {options} -f raw -O raw '{image}' '{lun}'")
+                length = image.stat().st_size
+                check(read_bytes(lun)[:length] == wanted[:length], f"{name}, lun{number}: not exact after qemu-img convert {options}")
+
+
+@test(intakes=BOTH)
+def holes_and_zeroed_ranges_read_as_zeros(t):
+    mount, size = t.mount("demo:ram:4M+ram:4M,thin+ram:4M,bs=4096,thin"), 4 * MIB
+    for number in range(3):
+        lun = mount.lun(number)
+        fill(lun, size)
+        expected = bytearray(OLD * size)
+        with opened(lun) as handle:
+            for mode, offset, length in ((PUNCH_HOLE | KEEP_SIZE, 4096, 8192), (PUNCH_HOLE | KEEP_SIZE, 100001, 1000000), (ZERO_RANGE, MIB + 1, 5),
+                                         (ZERO_RANGE | KEEP_SIZE, 2 * MIB, MIB), (PUNCH_HOLE | KEEP_SIZE, size - 1000, 1 << 40), (0, 5, 10), (KEEP_SIZE, 5, 10)):
+                fallocate(handle, mode, offset, length)
+                if mode & (PUNCH_HOLE | ZERO_RANGE):
+                    end = min(size, offset + length)
+                    expected[offset:end] = bytes(end - offset)
+            os.posix_fallocate(handle, 0, size)
+            fails_with(errno.EFBIG, "allocating beyond the end", lambda: os.posix_fallocate(handle, 0, size + 1))
+            fails_with(errno.EFBIG, "zeroing beyond the end", lambda: fallocate(handle, ZERO_RANGE, size - 4096, 8192))
+            fails_with(errno.EOPNOTSUPP, "collapsing a range", lambda: fallocate(handle, COLLAPSE_RANGE, 0, 4096))
+            os.fsync(handle)
+        check(read_bytes(lun) == expected, f"lun{number} differs")
+        equal(lun.stat().st_size, size, "size")
+    with opened(mount.lun(0), os.O_RDONLY) as handle:
+        fails_with(errno.EBADF, "punching a hole through a file that is open for reading", lambda: fallocate(handle, PUNCH_HOLE | KEEP_SIZE, 0, 4096))
+    succeeds("fallocate", "--punch-hole", "-o", "0", "-l", "4096", mount.lun(0))
+    succeeds("fallocate", "--zero-range", "-o", "8192", "-l", "512", mount.lun(0))
+
+
+@test
+def loop_devices_discard_and_zero(t):
+    needs("losetup", "blkdiscard")
+    mount, size = t.mount("demo:ram:8M,thin+ram:8M"), 8 * MIB
+    for number in (0, 1):
+        lun = mount.lun(number)
+        fill(lun, size)
+        expected = bytearray(OLD * size)
+        done = run("losetup", "--find", "--show", lun)
+        if done.returncode != 0:
+            raise Skip(f"losetup: {done.stderr.strip()}")
+        device = done.stdout.strip()
+        try:
+            for options, offset, length in (("", MIB, MIB), ("-z", 3 * MIB, 512), ("", 512, 1024), ("-z", 5 * MIB, 2 * MIB)):
+                succeeds(f"blkdiscard {options} -o {offset} -l {length} {device}")
+                expected[offset:offset + length] = bytes(length)
+        finally:
+            run("losetup", "-d", device)
+        check(read_bytes(lun) == expected, f"lun{number} differs")
