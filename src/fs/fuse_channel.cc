@@ -50,12 +50,12 @@ bool FuseChannel::poll() {
     if (disconnected_) return false;
     bool worked = false;
     if (ring_) {
-        worked = !deferred_.empty() && answer_deferred();
-        // All of it, before an INTERRUPT of what has come is read from the descriptor.
-        worked = ring_->poll(*this, std::numeric_limits<unsigned>::max()) > 0 || worked;
-        if (!ring_->descriptor_is_ready()) return worked;
+        // All that has come, before an INTERRUPT of it is read from the descriptor.
+        const bool both = ring_->descriptor_is_ready();
+        worked = ring_->poll(*this, both ? whatever_has_come : Batch{}) > 0;
+        if (!both) return worked;
     }
-    const unsigned taken = descriptor_.poll(*this, batch_max);
+    const unsigned taken = descriptor_.poll(*this, Batch{});
     if (ring_ && taken < batch_max && !disconnected_) ring_->watch_descriptor();
     return worked || taken > 0;
 }
@@ -346,10 +346,8 @@ void FuseChannel::on_answered(lun::Operation& operation) {
     const bool ours = record.to.unique == 0;
     const int error = errno_of(operation.outcome(), operation.kind());
     // Commands of an operation that failed early may be in flight: with the answer the kernel gets the entry's memory.
-    if (is_in_entry(record.to) && !engine_.take_entry_back(operation, record.to.slot)) [[unlikely]] {
-        SRPFS_ASSERT(error != 0);
-        deferred_.push_back({record.to, error});
-    } else if (error != 0) [[unlikely]] {
+    if (is_in_entry(record.to)) engine_.take_entry_back(operation, record.to.slot);
+    if (error != 0) [[unlikely]] {
         if (!ours) reply(record.to, error);
     } else if (operation.kind() == lun::OperationKind::read) {
         SRPFS_ASSERT(operation.data().size() == record.bytes);
@@ -450,7 +448,7 @@ void FuseChannel::on_interrupt(const Request& request) {
 bool FuseChannel::interrupt(std::uint64_t unique) {
     if (mark_interrupted(unique)) return true;
     // Its request may have been copied into an entry and not been looked at.
-    if (!ring_ || disconnected_ || ring_->poll(*this, std::numeric_limits<unsigned>::max()) == 0) return false;
+    if (!ring_ || disconnected_ || ring_->poll(*this, whatever_has_come) == 0) return false;
     return mark_interrupted(unique);
 }
 
@@ -499,16 +497,6 @@ void FuseChannel::answer(const ReplyTo& to, int error, std::span<const std::byte
     Intake& intake = to.slot == no_slot ? static_cast<Intake&>(descriptor_) : *ring_;
     if (!intake.answer(to, error, body)) [[unlikely]]
         ++counters_.replies_lost;
-}
-
-bool FuseChannel::answer_deferred() {
-    const std::size_t before = deferred_.size();
-    while (!deferred_.empty() && engine_.restore_entry(deferred_.back().to.slot)) {
-        const Deferred one = deferred_.back();
-        deferred_.pop_back();
-        answer(one.to, one.error, {});
-    }
-    return deferred_.size() < before;
 }
 
 void FuseChannel::answer_whole(const ReplyTo& to, std::span<const std::byte> whole) {

@@ -62,8 +62,8 @@ public:
     // All channels by index, this one included; before the first poll(). Empty when this is the only one.
     void set_peers(std::vector<std::weak_ptr<FuseChannel>> peers);
 
-    // The most requests taken from the descriptor in one turn. A ring's are bounded by its entries.
-    static constexpr unsigned batch_max = 32;
+    // The most requests taken in by one turn; a ring's are more when the descriptor has to be read after them.
+    static constexpr unsigned batch_max = Batch{}.requests;
 
     // Has requests come through `ring` as well. On the reactor, before anything of the ring is used. An Error: the
     // descriptor goes on alone.
@@ -126,12 +126,6 @@ private:
         std::function<void()> done;
     };
 
-    // An answer that waits for memory: what its entry has is still in reach of a target.
-    struct Deferred {
-        ReplyTo to;
-        int error;
-    };
-
     void on_incoming(const Incoming& request) override;
     void on_intake_ended(int errno_value) override;
     void on_answered(lun::Operation& operation) override;
@@ -158,7 +152,6 @@ private:
 
     void reply(const ReplyTo& to, int error, std::span<const std::byte> body = {});
     void answer(const ReplyTo& to, int error, std::span<const std::byte> body);
-    bool answer_deferred();
     bool mark_interrupted(std::uint64_t unique);
     [[nodiscard]] bool is_in_entry(const ReplyTo& to) const { return to.slot != no_slot && to.channel == index_; }
     void answer_whole(const ReplyTo& to, std::span<const std::byte> reply);
@@ -174,8 +167,7 @@ private:
     std::uint64_t unique_seen_max_ = 0;
     std::atomic<unsigned> pending_{0};
     ChannelCounters counters_;
-    std::vector<Drain> drains_;       // usually empty
-    std::vector<Deferred> deferred_;  // usually empty
+    std::vector<Drain> drains_;  // usually empty
     ZeroJobs zero_jobs_;
 
     // The rest.

@@ -12,11 +12,6 @@
 #include <unistd.h>
 
 namespace srpfs::fs {
-namespace {
-
-// Data that goes in or will come out after which what was taken in is served first: it is in the cache then, and the
-// target gets the first command before the last one has been copied.
-constexpr std::size_t batch_bytes_max = std::size_t{128} << 10;
 
 std::size_t data_bytes(const Incoming& request) {
     fuse_in_header header{};
@@ -26,8 +21,6 @@ std::size_t data_bytes(const Incoming& request) {
     return reads ? in.size : request.data.size();
 }
 
-}  // namespace
-
 Incoming split_request(std::span<const std::byte> whole) {
     fuse_in_header header{};
     if (!read_struct(whole, 0, header) || header.opcode != FUSE_WRITE || whole.size() < lun::intake_header_bytes)
@@ -35,10 +28,10 @@ Incoming split_request(std::span<const std::byte> whole) {
     return {.head = whole.first(lun::intake_header_bytes), .data = whole.subspan(lun::intake_header_bytes)};
 }
 
-unsigned DescriptorIntake::poll(IntakeListener& listener, unsigned most) {
+unsigned DescriptorIntake::poll(IntakeListener& listener, const Batch& most) {
     unsigned taken = 0;
     std::size_t bytes = 0;
-    for (; taken < most && bytes < batch_bytes_max && fd_ >= 0; ++taken) {
+    for (; taken < most.requests && bytes < most.bytes && fd_ >= 0; ++taken) {
         const auto buffer = engine_.intake();
         const ssize_t count = ::read(fd_, buffer.data(), buffer.size());
         if (count > 0) [[likely]] {

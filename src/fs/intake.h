@@ -6,6 +6,7 @@
 
 #include <srpfs/lun/engine.h>
 
+#include <climits>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -40,12 +41,21 @@ protected:
     ~IntakeListener() = default;
 };
 
+// How much is taken in before what has come is served: up to so many requests, and none after so many bytes of data,
+// going in or to come out. Bounded, the data is in the cache when it is used, and the target gets the first command
+// before the last one has been copied.
+struct Batch {
+    unsigned requests = 32;
+    std::size_t bytes = std::size_t{128} << 10;
+};
+inline constexpr Batch whatever_has_come{.requests = UINT_MAX, .bytes = SIZE_MAX};
+
 // One reactor's thread.
 class Intake {
 public:
     virtual ~Intake() = default;
-    // Takes in up to `most` requests without blocking; how many it found.
-    virtual unsigned poll(IntakeListener& listener, unsigned most) = 0;
+    // Takes requests in without blocking; how many it found.
+    virtual unsigned poll(IntakeListener& listener, const Batch& most) = 0;
     // Header and body of an answer; `error` is a positive errno value or 0, and then `body` follows. False: the kernel
     // did not want it any more.
     virtual bool answer(const ReplyTo& to, int error, std::span<const std::byte> body) = 0;
@@ -66,7 +76,7 @@ public:
     DescriptorIntake(const DescriptorIntake&) = delete;
     DescriptorIntake& operator=(const DescriptorIntake&) = delete;
 
-    unsigned poll(IntakeListener& listener, unsigned most) override;
+    unsigned poll(IntakeListener& listener, const Batch& most) override;
     bool answer(const ReplyTo& to, int error, std::span<const std::byte> body) override;
     void close() override;
     [[nodiscard]] bool is_open() const override { return fd_ >= 0; }
@@ -82,5 +92,8 @@ private:
 
 // A request of a stored copy or of one buffer: where the data of a WRITE begins is known by its opcode.
 [[nodiscard]] Incoming split_request(std::span<const std::byte> whole);
+
+// Of a READ what is asked for, of a WRITE what has come.
+[[nodiscard]] std::size_t data_bytes(const Incoming& request);
 
 }  // namespace srpfs::fs

@@ -66,7 +66,7 @@ std::string explain_no_ring(int errno_value) {
             return "io_uring is not permitted (a security policy, such as seccomp)";
         case ENOSYS: return "this kernel has no io_uring, or a security policy hides it";
         case EINVAL: return "this kernel's io_uring is too old";
-        case ENOMEM: return "there is no memory for a ring";
+        case ENOMEM: return "there is no memory for a ring, or the limit of locked memory (ulimit -l) is too low";
         default: return fmt::format("a ring cannot be made ({})", std::strerror(errno_value));
     }
 }
@@ -86,7 +86,7 @@ public:
     }
 
     Result<void> start(int fd) override;
-    unsigned poll(IntakeListener& listener, unsigned most) override;
+    unsigned poll(IntakeListener& listener, const Batch& most) override;
     bool answer(const ReplyTo& to, int error, std::span<const std::byte> body) override;
     void flush() override {
         if (open_ && io_uring_sq_ready(&ring_) > 0) enter();
@@ -140,6 +140,7 @@ private:
     std::vector<Entry> entries_;
     std::vector<std::byte> scratch_;
     std::vector<unsigned> arrived_;  // while entries were being registered
+    std::size_t bytes_taken_ = 0;    // by the poll() under way
     io_uring ring_{};
     bool open_ = false;
     // The ring's own descriptor does not wake a poll() when work comes that is left to our thread (DEFER_TASKRUN).
@@ -249,7 +250,7 @@ void KernelRing::watch_descriptor() {
     next_submission(IORING_OP_POLL_ADD, descriptor_mark).poll32_events = POLLIN;
 }
 
-unsigned KernelRing::poll(IntakeListener& listener, unsigned most) {
+unsigned KernelRing::poll(IntakeListener& listener, const Batch& most) {
     if (!open_) return 0;
     if (std::exchange(asleep_, false)) {
         io_uring_cq_eventfd_toggle(&ring_, false);
@@ -258,12 +259,13 @@ unsigned KernelRing::poll(IntakeListener& listener, unsigned most) {
     }
     if (wants_kernel()) enter();
     unsigned taken = 0;
-    for (; taken < most && !arrived_.empty(); ++taken) {
+    bytes_taken_ = 0;
+    for (; taken < most.requests && bytes_taken_ < most.bytes && !arrived_.empty(); ++taken) {
         const unsigned index = arrived_.back();
         arrived_.pop_back();
         on_arrived(index, listener);
     }
-    while (taken < most) {
+    while (taken < most.requests && bytes_taken_ < most.bytes) {
         const auto completion = next_completion();
         if (!completion) break;
         on_completed(completion->user_data, completion->result, listener);
@@ -299,6 +301,7 @@ void KernelRing::on_arrived(unsigned index, IntakeListener& listener) {
         return;
     }
     request->slot = static_cast<std::uint16_t>(index);
+    bytes_taken_ += data_bytes(*request);
     listener.on_incoming(*request);
 }
 

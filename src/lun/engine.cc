@@ -13,6 +13,7 @@
 #include <map>
 #include <new>
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -60,13 +61,13 @@ struct Engine::State {
     unsigned regions_registered = 0;
     std::span<std::byte> zeros;
 
-    // Entries. The file is mapped twice: `slots` whole, for devices; `windows` in pieces, each showing the slot that
-    // its entry has at present.
+    // Entries. The file has slots, and behind them as much memory as the entries have without one. Its slots are mapped
+    // twice: in `slots`, for devices, and in `windows`, piece by piece, each showing what its entry has at present.
     int slot_file = -1;
     std::span<std::byte> slots, windows;
     fabric::RegionId region_slots{};
     std::deque<Buffer> slot_buffers;
-    std::vector<Buffer*> slot_of_entry;  // nullptr: left behind, and none was free
+    std::vector<Buffer*> slot_of_entry;  // nullptr: it shows memory of its own
     std::vector<Buffer*> spare_slots;
     unsigned slots_detached = 0;
 
@@ -222,7 +223,7 @@ Result<void> Engine::State::map_slots() {
                                          bytes / mib, std::strerror(reason)));
     };
     slot_file = memfd_create("srpfs-entries", MFD_CLOEXEC);
-    if (slot_file < 0 || ftruncate(slot_file, static_cast<off_t>(bytes)) != 0) return failed();
+    if (slot_file < 0 || ftruncate(slot_file, static_cast<off_t>(bytes + limits.entries * mib)) != 0) return failed();
     const auto map = [this](std::size_t size) -> std::span<std::byte> {
         void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, slot_file, 0);
         if (memory == MAP_FAILED) return {};
@@ -366,13 +367,18 @@ void Engine::lend_entry_for_write(Operation& operation, Unit& unit, unsigned ind
     SRPFS_ASSERT(!operation.buffer_ && !operation.parked_);
     lend_entry_for_read(operation, index);
     operation.unit_ = &unit;
-    operation.buffer_ = operation.entry_;
-    operation.payload_ = operation.entry_->bytes.first(payload_bytes);
+    if (operation.entry_) [[likely]] {
+        operation.buffer_ = operation.entry_;
+        operation.payload_ = operation.entry_->bytes.first(payload_bytes);
+    } else {
+        operation.payload_ = entry(index).first(payload_bytes);
+        operation.parked_ = operation.payload_.data();
+        operation.parked_in_entry_ = true;
+    }
 }
 
 void Engine::lend_entry_for_read(Operation& operation, unsigned index) {
     operation.entry_ = state_->slot_of_entry[index];
-    SRPFS_ASSERT(operation.entry_);
 }
 
 bool Engine::is_in_entry(unsigned index, std::span<const std::byte> bytes) const {
@@ -380,30 +386,38 @@ bool Engine::is_in_entry(unsigned index, std::span<const std::byte> bytes) const
     return slot && bytes.data() == slot->bytes.data();
 }
 
-bool Engine::take_entry_back(Operation& operation, unsigned index) {
+void Engine::take_entry_back(Operation& operation, unsigned index) {
+    State& state = *state_;
     Buffer* slot = operation.entry_;
-    if (!slot || operation.buffer_ != slot || operation.parts_in_flight_ == 0) [[likely]]
-        return true;
-    SRPFS_ASSERT(slot == state_->slot_of_entry[index]);
-    slot->detached = true;
-    ++state_->slots_detached;
-    state_->slot_of_entry[index] = nullptr;
-    return restore_entry(index);
+    if (slot && operation.buffer_ == slot && operation.parts_in_flight_ > 0) [[unlikely]] {
+        SRPFS_ASSERT(slot == state.slot_of_entry[index]);
+        slot->detached = true;
+        ++state.slots_detached;
+        slot = nullptr;
+    } else if (state.slot_of_entry[index]) [[likely]] {
+        return;
+    }
+    if (!state.spare_slots.empty()) {
+        slot = state.spare_slots.back();
+        state.spare_slots.pop_back();
+    }
+    if (slot != state.slot_of_entry[index]) show_in_entry(index, slot);
 }
 
-bool Engine::restore_entry(unsigned index) {
+// A slot, or memory of its own (nullptr): it is in the file as well, takes pages as it is used, and gives them back
+// when a slot takes its place.
+void Engine::show_in_entry(unsigned index, Buffer* slot) {
     State& state = *state_;
-    SRPFS_ASSERT(!state.slot_of_entry[index]);
-    if (state.spare_slots.empty()) return false;
-    Buffer* slot = state.spare_slots.back();
     const auto window = entry(index);
-    const auto offset = static_cast<off_t>(slot->bytes.data() - state.slots.data());
-    if (mmap(window.data(), window.size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED,
-             state.slot_file, offset) == MAP_FAILED)
-        return false;
-    state.spare_slots.pop_back();
+    const auto own = static_cast<off_t>(state.slots.size() + index * mib);
+    const off_t offset = slot ? static_cast<off_t>(slot->bytes.data() - state.slots.data()) : own;
+    // It takes the place of a mapping of the same size and kind, so there is nothing that could be refused.
+    void* const shown = mmap(window.data(), window.size(), PROT_READ | PROT_WRITE,
+                             MAP_SHARED | MAP_NORESERVE | MAP_FIXED, state.slot_file, offset);
+    SRPFS_ASSERT(shown == window.data());
+    if (slot && !state.slot_of_entry[index])
+        (void)fallocate(state.slot_file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, own, static_cast<off_t>(mib));
     state.slot_of_entry[index] = slot;
-    return true;
 }
 
 void Engine::release_slot(Buffer& slot) {
@@ -487,6 +501,8 @@ void Engine::release_buffer(Operation& operation) {
 
 void Engine::release_memory(Operation& operation) {
     release_buffer(operation);
+    if (std::exchange(operation.parked_in_entry_, false)) [[unlikely]]
+        operation.parked_ = nullptr;
     if (operation.parked_) [[unlikely]] {
         state_->parked_bytes -= operation.payload_.size();
         operation.unit_->parked_bytes_ -= operation.payload_.size();

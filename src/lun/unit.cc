@@ -1020,7 +1020,8 @@ unsigned Unit::shed(std::size_t bytes_wanted) {
     operations_.for_each([&](Operation& operation) {
         const bool idle =
             operation.stage_ != Operation::Stage::answered && operation.parts_in_flight_ == 0 && operation.is_waiting();
-        if (!idle || (bytes_wanted > 0 && (!operation.parked_ || freed >= bytes_wanted)) ||
+        const bool parked = operation.parked_ && !operation.parked_in_entry_;
+        if (!idle || (bytes_wanted > 0 && (!parked || freed >= bytes_wanted)) ||
             (bytes_wanted == 0 && victims.size() >= 64))
             return;
         freed += operation.payload_.size();

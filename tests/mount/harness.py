@@ -45,7 +45,7 @@ class Skip(Exception):
 class Test:
     def __init__(self, function, seconds, exit_codes, intake=None):
         self.function = function
-        self.name = function.__name__ + (f"-{intake}" if intake else "")
+        self.name = function.__name__ + ("-io_uring" if intake == "io_uring" else "")
         self.seconds = seconds
         self.exit_codes = exit_codes
         self.intake = intake
@@ -53,7 +53,7 @@ class Test:
 
 def test(argument=None, *, seconds=TEST_SECONDS, exit_codes=(0,), intakes=(None,)):
     """Registers a test. Its name is a sentence that can be false. `exit_codes`: of daemons it leaves or ends. `intakes`:
-    how requests come, once for each: None, as they do without an option; "io_uring"."""
+    how requests come, once for each: None, as they do without an option; "descriptor"; "io_uring"."""
     def register(function):
         for intake in intakes:
             tests.append(Test(function, seconds, exit_codes, intake))
@@ -61,7 +61,7 @@ def test(argument=None, *, seconds=TEST_SECONDS, exit_codes=(0,), intakes=(None,
     return register(argument) if argument else register
 
 
-BOTH = (None, "io_uring")
+BOTH = ("descriptor", "io_uring")
 
 
 class OfferedRings:
@@ -472,13 +472,13 @@ class Context:
         self.mounts.append(Mount(path, pid_file))
         return self.mounts[-1]
 
-    def mount_in_foreground(self, source="demo:ram:64M", arguments=("-f",), env=None):
+    def mount_in_foreground(self, source="demo:ram:64M", arguments=("-f",), env=None, **more):
         """With -f: log_file gets what it says, exit_code() waits for the end."""
         path = self.mountpoint()
         log = self.path(path.name + ".log")
         with open(log, "wb") as out:
             process = subprocess.Popen([str(self.program), *arguments, *self.intake_options, source, str(path)], stdin=subprocess.DEVNULL,
-                                       stdout=out, stderr=out, env=dict(os.environ, **(env or {})))
+                                       stdout=out, stderr=out, env=dict(os.environ, **(env or {})), **more)
         mount = Mount(path, None, process)
         mount.log_file = log
         mount.exit_code = lambda: process.wait(PATIENCE)

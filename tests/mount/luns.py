@@ -65,7 +65,7 @@ def neighbours_of_what_is_written_stay(t):
             check(os.pread(handle, MIB, 0) == model, f"{block}-byte blocks: the whole differs")
 
 
-@test
+@test(intakes=BOTH)
 def the_end_is_where_a_device_has_it(t):
     for source, size in (("ram:1M", MIB), ("ram:1M,bs=4096", MIB), ("ram:1536", 1536)):
         mount = t.mount(f"demo:{source}")
@@ -96,7 +96,7 @@ def the_end_is_where_a_device_has_it(t):
     equal(len(read_bytes(lun)), MIB, "size")
 
 
-@test
+@test(intakes=BOTH)
 def o_direct_takes_any_alignment(t):
     for block in (512, 4096):
         lun = t.mount(f"demo:ram:16M,bs={block}").lun(0)
@@ -247,7 +247,7 @@ def fio_verifies_odd_sizes(t):
         fio(t, mount, "--ioengine=psync", "--rw=randwrite", "--bs=7k", "--size=7m", "--sync=dsync", number=number)
 
 
-@test
+@test(intakes=BOTH)
 def deep_queues_beyond_the_credits_work(t):
     mount = t.mount("demo:ram:64M")
     fio(t, mount, "--ioengine=libaio", "--direct=1", "--rw=randwrite", "--bs=4k", "--size=16m", "--iodepth=512")

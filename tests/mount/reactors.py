@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Several reactors: any of them reads a request, and the one that has the unit serves it."""
 
-from harness import LOGIN, PATIENCE, Background, check, equal, eventually, opened, pattern, read_bytes, test, write_once
+from harness import BOTH, LOGIN, PATIENCE, Background, check, equal, eventually, opened, pattern, read_bytes, test, write_once
 from luns import fio
 from trouble import READ, Stuck, killed, user_of, waits, write_raw
 
@@ -20,7 +20,7 @@ def there_are_as_many_reactors_as_asked_for(t):
         mount.umount()
 
 
-@test
+@test(intakes=BOTH)
 def several_reactors_carry_the_same_bytes(t):
     mount = t.mount("demo:ram:32M+ram:32M,bs=4096,wce", "reactors=3,spin=20")
     for number in (0, 1):
@@ -37,7 +37,7 @@ def several_reactors_carry_the_same_bytes(t):
     equal(mount.lun_stats(0)["errors"] + mount.lun_stats(1)["errors"], 0, "errors counted")
 
 
-@test
+@test(intakes=BOTH)
 def several_reactors_and_two_logins_lose_no_part_of_a_block(t):
     mount = t.mount("demo:ram:1M", "reactors=4")
     with opened(mount.path / "events", os.O_RDONLY) as events:
@@ -61,7 +61,7 @@ def several_reactors_and_two_logins_lose_no_part_of_a_block(t):
         equal(content[place:place + 50], bytes([place // 50 % 8 * 20 + 29 % 20]) * 50, f"bytes at {place}")
 
 
-@test
+@test(intakes=BOTH)
 def users_are_killed_whichever_reactor_has_read_their_request(t):
     stuck = Stuck(t, "demo:ram:8M", "reactors=3")
     mount = stuck.mount
@@ -75,7 +75,7 @@ def users_are_killed_whichever_reactor_has_read_their_request(t):
     equal(len(read_bytes(mount.lun(0))), 8 << 20, "bytes read afterwards")
 
 
-@test
+@test(intakes=BOTH)
 def several_reactors_log_out_and_in_under_io(t):
     mount = t.mount("demo:ram:4M", "reactors=3")
     data = pattern(1 << 20, 6)

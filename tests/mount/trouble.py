@@ -345,7 +345,7 @@ def umount_by_force_frees_stuck_users(t):
         mount.wait_end()
 
 
-@test(exit_codes=(0, 2))
+@test(exit_codes=(0, 2), intakes=BOTH)
 def a_lazy_umount_waits_for_stuck_users_only_as_long_as_they_live(t):
     stuck = Stuck(t)
     mount = stuck.mount
@@ -376,7 +376,7 @@ def control_calls_beside_stuck_io_answer(t):
     reader.wait(PATIENCE)
 
 
-@test
+@test(intakes=BOTH)
 def a_target_in_a_black_hole_is_noticed_comes_back_and_its_neighbour_goes_on(t):
     hole = BlackHole(t)
     (hole.second / "lun1").write_bytes(b"before")
@@ -395,7 +395,7 @@ def a_target_in_a_black_hole_is_noticed_comes_back_and_its_neighbour_goes_on(t):
     equal(value(hole.second / "state"), "running", "state of the target that is back")
 
 
-@test
+@test(intakes=BOTH)
 def a_mount_with_a_target_in_a_black_hole_ends_in_time(t):
     hole = BlackHole(t)
     hole.open()

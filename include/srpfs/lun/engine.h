@@ -101,7 +101,8 @@ public:
     [[nodiscard]] unsigned entries() const;
     // Where the data of a WRITE comes in and that of a READ goes out: the same address always, page aligned, 1 MiB.
     // What stands behind it is one of several slots of registered memory, so that it can be given to the next request
-    // while a target may still reach that of an earlier one.
+    // while a target may still reach that of an earlier one; or, while there is none to spare, other memory, from and
+    // to which the data is copied.
     [[nodiscard]] std::span<std::byte> entry(unsigned index) const;
     // Before the operation is prepared. The first `payload_bytes` in the entry are what is to be written.
     void lend_entry_for_write(Operation& operation, Unit& unit, unsigned index, std::uint32_t payload_bytes);
@@ -110,10 +111,8 @@ public:
     // Whether these bytes, of an operation's data(), are what stands at the beginning of entry().
     [[nodiscard]] bool is_in_entry(unsigned index, std::span<const std::byte> bytes) const;
     // The operation is answered, and the entry's memory about to be used for something else: makes sure that commands
-    // of it that are still in flight do not reach it. False: they would, and no other slot is free. Then
-    // restore_entry() gives it one when there is, and it must not be used before.
-    [[nodiscard]] bool take_entry_back(Operation& operation, unsigned index);
-    [[nodiscard]] bool restore_entry(unsigned index);
+    // of it that are still in flight do not reach it. What was in the entry is lost then.
+    void take_entry_back(Operation& operation, unsigned index);
 
     // Operation::bytes_max of zeros that a target may read. Nobody writes there.
     [[nodiscard]] std::span<std::byte> zeros() const;
@@ -128,7 +127,7 @@ public:
     struct Usage {
         unsigned operations_in_use, intake_in_use, write_4k_in_use, write_64k_in_use, read_4k_in_use, read_64k_in_use,
             read_1m_in_use, edges_in_use;
-        unsigned slots_detached;
+        unsigned slots_detached;  // a target may still reach them, and their requests have been answered
         std::size_t parked_bytes;
     };
     [[nodiscard]] Usage usage() const;
@@ -150,6 +149,7 @@ private:
     void release_buffer(Operation& operation);
     void release_edges(Operation& operation);
     void release_slot(Buffer& slot);
+    void show_in_entry(unsigned index, Buffer* slot);
     void stop_waiting(Operation& operation);
     void recycle(Operation& operation);
     std::shared_ptr<BlockLocks> locks_of(const std::string& identity);

@@ -191,7 +191,8 @@ private:
     Buffer* buffer_ = nullptr;        // registered: read destination, adopted intake buffer, or entry_
     Buffer* entry_ = nullptr;         // the memory of the caller's entry, if it has lent that
     std::span<std::byte> payload_{};  // write data: in buffer_ or in parking memory
-    std::byte* parked_ = nullptr;     // parking memory of this operation
+    std::byte* parked_ = nullptr;     // memory that is not registered: parking memory of this operation, or
+    bool parked_in_entry_ = false;    // that of the caller's entry
     EdgeBuffers* edges_ = nullptr;
     std::uint8_t wanted_class_ = 0;  // of memory, while waiting_memory
     scsi::Cdb raw_cdb_{};

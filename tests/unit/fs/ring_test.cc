@@ -133,7 +133,7 @@ public:
     void close() override { open_ = false; }
     bool is_open() const override { return open_; }
     void sleep_on(std::vector<int>&) override {}
-    unsigned poll(IntakeListener& listener, unsigned) override {
+    unsigned poll(IntakeListener& listener, const Batch&) override {
         const auto now = std::exchange(arrived_, {});
         for (const std::uint16_t slot : now) {
             auto request = request_in_entry(headers_[slot], engine_.entry(slot), scratch_);
@@ -324,21 +324,73 @@ TEST_F(RingChannelTest, AReadThatWasGivenUpDoesNotOverwriteTheNextRequest) {
     EXPECT_EQ(window[65535], std::byte{0xcc});
 }
 
-TEST_F(RingChannelTest, WithoutASpareSlotTheAnswerWaitsUntilTheTargetIsDone) {
+TEST_F(RingChannelTest, WithoutASpareSlotEntriesGoOnWithOtherMemory) {
+    put_write(0, 0, std::byte{0x77}, mib);
+    world_.settle();
+    // Six, and there are four slots to spare.
+    constexpr unsigned given_up = 6;
     holding_.holding = true;
-    for (std::uint16_t slot = 0; slot < 6; ++slot) put_read(slot, slot * mib, 4096);
+    for (std::uint16_t slot = 0; slot < given_up; ++slot) {
+        if (slot % 2 == 0)
+            put_read(slot, slot * mib, 4096);
+        else
+            put_write(slot, slot * mib, std::byte{0xaa}, 4096);
+    }
     world_.settle();
-    for (std::uint16_t slot = 0; slot < 6; ++slot) client_.interrupt(1000 + 2U * slot);
+    for (std::uint16_t slot = 0; slot < given_up; ++slot) client_.interrupt(1000 + 2U * slot);
     world_.advance(std::chrono::milliseconds(700));
-    EXPECT_EQ(ring_->answers.size(), 4u);
+    for (std::uint16_t slot = 0; slot < given_up; ++slot) EXPECT_EQ(ring_->answers.at(slot).error, EINTR) << slot;
+    EXPECT_EQ(world_.engine().usage().slots_detached, given_up);
 
+    // The target is slow with those only.
+    holding_.holding = false;
+    for (const std::size_t bytes : {std::size_t{4096}, std::size_t{512}, mib}) {
+        put_write(5, 12 * mib, std::byte{0x5a}, bytes);
+        world_.settle();
+        ASSERT_TRUE(ring_->answers.contains(5)) << bytes;
+        ASSERT_EQ(ring_->answers.at(5).error, 0);
+        put_read(4, 12 * mib, static_cast<std::uint32_t>(bytes));
+        world_.settle();
+        ASSERT_TRUE(ring_->answers.contains(4)) << bytes;
+        EXPECT_EQ(ring_->answers.at(4).body, std::vector<std::byte>(bytes, std::byte{0x5a}));
+        EXPECT_FALSE(ring_->in_place.at(4));
+        EXPECT_EQ(world_.engine().usage().parked_bytes, 0u);
+    }
+    std::memset(world_.engine().entry(4).data(), 0xcc, mib);
     let_go();
-    EXPECT_EQ(ring_->answers.size(), 6u);
-    for (const auto& [slot, answer] : ring_->answers) EXPECT_EQ(answer.error, EINTR) << slot;
-    for (std::uint16_t slot = 0; slot < 6; ++slot) put_read(slot, slot * mib, 4096);
-    world_.settle();
-    for (const auto& [slot, answer] : ring_->answers) EXPECT_EQ(answer.error, 0) << slot;
+    EXPECT_EQ(world_.engine().entry(4)[0], std::byte{0xcc});
     EXPECT_EQ(world_.engine().usage().slots_detached, 0u);
+
+    // An entry gets a slot again with the next answer.
+    for (unsigned round = 0; round < 2; ++round) {
+        for (std::uint16_t slot = 0; slot < entries; ++slot) put_read(slot, 0, 4096);
+        world_.settle();
+        for (std::uint16_t slot = 0; slot < entries; ++slot)
+            EXPECT_EQ(ring_->answers.at(slot).body, std::vector<std::byte>(4096, std::byte{0x77})) << slot;
+    }
+    for (std::uint16_t slot = 0; slot < entries; ++slot) EXPECT_TRUE(ring_->in_place.at(slot)) << slot;
+}
+
+TEST_F(RingChannelTest, AWriteWithoutASlotThatWaitsKeepsItsDataAndNoParkingMemory) {
+    holding_.holding = true;
+    for (std::uint16_t slot = 0; slot < entries; ++slot) put_read(slot, slot * mib, 4096);
+    world_.settle();
+    for (std::uint16_t slot = 0; slot < entries; ++slot) interrupt(slot);
+    holding_.holding = false;
+    world_.block();
+    for (std::uint16_t slot = 0; slot < entries; ++slot) put_write(slot, slot * mib, std::byte(slot + 1U), mib);
+    world_.settle();
+    EXPECT_EQ(world_.engine().usage().parked_bytes, 0u);
+    interrupt(3);
+    EXPECT_EQ(ring_->answers.at(3).error, EINTR);
+    world_.unblock();
+    let_go();
+    for (std::uint16_t slot = 0; slot < entries; ++slot) {
+        EXPECT_EQ(ring_->answers.at(slot).error, slot == 3 ? EINTR : 0) << slot;
+        put_read(slot, slot * mib, mib);
+        world_.settle();
+        EXPECT_EQ(ring_->answers.at(slot).body, std::vector<std::byte>(mib, std::byte(slot == 3 ? 0U : slot + 1U)));
+    }
 }
 
 TEST_F(RingChannelTest, ControlAnswersIntoTheEntryTheRequestCameIn) {
