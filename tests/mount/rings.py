@@ -9,7 +9,7 @@ import shutil
 import signal
 import struct
 
-from harness import (BOTH, NOBODY, Background, Skip, check, contains, equal, errno_of, eventually, needs, opened, pattern,
+from harness import (BOTH, NOBODY, PORT, TARGET, Background, Skip, check, contains, equal, errno_of, eventually, needs, opened, pattern,
                      promised, read_bytes, run, succeeds, test, wait_gone)
 from life import AFTER_A_KILL
 from luns import aligned, fio
@@ -165,7 +165,8 @@ def users_have_rings_as_far_as_they_may_lock_memory(t):
     for kind, bytes_locked in (("auto", 0), ("on", MIB)):
         done = mounts(kind, bytes_locked)
         equal((done.returncode, done.stderr), (0, ""), f"exit code and message with io_uring={kind}")
-        done = run(f"printf hello | dd of='{own}'/srp-*/*/lun0 conv=notrunc status=none && head -c 5 '{own}'/srp-*/*/lun0", **nobody)
+        lun = own / PORT / TARGET / "lun0"
+        done = run(f"printf hello | dd of='{lun}' conv=notrunc status=none && head -c 5 '{lun}'", **nobody)
         equal((done.returncode, done.stdout), (0, "hello"), f"use by the owner ({done.stderr})")
         done = run("fusermount3", "-u", own, **nobody)
         equal(done.returncode, 0, f"exit code of fusermount3 ({done.stderr})")
