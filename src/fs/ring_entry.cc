@@ -16,7 +16,7 @@ std::optional<Incoming> request_in_entry(EntryHeader& header, std::span<const st
 
     // The fixed argument begins where in_out ends, so the header goes right before it.
     static_assert(offsetof(EntryHeader, op_in) == sizeof header.in_out);
-    std::byte* const begin = header.op_in - sizeof in;
+    std::byte* const begin = reinterpret_cast<std::byte*>(&header) + offsetof(EntryHeader, op_in) - sizeof in;
     std::memmove(begin, header.in_out, sizeof in);
     const std::span<const std::byte> head(begin, sizeof in + argument_bytes);
     if (in.opcode == FUSE_WRITE) {
