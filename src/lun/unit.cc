@@ -28,6 +28,7 @@ constexpr auto depth_recovery = std::chrono::seconds(1);
 constexpr auto not_ready_delay = std::chrono::seconds(1);
 constexpr auto busy_delay_first = std::chrono::milliseconds(20);
 constexpr auto busy_delay_max = std::chrono::seconds(2);
+constexpr std::uint32_t piece_bytes_min = 256 << 10;  // of a unit's optimal size; less costs more than it gains
 constexpr std::uint32_t write_same_bytes_max = std::uint32_t{16} << 20;
 
 // What one WRITE SAME may zero: as the unit says, and not so much that a disk needs seconds for it.
@@ -341,10 +342,20 @@ void Unit::pump() {
 
 // ---- sending ----
 
-std::uint32_t Unit::blocks_per_command() const {
-    std::uint64_t blocks = link_.command_bytes_max() / info_->block_bytes;
-    if (info_->transfer_blocks_max != 0) blocks = std::min<std::uint64_t>(blocks, info_->transfer_blocks_max);
-    return static_cast<std::uint32_t>(std::max<std::uint64_t>(1, blocks));
+// How many of the `left` blocks from `lba` on the next command moves: as many as one may; and if that is not all, and
+// the unit has a size that it likes best (SBC-3 6.6.4), a piece that ends where such a size does, so that the pieces
+// run beside each other and all but the first begin well.
+std::uint32_t Unit::blocks_of_command(std::uint64_t lba, std::uint64_t left) const {
+    std::uint64_t most = link_.command_bytes_max() / info_->block_bytes;
+    if (info_->transfer_blocks_max != 0) most = std::min<std::uint64_t>(most, info_->transfer_blocks_max);
+    most = std::max<std::uint64_t>(1, most);
+    const std::uint32_t optimal = info_->transfer_blocks_optimal;
+    if (optimal != 0 && optimal < std::min(most, left)) [[unlikely]] {
+        const std::uint64_t piece = std::max<std::uint64_t>(
+            optimal, std::min<std::uint64_t>(most, piece_bytes_min / info_->block_bytes) / optimal * optimal);
+        most = piece - lba % optimal;
+    }
+    return static_cast<std::uint32_t>(std::min(most, left));
 }
 
 // Sends what can be sent. True: the operation waits for its commands, for memory, or is over. False: it stays first in
@@ -536,8 +547,7 @@ bool Unit::next_part(Operation& operation, Operation::Part& part) {
     const std::uint64_t lba = operation.next_block_;
 
     if (operation.kind_ == OperationKind::read) {
-        const auto blocks =
-            static_cast<std::uint32_t>(std::min<std::uint64_t>(blocks_per_command(), operation.block_end_ - lba));
+        const std::uint32_t blocks = blocks_of_command(lba, operation.block_end_ - lba);
         operation.next_block_ += blocks;
         command.cdb = scsi::read(lba, blocks, scsi::ForceUnitAccess::no);
         command.direction = DataDirection::from_target;
@@ -579,7 +589,7 @@ bool Unit::next_part(Operation& operation, Operation::Part& part) {
         return true;
     }
     const std::uint64_t whole_end = operation.block_end_ - (tail ? 1 : 0);
-    const auto blocks = static_cast<std::uint32_t>(std::min<std::uint64_t>(blocks_per_command(), whole_end - lba));
+    const std::uint32_t blocks = blocks_of_command(lba, whole_end - lba);
     operation.next_block_ += blocks;
     const std::span<std::byte> source =
         operation.buffer_ ? operation.buffer_->bytes.first(operation.bytes_) : operation.payload_;

@@ -191,7 +191,7 @@ private:
     void wait_for_fence(Operation& operation);
     void ask_for_fence();
     void add_ghost(Operation& operation, bool still_in_flight);
-    [[nodiscard]] std::uint32_t blocks_per_command() const;
+    [[nodiscard]] std::uint32_t blocks_of_command(std::uint64_t lba, std::uint64_t left) const;
 
     Engine& engine_;
     initiator::TargetLink& link_;

@@ -70,6 +70,29 @@ TEST_F(Transfer, TheDevicesLimitSplitsToo) {
     EXPECT_EQ(ranges(), (std::vector<Range>{{0, 4}, {4, 2}}));
 }
 
+TEST_F(Transfer, PiecesEndWhereTheSizeEndsThatTheDeviceLikesBest) {
+    info.transfer_blocks_optimal = 96;
+    begin();
+    read(512 * 10, 512 * 1400);
+    EXPECT_EQ(ranges(), (std::vector<Range>{{10, 470}, {480, 480}, {960, 450}}));  // five times 96 are most of 256 KiB
+    serve_all();
+    read(0, 512 * 96);
+    EXPECT_EQ(ranges().back(), (Range{0, 96}));
+    serve_all();
+    write(512 * 95, pattern(512 * 97, 1));
+    EXPECT_EQ(ranges().back(), (Range{95, 97}));  // less than a piece
+    serve_all();
+}
+
+TEST_F(Transfer, AnOptimalSizeBeyondTheLimitIsNone) {
+    info.transfer_blocks_optimal = 4096;
+    info.transfer_blocks_max = 1000;
+    begin();
+    read(0, 512 * 1500);
+    EXPECT_EQ(ranges(), (std::vector<Range>{{0, 1000}, {1000, 500}}));
+    serve_all();
+}
+
 TEST_F(Transfer, TheSmallerOfBothLimitsCounts) {
     info.transfer_blocks_max = 1000;
     parameters.max_sect = 3;
