@@ -70,6 +70,38 @@ test_srpfs_dd_without_notrunc() {
     expect_same "backing after that" /lun/file512 shadow -i 82000
 }
 
+# On units that refuse WRITE SAME (ramdisk), that have it, and that unmap with it.
+limit[srpfs_holes_become_zeros]=180
+test_srpfs_holes_become_zeros() {
+    local file lun attribute
+    for attribute in emulate_tpu emulate_tpws; do echo 1 >$core/fileio_0/file4096/attrib/$attribute; done
+    srpfs_mount "$login_string"
+    truncate -s 3M holes
+    dd if=$pattern of=holes bs=4k count=3 seek=5 conv=notrunc status=none
+    dd if=$pattern of=holes bs=4k count=100 seek=400 conv=notrunc status=none
+    for lun in 0 1 2 4; do
+        file=$(srpfs_target)/lun$lun
+        cp $pattern shadow
+        typed 60 "dd if=$pattern of=$file bs=1M conv=notrunc"
+        typed 60 "fallocate --punch-hole --offset 4096 --length 1048576 $file"
+        typed 60 "fallocate --punch-hole --offset 3100001 --length 70007 $file"
+        typed 60 "fallocate --zero-range --offset 4194304 --length 12345 $file"
+        fallocate --punch-hole --offset 4096 --length 1048576 shadow
+        fallocate --punch-hole --offset 3100001 --length 70007 shadow
+        dd if=/dev/zero of=shadow bs=12345 count=1 oflag=seek_bytes seek=4194304 conv=notrunc status=none
+        expect_lun "lun$lun with holes" "$file" shadow
+        typed 60 "cp --sparse=always holes $file"
+        dd if=holes of=shadow bs=1M conv=notrunc status=none
+        expect_lun "lun$lun after a sparse copy" "$file" shadow
+        [[ ! ${backing_of[$lun]:-} ]] || {
+            read_backing "$lun" backing
+            expect_same "backing of LUN $lun" backing shadow
+        }
+    done
+    srpfs_umount
+    for attribute in emulate_tpu emulate_tpws; do echo 0 >$core/fileio_0/file4096/attrib/$attribute; done
+}
+
 # A LUN with a volatile write cache: flushed on request.
 test_srpfs_flush_of_a_write_cache() {
     local file=
