@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // What travels from initiator to target after login.
 #include <srpfs/base/assert.h>
+#include <srpfs/srp/parse_into.h>
 #include <srpfs/srp/srp.h>
 
 namespace srpfs::srp {
@@ -130,8 +131,19 @@ std::size_t encode(const CommandHead& command, std::span<std::byte> buffer) {
 }
 
 Parsed<ReceivedCommand> parse_command(std::span<const std::byte> bytes, std::uint16_t immediate_offset) {
+    Parsed<ReceivedCommand> parsed;
+    parsed.fault = parse_command(bytes, immediate_offset, parsed.value);
+    return parsed;
+}
+
+WireFault parse_command(std::span<const std::byte> bytes, std::uint16_t immediate_offset, ReceivedCommand& command) {
     ByteReader in(bytes);
-    ReceivedCommand command;
+    command.cdb.clear();
+    command.immediate_data = {};
+    command.direction = DataDirection::none;
+    command.descriptors.clear();
+    command.data_bytes = 0;
+    command.immediate = false;
     const std::uint8_t opcode = in.u8();
     in.skip(4);
     const std::uint8_t formats = in.u8();
@@ -145,14 +157,14 @@ Parsed<ReceivedCommand> parse_command(std::span<const std::byte> bytes, std::uin
     in.skip(1);
     const std::size_t additional_cdb_bytes = in.u8() & ~3u;  // the two low bits are reserved
     const auto cdb = in.take(16 + additional_cdb_bytes);
-    if (in.overran()) return {std::move(command), WireFault::truncated};
-    if (opcode != byte_of(Opcode::command)) return {std::move(command), WireFault::wrong_opcode};
+    if (in.overran()) return WireFault::truncated;
+    if (opcode != byte_of(Opcode::command)) return WireFault::wrong_opcode;
     command.cdb.assign(cdb.begin(), cdb.end());
 
     const unsigned out_format = formats >> 4;
     const unsigned in_format = formats & 0x0f;
-    if (out_format == none && in_format == none) return {std::move(command)};
-    if (out_format != none && in_format != none) return {std::move(command), WireFault::bad_format};
+    if (out_format == none && in_format == none) return WireFault::none;
+    if (out_format != none && in_format != none) return WireFault::bad_format;
     const bool reads = in_format != none;
     command.direction = reads ? DataDirection::from_target : DataDirection::to_target;
     const WireFault fault =
@@ -161,7 +173,7 @@ Parsed<ReceivedCommand> parse_command(std::span<const std::byte> bytes, std::uin
         command.descriptors.clear();
         command.data_bytes = 0;
     }
-    return {std::move(command), fault};
+    return fault;
 }
 
 std::size_t encode(const TaskManagement& request, std::span<std::byte> buffer) {

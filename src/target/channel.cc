@@ -5,6 +5,7 @@
 
 #include <srpfs/base/assert.h>
 #include <srpfs/base/log.h>
+#include <srpfs/srp/parse_into.h>
 
 #include <algorithm>
 #include <utility>
@@ -74,14 +75,14 @@ void Channel::on_received(std::span<const std::byte> message) {
 }
 
 void Channel::on_command(std::span<const std::byte> message) {
-    auto parsed = srp::parse_command(message, immediate_offset_);
+    srp::ReceivedCommand& command = received_;
+    const srp::WireFault fault = srp::parse_command(message, immediate_offset_, command);
     if (--request_limit_ == -1) [[unlikely]]
         log::warning(name_, "the initiator sent more commands than it had credits for");
-    if (!parsed) [[unlikely]]
-        return on_malformed(message, parsed.fault);
+    if (fault != srp::WireFault::none) [[unlikely]]
+        return on_malformed(message, fault);
 
     Task& task = portal_.take_task(*this);
-    srp::ReceivedCommand& command = parsed.value;
     task.tag = command.tag;
     task.lun = command.lun;
     std::copy_n(command.cdb.begin(), std::min(command.cdb.size(), task.cdb.size()), task.cdb.begin());

@@ -71,6 +71,7 @@ private:
     std::int32_t request_limit_;  // as the initiator should see it
     std::int32_t credits_owed_ = 0;
     unsigned rdma_outstanding_ = 0;
+    srp::ReceivedCommand received_;  // the one just parsed; here because of its memory
     IntrusiveList<Task, BelongingTag> tasks_;
     IntrusiveList<Task, WaitingTag> waiting_;  // for room in the send queue
     std::deque<std::vector<std::byte>> unsent_;

@@ -90,8 +90,8 @@ void Task::reset() {
     failure.reset();
     task_code.reset();
     is_silent = false;
-    has_plan = false;
-    plan = {};
+    if (std::exchange(has_plan, false)) [[unlikely]]
+        plan = {};
     abort_job.reset();  // last: may finish the job
 }
 

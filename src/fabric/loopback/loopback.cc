@@ -34,19 +34,21 @@ struct Region {
     bool registered = false;
 };
 
-enum class EventKind { route, request, reply, refusal, established, message, write, read, disconnect };
+enum class EventKind : std::uint8_t { route, request, reply, refusal, established, message, write, read, disconnect };
 
+// Copied for each message: kept within a cache line.
 struct Event {
     EventKind kind = EventKind::message;
+    bool local_valid = false;  // one-sided operations: `local` lay in the region the requester named
+    int cm_reason = 0;
+    std::uint32_t local_bytes = 0;
     Instant arrival{};
     Bytes* bytes = nullptr;      // message or private data; from the pool
     std::byte* local = nullptr;  // one-sided operations: the requester's memory
-    std::size_t local_bytes = 0;
-    bool local_valid = false;  // it lay in the region the requester named
     RemoteBuffer remote{};
     std::uint64_t context = 0;
-    int cm_reason = 0;
 };
+static_assert(sizeof(Event) <= 64);
 
 class Network;
 class Endpoint;
@@ -82,7 +84,7 @@ public:
     void disconnect() override;
 
     // Puts the event at the end of the queue, to arrive after `delay` and after everything before it.
-    void push(Event event, Duration delay);
+    void push(const Event& event, Duration delay);
     void move_due_events();
     void end(EndReason reason, int errno_value, std::string text, int cm_reason = 0, Bytes private_data = {});
     // Asked about this endpoint; may be null.
@@ -231,7 +233,8 @@ private:
     void tell_port_changes();
     bool tell_gone();
     void tell_ended(Endpoint& endpoint);
-    void handle(Endpoint& endpoint, Event event);
+    void handle(Endpoint& endpoint, Event& event);
+    void handle_rare(Endpoint& endpoint, Event& event);
     void handle_route(Endpoint& endpoint);
     void handle_request(Endpoint& endpoint, Event& event);
     void handle_reply(Endpoint& endpoint, Event& event);
@@ -267,10 +270,16 @@ Endpoint::Endpoint(Network& network_, const ConnectionLimits& limits_, Connectio
     : network(network_), handler(handler_), limits(limits_), incoming(incoming_),
       arrival_timer(network_.timers, [this] { move_due_events(); }), gone_timer(network_.timers, [] {}) {}
 
-void Endpoint::push(Event event, Duration delay) {
-    event.arrival = std::max(saturating_add(network.timers.now(), delay), last_arrival);
-    last_arrival = event.arrival;
-    queue.push_back(std::move(event));
+void Endpoint::push(const Event& event, Duration delay) {
+    const Instant now = network.timers.now();
+    const Instant arrival = std::max(delay == Duration::zero() ? now : saturating_add(now, delay), last_arrival);
+    last_arrival = arrival;
+    const bool is_next = due == queue.size();
+    queue.push_back(event).arrival = arrival;
+    if (is_next && arrival <= now && network.link_is_up) [[likely]] {
+        ++due;
+        return network.ready(*this);
+    }
     move_due_events();
 }
 
@@ -376,9 +385,9 @@ bool Endpoint::post_one_sided(EventKind kind, RegionId region, std::byte* local,
     ++in_flight;
     if (silent) return true;  // never completes
     peer->push({.kind = kind,
-                .local = local,
-                .local_bytes = bytes,
                 .local_valid = describe(region, {local, bytes}).has_value(),
+                .local_bytes = static_cast<std::uint32_t>(bytes),
+                .local = local,
                 .remote = remote,
                 .context = context},
                injector ? injector->message_delay(outgoing()) : Duration{});
@@ -438,7 +447,7 @@ void PendingRequest::refuse(Bytes* private_data) {
     answered_ = true;
     Endpoint& asking = *std::exchange(initiator, nullptr);
     asking.request = nullptr;
-    asking.push({.kind = EventKind::refusal, .bytes = private_data, .cm_reason = cm_consumer_defined},
+    asking.push({.kind = EventKind::refusal, .cm_reason = cm_consumer_defined, .bytes = private_data},
                 asking.injector() ? asking.injector()->connect_delay() : Duration{});
 }
 
@@ -460,7 +469,7 @@ Bytes* Network::take_bytes() {
 Bytes* Network::copy_of(std::span<const std::byte> head, std::span<const std::byte> payload, std::size_t padded_to) {
     Bytes* bytes = take_bytes();
     bytes->assign(head.begin(), head.end());
-    bytes->insert(bytes->end(), payload.begin(), payload.end());
+    if (!payload.empty()) bytes->insert(bytes->end(), payload.begin(), payload.end());
     if (bytes->size() < padded_to) bytes->resize(padded_to);
     return bytes;
 }
@@ -598,7 +607,8 @@ unsigned Network::poll(unsigned completions_max) {
         Endpoint* endpoint = ready_.pop_front();
         if (!endpoint || endpoint->due == 0) continue;  // gone or cut since it was queued
         --endpoint->due;
-        handle(*endpoint, endpoint->queue.pop_front());
+        Event event = endpoint->queue.pop_front();
+        handle(*endpoint, event);
         ++events;
         ++handled;
     }
@@ -642,7 +652,20 @@ bool Network::tell_gone() {
     return true;
 }
 
-void Network::handle(Endpoint& endpoint, Event event) {
+void Network::handle(Endpoint& endpoint, Event& event) {
+    switch (event.kind) {
+        case EventKind::message:
+            if (endpoint.peer) --endpoint.peer->in_flight;
+            handle_message(endpoint, event);
+            break;
+        case EventKind::write:
+        case EventKind::read: return handle_one_sided(endpoint, event);
+        default: handle_rare(endpoint, event); break;
+    }
+    give_back(event.bytes);
+}
+
+void Network::handle_rare(Endpoint& endpoint, Event& event) {
     const bool ended = endpoint.state == Endpoint::State::ended;
     switch (event.kind) {
         case EventKind::route:
@@ -665,17 +688,13 @@ void Network::handle(Endpoint& endpoint, Event event) {
             endpoint.state = Endpoint::State::live;
             endpoint.handler.on_established();
             break;
-        case EventKind::message:
-            if (endpoint.peer) --endpoint.peer->in_flight;
-            handle_message(endpoint, event);
-            break;
-        case EventKind::write:
-        case EventKind::read: handle_one_sided(endpoint, event); break;
         case EventKind::disconnect:
             endpoint.end(EndReason::peer_disconnected, ECONNRESET, "the peer disconnected");
             break;
+        case EventKind::message:
+        case EventKind::write:
+        case EventKind::read: SRPFS_ASSERT(false); break;
     }
-    give_back(event.bytes);
 }
 
 void Network::handle_route(Endpoint& endpoint) {

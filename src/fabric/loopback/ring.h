@@ -19,16 +19,20 @@ public:
     [[nodiscard]] T& front() { return (*this)[0]; }
     [[nodiscard]] T& operator[](std::size_t index) {
         SRPFS_ASSERT(index < count_);
-        return elements_[(first_ + index) & (elements_.size() - 1)];
+        return elements_[(first_ + index) & mask_];
     }
-    void push_back(T element) {
-        if (count_ == elements_.size()) grow();
-        elements_[(first_ + count_) & (elements_.size() - 1)] = std::move(element);
+    // Returns the new element, which stays where it is until the next one is added.
+    T& push_back(const T& element) {
+        if (count_ == elements_.size()) [[unlikely]]
+            grow();
+        T& added = elements_[(first_ + count_) & mask_];
+        added = element;
         ++count_;
+        return added;
     }
     T pop_front() {
         T element = std::move(front());
-        first_ = (first_ + 1) & (elements_.size() - 1);
+        first_ = (first_ + 1) & mask_;
         --count_;
         return element;
     }
@@ -38,10 +42,12 @@ private:
         std::vector<T> larger(elements_.empty() ? 16 : 2 * elements_.size());
         for (std::size_t i = 0; i < count_; ++i) larger[i] = std::move((*this)[i]);
         elements_.swap(larger);
+        mask_ = elements_.size() - 1;
         first_ = 0;
     }
 
     std::vector<T> elements_;  // a power of two, or empty
+    std::size_t mask_ = 0;     // their number, less one
     std::size_t first_ = 0;
     std::size_t count_ = 0;
 };
