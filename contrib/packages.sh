@@ -13,7 +13,7 @@ build_packages=(
 # To build and run the tests as well; what the guest is made of stands in tests/guest/common.sh.
 test_packages=(
     "${build_packages[@]}" clang-format-14 e2fsprogs fdisk fio jq libgmock-dev libgtest-dev mandoc mount python3 qemu-utils rsync
-    shellcheck util-linux
+    shellcheck util-linux valgrind
 )
 
 # What tests/bench/peers compares with, and how.

@@ -23,25 +23,35 @@
 
 namespace srpfs::fs::test {
 
-class World final : private initiator::LinkOwner, private lun::UnitListener, private lun::ProbeListener {
-public:
-    explicit World(const target::LunConfig& lun) : World(std::vector<target::LunConfig>{lun}) {}
-    explicit World(const std::vector<target::LunConfig>& luns, unsigned entries = 0) {
-        target::DeviceConfig config;
-        device_ = std::move(*target::Device::create(config, luns));
-        const fabric::Address address = fabric::LoopbackAddress{"demo"};
-        target::StagingConfig staging;
-        staging.buffers_16k = staging.buffers_128k = 4;
-        staging.buffers_1m = staging.buffers_8m = 1;
-        portal_ = std::move(*target::make_portal(*device_, executor_, *fabric_, address, staging));
+// How much the world has of everything; small, unless a test says otherwise.
+struct WorldSizes {
+    lun::EngineLimits engine = small_engine();
+    target::StagingConfig staging{.buffers_16k = 4, .buffers_128k = 4, .buffers_1m = 1, .buffers_8m = 1};
+    unsigned queue_depth = 32;
+
+private:
+    static lun::EngineLimits small_engine() {
         lun::EngineLimits limits;
         limits.intake_buffers = 8;
         limits.read_buffers_4k = limits.read_buffers_64k = 8;
         limits.read_buffers_1m = 4;
         limits.edge_buffers = 4;
         limits.park_bytes_max = 4 << 20;
-        limits.entries = entries;
-        engine_ = std::move(*lun::Engine::create(limits, {fabric_.get()}, executor_, random_));
+        return limits;
+    }
+};
+
+class World final : private initiator::LinkOwner, private lun::UnitListener, private lun::ProbeListener {
+public:
+    explicit World(const target::LunConfig& lun) : World(std::vector<target::LunConfig>{lun}) {}
+    explicit World(const std::vector<target::LunConfig>& luns, unsigned entries = 0)
+        : World(luns, with_entries(entries)) {}
+    World(const std::vector<target::LunConfig>& luns, const WorldSizes& sizes) {
+        target::DeviceConfig config;
+        device_ = std::move(*target::Device::create(config, luns));
+        const fabric::Address address = fabric::LoopbackAddress{"demo"};
+        portal_ = std::move(*target::make_portal(*device_, executor_, *fabric_, address, sizes.staging));
+        engine_ = std::move(*lun::Engine::create(sizes.engine, {fabric_.get()}, executor_, random_));
         link_ = std::make_unique<initiator::TargetLink>("demo", *fabric_, executor_.timers(),
                                                         static_cast<initiator::LinkOwner&>(*this));
         initiator::ChannelConfig channel;
@@ -66,8 +76,8 @@ public:
             });
         for (const auto& unit : found_) {
             if (!unit.info) continue;
-            units_.push_back(
-                std::make_unique<lun::Unit>(*engine_, *link_, unit.lun, 32, static_cast<lun::UnitListener&>(*this)));
+            units_.push_back(std::make_unique<lun::Unit>(*engine_, *link_, unit.lun, sizes.queue_depth,
+                                                         static_cast<lun::UnitListener&>(*this)));
             units_.back()->resume(unit.info);
         }
         if (units_.size() != luns.size()) throw std::runtime_error("the scan has not found all units");
@@ -139,6 +149,11 @@ public:
     std::function<bool()> source;
 
 private:
+    static WorldSizes with_entries(unsigned entries) {
+        WorldSizes sizes;
+        sizes.engine.entries = entries;
+        return sizes;
+    }
     void on_channel_live(unsigned, std::uint64_t, const initiator::ChannelFacts&) override { live_ = true; }
     void on_channel_ended(unsigned, std::uint64_t, const initiator::ChannelEnd&) override {}
     void on_link_empty() override {}
