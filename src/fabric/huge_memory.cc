@@ -9,6 +9,8 @@ namespace srpfs::fabric {
 namespace {
 
 constexpr std::size_t huge_page = std::size_t{2} << 20;
+// What is less may well be one of many, of which each would begin with a whole huge page.
+constexpr std::size_t bytes_min = 8 * huge_page;
 
 }  // namespace
 
@@ -20,7 +22,7 @@ HugeMemory::HugeMemory(std::size_t bytes) {
     const auto address = reinterpret_cast<std::uintptr_t>(memory);
     bytes_ = mapped_.subspan((huge_page - address % huge_page) % huge_page, bytes);
     // Where there are none, small ones will do.
-    (void)madvise(bytes_.data(), bytes_.size(), MADV_HUGEPAGE);
+    if (bytes >= bytes_min) (void)madvise(bytes_.data(), bytes_.size(), MADV_HUGEPAGE);
 }
 
 HugeMemory::~HugeMemory() {

@@ -5,7 +5,7 @@
 // Names are not told, although FUSE could: FUSE_NOTIFY_INVAL_ENTRY and _DELETE take the directory's and the file's
 // lock. A process that writes to `delete` holds the lock of that very file until it is answered; and a program killed
 // while its notifier waits for a lock held by a caller who waits for that program never ends, nor does the caller (both
-// seen on Linux 6.18). So names are not cached at all: see SessionOperations::lookup.
+// seen on Linux 6.18). So names that may vanish are not cached at all: see SessionOperations::lookup.
 
 #pragma once
 

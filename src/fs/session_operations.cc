@@ -17,9 +17,18 @@ namespace {
 
 // Attributes change by our own hand only, and then the notifier tells the kernel.
 constexpr double attribute_seconds = 3600;
-// Names are asked for each time: what has appeared or vanished is seen at once, and nothing has to be invalidated under
-// locks of the kernel's (notifier.h). It costs a request for each part of a path in open and stat, and I/O nothing.
-constexpr double name_seconds = 0;
+// Names of directories and LUNs are asked for each time: what has appeared or vanished is seen at once, and nothing has
+// to be invalidated under locks of the kernel's (notifier.h). It costs a request for each part of a path in open and
+// stat, and I/O nothing. The other files go with their directories only, whose names are asked for on the way to them.
+double name_seconds_of(const Node& node) {
+    switch (node.kind) {
+        case NodeKind::directory:
+        case NodeKind::lun: return 0;
+        case NodeKind::control:
+        case NodeKind::stream: return attribute_seconds;
+    }
+    return 0;
+}
 
 // Those of the top directory are not cached and not told. A FUSE mount begins with a top directory of owner 0 and mode
 // 0000, and the kernel drops the answer to a GETATTR when a notification about the same node overtakes it: a user's
@@ -53,7 +62,7 @@ struct SessionOperations {
         entry.generation = 1;  // numbers are identities: the same path is the same file
         entry.attr = tree.attributes(*found);
         entry.attr_timeout = attribute_seconds;
-        entry.entry_timeout = name_seconds;
+        entry.entry_timeout = name_seconds_of(*found);
         fuse_reply_entry(request, &entry);
     }
 

@@ -13,7 +13,7 @@ namespace srpfs::fabric {
 class HugeMemory {
 public:
     HugeMemory() = default;
-    // Zeros, not touched yet, at a multiple of 2 MiB. Empty when there is no memory (errno).
+    // Zeros, not touched yet, at a multiple of 2 MiB; small pages below 16 MiB. Empty when there is no memory (errno).
     explicit HugeMemory(std::size_t bytes);
     HugeMemory(HugeMemory&& other) noexcept
         : mapped_(std::exchange(other.mapped_, {})), bytes_(std::exchange(other.bytes_, {})) {}

@@ -147,10 +147,25 @@ TEST_F(MountedFileSystemTest, LooksUpAndDescribesANode) {
     const auto entry = found.as<fuse_entry_out>();
     EXPECT_EQ(entry.nodeid, static_cast<std::uint64_t>(state_));
     EXPECT_EQ(entry.attr.mode, S_IFREG | 0644u);
-    EXPECT_EQ(entry.entry_valid, 0u);
+    EXPECT_GT(entry.entry_valid, 0u);  // it cannot vanish before its directory does
     EXPECT_EQ(await(client_.named(FUSE_LOOKUP, 1, "nothing")).error, ENOENT);
     EXPECT_EQ(await(client_.named(FUSE_LOOKUP, entry.nodeid, "x")).error, ENOTDIR);
     EXPECT_EQ(await(client_.named(FUSE_LOOKUP, 4711, "x")).error, ESTALE);
+}
+
+TEST_F(MountedFileSystemTest, NamesThatMayVanishAreAskedForEachTime) {
+    attach();
+    control_.run([&] {
+        Tree& tree = file_system_->tree();
+        tree.add_directory(NodeId::root, "directory");
+        tree.add_lun_file(NodeId::root, "lun0", {.capacity_bytes = 4096});
+    });
+    for (const char* name : {"directory", "lun0"}) {
+        const auto entry = await(client_.named(FUSE_LOOKUP, 1, name)).as<fuse_entry_out>();
+        EXPECT_NE(entry.nodeid, 0u) << name;
+        EXPECT_EQ(entry.entry_valid, 0u) << name;
+        EXPECT_EQ(entry.entry_valid_nsec, 0u) << name;
+    }
 }
 
 TEST_F(MountedFileSystemTest, ControlFilesAreOpenedForDirectIo) {
