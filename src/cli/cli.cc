@@ -2,7 +2,7 @@
 #include <srpfs/cli/cli.h>
 
 #include <srpfs/srp/login_string.h>
-#include <srpfs/target/lun_config.h>
+#include <srpfs/target/target_list.h>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -447,7 +447,7 @@ Result<std::variant<Config, Print>> parse(const std::vector<std::string>& argume
     if (config.source.empty()) return Error(EINVAL, "SOURCE is empty; use 'none', a login string, or demo");
     if (config.source == "demo" || config.source.starts_with("demo:")) {
         const auto luns = std::string_view(config.source).substr(std::min<std::size_t>(config.source.size(), 5));
-        if (const auto list = target::parse_lun_list(luns.empty() ? target::default_lun_list : luns); !list)
+        if (const auto list = target::parse_target_list(luns.empty() ? target::default_lun_list : luns); !list)
             return Error(EINVAL, fmt::format("SOURCE: {}", list.error().context));
     } else if (config.source != "none") {
         if (const auto login = srp::parse_login_string(config.source); !login)

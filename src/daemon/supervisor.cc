@@ -4,7 +4,7 @@
 #include "text_file.h"
 
 #include <srpfs/base/log.h>
-#include <srpfs/target/lun_config.h>
+#include <srpfs/target/target_list.h>
 
 #include <nlohmann/json.hpp>
 
@@ -69,6 +69,9 @@ Result<sockaddr_storage> numeric_address(const srp::IpDestination& text) {
     freeaddrinfo(found);
     return address;
 }
+
+// Of an embedded target, in the loopback network.
+std::string demo_name(std::size_t index) { return index == 0 ? "demo" : fmt::format("demo{}", index + 1); }
 
 std::string port_name(const fabric::LocalPort& port) { return fmt::format("srp-{}-{}", port.device, port.port); }
 
@@ -242,16 +245,24 @@ void Supervisor::stop_workers() {
 }
 
 Result<void> Supervisor::start_demo(std::string_view luns) {
-    const auto list = target::parse_lun_list(luns.empty() ? target::default_lun_list : luns);
-    if (!list) return list.error();
-    auto device = target::Device::create({}, *list);
-    if (!device) return device.error();
-    demo_ = std::move(*device);
-    demo_hold_ = DemoHold::from_environment(*demo_, control_);
+    const auto lists = target::parse_target_list(luns.empty() ? target::default_lun_list : luns);
+    if (!lists) return lists.error();
+    const auto count = static_cast<unsigned>(lists->size());
+    for (const auto& list : *lists) {
+        target::DeviceConfig config;
+        config.service_guid = demos_.size() + 1;
+        auto device = target::Device::create(config, list);
+        if (!device) return device.error();
+        demos_.push_back(std::move(*device));
+    }
+    demo_hold_ = DemoHold::from_environment(*demos_.front(), control_);
     for (const auto& one : workers_) {
-        if (const auto opened = one->open_portal(*demo_, "demo"); !opened) return opened.error();
+        for (unsigned index = 0; index < count; ++index)
+            if (const auto opened = one->open_portal(*demos_[index], demo_name(index), count); !opened)
+                return opened.error();
         if (!demo_black_hole_) continue;
-        if (const auto opened = one->open_portal(*demo_, DemoBlackHole::address); !opened) return opened.error();
+        if (const auto opened = one->open_portal(*demos_.front(), DemoBlackHole::address); !opened)
+            return opened.error();
     }
     return {};
 }
@@ -264,16 +275,20 @@ void Supervisor::on_serving() {
 void Supervisor::start_source() {
     if (config_.source == "none") return ready({});
     const bool demo = config_.source == "demo" || config_.source.starts_with("demo:");
-    const std::string login = demo ? "id_ext=1,ioc_guid=1,dest=demo" : config_.source;
+    std::vector<std::string> logins;
+    for (std::size_t index = 0; index < demos_.size(); ++index)
+        logins.push_back(fmt::format("id_ext={0:x},ioc_guid={0:x},dest={1}", index + 1, demo_name(index)));
+    if (!demo) logins.push_back(config_.source);
     if (config_.wait == WaitForTargets::none) ready({});
-    const auto on_done = [this](const Result<void>& done) {
+    const auto on_done = [this, left = std::make_shared<std::size_t>(logins.size())](const Result<void>& done) {
         if (!done) {
             last_error_ = done.error().context;
             log::error({}, "{}", last_error_);
         }
-        ready(done);
+        if (--*left == 0 || !done) ready(done);
     };
-    if (const auto target = log_in(login, std::nullopt, on_done); !target) on_done(target.error());
+    for (const std::string& login : logins)
+        if (const auto target = log_in(login, std::nullopt, on_done); !target) on_done(target.error());
 }
 
 // ---- the tree ----

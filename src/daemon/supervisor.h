@@ -87,7 +87,7 @@ private:
     reactor::Reactor control_;
     std::unique_ptr<SignalSource> signals_;
     EventLog events_;
-    std::unique_ptr<target::Device> demo_;
+    std::vector<std::unique_ptr<target::Device>> demos_;  // the embedded targets
     std::unique_ptr<DemoHold> demo_hold_;
     std::unique_ptr<DemoBlackHole> demo_black_hole_;
     std::vector<std::unique_ptr<Worker>> workers_;  // not empty while serving

@@ -3,6 +3,7 @@
 
 #include <srpfs/base/log.h>
 
+#include <algorithm>
 #include <cstring>
 #include <future>
 
@@ -62,8 +63,13 @@ Result<std::unique_ptr<Worker>> Worker::create(const WorkerConfig& config) {
 
 Worker::~Worker() { SRPFS_ASSERT(!thread_.joinable()); }
 
-Result<void> Worker::open_portal(target::Device& device, const std::string& name) {
-    auto portal = target::make_portal(device, reactor_, *loopback_, fabric::LoopbackAddress{name});
+Result<void> Worker::open_portal(target::Device& device, const std::string& name, unsigned targets) {
+    target::StagingConfig staging;
+    staging.buffers_16k = std::max(8U, staging.buffers_16k / targets);
+    staging.buffers_128k = std::max(4U, staging.buffers_128k / targets);
+    staging.buffers_1m = std::max(2U, staging.buffers_1m / targets);
+    staging.buffers_8m = std::max(1U, staging.buffers_8m / targets);
+    auto portal = target::make_portal(device, reactor_, *loopback_, fabric::LoopbackAddress{name}, staging);
     if (!portal) return portal.error();
     portals_.push_back(std::move(*portal));
     return {};

@@ -37,8 +37,9 @@ public:
     static Result<std::unique_ptr<Worker>> create(const WorkerConfig& config);
     ~Worker();  // stopped; no connection, operation or channel left
 
-    // Opens the embedded target to the loopback network under this name. Before start().
-    Result<void> open_portal(target::Device& device, const std::string& name);
+    // Opens an embedded target to the loopback network under this name. Before start(). `targets`: how many share the
+    // memory for data on its way.
+    Result<void> open_portal(target::Device& device, const std::string& name, unsigned targets = 1);
     void start();
     // Closes the portals, waits for the connections to be gone (at most `limit`), ends the thread.
     void stop(std::chrono::milliseconds limit);

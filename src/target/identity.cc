@@ -86,16 +86,18 @@ std::string to_string(const Identity& identity) {
     return {};
 }
 
-Identity identity_of(const LunConfig& config, unsigned number) {
+Identity identity_of(const LunConfig& config, unsigned number, std::size_t target) {
     if (!config.wwid.empty()) {
         auto identity = parse_identity(config.wwid);
         SRPFS_ASSERT(identity);
         return std::move(*identity);
     }
     // A file keeps its name wherever it is listed; memory is what its place and size say.
-    const std::string what = config.kind == StoreKind::file
-                                 ? "file:" + config.path
-                                 : fmt::format("{}:{}", config.kind == StoreKind::ram ? "ram" : "null", number);
+    const std::string place = target == 0 ? std::string() : fmt::format("{}.", target);
+    const std::string what =
+        config.kind == StoreKind::file
+            ? "file:" + config.path
+            : fmt::format("{}:{}{}", config.kind == StoreKind::ram ? "ram" : "null", place, number);
     // 6001405 is the company identifier Linux targets use for made-up names.
     return *parse_identity(
         fmt::format("naa.6001405{:09x}{:016x}", 0x5ca1ab1e0 + static_cast<unsigned>(config.kind), hash_of(what)));

@@ -25,7 +25,7 @@ struct Identity {
 std::optional<Identity> parse_identity(std::string_view text);
 std::string to_string(const Identity& identity);
 // The unit's own wwid, or one made of what and where it is: naa.6001405 and 25 more digits.
-Identity identity_of(const LunConfig& config, unsigned number);
+Identity identity_of(const LunConfig& config, unsigned number, std::size_t target = 0);
 // 80h: the digits of the identity.
 std::string serial_of(const Identity& identity);
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/target/lun_config.h>
+#include <srpfs/target/target_list.h>
 
 #include "identity.h"
 
@@ -11,7 +12,7 @@
 namespace srpfs::target {
 namespace {
 
-constexpr std::size_t luns_max = 256;
+constexpr std::size_t luns_max = 256, targets_max = 64;
 constexpr std::string_view syntax =
     "a LUN is ram:SIZE, file:PATH or null:SIZE, then ,bs=512|4096 ,wce ,thin ,ro ,wwid=ID as wanted";
 
@@ -121,6 +122,34 @@ Result<LunConfig> parse_lun(std::size_t number, const Quotable& text) {
     return config;
 }
 
+// "16*" in front is taken away and means 16; nothing means 1. Of numbers that are too large only that is kept.
+std::size_t take_count(Quotable& part) {
+    const std::size_t digits = std::min(part.text.find_first_not_of("0123456789"), part.text.size());
+    if (digits == 0 || digits == part.text.size() || part.text[digits] != '*' || part.quoted[digits]) return 1;
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < digits; ++i)
+        if (count <= luns_max) count = count * 10 + static_cast<std::size_t>(part.text[i] - '0');
+    part.text.erase(0, digits + 1);
+    part.quoted.erase(part.quoted.begin(), part.quoted.begin() + static_cast<std::ptrdiff_t>(digits) + 1);
+    return count;
+}
+
+// At each "++" that is not quoted; the parts keep their backslashes.
+std::vector<std::string_view> split_targets(std::string_view text) {
+    std::vector<std::string_view> parts;
+    std::size_t begin = 0;
+    for (std::size_t i = 0; i + 1 < text.size(); ++i) {
+        if (text[i] == '\\') {
+            ++i;
+        } else if (text.substr(i, 2) == "++") {
+            parts.push_back(text.substr(begin, i - begin));
+            begin = ++i + 1;
+        }
+    }
+    parts.push_back(text.substr(begin));
+    return parts;
+}
+
 }  // namespace
 
 Result<std::vector<LunConfig>> parse_lun_list(std::string_view text) {
@@ -131,9 +160,15 @@ Result<std::vector<LunConfig>> parse_lun_list(std::string_view text) {
             return Error(EINVAL, fmt::format("demo LUN list: a backslash at the end quotes nothing; {}", syntax));
         whole.add(text[i], quotes);
     }
-    const auto parts = split(whole, '+');
-    if (parts.size() > luns_max)
-        return Error(EINVAL, fmt::format("demo LUN list: {} LUNs, at most {} are possible", parts.size(), luns_max));
+    std::vector<Quotable> parts;
+    for (Quotable& part : split(whole, '+')) {
+        const std::size_t count = take_count(part);
+        if (count == 0) return bad(parts.size(), "0 of them");
+        if (count > luns_max - parts.size())
+            return Error(
+                EINVAL, fmt::format("demo LUN list: {} LUNs, at most {} are possible", parts.size() + count, luns_max));
+        parts.insert(parts.end(), count, part);
+    }
     std::vector<LunConfig> luns;
     for (std::size_t number = 0; number < parts.size(); ++number) {
         auto lun = parse_lun(number, parts[number]);
@@ -145,6 +180,26 @@ Result<std::vector<LunConfig>> parse_lun_list(std::string_view text) {
         luns.push_back(std::move(*lun));
     }
     return luns;
+}
+
+Result<std::vector<std::vector<LunConfig>>> parse_target_list(std::string_view text) {
+    std::vector<std::vector<LunConfig>> targets;
+    const auto parts = split_targets(text);
+    if (parts.size() > targets_max)
+        return Error(EINVAL, fmt::format("demo: {} targets, at most {} are possible", parts.size(), targets_max));
+    for (const std::string_view part : parts) {
+        const std::size_t target = targets.size();
+        auto luns = parse_lun_list(part);
+        if (!luns && parts.size() == 1) return luns.error();
+        if (!luns)
+            return Error(luns.error().errno_value(), fmt::format("target {}: {}", target + 1, luns.error().context));
+        // The first one's keep the identities they have without others.
+        if (target > 0)
+            for (unsigned number = 0; number < luns->size(); ++number)
+                (*luns)[number].wwid = to_string(identity_of((*luns)[number], number, target));
+        targets.push_back(std::move(*luns));
+    }
+    return targets;
 }
 
 }  // namespace srpfs::target

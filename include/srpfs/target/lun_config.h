@@ -32,9 +32,9 @@ struct LunConfig {
 // What `demo` without a list means.
 inline constexpr std::string_view default_lun_list = "ram:64M+ram:1G";
 
-// LUN[+LUN...], numbered from 0, at most 256. LUN = ram:SIZE | file:PATH | null:SIZE, each with ",bs=512|4096", ",wce",
-// ",ro", ",wwid=..."; SIZE in bytes or with K, M, G, T (powers of 1024); a backslash takes the next character as it is.
-// EINVAL with a sentence that names the LUN, what is wrong and what is allowed.
+// LUN[+LUN...], from number 0, at most 256. LUN = ram:SIZE | file:PATH | null:SIZE, each with ",bs=512|4096", ",wce",
+// ",ro", ",wwid=...", and after "N*" N of them; SIZE in bytes or with K, M, G, T (powers of 1024); a backslash takes
+// the next character as it is. EINVAL with a sentence that names the LUN, what is wrong and what is allowed.
 Result<std::vector<LunConfig>> parse_lun_list(std::string_view text);
 
 }  // namespace srpfs::target

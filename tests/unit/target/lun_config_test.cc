@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/target/lun_config.h>
+#include <srpfs/target/target_list.h>
 
 #include <gtest/gtest.h>
+
+#include <set>
+#include <string>
 
 namespace srpfs::target {
 namespace {
@@ -106,6 +110,63 @@ TEST(LunList, RefusesMoreUnitsThanNumbers) {
     for (int i = 0; i < 255; ++i) text += "+null:512";
     EXPECT_EQ(parsed(text).size(), 256u);
     expect_error(text + "+null:512", "257 LUNs");
+}
+
+TEST(LunList, ANumberInFrontStandsForSoMany) {
+    const auto luns = parsed("2*ram:1M,wce+null:2M+3*null:1M,bs=4096");
+    ASSERT_EQ(luns.size(), 6u);
+    EXPECT_EQ(luns[0], luns[1]);
+    EXPECT_TRUE(luns[1].write_cache);
+    EXPECT_EQ(luns[2].bytes, 2u << 20);
+    EXPECT_EQ(luns[5].block_bytes, 4096u);
+    EXPECT_EQ(parsed("1*ram:1M").size(), 1u);
+    EXPECT_EQ(parsed("256*ram:1M").size(), 256u);
+}
+
+TEST(LunList, RefusesNumbersThatFitNoList) {
+    expect_error("0*ram:1M", "0 of them");
+    expect_error("257*ram:1M", "257 LUNs, at most 256");
+    expect_error("200*ram:1M+57*ram:1M", "257 LUNs, at most 256");
+    expect_error("99999999999999999999999999*ram:1M", "at most 256");
+    expect_error("2*ram:1M,wwid=naa.5001122334455667", "has the wwid of LUN 0");
+    expect_error("*ram:1M", "unknown kind");
+    expect_error("2*", "empty");
+}
+
+TEST(TargetList, TwoPlusSignsBeginAnotherTarget) {
+    const auto targets = parse_target_list("ram:1M+null:1M++2*ram:1M++null:3M,wwid=naa.5001122334455667");
+    ASSERT_TRUE(targets) << targets.error().context;
+    ASSERT_EQ(targets->size(), 3u);
+    EXPECT_EQ((*targets)[0], parsed("ram:1M+null:1M"));
+    ASSERT_EQ((*targets)[1].size(), 2u);
+    ASSERT_EQ((*targets)[2].size(), 1u);
+    EXPECT_EQ((*targets)[2][0].wwid, "naa.5001122334455667");
+    const auto quoted = parse_target_list(R"(file:/a\+\+b)");
+    ASSERT_TRUE(quoted);
+    ASSERT_EQ(quoted->size(), 1u);
+    EXPECT_EQ((*quoted)[0][0].path, "/a++b");
+}
+
+TEST(TargetList, MemoryOfDifferentTargetsHasDifferentIdentities) {
+    const auto targets = parse_target_list("2*ram:1M++2*ram:1M++2*ram:1M++file:/same++file:/same");
+    ASSERT_TRUE(targets);
+    std::set<std::string> seen;
+    for (std::size_t target = 1; target < 3; ++target)
+        for (const LunConfig& lun : (*targets)[target]) EXPECT_TRUE(seen.insert(lun.wwid).second) << lun.wwid;
+    EXPECT_EQ(seen.count(""), 0u);
+    EXPECT_EQ((*targets)[3][0].wwid, (*targets)[4][0].wwid);  // one unit through two targets
+}
+
+TEST(TargetList, NamesTheTargetThatCannotBe) {
+    const auto luns = parse_target_list("ram:1M++ram:0");
+    ASSERT_FALSE(luns);
+    EXPECT_NE(luns.error().context.find("target 2: demo LUN 0: size 0"), std::string::npos) << luns.error().context;
+    EXPECT_EQ(parse_target_list("ram:0").error().context.find("target"), std::string::npos);
+    EXPECT_FALSE(parse_target_list("ram:1M+++ram:1M"));
+    std::string many = "ram:1M";
+    for (int i = 1; i < 64; ++i) many += "++ram:1M";
+    EXPECT_TRUE(parse_target_list(many));
+    EXPECT_FALSE(parse_target_list(many + "++ram:1M"));
 }
 
 }  // namespace

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""Several targets, and what they cost while nobody uses them."""
+
+import pathlib
+import time
+
+from harness import BOTH, PORT, check, equal, eventually, pattern, read_bytes, test
+
+WINDOW = 10     # seconds in which wake-ups are counted
+WINDOWS = 12    # one of which has to be quiet: what a mount begins with takes some time
+
+
+def directory(mount, number):
+    return mount.path / PORT / f"{number:016x}-{number:016x}"
+
+
+def is_running(unit):
+    state = unit.with_name(unit.name + ".attr") / "state"
+    return state.exists() and state.read_text().strip() == "running"
+
+
+@test
+def each_embedded_target_has_its_own_units(t):
+    mount = t.mount("demo:ram:1M++2*ram:2M++3*ram:3M", "reactors=2")
+    for number in (1, 2, 3):
+        for lun in range(number):
+            unit = directory(mount, number) / f"lun{lun}"
+            eventually(lambda one=unit: is_running(one), f"{unit} running")
+            equal(unit.stat().st_size, number << 20, f"size of {unit}")
+            unit.write_bytes(pattern(65536, 10 * number + lun))
+    for number in (1, 2, 3):
+        for lun in range(number):
+            equal(read_bytes(directory(mount, number) / f"lun{lun}")[:65536], pattern(65536, 10 * number + lun), f"data of lun{lun} of {number}")
+    equal(len(list((mount.path / PORT).glob("*/lun?"))), 6, "units of all")
+
+
+def wake_ups(mount):
+    """{thread: how often it went to sleep}"""
+    found = {}
+    for task in pathlib.Path(f"/proc/{mount.pid}/task").iterdir():
+        lines = (task / "status").read_text().splitlines()
+        name = (task / "comm").read_text().strip()
+        found[f"{name} {task.name}"] = int(next(line.split()[1] for line in lines if line.startswith("voluntary_ctxt_switches")))
+    return found
+
+
+@test(intakes=BOTH)
+def an_idle_srpfs_is_woken_once_a_second_at_most(t):
+    mount = t.mount("demo:" + "++".join(["4*null:1G"] * 6), "reactors=2,ch_count=2")
+    for number in range(1, 7):
+        for lun in range(4):
+            eventually(lambda n=number, one=lun: is_running(directory(mount, n) / f"lun{one}"), f"unit {lun} of target {number} running")
+    seen = []
+    for _ in range(WINDOWS):
+        before, begin = wake_ups(mount), time.monotonic()
+        time.sleep(WINDOW)
+        after, seconds = wake_ups(mount), time.monotonic() - begin
+        woken = {thread: count - before.get(thread, 0) for thread, count in after.items()}
+        if max(woken.values()) <= seconds + 2:
+            return
+        seen.append(woken)
+    check(False, f"threads were woken so often in {WINDOW} s each: {seen}")
