@@ -25,6 +25,7 @@ public:
     void flush() override { fabric_.flush(); }
     bool prepare_to_sleep() override { return fabric_.arm(); }
     void sleep_on(std::vector<int>& fds) override { fabric_.sleep_on(fds); }
+    void woken(std::span<const int> readable) override { fabric_.woken(readable); }
 
 private:
     fabric::Fabric& fabric_;

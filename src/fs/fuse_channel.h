@@ -76,6 +76,7 @@ public:
     }
     bool prepare_to_sleep() override { return !ring_ || ring_->prepare_to_sleep(); }
     void sleep_on(std::vector<int>& fds) override;
+    void woken(std::span<const int> readable) override;
 
     // ---- by mail ----
     // The control thread's answer (fuse_out_header first; empty: none) to a request handed to it.
@@ -160,7 +161,9 @@ private:
     // Touched by each request.
     lun::Engine& engine_;
     DescriptorIntake descriptor_;
-    std::shared_ptr<Ring> ring_;  // nullptr: none
+    std::shared_ptr<Ring> ring_;    // nullptr: none
+    bool is_told_ = false;          // by woken(), so that poll() may leave the descriptor alone:
+    bool nothing_to_read_ = false;  // it was empty a turn ago
     const OpenFiles& files_;
     std::uint32_t first_free_ = no_record;
     std::vector<Record> records_;

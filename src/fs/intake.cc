@@ -31,6 +31,7 @@ Incoming split_request(std::span<const std::byte> whole) {
 unsigned DescriptorIntake::poll(IntakeListener& listener, const Batch& most) {
     unsigned taken = 0;
     std::size_t bytes = 0;
+    is_drained_ = false;
     for (; taken < most.requests && bytes < most.bytes && fd_ >= 0; ++taken) {
         const auto buffer = engine_.intake();
         const ssize_t count = ::read(fd_, buffer.data(), buffer.size());
@@ -40,7 +41,10 @@ unsigned DescriptorIntake::poll(IntakeListener& listener, const Batch& most) {
             listener.on_incoming(request);
             continue;
         }
-        if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
+        if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+            is_drained_ = true;
+            break;
+        }
         // ENOENT: the caller was killed while its request was being copied to us.
         if (count < 0 && (errno == EINTR || errno == ENOENT)) continue;
         listener.on_intake_ended(count == 0 ? ENODEV : errno);

@@ -81,12 +81,14 @@ public:
     void close() override;
     [[nodiscard]] bool is_open() const override { return fd_ >= 0; }
     void sleep_on(std::vector<int>& fds) override;
-    [[nodiscard]] int fd() const { return fd_; }  // -1 after close()
+    [[nodiscard]] bool is_drained() const { return is_drained_; }  // the last poll() has left nothing
+    [[nodiscard]] int fd() const { return fd_; }                   // -1 after close()
 
 private:
     bool on_refused(const ReplyTo& to, int errno_value, bool retry_as_error);
 
     int fd_;
+    bool is_drained_ = false;
     lun::Engine& engine_;
 };
 

@@ -105,11 +105,25 @@ void Reactor::run() {
     run_mailbox();
 }
 
+void Reactor::tell_sources(std::span<const pollfd> polled, bool nothing_known) {
+    std::size_t at = 1;
+    for (std::size_t source = 0; source < sources_.size(); ++source) {
+        readable_.clear();
+        for (; at < sleep_fds_end_[source]; ++at)
+            if (nothing_known || polled[at].revents != 0) readable_.push_back(polled[at].fd);
+        sources_[source]->woken(readable_);
+    }
+}
+
 void Reactor::sleep() {
     for (Source* source : sources_)
         if (!source->prepare_to_sleep()) return;
     sleep_fds_.assign(1, wake_fd_);
-    for (Source* source : sources_) source->sleep_on(sleep_fds_);
+    sleep_fds_end_.clear();
+    for (Source* source : sources_) {
+        source->sleep_on(sleep_fds_);
+        sleep_fds_end_.push_back(sleep_fds_.size());
+    }
 
     // The set of descriptors is small and changes with connections; poll(2) needs no bookkeeping for that.
     thread_local std::vector<pollfd> polled;
@@ -131,6 +145,7 @@ void Reactor::sleep() {
         [[maybe_unused]] const auto drained = read(wake_fd_, &count, sizeof count);
     }
     if (ready < 0 && errno != EINTR) log::error(name_, "poll failed ({}); trying again", std::strerror(errno));
+    tell_sources(polled, ready < 0);
 }
 
 }  // namespace srpfs::reactor

@@ -269,6 +269,8 @@ public:
     virtual bool arm() = 0;
     // Descriptors that become readable when poll() has work. Appends.
     virtual void sleep_on(std::vector<int>& fds) = 0;
+    // After sleeping: which of them are readable. Who does not tell has all of them looked at.
+    virtual void woken(std::span<const int> readable) { (void)readable; }
 };
 
 }  // namespace srpfs::fabric

@@ -10,8 +10,11 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
+
+struct pollfd;
 
 namespace srpfs::reactor {
 
@@ -27,6 +30,9 @@ public:
     virtual bool prepare_to_sleep() { return true; }
     // The descriptors that become readable when there is work; may change between turns. Appends to `fds`.
     virtual void sleep_on(std::vector<int>& fds) { (void)fds; }
+    // After each sleep, before poll(): which of those descriptors are readable now. What is not among them need not be
+    // looked at, which saves a system call.
+    virtual void woken(std::span<const int> readable) { (void)readable; }
 };
 
 class Reactor final : public Executor {
@@ -53,6 +59,7 @@ public:
 private:
     bool run_mailbox();
     void sleep();
+    void tell_sources(std::span<const pollfd> polled, bool nothing_known);
 
     std::string name_;
     TimerQueue timers_;
@@ -62,6 +69,8 @@ private:
     std::vector<std::function<void()>> mailbox_running_;
     int wake_fd_ = -1;
     std::vector<int> sleep_fds_;
+    std::vector<int> readable_;
+    std::vector<std::size_t> sleep_fds_end_;  // of each source's, in the order of sources_
     std::atomic<bool> mail_waiting_ = false;
     std::atomic<bool> stopping_ = false;
     std::atomic<std::uint64_t> slow_turns_ = 0;

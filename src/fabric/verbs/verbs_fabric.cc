@@ -254,20 +254,20 @@ void VerbsFabric::erase(VerbsConnection& connection) {
 
 unsigned VerbsFabric::poll(unsigned completions_max) {
     unsigned done = run_inbox();
-    if (may_have_events_) consume_completion_events();
+    if (may_have_completion_events_) consume_completion_events();
     unsigned completions = 0;
     const std::size_t count = connections_.size();  // handlers may add some, which have nothing yet
     for (std::size_t i = 0; i < count && completions < completions_max; ++i)
         completions += connections_[(first_polled_ + i) % count]->poll(completions_max - completions);
     ++first_polled_;
     done += completions;
-    // After a sleep that brought no completion it must have been the event channel. Looking at it costs a system call,
-    // and a busy reactor need not look each time: what is missed keeps it from falling asleep.
-    if ((may_have_events_ && done == 0) || ++polls_since_cm_ >= polls_between_cm_looks) {
+    // Looking at the event channel costs a system call, and a busy reactor need not look each time: what is missed
+    // keeps it from falling asleep.
+    if ((may_have_cm_events_ && done == 0) || ++polls_since_cm_ >= polls_between_cm_looks) {
         polls_since_cm_ = 0;
         done += handle_cm_events();
     }
-    may_have_events_ = false;
+    may_have_completion_events_ = may_have_cm_events_ = false;
     return done + deliver_ends();
 }
 
@@ -355,7 +355,7 @@ bool VerbsFabric::arm() {
     bool is_idle = ending_.empty() && inbox_.empty() && sending_.empty();
     for (const auto& connection : connections_) is_idle = connection->arm() && is_idle;
     is_idle = is_idle && ending_.empty();
-    if (is_idle) may_have_events_ = true;
+    if (is_idle) may_have_completion_events_ = may_have_cm_events_ = true;
     return is_idle;
 }
 
@@ -363,6 +363,15 @@ void VerbsFabric::sleep_on(std::vector<int>& fds) {
     fds.push_back(event_channel_->get()->fd);
     for (const auto& known : channels_)
         if (const auto channel = known.lock()) fds.push_back(channel->fd());
+}
+
+void VerbsFabric::woken(std::span<const int> readable) {
+    const auto is_readable = [&](int fd) { return std::find(readable.begin(), readable.end(), fd) != readable.end(); };
+    may_have_cm_events_ = is_readable(event_channel_->get()->fd);
+    may_have_completion_events_ = std::any_of(channels_.begin(), channels_.end(), [&](const auto& known) {
+        const auto channel = known.lock();
+        return channel && is_readable(channel->fd());
+    });
 }
 
 }  // namespace verbs

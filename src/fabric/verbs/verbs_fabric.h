@@ -27,6 +27,7 @@ public:
     void flush() override;
     bool arm() override;
     void sleep_on(std::vector<int>& fds) override;
+    void woken(std::span<const int> readable) override;
 
     // For connections, requests and listeners.
     [[nodiscard]] Devices& devices() { return *devices_; }
@@ -54,7 +55,9 @@ private:
     std::vector<std::unique_ptr<VerbsConnection>> connections_;
     std::size_t first_polled_ = 0;  // rotates, so that nobody is always served last
     unsigned polls_since_cm_ = 0;
-    bool may_have_events_ = true;  // slept since the last look at the event channel
+    // Slept since the last look, and not told that there is nothing.
+    bool may_have_completion_events_ = true;
+    bool may_have_cm_events_ = true;
     std::vector<VerbsConnection*> sending_;
     std::vector<VerbsConnection*> ending_;
     std::vector<VerbsConnection*> ending_now_;

@@ -664,6 +664,26 @@ TEST_F(FuseChannelTest, TheEndOfTheConnectionIsReportedOnce) {
     EXPECT_TRUE(fds.empty());
 }
 
+// What saves system calls must not lose a request: told wrongly, or not at all, it is a turn late at most.
+TEST_F(FuseChannelTest, ADescriptorThatIsSaidToBeEmptyIsLookedAtInTheNextTurn) {
+    channel_->woken({});
+    (void)client_.write(handle_, 0, pattern(4096, 1));
+
+    EXPECT_FALSE(channel_->poll());
+    EXPECT_TRUE(channel_->poll());
+}
+
+TEST_F(FuseChannelTest, ADescriptorThatIsSaidToBeReadableIsLookedAtAtOnce) {
+    std::vector<int> fds;
+    channel_->sleep_on(fds);
+    channel_->woken({});
+    (void)client_.write(handle_, 0, pattern(4096, 1));
+
+    channel_->woken(fds);
+
+    EXPECT_TRUE(channel_->poll());
+}
+
 TEST_F(FuseChannelTest, LivesOnAfterLeavingUntilItsOperationsHaveEnded) {
     slow_.holding = true;
     (void)client_.write(handle_, 0, pattern(4096, 1));

@@ -129,8 +129,11 @@ public:
         return refuse_sleep_ == 0 || --refuse_sleep_ == 0;
     }
     void sleep_on(std::vector<int>& fds) override { fds.push_back(fd_); }
+    void woken(std::span<const int> readable) override { told.emplace_back(readable.begin(), readable.end()); }
     void refuse_sleep(unsigned times) { refuse_sleep_ = times; }
+    [[nodiscard]] int fd() const { return fd_; }
 
+    std::vector<std::vector<int>> told;
     unsigned polls = 0, flushes = 0, sleeps = 0;
 
 private:
@@ -154,6 +157,45 @@ TEST(Reactor, WakesWhenTheDescriptorOfASourceBecomesReadable) {
     runner.join();
     EXPECT_EQ(worked, 1);
     EXPECT_EQ(source.flushes, source.polls);
+}
+
+TEST(Reactor, TellsASourceNothingAboutTheDescriptorsOfAnother) {
+    Reactor reactor("test");
+    CountingSource idle([] {});
+    CountingSource busy([&] { reactor.stop(); });
+    reactor.add_source(idle);
+    reactor.add_source(busy);
+    std::thread runner([&] { reactor.run(); });
+
+    busy.give_work();
+
+    runner.join();
+    for (const auto& readable : idle.told) EXPECT_TRUE(readable.empty());
+    for (const auto& readable : busy.told) EXPECT_TRUE(readable.empty() || readable == std::vector{busy.fd()});
+}
+
+TEST(Reactor, TellsASourceThatItsDescriptorIsReadable) {
+    Reactor reactor("test");
+    CountingSource source([&] { reactor.stop(); });
+    // Its work is found by sleeping only.
+    struct LateSource final : Source {
+        explicit LateSource(CountingSource& inner) : inner_(inner) {}
+        bool poll() override { return was_told && inner_.poll(); }
+        void sleep_on(std::vector<int>& fds) override { inner_.sleep_on(fds); }
+        void woken(std::span<const int> readable) override {
+            was_told = readable.size() == 1 && readable[0] == inner_.fd();
+        }
+        bool was_told = false;
+
+    private:
+        CountingSource& inner_;
+    } late(source);
+    reactor.add_source(late);
+    source.give_work();
+
+    reactor.run();
+
+    EXPECT_TRUE(late.was_told);
 }
 
 TEST(Reactor, PollsAgainWhenASourceRefusesToSleep) {
