@@ -129,6 +129,12 @@ void ListedUnit::on_fence_needed(Unit&) {
     inventory_->reactor_.post([self = shared_from_this()] { self->inventory_->fence(self); });
 }
 
+void ListedUnit::on_reset(Unit&) {
+    inventory_->control_.post([self = shared_from_this(), stamp = inventory_->engine_.next_stamp()] {
+        self->inventory_->on_reset(self, stamp);
+    });
+}
+
 void ListedUnit::on_failure(Unit&, const Operation& operation) {
     const Outcome& outcome = operation.outcome();
     // A storm of failures (a pulled cable) is one event, not thousands.
@@ -504,6 +510,13 @@ void Inventory::on_attention(const UnitPointer& unit, const scsi::Sense& sense, 
     if (unit->stale_at_ > unit->asked_at_ && !looks_.contains(unit->lun_)) want_look(unit->lun_, why, false);
 }
 
+// Which unit was it? What was asked before does not tell.
+void Inventory::on_reset(const UnitPointer& unit, std::uint64_t stamp) {
+    if (closed_ || unit->gone_ || !runs()) return;
+    unit->stale_at_ = std::max(unit->stale_at_, stamp);
+    if (!looks_.contains(unit->lun_)) want_look(unit->lun_, "LUN RESET", true);
+}
+
 void Inventory::reset(const UnitPointer& unit, Waiter on_done) {
     reactor_.post([self = shared_from_this(), unit, on_done = std::move(on_done)]() mutable {
         if (!unit->unit_) {
@@ -516,8 +529,8 @@ void Inventory::reset(const UnitPointer& unit, Waiter on_done) {
         self->port_->link(0).reset_unit(unit->lun_,
                                         [self, unit, on_done = std::move(on_done)](const Result<void>& done) {
                                             self->control_.post([self, unit, on_done, done] {
-                                                // This lets its I/O go again.
-                                                self->look(unit, "LUN RESET");
+                                                // A look lets its I/O go again; after a success one is under way.
+                                                if (!done) self->look(unit, "LUN RESET");
                                                 on_done(done);
                                             });
                                         });
@@ -525,9 +538,15 @@ void Inventory::reset(const UnitPointer& unit, Waiter on_done) {
 }
 
 // Lets a unit's I/O go. If writes of an earlier connection may still run in the target, a LUN RESET comes first: until
-// it has succeeded those blocks stay locked.
+// it has succeeded, and another look has found the same unit, those blocks stay locked.
 void Inventory::fence_and_resume(const UnitPointer& unit, std::shared_ptr<const UnitInfo> info) {
-    if (!unit->unit_->needs_fence()) return unit->unit_->resume(std::move(info));
+    const bool was_this_unit = unit->unit_->confirm_reset(*info);
+    if (!was_this_unit || unit->unit_->awaits_confirmation() || !unit->unit_->needs_fence()) {
+        unit->unit_->resume(std::move(info));
+        if (was_this_unit) return;
+        const Error why(EAGAIN, "the logical units changed while the LUN RESET was under way");
+        return control_.post([self = shared_from_this(), unit, why] { self->on_fence(unit, why); });
+    }
     port_->link(0).reset_unit(unit->lun_, [self = shared_from_this(), unit, info](const Result<void>& done) {
         if (unit->unit_) unit->unit_->resume(info);
         self->control_.post([self, unit, done] { self->on_fence(unit, done); });
@@ -536,7 +555,9 @@ void Inventory::fence_and_resume(const UnitPointer& unit, std::shared_ptr<const 
 
 // A channel has been lost with writes on it while others go on. A unit that is being looked at is fenced after that.
 void Inventory::fence(const UnitPointer& unit) {
-    if (!unit->unit_ || !unit->unit_->needs_fence() || unit->unit_->state() != UnitState::running) return;
+    if (!unit->unit_ || unit->unit_->awaits_confirmation() || !unit->unit_->needs_fence() ||
+        unit->unit_->state() != UnitState::running)
+        return;
     port_->link(0).reset_unit(unit->lun_, [self = shared_from_this(), unit](const Result<void>& done) {
         self->control_.post([self, unit, done] { self->on_fence(unit, done); });
     });

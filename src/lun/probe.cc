@@ -131,6 +131,7 @@ private:
     void on_reset_sent(const scsi::Lun&) override {}
     void on_reset_over(const scsi::Lun&, bool) override {}
     void on_fence_needed(Unit&) override {}  // nothing is written
+    void on_reset(Unit&) override {}
     void on_failure(Unit&, const Operation&) override {}
 
     bool stopped_ = false;

@@ -200,7 +200,7 @@ void Unit::resume(std::shared_ptr<const UnitInfo> info) {
     if (info_ && info->probed_at != 0 && info->probed_at < held_at_) return;
     recognise(info);
     info_ = std::move(info);
-    held_ = false;
+    held_ = swap_suspected_ = false;
     offline_ = false;
     attention_told_ = false;
     grant_locks();
@@ -623,9 +623,12 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
     else if (verdict != Verdict::good && verdict != Verdict::failed && operation.retry_until_ == instant_never)
         operation.retry_until_ = engine_.timers().now() + retry_span;
     const scsi::Sense sense = result.sense;
+    // It is told once, so it counts whatever becomes of the command that has met it.
+    const bool attention = result.end == CommandEnd::answered && result.status == scsi::Status::check_condition &&
+                           sense.valid && !sense.deferred && sense.key == scsi::SenseKey::unit_attention;
     if (operation.stage_ == Operation::Stage::answered) {
-        // Answered early; only the bookkeeping is left. A unit attention is told once, so it counts all the same.
-        if (verdict == Verdict::attention) on_unit_attention(sense);
+        // Answered early; only the bookkeeping is left.
+        if (attention) on_unit_attention(sense);
         if constexpr (canary::double_answer) operation.listener_->on_answered(operation);
         settle(operation);
         return pump();
@@ -657,7 +660,7 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
             break;
     }
     // After the switch: holding the unit may take the operation's memory away, and with it what was to be sent again.
-    if (verdict == Verdict::attention) on_unit_attention(sense);
+    if (attention) on_unit_attention(sense);
     after_part(operation);
     pump();
 }
@@ -769,7 +772,10 @@ Unit::Verdict Unit::judge(Operation& operation, const Operation::Part& part, Out
         const auto kind = result.end == CommandEnd::connection_lost ? OutcomeKind::path_lost : OutcomeKind::aborted;
         // A fence that came between the end of the channel and that of its commands has covered this one.
         const bool fenced = part.lost_at != 0 && part.lost_at < fenced_until_;
-        switch (repeat_rule(part.command, fenced ? CommandEnd::aborted : result.end)) {
+        const CommandEnd end = fenced              ? CommandEnd::aborted
+                               : part.lost_at != 0 ? CommandEnd::connection_lost
+                                                   : result.end;
+        switch (repeat_rule(part.command, end)) {
             case Repeat::now: return too_often ? fail(kind) : Verdict::again;
             case Repeat::after_fence:
                 operation.unknown_since_ =
@@ -906,6 +912,7 @@ void Unit::on_unit_attention(const scsi::Sense& sense) {
     }
     // These may mean another unit, another size, or another cache mode: nothing goes until that has been looked at
     // (decisions 7). The others (ALUA, reservations) only want the command repeated.
+    if (sense.asc == 0x3f || sense.asc == 0x28) swap_suspected_ = reset_doubted_ = true;
     const bool holds = sense.asc == 0x29 || (sense.asc == 0x2a && (sense.ascq == 0x09 || sense.ascq == 0x01)) ||
                        (sense.asc == 0x3f) || sense.asc == 0x28;
     if (!holds) return;
@@ -1244,13 +1251,39 @@ bool Unit::needs_fence() const {
 
 // One that is gone has nothing to do with a reset of its number any more: another unit has it now.
 void Unit::on_reset_sent(const scsi::Lun& lun) {
-    if (lun == lun_ && !gone_) reset_sent_at_ = engine_.next_stamp();
+    if (lun != lun_ || gone_) return;
+    reset_sent_at_ = engine_.next_stamp();
+    reset_doubted_ = swap_suspected_;
+    reset_until_ = 0;
 }
 
-// No write of this unit that was lost before the reset was sent can run any more (decisions 1).
+// It was sent to whatever has this number: which commands of this unit it has ended is known when it was confirmed.
 void Unit::on_reset_over(const scsi::Lun& lun, bool succeeded) {
-    if (lun != lun_ || gone_ || !succeeded) return;
-    fenced_until_ = reset_sent_at_;
+    if (lun != lun_ || !succeeded) return;
+    const std::uint64_t lost_at = gone_ ? engine_.next_stamp() : reset_sent_at_ - 1;
+    operations_.for_each([&](Operation& operation) {
+        for (Operation::Part& part : operation.parts_)
+            if (part.in_flight && part.lost_at == 0 && part.command.fence == initiator::Command::Fence::proven)
+                part.lost_at = lost_at;
+    });
+    if (gone_) return;
+    reset_until_ = reset_sent_at_;
+    reset_over_at_ = engine_.next_stamp();
+    listener_.on_reset(*this);
+}
+
+bool Unit::confirm_reset(const UnitInfo& info) {
+    if (gone_ || reset_until_ == 0) return true;
+    if (info.probed_at != 0 && (info.probed_at < reset_over_at_ || info.probed_at < held_at_)) return true;
+    const std::uint64_t until = std::exchange(reset_until_, 0);
+    if (reset_doubted_) return false;
+    fenced_until_ = until;
+    end_fenced();
+    return true;
+}
+
+// No write of this unit that was lost before fenced_until_ can run any more.
+void Unit::end_fenced() {
     locks_->ghosts.for_each([&](Ghost& ghost) {
         if (ghost.operation || ghost.unknown_since >= fenced_until_) return;
         locks_->ghosts.remove(ghost);
@@ -1296,6 +1329,7 @@ void Unit::on_link_changed() { hold_io(); }
 
 // From now on others have to keep off what this channel was writing: it may happen at any time, until a fence.
 void Unit::on_channel_lost(const initiator::Channel& channel) {
+    if (link_.live_channels() == 0) reset_until_ = 0;  // what the target had to tell goes with the login
     operations_.for_each([&](Operation& operation) {
         for (Operation::Part& part : operation.parts_) {
             if (!part.in_flight || part.command.channel != &channel) continue;

@@ -52,6 +52,7 @@ private:
     void flush(std::function<void()> on_done);
     void on_attention(Unit& unit, const scsi::Sense& sense, bool hold) override;
     void on_fence_needed(Unit& unit) override;
+    void on_reset(Unit& unit) override;
     void on_failure(Unit& unit, const Operation& operation) override;
     void on_answered(Operation& operation) override;
 
@@ -181,6 +182,7 @@ private:
     void set_offline(const UnitPointer& unit, const std::string& why);
     void remove(const UnitPointer& unit, const std::string& why);
     void on_attention(const UnitPointer& unit, const scsi::Sense& sense, std::uint64_t stamp);
+    void on_reset(const UnitPointer& unit, std::uint64_t stamp);
     void on_fence(const UnitPointer& unit, const Result<void>& result);
     void try_again(Duration delay);
     void on_retry_time();

@@ -144,8 +144,10 @@ private:
     struct Part {  // one command's share of the operation
         initiator::Command command;
         bool in_flight = false;
-        bool again = false;         // to be sent once more
-        std::uint64_t lost_at = 0;  // Engine::next_stamp() when its channel ended; 0: it has not
+        bool again = false;  // to be sent once more
+        // Engine::next_stamp() when its channel ended, or when the LUN RESET was sent that may have ended it; 0:
+        // neither
+        std::uint64_t lost_at = 0;
     };
 
     void prepare(Unit& unit, OperationKind kind, OperationListener& listener);

@@ -68,6 +68,9 @@ public:
     virtual void on_attention(Unit& unit, const scsi::Sense& sense, bool hold) = 0;
     // The end of a write has become unknown: see Unit::needs_fence().
     virtual void on_fence_needed(Unit& unit) = 0;
+    // A LUN RESET of this number has succeeded: it counts when a look has shown that the unit is still there. Reactor
+    // thread; the look has to be asked later.
+    virtual void on_reset(Unit& unit) = 0;
     // Worth a line in last_error: an operation failed for good.
     virtual void on_failure(Unit& unit, const Operation& operation) = 0;
 
@@ -108,6 +111,11 @@ public:
     // unit, and this one is removed (decisions 7). What was found out before the unit was last held (an attention, a
     // lost connection) changes nothing: the probe that follows it will call again.
     void resume(std::shared_ptr<const UnitInfo> info);
+    // What a look that found the same unit says about the LUN RESET before it: if it was asked after the reset was
+    // over, the reset was this unit's, and ends the ghosts and the waiting for a fence (decisions 1). False: another
+    // unit may have had the number meanwhile, so the reset proves nothing. To be called before resume().
+    bool confirm_reset(const UnitInfo& info);
+    [[nodiscard]] bool awaits_confirmation() const { return reset_until_ != 0; }
     // Which unit this is, when its I/O may not go yet: it waits for resume(). Shares locks and ghosts with the other
     // units of that identity, those that are gone included.
     void recognise(std::shared_ptr<const UnitInfo> info);
@@ -128,7 +136,7 @@ public:
     // 8).
     void on_target_restart() override;
     // Writes whose end nobody knows: a LUN RESET is needed before they, or others to the same blocks, can go
-    // (decisions 1, 3). Any that succeeds will do; the unit hears of it through its link.
+    // (decisions 1, 3). Any that succeeds will do once a look has confirmed it; the unit hears of it through its link.
     [[nodiscard]] bool needs_fence() const;
 
     [[nodiscard]] UnitState state() const;
@@ -191,6 +199,7 @@ private:
     void wait_for_fence(Operation& operation);
     void ask_for_fence();
     void add_ghost(Operation& operation, bool still_in_flight);
+    void end_fenced();
     [[nodiscard]] std::uint32_t blocks_of_command(std::uint64_t lba, std::uint64_t left) const;
 
     Engine& engine_;
@@ -219,7 +228,12 @@ private:
     IntrusiveList<Operation, UnitTag> operations_;  // all that were started and are not back in the pool
     IntrusiveList<Operation, QueueTag> waiting_;    // for path or credit, in order
     std::shared_ptr<BlockLocks> locks_ = std::make_shared<BlockLocks>();
-    std::uint64_t reset_sent_at_ = 0;  // Engine::next_stamp() of the LUN RESET under way
+    // All Engine::next_stamp().
+    std::uint64_t reset_sent_at_ = 0;  // of the LUN RESET under way
+    std::uint64_t reset_until_ = 0;    // reset_sent_at_ of one that succeeded and waits for confirm_reset(); 0: none
+    std::uint64_t reset_over_at_ = 0;  // when that was answered
+    bool swap_suspected_ = false;      // an attention since the last resume(): another unit may have the number
+    bool reset_doubted_ = false;       // so it was when reset_sent_at_, or has been since
     std::uint64_t fenced_until_ = 0;   // what was lost before this stamp cannot run any more
     reactor::Timer retry_timer_;       // back-offs, and the patience of those that wait for a lock
     reactor::Timer interrupt_timer_;

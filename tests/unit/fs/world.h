@@ -170,6 +170,7 @@ private:
         unit.resume(std::move(info));
     }
     void on_fence_needed(lun::Unit&) override {}
+    void on_reset(lun::Unit&) override {}
     void on_failure(lun::Unit&, const lun::Operation&) override {}
 
     Instant now_{};

@@ -200,6 +200,38 @@ TEST_F(Judge, OthersGoOnMeanwhile) {
     EXPECT_TRUE(requests[0]->ok());
 }
 
+// Told once: what this command kept to itself nobody else would hear, and the next one would go to another unit.
+TEST_F(Judge, AnAttentionHoldsTheUnitThoughItsCommandHasNoTimeLeft) {
+    begin();
+    Request& request = read(0, 512);
+    const Instant began = now();
+    while (now() - began < 178s) {
+        answer(*open()[0], {.status = 0x08});
+        ASSERT_TRUE(advance_until([this] { return !open().empty(); }, 10s));
+    }
+    advance(5s);
+    answer(*open()[0], check_condition(0x6, 0x3f, 0x0e));
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::aborted);
+    ASSERT_EQ(attentions.size(), 1u);
+    EXPECT_EQ(unit().state(), UnitState::probing);
+    Request& next = write(0, pattern(512, 1));
+    EXPECT_TRUE(open().empty()) << "written to whatever unit is there now";
+    resume();
+    serve_all();
+    EXPECT_TRUE(next.ok());
+}
+
+TEST_F(Judge, TheAttentionThatIsOneTooManyForItsCommandHoldsTheUnitToo) {
+    begin();
+    Request& request = read(0, 512);
+    while (!request.answered() && attentions.size() < 100) {
+        answer(*open()[0], check_condition(0x6, 0x3f, 0x0e));
+        if (!request.answered()) resume();
+    }
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::aborted);
+    EXPECT_EQ(unit().state(), UnitState::probing);
+}
+
 TEST_F(Judge, ALunThatIsGoneIsToldOnce) {
     begin();
     read(0, 512);

@@ -155,8 +155,19 @@ protected:
     }
     void resume() { resume(unit()); }
 
-    // A LUN RESET of unit 0 that the target has carried out.
+    // A LUN RESET of unit 0 that the target has carried out, and a look that found it again.
     void fence() {
+        reset_unit();
+        confirm();
+    }
+    bool confirm() {
+        UnitInfo fresh = info;
+        fresh.probed_at = engine->next_stamp();
+        const bool was_this_unit = unit().confirm_reset(fresh);
+        settle();
+        return was_this_unit;
+    }
+    void reset_unit() {
         bool over = false;
         link->reset_unit(unit().lun(), [&over](Result<void> result) { over = result.has_value(); });
         ASSERT_FALSE(target().tasks.empty());
@@ -267,6 +278,7 @@ protected:
     void on_link_empty() override {}
     void on_attention(Unit&, const scsi::Sense& sense, bool hold) override { attentions.push_back({sense, hold}); }
     void on_fence_needed(Unit&) override { ++fences_needed; }
+    void on_reset(Unit&) override { ++resets; }
     void on_failure(Unit&, const Operation&) override { ++failures; }
     void on_parking_exhausted(Unit& of, unsigned operations) override { shed.push_back({&of, operations}); }
 
@@ -288,7 +300,7 @@ protected:
     bool serving = false;  // the disk answers by itself
     std::vector<Attention> attentions;
     std::vector<std::pair<Unit*, unsigned>> shed;
-    unsigned fences_needed = 0, failures = 0;
+    unsigned fences_needed = 0, failures = 0, resets = 0;
     std::uint64_t epoch = 0;
 };
 

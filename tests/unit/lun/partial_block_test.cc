@@ -364,6 +364,92 @@ TEST_F(Ghosts, AResetOfTheUnitThatHasTakenItsNumberDoesNotCoverWhatIsToldLater) 
     interrupt(waiting);
 }
 
+TEST_F(Ghosts, AResetEndsThemWhenALookAfterItHasFoundTheUnit) {
+    begin();
+    Request& old = write(0, pattern(512, 1));
+    lose_connection();
+    reconnect();
+    resume();
+    UnitInfo early = info;
+    early.probed_at = engine->next_stamp();
+    reset_unit();
+    EXPECT_EQ(resets, 1u) << "nobody would look";
+    EXPECT_TRUE(unit().awaits_confirmation());
+    EXPECT_TRUE(unit().confirm_reset(early));
+    settle();
+    EXPECT_TRUE(sent().empty()) << "what was asked before the reset does not tell which unit it has met";
+    EXPECT_TRUE(unit().needs_fence());
+    EXPECT_TRUE(confirm());
+    EXPECT_FALSE(unit().needs_fence() || unit().awaits_confirmation());
+    ASSERT_EQ(sent().size(), 1u);
+    serve_all();
+    EXPECT_TRUE(old.ok());
+}
+
+// The number was another unit's before anybody had heard of it.
+TEST_F(Ghosts, AResetThatHasMetAnotherUnitDoesNotEndThem) {
+    begin();
+    write(0, pattern(512, 1));
+    lose_connection();
+    reconnect();
+    resume();
+    reset_unit();
+    unit().remove();
+    Unit& back = add_unit(1);
+    EXPECT_TRUE(back.needs_fence());
+    Request& waiting = write(back, 0, pattern(512, 2));
+    EXPECT_TRUE(sent().empty()) << "written before anything has ended the old copy";
+    interrupt(waiting);
+}
+
+TEST_F(Ghosts, AnExchangeAndBackDuringAResetMakesItProveNothing) {
+    begin();
+    write(0, pattern(512, 1));
+    lose_connection();
+    reconnect();
+    resume();
+    link->reset_unit(unit().lun(), [](const Result<void>&) {});
+    link->tell_event(unit().lun(), {.valid = true, .key = scsi::SenseKey::unit_attention, .asc = 0x3f, .ascq = 0x0e});
+    resume();  // by a look that came after it; the reset is still under way
+    target().answer(target().tasks.back(), 0x00);
+    settle();
+    EXPECT_FALSE(confirm());
+    EXPECT_TRUE(unit().needs_fence() && sent().empty());
+    resume();
+    fence();
+    EXPECT_FALSE(unit().needs_fence());
+    serve_all();
+}
+
+// The commands that it has ended were those of another unit, and may still run.
+TEST_F(Ghosts, WhatAResetHasEndedIsSentAgainWhenALookHasFoundTheUnit) {
+    begin();
+    Request& old = write(0, pattern(512, 1));
+    reset_unit();
+    advance(2s);  // unanswered: its channel drains, and is replaced
+    lose_connection();
+    reconnect();
+    resume();
+    EXPECT_TRUE(sent().empty());
+    fence();
+    ASSERT_EQ(sent().size(), 1u);
+    serve_all();
+    EXPECT_TRUE(old.ok());
+}
+
+TEST_F(Ghosts, WhatAResetHasEndedIsAGhostOfAUnitThatIsGone) {
+    begin();
+    Request& old = write(0, pattern(512, 1));
+    reset_unit();
+    unit().remove();
+    settle();
+    EXPECT_FALSE(old.ok());
+    advance(2s);
+    lose_connection();
+    reconnect();
+    EXPECT_TRUE(add_unit(1).needs_fence());
+}
+
 TEST_F(Ghosts, AResetEndsOneWhoseCommandIsInFlightOnlyWithItsChannel) {
     begin();
     give_up_write(4, 1);
