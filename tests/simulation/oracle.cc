@@ -34,19 +34,20 @@ void Oracle::fill(WriteId id, std::uint64_t offset, std::span<std::byte> bytes) 
     }
 }
 
-bool Oracle::matches(WriteId id, std::uint64_t offset, std::span<const std::byte> bytes) {
+bool Oracle::matches(const Write& write, std::uint64_t offset, std::span<const std::byte> bytes) {
     std::array<std::byte, 4096> expected;
     const auto wanted = std::span(expected).first(bytes.size());
-    fill(id, offset, wanted);
+    fill(write.content == Content::zeros ? 0 : write.id, offset, wanted);
     return std::equal(wanted.begin(), wanted.end(), bytes.begin());
 }
 
-Oracle::WriteId Oracle::begin_write(std::uint64_t offset, std::uint32_t bytes) {
+Oracle::WriteId Oracle::begin_write(std::uint64_t offset, std::uint32_t bytes, Content content) {
     Write write;
     write.id = next_write();
     write.begin = offset;
     write.end = offset + bytes;
     write.began = ++now_;
+    write.content = content;
     writes_.push_back(write);
     return write.id;
 }
@@ -84,7 +85,8 @@ bool Oracle::is_overwritten(const Write& older, const Write& newer, Moment read_
 
 std::string Oracle::describe(const Write& write) const {
     const auto moment = [](Moment value) { return value == never ? std::string("-") : fmt::format("{}", value); };
-    return fmt::format("write {} [{}, {}) began {} ended {} firm {} promised {}", write.id, write.begin, write.end,
+    return fmt::format("{} {} [{}, {}) began {} ended {} firm {} promised {}",
+                       write.content == Content::zeros ? "zeroing" : "write", write.id, write.begin, write.end,
                        write.began, moment(write.ended), moment(write.firm), moment(write.promised));
 }
 
@@ -118,8 +120,15 @@ std::optional<std::string> Oracle::end_read(Moment began, std::uint64_t offset, 
     std::sort(cuts.begin(), cuts.end());
     cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
 
-    static const Write nothing{
-        .id = 0, .begin = 0, .end = UINT64_MAX, .began = 0, .ended = 0, .firm = 0, .promised = 0};
+    static const Write nothing{.id = 0,
+                               .begin = 0,
+                               .end = UINT64_MAX,
+                               .began = 0,
+                               .ended = 0,
+                               .firm = 0,
+                               .promised = 0,
+                               .excused = false,
+                               .content = Content::zeros};
     std::vector<Write> now_seen;
     for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
         const std::uint64_t from = cuts[i], to = cuts[i + 1];
@@ -129,30 +138,36 @@ std::optional<std::string> Oracle::end_read(Moment began, std::uint64_t offset, 
         const Write* forbidden = nullptr;
         const bool is_tainted = std::any_of(tainted_.begin(), tainted_.end(),
                                             [&](const Range& range) { return range.begin <= from && range.end >= to; });
+        bool is_ambiguous = false;  // zeros are zeros
         const auto consider = [&](const Write* write) {
-            if (found || !covers(write) || !matches(write->id, from, part)) return;
+            if (!covers(write) || !matches(*write, from, part)) return;
             const auto overwriter = std::find_if(overwriting.begin(), overwriting.end(), [&](const Write* newer) {
                 return covers(newer) && newer->id != write->id && is_overwritten(*write, *newer, began);
             });
-            if (overwriter == overwriting.end() || is_tainted)
-                found = write;
-            else if (!forbidden)
+            if (overwriter == overwriting.end() || is_tainted) {
+                if (found)
+                    is_ambiguous = true;
+                else
+                    found = write;
+            } else if (!forbidden) {
                 forbidden = *overwriter;
+            }
         };
         const Write* stale = nullptr;
-        for (auto write = concerned.rbegin(); write != concerned.rend() && !found; ++write) {
+        for (auto write = concerned.rbegin(); write != concerned.rend(); ++write) {
+            if (found && found->content == Content::pattern) break;
             const Write* before = forbidden;
             consider(*write);
             if (forbidden != before) stale = *write;
         }
-        if (!found) {
+        if (!found || found->content == Content::zeros) {
             const Write* before = forbidden;
             consider(&nothing);
             if (forbidden != before) stale = &nothing;
         }
         if (found) {
             // Fewer bytes may match by chance.
-            if (found->firm == never && to - from >= 8 && !is_tainted)
+            if (found->firm == never && to - from >= 8 && !is_tainted && !is_ambiguous)
                 now_seen.push_back({.id = found->id,
                                     .begin = from,
                                     .end = to,
@@ -160,7 +175,8 @@ std::optional<std::string> Oracle::end_read(Moment began, std::uint64_t offset, 
                                     .ended = ended,
                                     .firm = ended,
                                     .promised = never,
-                                    .excused = false});
+                                    .excused = false,
+                                    .content = found->content});
             continue;
         }
         std::string text =

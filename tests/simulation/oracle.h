@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // The history of one logical unit and what it allows a reader to see.
 //
-// Each write fills its bytes with a pattern of its number, so a reader's bytes tell whose they are. Times are the order
-// of events. For the bytes of one block that have the same history, a read may return write W unless W was overwritten:
-// a write X that began after W had ended (however W ended: ghosts may not come back) and was acknowledged, or seen by a
-// reader, before this read began. What a target loses with its volatile cache was not overwritten, unless a flush that
-// succeeded has promised it.
+// Each write fills its bytes with a pattern of its number, so a reader's bytes tell whose they are; a zeroing is a
+// write of zeros, which may be several writes'. Times are the order of events. For the bytes of one block that have the
+// same history, a read may return write W unless W was overwritten: a write X that began after W had ended (however W
+// ended: ghosts may not come back) and was acknowledged, or seen by a reader, before this read began. What a target
+// loses with its volatile cache was not overwritten, unless a flush that succeeded has promised it.
 
 #pragma once
 
@@ -33,7 +33,8 @@ public:
     // The number the next write will get.
     [[nodiscard]] WriteId next_write() const { return writes_.size() + 1; }
 
-    WriteId begin_write(std::uint64_t offset, std::uint32_t bytes);
+    enum class Content { pattern, zeros };
+    WriteId begin_write(std::uint64_t offset, std::uint32_t bytes, Content content = Content::pattern);
     // `promised`: acknowledged as durable.
     void end_write(WriteId id, End end, bool promised);
     Moment begin_flush() { return ++now_; }
@@ -63,9 +64,10 @@ private:
         Moment firm = never;  // acknowledged or seen
         Moment promised = never;
         bool excused = false;
+        Content content = Content::pattern;
     };
     [[nodiscard]] bool is_overwritten(const Write& older, const Write& newer, Moment read_began) const;
-    [[nodiscard]] static bool matches(WriteId id, std::uint64_t offset, std::span<const std::byte> bytes);
+    [[nodiscard]] static bool matches(const Write& write, std::uint64_t offset, std::span<const std::byte> bytes);
     [[nodiscard]] std::string describe(const Write& write) const;
 
     std::uint32_t block_bytes_;

@@ -56,6 +56,43 @@ TEST_F(OracleTest, RefusesToGoBackOnceAWriteWasSeen) {
     EXPECT_TRUE(read(first, 0, 512));
 }
 
+TEST_F(OracleTest, RefusesWhatAZeroingHasReplaced) {
+    const auto first = write(0, 1024);
+    const auto zeroing = oracle.begin_write(0, 512, Oracle::Content::zeros);
+    EXPECT_FALSE(read(first, 0, 1024)) << "it is under way";
+    oracle.end_write(zeroing, Oracle::End::acknowledged, false);
+    EXPECT_FALSE(read(0, 0, 512));
+    EXPECT_FALSE(read(first, 512, 512));
+    EXPECT_TRUE(read(first, 0, 512));
+    EXPECT_TRUE(read(0, 512, 512));
+}
+
+TEST_F(OracleTest, RefusesZerosThatAWriteHasReplaced) {
+    const auto zeroing = oracle.begin_write(0, 512, Oracle::Content::zeros);
+    oracle.end_write(zeroing, Oracle::End::acknowledged, false);
+    const auto second = write(0, 512);
+    EXPECT_FALSE(read(second, 0, 512));
+    EXPECT_TRUE(read(0, 0, 512));
+}
+
+TEST_F(OracleTest, RefusesToGoBackOnceAZeroingWasSeen) {
+    const auto first = write(0, 512);
+    oracle.begin_write(0, 512, Oracle::Content::zeros);
+    EXPECT_FALSE(read(first, 0, 512));
+    EXPECT_FALSE(read(0, 0, 512));
+    EXPECT_TRUE(read(first, 0, 512));
+}
+
+TEST_F(OracleTest, DoesNotTakeTheZerosOfAnEarlierZeroingForThoseOfOneUnderWay) {
+    const auto before = oracle.begin_write(0, 512, Oracle::Content::zeros);
+    oracle.end_write(before, Oracle::End::acknowledged, false);
+    const auto ghost = oracle.begin_write(0, 512);
+    oracle.begin_write(0, 512, Oracle::Content::zeros);
+    EXPECT_FALSE(read(0, 0, 512));
+    oracle.end_write(ghost, Oracle::End::acknowledged, false);
+    EXPECT_FALSE(read(ghost, 0, 512));
+}
+
 TEST_F(OracleTest, LetsAnUnknownWriteShowUntilALaterOneIsAcknowledged) {
     const auto ghost = write(0, 512, Oracle::End::unknown);
     EXPECT_FALSE(read(0, 0, 512));

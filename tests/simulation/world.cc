@@ -3,6 +3,7 @@
 
 #include <srpfs/base/bytes.h>
 #include <srpfs/base/log.h>
+#include <srpfs/lun/zeroing.h>
 
 #include <fmt/format.h>
 
@@ -25,7 +26,8 @@ constexpr Duration interrupt_bound = 1s;
 constexpr Duration arrival_bound = 1s;  // of a command after its request was answered: the longest delay of a message
 constexpr bool writes_are_issued_again = true;
 constexpr std::uint64_t steps_max = 20'000'000;
-constexpr unsigned identities = 2;  // of a LUN that is swapped
+constexpr std::uint64_t zeroing_salt = 114;  // chosen so that the named seeds stay what they were
+constexpr unsigned identities = 2;           // of a LUN that is swapped
 
 double in_seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }
 
@@ -73,11 +75,11 @@ class Client final : public lun::OperationListener {
 public:
     Client(World& world, unsigned number);
     void start_after(Duration delay) { timer_.arm_after(delay); }
-    [[nodiscard]] bool is_busy() const { return operation_ != nullptr; }
+    [[nodiscard]] bool is_busy() const { return operation_ != nullptr || zeroing_ != nullptr; }
     [[nodiscard]] const std::optional<Asked>& asked() const { return request_; }  // and not answered; reads and writes
     // One request of a given kind, for the end of a run.
     void ask(const std::shared_ptr<lun::ListedUnit>& lun, lun::OperationKind kind, std::uint64_t offset,
-             std::uint32_t bytes);
+             std::uint32_t bytes, bool zeroes = false);
     [[nodiscard]] std::string describe() const;
     [[nodiscard]] bool ended_well() const { return ended_well_; }
     void stop() {
@@ -89,18 +91,20 @@ public:
 private:
     void next();
     void on_answered(lun::Operation& operation) override;
+    void on_end(const lun::Outcome& outcome, std::span<const std::byte> data);
     void interrupt();
 
     World& world_;
     unsigned number_;
     reactor::Timer timer_, interrupt_timer_, bound_timer_;
     lun::Operation* operation_ = nullptr;
+    std::unique_ptr<lun::Zeroing> zeroing_;
     std::shared_ptr<lun::ListedUnit> lun_;
     Disk* disk_ = nullptr;
     lun::OperationKind kind_{};
     std::uint64_t offset_ = 0;
     std::uint32_t bytes_ = 0;
-    bool stable_ = false, interrupted_ = false, ended_well_ = false, asked_ = false;
+    bool stable_ = false, zeroes_ = false, interrupted_ = false, ended_well_ = false, asked_ = false;
     Oracle::WriteId write_ = 0;
     Moment began_ = 0;
     Instant started_{}, interrupted_at_{};
@@ -162,6 +166,7 @@ public:
     unsigned operations_left = 0;
     bool stormy = true;  // trouble may still come
     bool is_short_of_parking = false;
+    bool has_zeroing = false;
     [[nodiscard]] Duration jumped() const { return scheduler.jumped(); }
 
 private:
@@ -204,7 +209,7 @@ private:
     unsigned jumps_left_ = 5;
     Instant next_jump_{};         // not counting the time jumped over
     std::deque<Asked> answered_;  // not long ago
-    Random trouble_, work_;
+    Random trouble_, work_, zeroing_;
     bool crashed_ = false, crashed_since_login_ = false, finished_ = false;
     Duration gremlin_interval_{};
 };
@@ -214,20 +219,22 @@ private:
 Client::Client(World& world, unsigned number)
     : world_(world), number_(number), timer_(world.scheduler.timers, [this] { next(); }),
       interrupt_timer_(world.scheduler.timers, [this] { interrupt(); }), bound_timer_(world.scheduler.timers, [this] {
-          const Duration left = answer_bound - (world_.now() - started_ - (world_.jumped() - jumped_at_start_));
+          // A zeroing is up to three requests, one after the other.
+          const Duration left =
+              (zeroing_ ? 3 : 1) * answer_bound - (world_.now() - started_ - (world_.jumped() - jumped_at_start_));
           if (left > Duration::zero()) return bound_timer_.arm_after(left);
           world_.violated(fmt::format("{} is not answered after {} s", describe(), in_seconds(answer_bound)));
       }) {}
 
 std::string Client::describe() const {
     static constexpr const char* names[] = {"read", "write", "flush", "raw"};
-    return fmt::format("client {}: {} of {} bytes at {}{} (write {}) of {} {}", number_, names[static_cast<int>(kind_)],
-                       bytes_, offset_, stable_ ? ", stable" : "", write_, lun_ ? lun_->lun().file_name() : "-",
-                       disk_ ? disk_->config.wwid.substr(34) : "");
+    return fmt::format("client {}: {} of {} bytes at {}{} (write {}) of {} {}", number_,
+                       zeroes_ ? "zeroing" : names[static_cast<int>(kind_)], bytes_, offset_, stable_ ? ", stable" : "",
+                       write_, lun_ ? lun_->lun().file_name() : "-", disk_ ? disk_->config.wwid.substr(34) : "");
 }
 
 void Client::next() {
-    if (operation_ || world_.violation_) return;
+    if (is_busy() || world_.violation_) return;
     if (world_.operations_left == 0) return;
     Random& random = world_.work_;
     const auto lun = world_.any_lun(random);
@@ -260,25 +267,28 @@ void Client::next() {
     asked_ = false;
     const bool to_be_interrupted = world_.stormy && world_.plan.has(Fault::interrupts) && random.chance(1, 12);
     const auto patience = random.below(700'000'000);
-    ask(lun, kind, offset, static_cast<std::uint32_t>(length));
-    if (operation_ && to_be_interrupted)
+    const bool zeroes = kind == lun::OperationKind::write && world_.has_zeroing && world_.zeroing_.chance(1, 4);
+    if (zeroes) stable_ = false;
+    ask(lun, kind, offset, static_cast<std::uint32_t>(length), zeroes);
+    if (is_busy() && to_be_interrupted)
         interrupt_timer_.arm_after(
             Duration(static_cast<Duration::rep>(random.chance(1, 2) ? patience / 1000 : patience)));
 }
 
 void Client::ask(const std::shared_ptr<lun::ListedUnit>& lun, lun::OperationKind kind, std::uint64_t offset,
-                 std::uint32_t bytes) {
+                 std::uint32_t bytes, bool zeroes) {
     lun_ = lun;
     disk_ = world_.disk_of(*lun);
     kind_ = kind;
     offset_ = offset;
     bytes_ = bytes;
     write_ = 0;
+    zeroes_ = zeroes;
     interrupted_ = ended_well_ = false;
     lun::Unit& unit = *lun->unit();
     const std::uint32_t block = unit.info()->block_bytes;
-    lun::Operation* operation = world_.engine->take();
-    if (!operation) {
+    lun::Operation* operation = zeroes ? nullptr : world_.engine->take();
+    if (!operation && !zeroes) {
         ++world_.statistics.failed;
         return start_after(50ms);
     }
@@ -300,6 +310,18 @@ void Client::ask(const std::shared_ptr<lun::ListedUnit>& lun, lun::OperationKind
             break;
         case lun::OperationKind::write: {
             ++world_.statistics.writes;
+            if (zeroes) {
+                ++world_.statistics.zeroings;
+                write_ = disk_->oracle->begin_write(offset, bytes, Oracle::Content::zeros);
+                zeroing_ = std::make_unique<lun::Zeroing>(
+                    unit, std::vector{lun::ByteRange{offset, offset + bytes}}, world_.zeroing_.chance(1, 2),
+                    [this](const lun::Outcome& outcome) {
+                        // It may be on the stack above.
+                        world_.reactor.post([last = std::shared_ptr<lun::Zeroing>(std::move(zeroing_))] {});
+                        on_end(outcome, {});
+                    });
+                break;
+            }
             const auto intake = world_.engine->intake().subspan(lun::intake_header_bytes, bytes);
             write_ = disk_->oracle->begin_write(offset, bytes);
             Oracle::fill(write_, offset, intake);
@@ -326,25 +348,35 @@ void Client::ask(const std::shared_ptr<lun::ListedUnit>& lun, lun::OperationKind
     operation_ = operation;
     world_.tell("{} begins", describe());
     if (world_.port_config.timers.fast_io_fail_tmo) bound_timer_.arm_after(answer_bound);
-    unit.start(*operation);
+    if (zeroing_)
+        zeroing_->start();
+    else
+        unit.start(*operation);
 }
 
 void Client::interrupt() {
-    if (!operation_ || interrupted_) return;
+    if (!is_busy() || interrupted_) return;
     interrupted_ = true;
     interrupted_at_ = world_.now();
     jumped_at_interrupt_ = world_.jumped();
     ++world_.statistics.faults[static_cast<unsigned>(Fault::interrupts)];
     world_.tell("{} is interrupted", describe());
-    lun_->unit()->interrupt(*operation_);
+    if (zeroing_)
+        zeroing_->interrupt();
+    else
+        lun_->unit()->interrupt(*operation_);
 }
 
 void Client::on_answered(lun::Operation& operation) {
     if (operation_ != &operation) return world_.violated(fmt::format("{} was answered twice", describe()));
     operation_ = nullptr;
+    on_end(operation.outcome(), operation.data());
+    operation.release();
+}
+
+void Client::on_end(const lun::Outcome& outcome, std::span<const std::byte> data) {
     interrupt_timer_.disarm();
     bound_timer_.disarm();
-    const lun::Outcome outcome = operation.outcome();
     world_.tell("{} ends: kind {} status {:#x} sense {}", describe(), static_cast<int>(outcome.kind),
                 static_cast<int>(outcome.status), scsi::describe(outcome.sense));
     if (request_) world_.remember_answered(*std::exchange(request_, std::nullopt));
@@ -365,15 +397,15 @@ void Client::on_answered(lun::Operation& operation) {
     switch (kind_) {
         case lun::OperationKind::read:
             if (!outcome.ok()) {
-                if (!operation.data().empty()) world_.violated(describe() + " failed and has data");
+                if (!data.empty()) world_.violated(describe() + " failed and has data");
                 break;
             }
-            if (operation.data().size() != bytes_) {
-                world_.violated(fmt::format("{} gave {} bytes", describe(), operation.data().size()));
+            if (data.size() != bytes_) {
+                world_.violated(fmt::format("{} gave {} bytes", describe(), data.size()));
                 break;
             }
             world_.statistics.bytes_checked += bytes_;
-            if (const auto wrong = disk_->oracle->end_read(began_, offset_, operation.data()))
+            if (const auto wrong = disk_->oracle->end_read(began_, offset_, data))
                 world_.violated(fmt::format("{} of {}: {}", describe(), lun_->info()->wwid, *wrong));
             break;
         case lun::OperationKind::write:
@@ -390,7 +422,6 @@ void Client::on_answered(lun::Operation& operation) {
             break;
         case lun::OperationKind::raw: break;
     }
-    operation.release();
     if (asked_) return;
     Random& random = world_.work_;
     const auto pause = random.below(random.chance(1, 4) ? 800'000'000 : 2'000'000);
@@ -402,7 +433,9 @@ void Client::on_answered(lun::Operation& operation) {
 World::World(std::uint64_t seed, bool verbose)
     : random(seed), plan(seed, random), scheduler(random.next()), control(scheduler), reactor(scheduler),
       target_thread(scheduler), network(plan, random.next()), behaviour(plan, random.next()),
-      engine_random(random.next()), verbose_(verbose), trouble_(random.next()), work_(random.next()) {
+      engine_random(random.next()), verbose_(verbose), trouble_(random.next()), work_(random.next()),
+      zeroing_(seed ^ 0x5a5a5a5a) {
+    has_zeroing = Random(seed ^ zeroing_salt).chance(1, 3);
     if (plan.has(Fault::slow_mail)) scheduler.mail_lag_max = std::chrono::microseconds(random.between(1, 30000));
     // Choices that were added later have sequences of their own, so that the others of a seed stay what they were.
     Random paths(seed + 1), memory(~seed);
@@ -474,6 +507,7 @@ void World::make_target() {
             disk.config.bytes = bytes;
             disk.config.block_bytes = block;
             disk.config.write_cache = random.chance(1, 2);
+            disk.config.unmap = has_zeroing && zeroing_.chance(1, 2);
             disk.config.wwid = fmt::format("naa.600140500000000000000000000000{:x}{:x}", number, i);
             auto store = target::make_store(disk.config, config.volatile_cache);
             SRPFS_ASSERT(store.has_value());
@@ -836,10 +870,11 @@ void World::remember_answered(Asked asked) {
 // failed, been interrupted, or run out of time.
 void World::on_arrival(const target::CommandView& command) {
     const auto opcode = static_cast<std::uint8_t>(command.cdb[0]);
-    const bool is_write = opcode == scsi::opcode::write_10 || opcode == scsi::opcode::write_16;
+    const bool is_same = opcode == scsi::opcode::write_same_16;
+    const bool is_write = opcode == scsi::opcode::write_10 || opcode == scsi::opcode::write_16 || is_same;
     if (!is_write && opcode != scsi::opcode::read_10 && opcode != scsi::opcode::read_16) return;
     if (plan.has(Fault::link_flickers)) return;  // messages lie about for as long as the link is down
-    const bool is_16 = opcode == scsi::opcode::write_16 || opcode == scsi::opcode::read_16;
+    const bool is_16 = is_same || opcode == scsi::opcode::write_16 || opcode == scsi::opcode::read_16;
     ByteReader in(command.cdb.subspan(2));
     const std::uint64_t lba = is_16 ? in.u64() : in.u32();
     if (!is_16) in.skip(1);
@@ -1067,6 +1102,7 @@ void Statistics::add(const Statistics& other) {
     operations += other.operations;
     reads += other.reads;
     writes += other.writes;
+    zeroings += other.zeroings;
     flushes += other.flushes;
     unaligned += other.unaligned;
     bytes_checked += other.bytes_checked;
