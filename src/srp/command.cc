@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // What travels from initiator to target after login.
 #include <srpfs/base/assert.h>
-#include <srpfs/srp/parse_into.h>
+#include <srpfs/srp/srp.h>
 #include <srpfs/srp/srp.h>
 
 namespace srpfs::srp {
@@ -138,8 +138,7 @@ Parsed<ReceivedCommand> parse_command(std::span<const std::byte> bytes, std::uin
 
 WireFault parse_command(std::span<const std::byte> bytes, std::uint16_t immediate_offset, ReceivedCommand& command) {
     ByteReader in(bytes);
-    command.cdb.clear();
-    command.immediate_data = {};
+    command.cdb = command.immediate_data = {};
     command.direction = DataDirection::none;
     command.descriptors.clear();
     command.data_bytes = 0;
@@ -159,7 +158,7 @@ WireFault parse_command(std::span<const std::byte> bytes, std::uint16_t immediat
     const auto cdb = in.take(16 + additional_cdb_bytes);
     if (in.overran()) return WireFault::truncated;
     if (opcode != byte_of(Opcode::command)) return WireFault::wrong_opcode;
-    command.cdb.assign(cdb.begin(), cdb.end());
+    command.cdb = cdb;
 
     const unsigned out_format = formats >> 4;
     const unsigned in_format = formats & 0x0f;

@@ -5,7 +5,7 @@
 
 #include <srpfs/base/assert.h>
 #include <srpfs/base/log.h>
-#include <srpfs/srp/parse_into.h>
+#include <srpfs/srp/srp.h>
 
 #include <algorithm>
 #include <utility>

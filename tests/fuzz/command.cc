@@ -27,7 +27,7 @@ void writes_again_to_the_same(const ReceivedCommand& command, std::uint16_t imme
     PROPERTY(again->tag == command.tag);
     PROPERTY(again->lun == command.lun);
     PROPERTY(again->attribute == command.attribute);
-    PROPERTY(again->cdb == command.cdb);
+    PROPERTY(same_bytes(again->cdb, command.cdb));
     PROPERTY(again->direction == command.direction);
     PROPERTY(again->descriptors == command.descriptors);
     PROPERTY(again->data_bytes == command.data_bytes);

@@ -165,7 +165,7 @@ void expect_head(const ReceivedCommand& command, std::string_view cdb) {
     EXPECT_EQ(command.tag, read_command.tag);
     EXPECT_EQ(command.lun, read_command.lun);
     EXPECT_EQ(command.attribute, TaskAttribute::ordered);
-    EXPECT_EQ(command.cdb, hex(cdb));
+    EXPECT_EQ(std::vector(command.cdb.begin(), command.cdb.end()), hex(cdb));
 }
 
 TEST(GoldenUnit, CommandWithoutData) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -12,16 +13,41 @@
 
 namespace srpfs {
 
+// The integer whose big-endian bytes begin at `from`, and back.
+template <typename T>
+T load_big_endian(const std::byte* from) {
+    static_assert(std::endian::native == std::endian::little || std::endian::native == std::endian::big);
+    T value;
+    std::memcpy(&value, from, sizeof value);
+    if constexpr (std::endian::native == std::endian::big || sizeof(T) == 1)
+        return value;
+    else if constexpr (sizeof(T) == 2)
+        return __builtin_bswap16(value);
+    else if constexpr (sizeof(T) == 4)
+        return __builtin_bswap32(value);
+    else
+        return __builtin_bswap64(value);
+}
+template <typename T>
+void store_big_endian(std::byte* to, T value) {
+    value = load_big_endian<T>(reinterpret_cast<const std::byte*>(&value));
+    std::memcpy(to, &value, sizeof value);
+}
+
 // Reads fields in order. After an overrun every further read gives zeros; ask overran() once at the end.
 class ByteReader {
 public:
     explicit ByteReader(std::span<const std::byte> bytes) : bytes_(bytes) {}
 
-    std::uint8_t u8() { return static_cast<std::uint8_t>(unsigned_of(1)); }
-    std::uint16_t u16() { return static_cast<std::uint16_t>(unsigned_of(2)); }
-    std::uint32_t u24() { return static_cast<std::uint32_t>(unsigned_of(3)); }
-    std::uint32_t u32() { return static_cast<std::uint32_t>(unsigned_of(4)); }
-    std::uint64_t u64() { return unsigned_of(8); }
+    std::uint8_t u8() { return integer<std::uint8_t>(); }
+    std::uint16_t u16() { return integer<std::uint16_t>(); }
+    std::uint32_t u24() {
+        const auto bytes = array<3>();
+        return static_cast<std::uint32_t>(bytes[0]) << 16 | static_cast<std::uint32_t>(bytes[1]) << 8 |
+               static_cast<std::uint32_t>(bytes[2]);
+    }
+    std::uint32_t u32() { return integer<std::uint32_t>(); }
+    std::uint64_t u64() { return integer<std::uint64_t>(); }
     std::int32_t i32() { return static_cast<std::int32_t>(u32()); }
     void skip(std::size_t count) { (void)take(count); }
     // The next `count` bytes, or an empty span (and overran()) when fewer are left.
@@ -39,7 +65,7 @@ public:
     std::array<std::byte, N> array() {
         std::array<std::byte, N> copy{};
         const auto taken = take(N);
-        std::copy(taken.begin(), taken.end(), copy.begin());
+        if (taken.size() == N) std::memcpy(copy.data(), taken.data(), N);
         return copy;
     }
     void seek(std::size_t position) {
@@ -51,10 +77,10 @@ public:
     [[nodiscard]] bool overran() const { return overran_; }
 
 private:
-    std::uint64_t unsigned_of(std::size_t width) {
-        std::uint64_t value = 0;
-        for (const std::byte one : take(width)) value = value << 8 | static_cast<std::uint64_t>(one);
-        return value;
+    template <typename T>
+    T integer() {
+        const auto taken = take(sizeof(T));
+        return taken.size() == sizeof(T) ? load_big_endian<T>(taken.data()) : T{0};
     }
 
     std::span<const std::byte> bytes_;
@@ -67,15 +93,19 @@ class ByteWriter {
 public:
     explicit ByteWriter(std::span<std::byte> bytes) : bytes_(bytes) {}
 
-    ByteWriter& u8(std::uint8_t value) { return put(value, 1); }
-    ByteWriter& u16(std::uint16_t value) { return put(value, 2); }
-    ByteWriter& u24(std::uint32_t value) { return put(value, 3); }
-    ByteWriter& u32(std::uint32_t value) { return put(value, 4); }
-    ByteWriter& u64(std::uint64_t value) { return put(value, 8); }
+    ByteWriter& u8(std::uint8_t value) { return put(value); }
+    ByteWriter& u16(std::uint16_t value) { return put(value); }
+    ByteWriter& u24(std::uint32_t value) {
+        const std::array bytes{static_cast<std::byte>(value >> 16), static_cast<std::byte>(value >> 8),
+                               static_cast<std::byte>(value)};
+        return this->bytes(bytes);
+    }
+    ByteWriter& u32(std::uint32_t value) { return put(value); }
+    ByteWriter& u64(std::uint64_t value) { return put(value); }
     ByteWriter& i32(std::int32_t value) { return u32(static_cast<std::uint32_t>(value)); }
     ByteWriter& zeros(std::size_t count) {
         if (!room(count)) return *this;
-        std::fill_n(bytes_.begin() + static_cast<std::ptrdiff_t>(position_), count, std::byte{0});
+        if (count > 0) std::memset(bytes_.data() + position_, 0, count);
         position_ += count;
         return *this;
     }
@@ -95,11 +125,11 @@ private:
         overran_ = true;
         return false;
     }
-    ByteWriter& put(std::uint64_t value, std::size_t width) {
-        if (!room(width)) return *this;
-        for (std::size_t i = 0; i < width; ++i)
-            bytes_[position_ + i] = static_cast<std::byte>(value >> (8 * (width - 1 - i)));
-        position_ += width;
+    template <typename T>
+    ByteWriter& put(T value) {
+        if (!room(sizeof value)) return *this;
+        store_big_endian(bytes_.data() + position_, value);
+        position_ += sizeof value;
         return *this;
     }
 

@@ -149,7 +149,7 @@ struct ReceivedCommand {
     Tag tag = 0;
     scsi::Lun lun{};
     TaskAttribute attribute = TaskAttribute::simple;  // unknown values read as ordered
-    std::vector<std::byte> cdb;                       // 16 bytes plus additional CDB
+    std::span<const std::byte> cdb;                   // 16 bytes plus additional CDB; into the parsed bytes
     DataDirection direction = DataDirection::none;
     std::vector<Descriptor> descriptors;  // direct: one; indirect: the inline list
     std::uint64_t data_bytes = 0;         // total the descriptors (or the immediate data) cover
@@ -160,6 +160,8 @@ struct ReceivedCommand {
 // descriptors, counts that disagree, both directions at once: bad_format / bad_length; tag, lun, attribute, cdb and
 // direction (none for both at once) are valid then, so that the command can be answered (CHECK CONDITION).
 Parsed<ReceivedCommand> parse_command(std::span<const std::byte> bytes, std::uint16_t immediate_offset);
+// The same into a `command` that has been used before, whose vector keeps its memory.
+WireFault parse_command(std::span<const std::byte> bytes, std::uint16_t immediate_offset, ReceivedCommand& command);
 
 // ---- task management ----
 
