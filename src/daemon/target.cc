@@ -232,6 +232,8 @@ void Target::on_unit_added(const std::shared_ptr<lun::ListedUnit>& unit, lun::Un
     luns_.push_back(lun);
     lun->file = host_.tree().add_lun_file(directory_, lun->name, lun_file(*lun));
     add_lun_files(lun);
+    for (const fs::NodeId node : {lun->file, lun->attributes})
+        host_.tree().describe(node, [this, lun] { return lun_attributes(*lun); });
     const lun::UnitInfo& info = *unit->info();
     log::info(config().name, "{}: {} {} {}, {} bytes, {}-byte blocks{}{}", lun->name, info.vendor, info.model,
               info.wwid, info.capacity_bytes(), info.block_bytes, info.read_only ? ", read-only" : "",
@@ -249,6 +251,25 @@ fs::LunFile Target::lun_file(const Lun& lun) const {
         std::max<std::uint32_t>(4096, std::bit_ceil(std::min<std::uint32_t>(info.physical_block_bytes, 1U << 20)));
     file.read_only = info.read_only;
     return file;
+}
+
+// What a reader of getfattr -d wants to know, and cp -a copies along: short.
+fs::ExtendedAttributes Target::lun_attributes(const Lun& lun) const {
+    const lun::UnitInfo& info = *lun.unit->info();
+    fs::ExtendedAttributes all;
+    const auto add = [&](const char* name, std::string value) {
+        if (!value.empty()) all.emplace_back(fmt::format("user.srpfs.{}", name), std::move(value));
+    };
+    add("wwid", info.wwid);
+    add("vendor", info.vendor);
+    add("product", info.model);
+    add("revision", info.revision);
+    add("serial", info.serial);
+    add("block_size", fmt::format("{}", info.block_bytes));
+    add("physical_block_size", fmt::format("{}", info.physical_block_bytes));
+    add("lun", lun.name.substr(std::string_view("lun").size()));
+    add("target", name_);
+    return all;
 }
 
 void Target::on_unit_changed(lun::ListedUnit& unit) {
@@ -322,6 +343,12 @@ void Target::list() {
     port_directory_ = host_.port_directory(port_->facts().port);
     directory_ = host_.tree().add_directory(port_directory_, name_);
     add_control_files();
+    host_.tree().describe(directory_, [this] {
+        return fs::ExtendedAttributes{
+            {"user.srpfs.target", name_},
+            {"user.srpfs.address", config().name},
+            {"user.srpfs.port", fmt::format("srp-{}-{}", port_->facts().port.device, port_->facts().port.port)}};
+    });
     event("target_added", {{"port", fmt::format("srp-{}-{}", port_->facts().port.device, port_->facts().port.port)},
                            {"address", config().name}});
 }

@@ -91,6 +91,7 @@ private:
 
     [[nodiscard]] std::shared_ptr<Lun> find(const lun::ListedUnit& unit) const;  // nullptr: not shown
     [[nodiscard]] fs::LunFile lun_file(const Lun& lun) const;
+    [[nodiscard]] fs::ExtendedAttributes lun_attributes(const Lun& lun) const;
     [[nodiscard]] bool may_show(const lun::ListedUnit& unit);
     void release_units();
     void list();

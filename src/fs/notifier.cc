@@ -91,6 +91,8 @@ Notifier::~Notifier() { stop(); }
 void Notifier::queue(std::vector<std::byte> message) {
     const std::lock_guard lock(state_->mutex);
     if (state_->stopping) return;
+    // A directory that fills is told of once and not for each name.
+    if (!state_->jobs.empty() && state_->jobs.back().message == message) return;
     state_->jobs.push_back({.message = std::move(message), .executor = nullptr, .work = {}});
     state_->changed.notify_all();
 }

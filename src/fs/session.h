@@ -116,7 +116,7 @@ private:
     OpenFiles* files_ = nullptr;
     SessionHost* host_ = nullptr;
     reactor::Executor* control_ = nullptr;
-    std::map<std::uint64_t, std::vector<DirectoryEntry>> directories_;  // open ones, as they were when (re)wound
+    std::map<std::uint64_t, std::vector<DirectoryEntry>> directories_;  // open ones, as when first read or rewound
     std::uint64_t next_directory_ = 1;
 };
 

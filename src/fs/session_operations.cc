@@ -202,11 +202,12 @@ struct SessionOperations {
         }
         Session& self = session(request);
         info->fh = self.next_directory_++;
-        self.directories_.emplace(info->fh, self.tree_->list(*found));
+        self.directories_.emplace(info->fh, std::vector<DirectoryEntry>{});
         fuse_reply_open(request, info);
     }
 
-    // Offsets are positions in the list taken at opendir or rewinddir, so they stay valid while names come and go.
+    // Offsets are positions in the list taken at the first read or at rewinddir, so they stay valid while names come
+    // and go.
     static void readdir(fuse_req_t request, fuse_ino_t number, size_t size, off_t offset, fuse_file_info* info) {
         Session& self = session(request);
         const auto opened = self.directories_.find(info->fh);
@@ -214,7 +215,7 @@ struct SessionOperations {
             fuse_reply_err(request, EBADF);
             return;
         }
-        if (offset == 0)
+        if (offset == 0 || opened->second.empty())
             if (const Node* directory = self.tree_->node(NodeId{number})) opened->second = self.tree_->list(*directory);
         const auto& entries = opened->second;
         std::string buffer(std::min(size, self.reply_bytes_max_ - sizeof(fuse_out_header)), '\0');
@@ -251,20 +252,59 @@ struct SessionOperations {
         fuse_reply_statfs(request, &st);
     }
 
+    // ---- extended attributes ----
+
+    // Size 0 asks how much room is needed.
+    static void reply_attribute(fuse_req_t request, std::string_view value, size_t size) {
+        if (size == 0)
+            fuse_reply_xattr(request, value.size());
+        else if (value.size() > size)
+            fuse_reply_err(request, ERANGE);
+        else
+            fuse_reply_buf(request, value.data(), value.size());
+    }
+
+    static bool is_user_attribute(std::string_view name) { return name.starts_with("user."); }
+
+    static void getxattr(fuse_req_t request, fuse_ino_t number, const char* name, size_t size) {
+        // Asked for each file by ls -l (security.selinux, POSIX ACLs). ENOSYS would end all of them for good.
+        if (!is_user_attribute(name)) {
+            fuse_reply_err(request, ENODATA);
+            return;
+        }
+        const Node* found = node(request, number);
+        if (!found) return;
+        for (const auto& [one, value] : TreeNodes::extended_attributes(*found))
+            if (one == name) return reply_attribute(request, value, size);
+        fuse_reply_err(request, ENODATA);
+    }
+
+    static void listxattr(fuse_req_t request, fuse_ino_t number, size_t size) {
+        const Node* found = node(request, number);
+        if (!found) return;
+        std::string names;
+        for (const auto& [name, value] : TreeNodes::extended_attributes(*found)) names.append(name).push_back('\0');
+        reply_attribute(request, names, size);
+    }
+
+    // Ours cannot be changed, and none can be added. Of other namespaces there are none, which is what copying tools
+    // pass over in silence.
+    static void setxattr(fuse_req_t request, fuse_ino_t, const char* name, const char*, size_t, int) {
+        fuse_reply_err(request, is_user_attribute(name) ? EPERM : EOPNOTSUPP);
+    }
+    static void removexattr(fuse_req_t request, fuse_ino_t number, const char* name) {
+        const Node* found = node(request, number);
+        if (!found) return;
+        for (const auto& [one, value] : TreeNodes::extended_attributes(*found))
+            if (one == name) {
+                fuse_reply_err(request, EPERM);
+                return;
+            }
+        fuse_reply_err(request, ENODATA);
+    }
+
     // ---- what is not offered ----
 
-    // Asked for each file by ls -l (security.selinux, POSIX ACLs).
-    static void getxattr(fuse_req_t request, fuse_ino_t, const char*, size_t) { fuse_reply_err(request, ENODATA); }
-    static void listxattr(fuse_req_t request, fuse_ino_t, size_t size) {
-        if (size == 0)
-            fuse_reply_xattr(request, 0);
-        else
-            fuse_reply_buf(request, nullptr, 0);
-    }
-    static void setxattr(fuse_req_t request, fuse_ino_t, const char*, const char*, size_t, int) {
-        fuse_reply_err(request, EOPNOTSUPP);
-    }
-    static void removexattr(fuse_req_t request, fuse_ino_t, const char*) { fuse_reply_err(request, ENODATA); }
     static void access(fuse_req_t request, fuse_ino_t, int) { fuse_reply_err(request, 0); }  // default_permissions
 
     // EPERM, not ENOSYS: "Function not implemented" confuses people.

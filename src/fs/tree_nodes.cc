@@ -73,6 +73,7 @@ Node& TreeNodes::add(NodeId parent_id, std::string_view name, NodeKind kind) {
     node->kind = kind;
     Node& added = *node;
     parent.children.emplace(std::string(name), &added);
+    if (kind == NodeKind::directory) ++parent.directories;
     nodes_.emplace(static_cast<std::uint64_t>(added.id), std::move(node));
     return added;
 }
@@ -122,11 +123,20 @@ void TreeNodes::change_lun_file(NodeId id, const LunFile& file) {
     watcher_.on_attributes_changed(id);
 }
 
+void TreeNodes::describe(NodeId id, std::function<ExtendedAttributes()> attributes) {
+    existing(id).attributes = std::move(attributes);
+}
+
+ExtendedAttributes TreeNodes::extended_attributes(const Node& node) {
+    return node.attributes ? node.attributes() : ExtendedAttributes{};
+}
+
 void TreeNodes::remove_below(Node& node, std::vector<NodeId>& gone, std::vector<std::shared_ptr<LunData>>& luns) {
     while (!node.children.empty()) remove_below(*node.children.begin()->second, gone, luns);
     gone.push_back(node.id);
     if (node.lun) luns.push_back(node.lun);
     node.parent->children.erase(node.name);
+    if (node.kind == NodeKind::directory) --node.parent->directories;
     nodes_.erase(static_cast<std::uint64_t>(node.id));
 }
 
@@ -184,11 +194,7 @@ struct stat TreeNodes::attributes(const Node& node) const {
     st.st_blksize = 4096;
     st.st_atim = st.st_mtim = st.st_ctim = defaults_.wall_time;
     st.st_mode = default_mode(node);
-    if (node.kind == NodeKind::directory) {
-        st.st_nlink = 2;
-        for (const auto& [name, child] : node.children)
-            if (child->kind == NodeKind::directory) ++st.st_nlink;
-    }
+    if (node.kind == NodeKind::directory) st.st_nlink = 2 + node.directories;
     Instant written{};
     if (node.kind == NodeKind::lun) {
         st.st_size = static_cast<off_t>(node.lun->capacity_bytes.load());

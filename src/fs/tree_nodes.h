@@ -55,6 +55,8 @@ struct Node {
     std::shared_ptr<ControlFile> control;
     std::shared_ptr<StreamFile> stream;
     std::shared_ptr<LunData> lun;
+    std::function<ExtendedAttributes()> attributes;
+    unsigned directories = 0;  // among the children
 };
 
 struct DirectoryEntry {
@@ -79,6 +81,7 @@ public:
     NodeId add_stream_file(NodeId parent, std::string_view name, std::unique_ptr<StreamFile> file) override;
     NodeId add_lun_file(NodeId parent, std::string_view name, const LunFile& file) override;
     void change_lun_file(NodeId node, const LunFile& file) override;
+    void describe(NodeId node, std::function<ExtendedAttributes()> attributes) override;
     void remove(NodeId node, std::function<void()> when_released) override;
     [[nodiscard]] NodeId find(NodeId parent, std::string_view name) const override;
     [[nodiscard]] unsigned open_handles(NodeId node) const override;
@@ -87,6 +90,7 @@ public:
     [[nodiscard]] const Node* node(NodeId id) const;  // nullptr: no such (any more)
     // st_ino is the node's number; times and mode as shown.
     [[nodiscard]] struct stat attributes(const Node& node) const;
+    [[nodiscard]] static ExtendedAttributes extended_attributes(const Node& node);
     // "." and ".." first.
     [[nodiscard]] std::vector<DirectoryEntry> list(const Node& directory) const;
     // chmod, chown, utimens: kept for the life of the mount, also for a node that is removed and comes back.

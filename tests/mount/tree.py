@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """The tree: names, modes, owners and contents are a contract."""
 
+import ctypes
 import errno
 import json
 import os
@@ -250,14 +251,46 @@ def extended_attributes_are_answered_quickly(t):
         for name in ("user.x", "security.selinux", "system.posix_acl_access", "trusted.x"):
             code = errno_of_getxattr(path, name)
             check(code in (errno.ENODATA, errno.EOPNOTSUPP), f"getxattr {name} of {path.name}: {errno.errorcode[code]}")
-        equal(os.listxattr(path), [], f"listxattr of {path.name}")
-        fails_with(errno.EOPNOTSUPP, f"setxattr of {path.name}", lambda p=path: os.setxattr(p, "user.x", b"1"))
+        fails_with(errno.EPERM, f"setxattr of {path.name}", lambda p=path: os.setxattr(p, "user.x", b"1"))
+        fails_with(errno.EOPNOTSUPP, f"setxattr of {path.name}", lambda p=path: os.setxattr(p, "trusted.x", b"1"))
+        fails_with(errno.ENODATA, f"removexattr of {path.name}", lambda p=path: os.removexattr(p, "user.x"))
     equal(errno_of_getxattr(mount.lun(0), "security.selinux"), errno.ENODATA, "getxattr security.selinux")
     with promised(2, "500 getxattr", beside=lambda: [mount.lun(0).stat() for _ in range(500)]):
         for _ in range(500):
             errno_of_getxattr(mount.lun(0), "user.x")
     done = run("ls", "-lR", mount.path)
     equal((done.returncode, done.stderr), (0, ""), "ls -lR")
+
+
+@test
+def extended_attributes_name_the_unit(t):
+    mount = t.mount("demo:ram:1M,bs=4096,wwid=naa.6000000000000001aaaabbbbccccdddd+ram:1M")
+    names = ["wwid", "vendor", "product", "revision", "serial", "block_size", "physical_block_size", "lun", "target"]
+    for path in (mount.lun(0), mount.target / "lun0.attr"):
+        equal(os.listxattr(path), [f"user.srpfs.{name}" for name in names], f"listxattr of {path.name}")
+        values = {name: os.getxattr(path, f"user.srpfs.{name}").decode() for name in names}
+        equal(values, {"wwid": "naa.6000000000000001aaaabbbbccccdddd", "vendor": "SRPFS", "product": "RAM DISK", "revision": "1.0",
+                       "serial": mount.attribute(0, "serial"), "block_size": "4096", "physical_block_size": "4096", "lun": "0", "target": TARGET},
+              f"extended attributes of {path.name}")
+        for name in names:
+            fails_with(errno.EPERM, f"setxattr {name}", lambda p=path, n=name: os.setxattr(p, f"user.srpfs.{n}", b"x"))
+            fails_with(errno.EPERM, f"removexattr {name}", lambda p=path, n=name: os.removexattr(p, f"user.srpfs.{n}"))
+    equal(os.getxattr(mount.lun(1), "user.srpfs.block_size"), b"512", "block_size of lun1")
+    equal({name: os.getxattr(mount.target, name) for name in os.listxattr(mount.target)},
+          {"user.srpfs.target": TARGET.encode(), "user.srpfs.address": b"demo", "user.srpfs.port": PORT.encode()}, "those of the target")
+    equal((os.listxattr(mount.path), os.listxattr(mount.target / "state")), ([], []), "those of other files")
+    # Too little room, exactly enough, and the question how much there is.
+    room = ctypes.create_string_buffer(64)
+    libc = ctypes.CDLL(None, use_errno=True)
+    for size, result in ((0, 4), (3, -1), (4, 4), (64, 4)):
+        equal(libc.getxattr(bytes(mount.lun(0)), b"user.srpfs.block_size", room, size), result, f"getxattr with room for {size} bytes")
+        if result < 0:
+            equal(ctypes.get_errno(), errno.ERANGE, "errno without enough room")
+    equal(libc.listxattr(bytes(mount.lun(0)), room, 10), -1, "listxattr with room for 10 bytes")
+    equal(ctypes.get_errno(), errno.ERANGE, "errno of listxattr without enough room")
+    copy = t.path("copy")
+    succeeds("cp", "--preserve=xattr", mount.lun(0), copy)
+    equal(os.getxattr(copy, "user.srpfs.wwid"), b"naa.6000000000000001aaaabbbbccccdddd", "the copy's wwid")
 
 
 def errno_of_getxattr(path, name):

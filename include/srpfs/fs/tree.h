@@ -9,9 +9,12 @@
 #include <srpfs/lun/unit.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace srpfs::fs {
 
@@ -25,6 +28,9 @@ struct LunFile {
 };
 
 enum class NodeId : std::uint64_t { root = 1 };  // = inode number; a function of the path, so stable across restarts
+
+// Extended attributes of a node: names with their namespace ("user.srpfs.wwid"), each once, and values.
+using ExtendedAttributes = std::vector<std::pair<std::string, std::string>>;
 
 class Tree {
 public:
@@ -40,6 +46,9 @@ public:
     virtual NodeId add_lun_file(NodeId parent, std::string_view name, const LunFile& file) = 0;  // 0600 / 0400
     // A new capacity or write protection; open handles see it.
     virtual void change_lun_file(NodeId node, const LunFile& file) = 0;
+    // getxattr(2) and listxattr(2) are answered with what `attributes` gives when it is asked (control thread, until
+    // the node is removed). Nodes have none unless this is called.
+    virtual void describe(NodeId node, std::function<ExtendedAttributes()> attributes) = 0;
     // Removes the node and everything below it. Open handles of LUN files get ENODEV from now on; `when_released` runs
     // on the control thread once no reactor can reach any removed LunFile::unit any more (decisions 22).
     virtual void remove(NodeId node, std::function<void()> when_released) = 0;

@@ -54,6 +54,31 @@ TEST_F(TreeNodesTest, FindsNamesInTheirDirectoryOnly) {
     EXPECT_EQ(tree_.find(NodeId{99}, "x"), NodeId{0});
 }
 
+TEST_F(TreeNodesTest, CountsDirectoriesAsLinksWhileTheyAreThere) {
+    const auto port = tree_.add_directory(NodeId::root, "port");
+    add_control(NodeId::root, "file", Tree::Access::read_only);
+    const auto target = tree_.add_directory(port, "target");
+    tree_.add_directory(target, "lun0.attr");
+    EXPECT_EQ(attributes(NodeId::root).st_nlink, 3u);
+    EXPECT_EQ(attributes(target).st_nlink, 3u);
+
+    tree_.remove(target, nullptr);
+
+    EXPECT_EQ(attributes(port).st_nlink, 2u);
+    EXPECT_EQ(attributes(NodeId::root).st_nlink, 3u);
+}
+
+TEST_F(TreeNodesTest, AsksForExtendedAttributesWhenTheyAreWanted) {
+    const auto file = add_control(NodeId::root, "file", Tree::Access::read_only);
+    EXPECT_TRUE(TreeNodes::extended_attributes(*tree_.node(file)).empty());
+    std::string value = "one";
+    tree_.describe(file, [&] { return ExtendedAttributes{{"user.srpfs.x", value}}; });
+
+    value = "two";
+
+    EXPECT_EQ(TreeNodes::extended_attributes(*tree_.node(file)), (ExtendedAttributes{{"user.srpfs.x", "two"}}));
+}
+
 TEST_F(TreeNodesTest, NumbersDependOnThePathAlone) {
     Watcher watcher;
     TreeNodes other(defaults(), watcher, files_);
