@@ -225,8 +225,9 @@ TEST(Command, IsUnderstoodByTheOtherSideInEveryForm) {
     EXPECT_EQ(bytes_of(none).size(), 48u);
     EXPECT_EQ(parse_command(bytes_of(none), 0)->direction, DataDirection::none);
     for (const auto& one : {read, write}) {
-        EXPECT_EQ(bytes_of(one).size(), 64u);
-        const auto parsed = parse_command(bytes_of(one), 0);
+        const auto unit = bytes_of(one);
+        EXPECT_EQ(unit.size(), 64u);
+        const auto parsed = parse_command(unit, 0);
         ASSERT_TRUE(parsed);
         EXPECT_EQ(parsed->direction, one.direction);
         EXPECT_EQ(parsed->descriptors, (std::vector{*one.descriptor}));
