@@ -81,6 +81,12 @@ void DeviceState::attention_for_all(unsigned number, Failure what) {
     for (const auto& record : channels) add_attention(*record, number, what);
 }
 
+void DeviceState::attention_for(const Nexus& nexus, unsigned number, Failure what) {
+    const std::lock_guard lock(mutex);
+    for (const auto& record : channels)
+        if (record->nexus == nexus) add_attention(*record, number, what);
+}
+
 std::optional<Failure> DeviceState::take_attention(ChannelRecord& record, unsigned number) {
     const std::lock_guard lock(mutex);
     const auto waiting = record.attentions.find(number);
@@ -198,6 +204,11 @@ void Device::set_enabled(bool enabled) {
 void Device::crash(const std::function<bool(unsigned lun, std::uint64_t offset)>& lost) {
     state_->crashes.fetch_add(1);  // from here on nothing that was received before is carried out
     lose_cache(lost);
+    {
+        const std::lock_guard lock(state_->mutex);
+        for (const auto& unit : state_->units->units())
+            if (unit) unit->reservations->lose_power();
+    }
     state_->on_portals([](PortalCore& portal) { portal.crash(); });
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "logical_unit.h"
+#include "reservations.h"
 
 #include <srpfs/target/device.h>
 
@@ -35,11 +36,6 @@ public:
 
 private:
     std::vector<std::shared_ptr<LogicalUnit>> units_;  // by number, with gaps
-};
-
-struct Nexus {
-    srp::PortId initiator{}, target{};
-    bool operator==(const Nexus&) const = default;
 };
 
 // A channel as all portals know it. Owned by its channel and, while that lives, listed in DeviceState.
@@ -85,6 +81,7 @@ struct DeviceState {
     // The functions below lock.
     void set_units(std::shared_ptr<const UnitMap> map, std::optional<unsigned> silent_unit);
     void attention_for_all(unsigned number, Failure what);
+    void attention_for(const Nexus& nexus, unsigned number, Failure what);
     // The oldest attention of a unit, removed; clears has_attention when it was the channel's last.
     std::optional<Failure> take_attention(ChannelRecord& record, unsigned number);
     // Runs on each portal's thread, in a later turn. A portal that closes meanwhile is left out.

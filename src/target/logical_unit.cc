@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "logical_unit.h"
 
+#include "reservations.h"
+
 #include <srpfs/base/assert.h>
 #include <srpfs/base/bytes.h>
 
@@ -119,7 +121,9 @@ void write_mode_page(const LogicalUnit& unit, std::uint8_t page, bool is_mask, B
 LogicalUnit::LogicalUnit(unsigned number_, const LunConfig& config, std::unique_ptr<BlockStore> store_)
     : number(number_), kind(config.kind), block_bytes(config.block_bytes), write_cache(config.write_cache),
       unmap(config.unmap), identity(identity_of(config, number_)), store(std::move(store_)),
-      read_only(config.read_only) {}
+      reservations(std::make_unique<Reservations>()), read_only(config.read_only) {}
+
+LogicalUnit::~LogicalUnit() = default;
 
 Told tell_inquiry(const LogicalUnit* unit, const CdbBytes& cdb, const UnitLimits& limits, std::span<std::byte> out) {
     const bool wants_vpd = (byte_of(cdb, 1) & 0x01) != 0;
@@ -244,6 +248,7 @@ std::uint32_t allocation_of(const CdbBytes& cdb) {
         case scsi::opcode::inquiry: in.seek(3); return in.u16();
         case scsi::opcode::request_sense:
         case scsi::opcode::mode_sense_6: in.seek(4); return in.u8();
+        case scsi::opcode::persistent_reserve_in:
         case scsi::opcode::mode_sense_10: in.seek(7); return in.u16();
         case scsi::opcode::read_capacity_10: return 8;
         case scsi::opcode::service_action_in_16: in.seek(10); return in.u32();

@@ -38,8 +38,11 @@ inline constexpr Failure write_failed{scsi::SenseKey::medium_error, 0x0c, 0x00};
 
 using CdbBytes = std::array<std::byte, 16>;
 
+class Reservations;
+
 struct LogicalUnit {
     LogicalUnit(unsigned number, const LunConfig& config, std::unique_ptr<BlockStore> store);
+    ~LogicalUnit();
 
     [[nodiscard]] std::uint64_t blocks() const { return store->bytes() / block_bytes; }
     [[nodiscard]] bool contains(std::uint64_t lba, std::uint64_t count) const {
@@ -56,6 +59,7 @@ struct LogicalUnit {
     const bool unmap;
     const Identity identity;
     const std::unique_ptr<BlockStore> store;
+    const std::unique_ptr<Reservations> reservations;
     std::atomic<bool> read_only;
 };
 

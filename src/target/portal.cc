@@ -41,10 +41,15 @@ bool changes_the_store(Task::Work work) {
         case Task::Work::flush: return true;
         case Task::Work::tell:
         case Task::Work::read:
+        case Task::Work::reserve:
         case Task::Work::nothing:
         case Task::Work::task_management: return false;
     }
     return false;
+}
+Reservations::Access access_of(Task::Work work) {
+    if (work == Task::Work::read) return Reservations::Access::reads;
+    return changes_the_store(work) ? Reservations::Access::writes : Reservations::Access::neither;
 }
 
 // Visits a list whose elements may vanish meanwhile, the current one included.
@@ -395,6 +400,11 @@ void PortalCore::start(Task& task, std::span<const std::byte> immediate) {
         }
     }
     if (const auto failure = admit(task)) return fail(task, *failure);
+    if (task.unit && task.unit->reservations->refuses(task.channel->record().nexus, access_of(task.work)))
+        [[unlikely]] {
+        task.status = scsi::Status::reservation_conflict;
+        return complete(task);
+    }
 
     // The shortest way: into the store from where it lies.
     if (task.is_immediate && task.work == Task::Work::write && !task.has_plan && task.unit->store->is_inline()) {
@@ -480,6 +490,13 @@ std::optional<Failure> PortalCore::understand(Task& task) {
         case opcode::mode_sense_10:
         case opcode::read_capacity_10:
         case opcode::report_luns: break;
+        case opcode::persistent_reserve_in: break;
+        case opcode::persistent_reserve_out:
+            task.cdb_data_bytes = task.data_bytes;
+            if (task.direction != srp::DataDirection::to_target || task.data_bytes > unmap_list_bytes_max)
+                return parameter_list_length;
+            task.work = Task::Work::reserve;
+            return std::nullopt;
         case opcode::start_stop_unit: {
             // LIO: nothing but IMMED=1 START=1, which does nothing.
             const bool is_start = (byte_of(task, 1) & 0x01) != 0 && (byte_of(task, 4) & 0x07) == 0x01;
@@ -548,7 +565,8 @@ std::size_t PortalCore::staging_bytes_of(const Task& task) const {
         case Task::Work::read:
         case Task::Work::write:
         case Task::Work::write_same: return task.unit->store->is_null() ? 0 : task.range.count * task.unit->block_bytes;
-        case Task::Work::unmap: return unmap_list_bytes_max;
+        case Task::Work::unmap:
+        case Task::Work::reserve: return unmap_list_bytes_max;
         case Task::Work::flush:
         case Task::Work::nothing:
         case Task::Work::task_management: return 0;
@@ -568,7 +586,8 @@ void PortalCore::get_staging(Task& task, std::span<const std::byte> immediate) {
 }
 
 void PortalCore::have_staging(Task& task, std::span<const std::byte> immediate) {
-    if (task.direction != srp::DataDirection::to_target || !changes_the_store(task.work)) return have_data(task);
+    const bool takes_data = changes_the_store(task.work) || task.work == Task::Work::reserve;
+    if (task.direction != srp::DataDirection::to_target || !takes_data) return have_data(task);
     if (task.is_immediate) {
         std::memcpy(task.staging.memory, immediate.data(), immediate.size());
         return have_data(task);
@@ -642,6 +661,15 @@ void PortalCore::carry_out(Task& task) {
                 if (!task.unit->contains(range.lba, range.count)) return fail(task, out_of_range);
             task.unmap_ranges = std::move(*ranges);
             return next_unmap(task);
+        }
+        case Task::Work::reserve: {
+            if (!task.channel) return complete(task);
+            const auto done = task.unit->reservations->carry_out(task.channel->record().nexus, task.cdb,
+                                                                 {task.staging.memory, task.data_bytes});
+            for (const auto& [nexus, what] : done.attentions) device_.attention_for(nexus, task.unit->number, what);
+            if (done.failure) return fail(task, *done.failure);
+            if (done.conflict) task.status = scsi::Status::reservation_conflict;
+            return complete(task);
         }
         case Task::Work::flush: return submit(task, StoreIo::Kind::flush, task.range.lba, task.range.count);
         case Task::Work::nothing: return complete(task);
@@ -719,6 +747,7 @@ Told PortalCore::tell(Task& task, std::span<std::byte> out) {
             refresh_units();
             return tell_luns(units_->numbers(), device_.config.flat_lun_addresses, task.cdb, out);
         case opcode::maintenance_in: return tell_target_port_groups(task.cdb, out);
+        case opcode::persistent_reserve_in: return task.unit->reservations->tell(task.cdb, out);
         case opcode::request_sense: {
             std::optional<Failure> pending;
             if (task.channel && task.unit) pending = device_.take_attention(task.channel->record(), task.unit->number);

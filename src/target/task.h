@@ -46,7 +46,7 @@ struct Task final : StoreIo, ListHook<BelongingTag>, ListHook<WaitingTag> {
         sending,     // RDMA WRITEs of data-in; not all of them are posted
         answered,    // only RDMA WRITEs are still on their way; or aborted, and only RDMA READs are
     };
-    enum class Work { tell, read, write, write_same, unmap, flush, nothing, task_management };
+    enum class Work { tell, read, write, write_same, unmap, reserve, flush, nothing, task_management };
 
     explicit Task(PortalCore& portal);
     void on_store_done(StoreResult result) override;
