@@ -308,6 +308,18 @@ void Target::on_unit_attention(lun::ListedUnit& unit, const scsi::Sense& sense) 
     event("unit_attention", {{"lun", name}, {"sense", scsi::describe(sense)}});
 }
 
+void Target::on_unit_registration(lun::ListedUnit& unit, const std::string& text, bool lost) {
+    const auto lun = find(unit);
+    if (!lun) return;
+    if (lost) {
+        lun->last_error = last_error_ = text;
+        log::error({}, "{}", text);
+    } else {
+        log::warning({}, "{}", text);
+    }
+    event(lost ? "registration_lost" : "registration_repeated", {{"lun", lun->name}, {"text", text}});
+}
+
 void Target::on_unit_failure(lun::ListedUnit& unit, const std::string& text) {
     const auto lun = find(unit);
     if (!lun) return;

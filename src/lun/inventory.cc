@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/lun/inventory.h>
+#include <srpfs/lun/registration.h>
+#include <srpfs/lun/unit_command.h>
 
 #include <srpfs/base/log.h>
 
@@ -429,6 +431,19 @@ void Inventory::on_report(const UnitReport& report) {
 void Inventory::add(const UnitReport& report) {
     auto unit = std::make_shared<ListedUnit>(*this, report.lun, report.info);
     unit->asked_at_ = report.asked_at;
+    const std::weak_ptr<ListedUnit> weak = unit;
+    unit->registration_ = std::make_shared<Registration>(
+        fmt::format("{}: {}", config_.name, report.lun.file_name()),
+        [this, weak](UnitCommand command, std::function<void(UnitAnswer)> on_answer) -> std::function<void()> {
+            const auto still = weak.lock();
+            if (still) return send_command(control_, reactor_, still, std::move(command), std::move(on_answer));
+            on_answer({.outcome = {OutcomeKind::gone}, .timed_out = false, .data = {}});
+            return [] {};
+        },
+        [this, weak](const std::string& text, bool lost) {
+            const auto still = weak.lock();
+            if (still && !still->gone_) listener_.on_unit_registration(*still, text, lost);
+        });
     units_.push_back(unit);
     ++units_pending_;
     ++units_alive_;
@@ -473,8 +488,11 @@ void Inventory::update(const UnitPointer& unit, const UnitReport& report, bool r
     unit->looks_failed_ = 0;
     if (before->blocks != unit->info_->blocks || before->read_only != unit->info_->read_only)
         listener_.on_unit_changed(*unit);
-    reactor_.post([self = shared_from_this(), unit, info = unit->info_] {
-        if (unit->unit_) self->fence_and_resume(unit, info);
+    // What is reserved may refuse I/O of those that are not registered.
+    unit->registration_->check([self = shared_from_this(), unit, info = unit->info_] {
+        self->reactor_.post([self, unit, info] {
+            if (unit->unit_) self->fence_and_resume(unit, info);
+        });
     });
 }
 

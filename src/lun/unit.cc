@@ -121,6 +121,21 @@ void Operation::prepare_raw(Unit& unit, const scsi::Cdb& cdb, std::uint32_t data
     bytes_ = data_in_bytes;
 }
 
+void Operation::prepare_raw_out(Unit& unit, const scsi::Cdb& cdb, std::span<const std::byte> data,
+                                OperationListener& listener) {
+    SRPFS_ASSERT(!data.empty());
+    SRPFS_ASSERT(data.size() <= raw_bytes_max);
+    SRPFS_ASSERT(!buffer_ && !parked_);
+    prepare(unit, OperationKind::raw, listener);
+    raw_cdb_ = cdb;
+    raw_channel_.reset();
+    bytes_ = static_cast<std::uint32_t>(data.size());
+    // As memory of the caller that is not registered; it is only read.
+    parked_ = const_cast<std::byte*>(data.data());
+    parked_in_entry_ = true;
+    payload_ = {parked_, data.size()};
+}
+
 void Operation::on_command_done(initiator::Command& command) {
     for (Part& part : parts_)
         if (&part.command == &command) return unit_->on_part_done(*this, part);
@@ -417,10 +432,13 @@ bool Unit::advance(Operation& operation) {
             }
             break;
         case OperationKind::raw:
-            if (operation.bytes_ > 0 && !operation.buffer_ &&
-                !engine_.acquire_read_buffer(operation, operation.bytes_)) {
-                operation.stage_ = Operation::Stage::waiting_memory;
-                return true;
+            if (operation.bytes_ > 0 && !operation.buffer_) {
+                if (operation.parked_ ? !engine_.acquire_write_buffer(operation)
+                                      : !engine_.acquire_read_buffer(operation, operation.bytes_)) {
+                    operation.stage_ = Operation::Stage::waiting_memory;
+                    return true;
+                }
+                if (operation.parked_) unpark(operation);
             }
             break;
     }
@@ -492,7 +510,9 @@ bool Unit::next_part(Operation& operation, Operation::Part& part) {
         operation.next_block_ = 1;
         command.cdb = operation.raw_cdb_;
         command.on_channel = operation.raw_channel_;
-        command.direction = operation.bytes_ > 0 ? DataDirection::from_target : DataDirection::none;
+        command.direction = operation.bytes_ == 0 ? DataDirection::none
+                            : operation.parked_   ? DataDirection::to_target
+                                                  : DataDirection::from_target;
         if (operation.bytes_ > 0) {
             command.region = operation.buffer_->region;
             command.data = operation.buffer_->bytes.first(operation.bytes_);
@@ -734,7 +754,8 @@ void Unit::finish_phase(Operation& operation) {
                 operation.result_ = operation.buffer_->bytes.subspan(skip, operation.bytes_);
             } else if (operation.kind_ == OperationKind::raw) {
                 const initiator::Command& command = operation.parts_[0].command;
-                operation.result_ = command.data.first(command.data.size() - command.result.residual);
+                if (command.direction == DataDirection::from_target)
+                    operation.result_ = command.data.first(command.data.size() - command.result.residual);
             } else if (operation.kind_ == OperationKind::write && info_->write_cache) {
                 const bool stable = operation.durability_ == Durability::stable;
                 if (!(stable && info_->fua)) {
@@ -775,6 +796,9 @@ Unit::Verdict Unit::judge(Operation& operation, const Operation::Part& part, Out
         const CommandEnd end = fenced              ? CommandEnd::aborted
                                : part.lost_at != 0 ? CommandEnd::connection_lost
                                                    : result.end;
+        // A command of somebody's choice has no lock on what it writes, so it is his to repeat.
+        if (operation.kind_ == OperationKind::raw && part.command.direction == DataDirection::to_target)
+            return fail(kind);
         switch (repeat_rule(part.command, end)) {
             case Repeat::now: return too_often ? fail(kind) : Verdict::again;
             case Repeat::after_fence:
@@ -915,6 +939,8 @@ void Unit::on_unit_attention(const scsi::Sense& sense) {
     if (sense.asc == 0x3f || sense.asc == 0x28) swap_suspected_ = reset_doubted_ = true;
     const bool holds = sense.asc == 0x29 || (sense.asc == 0x2a && (sense.ascq == 0x09 || sense.ascq == 0x01)) ||
                        (sense.asc == 0x3f) || sense.asc == 0x28;
+    // Somebody has preempted or released what was reserved: that asks for a look, which checks our registration.
+    if (sense.asc == 0x2a && sense.ascq >= 0x03 && sense.ascq <= 0x05) listener_.on_attention(*this, sense, false);
     if (!holds) return;
     hold_io();
     attention_told_ = true;
@@ -1334,7 +1360,8 @@ void Unit::on_channel_lost(const initiator::Channel& channel) {
         for (Operation::Part& part : operation.parts_) {
             if (!part.in_flight || part.command.channel != &channel) continue;
             part.lost_at = engine_.next_stamp();
-            if (part.command.direction == DataDirection::to_target) exclude_writes(operation);
+            if (operation.kind_ == OperationKind::write && part.command.direction == DataDirection::to_target)
+                exclude_writes(operation);
         }
     });
 }
@@ -1346,7 +1373,7 @@ void Unit::on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) {
 
 void Unit::on_memory(Operation& operation) {
     SRPFS_ASSERT(operation.stage_ == Operation::Stage::waiting_memory);
-    if (operation.kind_ == OperationKind::write && operation.buffer_ && operation.parked_) unpark(operation);
+    if (operation.kind_ != OperationKind::read && operation.buffer_ && operation.parked_) unpark(operation);
     go_first(operation);
     if (held_) give_up_read_memory(operation);
     pump();

@@ -58,6 +58,7 @@ private:
     void on_unit_offline(lun::ListedUnit& unit, const std::string& why) override;
     void on_unit_removed(const std::shared_ptr<lun::ListedUnit>& unit, const std::string& why) override;
     void on_unit_attention(lun::ListedUnit&, const scsi::Sense&) override {}
+    void on_unit_registration(lun::ListedUnit&, const std::string&, bool) override {}
     void on_unit_failure(lun::ListedUnit&, const std::string&) override {}
     void on_listed() override {}
     void on_scanned(const Result<void>&) override {}

@@ -22,6 +22,7 @@
 namespace srpfs::lun {
 
 class Inventory;
+class Registration;
 
 // A logical unit that the target has shown. Made and changed by its Inventory; control thread except where it says
 // otherwise.
@@ -37,6 +38,7 @@ public:
     [[nodiscard]] bool is_offline() const { return offline_; }
     [[nodiscard]] bool is_gone() const { return gone_; }
     [[nodiscard]] std::shared_ptr<const UnitCounters> counters() const { return counters_; }
+    [[nodiscard]] const std::shared_ptr<Registration>& registration() const { return registration_; }
 
     // Reactor thread: null before it is made there and after it has been released. InventoryListener::on_unit_added()
     // is told the same pointer, good until Inventory::release().
@@ -60,6 +62,7 @@ private:
     const scsi::Lun lun_;
     std::shared_ptr<const UnitInfo> info_;
     std::shared_ptr<const UnitCounters> counters_;
+    std::shared_ptr<Registration> registration_;
     bool offline_ = false;
     bool gone_ = false;
     bool released_ = false;
@@ -91,6 +94,8 @@ public:
     // anything on it.
     virtual void on_unit_removed(const std::shared_ptr<ListedUnit>& unit, const std::string& why) = 0;
     virtual void on_unit_attention(ListedUnit& unit, const scsi::Sense& sense) = 0;
+    // Its persistent registration was `lost`, or something of it was repeated.
+    virtual void on_unit_registration(ListedUnit& unit, const std::string& text, bool lost) = 0;
     // A line for people, at most one a second.
     virtual void on_unit_failure(ListedUnit& unit, const std::string& text) = 0;
     // The target answers and has listed what it has.

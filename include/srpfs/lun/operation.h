@@ -109,6 +109,10 @@ public:
     // Command::on_channel.
     void prepare_raw(Unit& unit, const scsi::Cdb& cdb, std::uint32_t data_in_bytes, OperationListener& listener,
                      std::optional<unsigned> channel = {});
+    // The same with data-out, 1..raw_bytes_max bytes that stay where they are until it is answered. If the connection
+    // is lost, nobody knows whether a command that repeat_rule() does not allow to repeat was carried out: path_lost.
+    void prepare_raw_out(Unit& unit, const scsi::Cdb& cdb, std::span<const std::byte> data,
+                         OperationListener& listener);
 
     [[nodiscard]] OperationKind kind() const { return kind_; }
     [[nodiscard]] Unit& unit() const { return *unit_; }

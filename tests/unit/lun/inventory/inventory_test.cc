@@ -169,6 +169,7 @@ private:
         inventory->release(which);
     }
     void on_unit_attention(ListedUnit&, const scsi::Sense&) override {}
+    void on_unit_registration(ListedUnit&, const std::string&, bool) override {}
     void on_unit_failure(ListedUnit&, const std::string&) override {}
     void on_listed() override {}
     void on_scanned(const Result<void>&) override { ++scans; }
