@@ -330,6 +330,7 @@ void Supervisor::show_top_files() {
         EventLog& events_;
     };
     tree.add_stream_file(top, "events", std::make_unique<EventsFile>(events_));
+    views_ = std::make_unique<Views>(tree);
 }
 
 fs::NodeId Supervisor::port_directory(const fabric::LocalPort& port) {

@@ -8,6 +8,7 @@
 #include "status.h"
 #include "target.h"
 #include "unit_homes.h"
+#include "views.h"
 #include "worker.h"
 
 #include <srpfs/daemon/config.h>
@@ -43,6 +44,7 @@ private:
     // targets
     fs::Tree& tree() override { return file_system_->tree(); }
     EventLog& events() override { return events_; }
+    Views& views() override { return *views_; }
     reactor::Executor& control() override { return control_; }
     unsigned home_of(const lun::UnitInfo& info, unsigned proposed) override {
         return unit_homes_.home_of(info, proposed);
@@ -93,6 +95,7 @@ private:
     std::vector<std::unique_ptr<Worker>> workers_;  // not empty while serving
     UnitHomes unit_homes_;
     std::unique_ptr<fs::FileSystem> file_system_;
+    std::unique_ptr<Views> views_;  // while there is a file system
     std::vector<std::shared_ptr<Target>> targets_;
     struct PortEntry {
         fs::NodeId directory{0};

@@ -4,6 +4,8 @@
 #include "text_file.h"
 
 #include <srpfs/base/log.h>
+#include <srpfs/lun/unit_question.h>
+#include <srpfs/scsi/page_text.h>
 
 #include <nlohmann/json.hpp>
 
@@ -14,7 +16,13 @@
 namespace srpfs::daemon {
 namespace {
 
+constexpr std::uint16_t inquiry_bytes_max = 255;
+
 using initiator::PortState;
+
+constexpr auto question_limit = std::chrono::seconds(5);  // for what somebody reads in lunN.attr
+constexpr std::uint16_t page_bytes_max = 4096;
+constexpr std::size_t vpd_files_max = 64;  // of a unit
 
 std::string gid_text(const fabric::Gid& gid) {
     std::string text;
@@ -53,6 +61,7 @@ struct Target::Lun {
     std::shared_ptr<lun::ListedUnit> unit;
     lun::Unit* pointer = nullptr;  // for LunFile
     fs::NodeId file{0}, attributes{0};
+    Views::Key view = 0;
     std::string last_error;
 };
 
@@ -66,7 +75,8 @@ std::string Target::directory_name(const srp::LoginParameters& parameters) {
 
 Target::Target(TargetHost& host, Worker& home, unsigned home_index, initiator::TargetPortConfig config,
                std::shared_ptr<LoginLock> lock, Duration rescan_interval)
-    : host_(host), home_(home_index), name_(directory_name(config.parameters)), lock_(std::move(lock)) {
+    : host_(host), reactor_(home.reactor()), home_(home_index), name_(directory_name(config.parameters)),
+      lock_(std::move(lock)) {
     const bool loopback = std::holds_alternative<fabric::LoopbackAddress>(config.address);
     initiator::ReactorDoor door{&home.reactor(), loopback ? home.loopback() : home.verbs()};
     SRPFS_ASSERT(door.fabric != nullptr);
@@ -108,6 +118,7 @@ void Target::logout(const std::string& why) {
     port_->close(why);
     if (directory_ != fs::NodeId{0}) {
         event("target_removed", {{"reason", why}});
+        hide();
         host_.tree().remove(std::exchange(directory_, fs::NodeId{0}), [self = shared_from_this()] {
             self->tree_removed_ = true;
             self->release_units();
@@ -120,6 +131,17 @@ void Target::logout(const std::string& why) {
         auto on_done = std::exchange(on_login_done_, nullptr);
         on_done(Error(ECANCELED, why));
     }
+}
+
+Views::Place Target::place(std::string file) const {
+    const fabric::LocalPort& port = port_->facts().port;
+    return {.port = fmt::format("{}-{}", port.device, port.port), .target = name_, .file = std::move(file)};
+}
+
+// No other name leads here any more.
+void Target::hide() {
+    host_.views().remove(std::exchange(view_, 0));
+    for (const auto& lun : luns_) host_.views().remove(std::exchange(lun->view, 0));
 }
 
 // No file refers to them any more.
@@ -235,6 +257,8 @@ void Target::on_unit_added(const std::shared_ptr<lun::ListedUnit>& unit, lun::Un
     for (const fs::NodeId node : {lun->file, lun->attributes})
         host_.tree().describe(node, [this, lun] { return lun_attributes(*lun); });
     const lun::UnitInfo& info = *unit->info();
+    lun->view = host_.views().add_unit(
+        place(lun->name), info, [this, unit] { return port_->state() == PortState::running && !unit->is_offline(); });
     log::info(config().name, "{}: {} {} {}, {} bytes, {}-byte blocks{}{}", lun->name, info.vendor, info.model,
               info.wwid, info.capacity_bytes(), info.block_bytes, info.read_only ? ", read-only" : "",
               info.write_cache ? ", write cache" : "");
@@ -295,6 +319,7 @@ void Target::on_unit_removed(const std::shared_ptr<lun::ListedUnit>& unit, const
     if (!lun) return inventory_->release(unit);
     log::warning(config().name, "{} is removed: {}", lun->name, why);
     event("lun_removed", {{"lun", lun->name}, {"reason", why}});
+    host_.views().remove(std::exchange(lun->view, 0));
     std::erase(luns_, lun);
     host_.tree().remove(lun->attributes, [] {});
     host_.tree().remove(lun->file, [inventory = inventory_, unit] { inventory->release(unit); });
@@ -361,6 +386,7 @@ void Target::list() {
             {"user.srpfs.address", config().name},
             {"user.srpfs.port", fmt::format("srp-{}-{}", port_->facts().port.device, port_->facts().port.port)}};
     });
+    view_ = host_.views().add_target(place({}), [this] { return port_->state() == PortState::running; });
     event("target_added", {{"port", fmt::format("srp-{}-{}", port_->facts().port.device, port_->facts().port.port)},
                            {"address", config().name}});
 }
@@ -484,6 +510,69 @@ void Target::add_lun_files(const std::shared_ptr<Lun>& lun) {
              [this, lun, fail](std::string_view, std::shared_ptr<fs::PendingCall> call) {
                  inventory_->look(lun->unit, "asked for", answer_later(call, fail));
              });
+    add_page_files(lun);
+}
+
+// ---- INQUIRY, VPD and mode pages ----
+
+// Asks the unit for somebody who reads; what goes wrong is his errno.
+void Target::ask(const std::shared_ptr<Lun>& lun, const scsi::Cdb& cdb, const std::shared_ptr<fs::PendingCall>& call,
+                 OnPage on_page) {
+    const auto answered = std::make_shared<bool>(false);
+    const auto give_up =
+        lun::ask_unit(host_.control(), reactor_, lun->unit, cdb, page_bytes_max, question_limit,
+                      [lun, call, answered, on_page = std::move(on_page)](const Result<std::vector<std::byte>>& data) {
+                          if (std::exchange(*answered, true)) return;
+                          if (data) return on_page(*data);
+                          lun->last_error = data.error().context;
+                          call->fail(data.error().errno_value());
+                      });
+    call->on_interrupt([call, answered, give_up] {
+        give_up();
+        if (!std::exchange(*answered, true)) call->fail(EINTR);
+    });
+}
+
+void Target::add_vpd_text(const std::shared_ptr<Lun>& lun, std::shared_ptr<std::string> text, std::size_t index,
+                          const std::shared_ptr<fs::PendingCall>& call) {
+    const std::vector<std::uint8_t>& pages = lun->unit->info()->vpd_pages;
+    if (index >= std::min(pages.size(), vpd_files_max)) return call->succeed_with(std::move(*text));
+    ask(lun, scsi::inquiry_vpd(pages[index], page_bytes_max), call,
+        [self = shared_from_this(), lun, text, index, call](std::span<const std::byte> page) {
+            if (!text->empty()) *text += '\n';
+            *text += scsi::vpd_text(page);
+            self->add_vpd_text(lun, text, index + 1, call);
+        });
+}
+
+// Asked for when they are read; `inquiry` and vpd_pg* as in sysfs.
+void Target::add_page_files(const std::shared_ptr<Lun>& lun) {
+    using Call = std::shared_ptr<fs::PendingCall>;
+    fs::Tree& tree = host_.tree();
+    const auto add = [&](const std::string& name, const scsi::Cdb& cdb,
+                         std::string (*text_of)(std::span<const std::byte>)) {
+        add_slow(tree, lun->attributes, name, [this, lun, cdb, text_of](const Call& call) {
+            ask(lun, cdb, call,
+                [call, text_of](std::span<const std::byte> data) { call->succeed_with(text_of(data)); });
+        });
+    };
+    const auto raw = [](std::span<const std::byte> data) {
+        return std::string(reinterpret_cast<const char*>(data.data()), data.size());
+    };
+    // As long as they say they are: some targets fill up what they are given room for.
+    const auto raw_inquiry = [](std::span<const std::byte> data) {
+        const std::size_t told = data.size() > 4 ? std::to_integer<std::size_t>(data[4]) + 5 : data.size();
+        return std::string(reinterpret_cast<const char*>(data.data()), std::min(told, data.size()));
+    };
+    add("inquiry", scsi::inquiry(inquiry_bytes_max), raw_inquiry);
+    add("inquiry.txt", scsi::inquiry(inquiry_bytes_max), scsi::inquiry_text);
+    add("mode_pages", scsi::mode_sense_10(0x3f, page_bytes_max), raw);
+    add("mode_pages.txt", scsi::mode_sense_10(0x3f, page_bytes_max), scsi::mode_text);
+    const std::vector<std::uint8_t>& pages = lun->unit->info()->vpd_pages;
+    for (std::size_t i = 0; i < std::min(pages.size(), vpd_files_max); ++i)
+        add(fmt::format("vpd_pg{:x}", pages[i]), scsi::inquiry_vpd(pages[i], page_bytes_max), raw);
+    add_slow(tree, lun->attributes, "vpd.txt",
+             [this, lun](const Call& call) { add_vpd_text(lun, std::make_shared<std::string>(), 0, call); });
 }
 
 nlohmann::ordered_json Target::lun_report(const Lun& lun) const {

@@ -6,6 +6,7 @@
 
 #include "event_log.h"
 #include "login_lock.h"
+#include "views.h"
 #include "worker.h"
 
 #include <srpfs/fs/tree.h>
@@ -17,6 +18,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,6 +31,7 @@ class TargetHost {
 public:
     virtual fs::Tree& tree() = 0;
     virtual EventLog& events() = 0;
+    virtual Views& views() = 0;
     virtual reactor::Executor& control() = 0;
     // See UnitHomes.
     virtual unsigned home_of(const lun::UnitInfo& info, unsigned proposed) = 0;
@@ -95,9 +98,17 @@ private:
     [[nodiscard]] fs::ExtendedAttributes lun_attributes(const Lun& lun) const;
     [[nodiscard]] bool may_show(const lun::ListedUnit& unit);
     void release_units();
+    void hide();
+    [[nodiscard]] Views::Place place(std::string file) const;
     void list();
     void add_control_files();
     void add_lun_files(const std::shared_ptr<Lun>& lun);
+    void add_page_files(const std::shared_ptr<Lun>& lun);
+    using OnPage = std::function<void(std::span<const std::byte>)>;
+    void ask(const std::shared_ptr<Lun>& lun, const scsi::Cdb& cdb, const std::shared_ptr<fs::PendingCall>& call,
+             OnPage on_page);
+    void add_vpd_text(const std::shared_ptr<Lun>& lun, std::shared_ptr<std::string> text, std::size_t index,
+                      const std::shared_ptr<fs::PendingCall>& call);
     void fail_login(const Error& error);
     void check_gone();
     void event(std::string_view name, nlohmann::json details);
@@ -105,6 +116,7 @@ private:
     [[nodiscard]] nlohmann::ordered_json lun_report(const Lun& lun) const;
 
     TargetHost& host_;
+    reactor::Executor& reactor_;  // of its home
     const unsigned home_;
     std::string name_;
     std::shared_ptr<LoginLock> lock_;
@@ -112,6 +124,7 @@ private:
     std::function<void(Result<void>)> on_login_done_;
     fs::NodeId directory_{0};
     fs::NodeId port_directory_{0};
+    Views::Key view_ = 0;
     std::shared_ptr<lun::Inventory> inventory_;
     std::vector<std::shared_ptr<Lun>> luns_;
     std::optional<unsigned> better_home_;

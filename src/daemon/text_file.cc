@@ -24,7 +24,24 @@ private:
     WriteText write_;
 };
 
+class SlowFile final : public fs::ControlFile {
+public:
+    explicit SlowFile(ReadLater read) : read_(std::move(read)) {}
+
+    Result<std::string> read() override { return Error(EIO, "not at once"); }
+    bool is_slow() const override { return true; }
+    void read_later(std::shared_ptr<fs::PendingCall> call) override { read_(std::move(call)); }
+    void write(std::string_view, std::shared_ptr<fs::PendingCall> call) override { call->fail(EACCES); }
+
+private:
+    ReadLater read_;
+};
+
 }  // namespace
+
+void add_slow(fs::Tree& tree, fs::NodeId parent, std::string_view name, ReadLater read) {
+    tree.add_control_file(parent, name, fs::Tree::Access::read_only, std::make_unique<SlowFile>(std::move(read)));
+}
 
 void add_value(fs::Tree& tree, fs::NodeId parent, std::string_view name, std::function<std::string()> read) {
     tree.add_control_file(parent, name, fs::Tree::Access::read_only,

@@ -61,6 +61,7 @@ public:
     void succeed_with(std::string text) override {
         SRPFS_ASSERT(direction_ == Direction::read);
         end();
+        if (on_content_ && registry_->sink) text = on_content_(std::move(text));
         text.resize(std::min<std::size_t>(text.size(), bytes_));
         send(make_reply(origin_.unique, 0, bytes_of_text(text)));
     }
@@ -79,6 +80,9 @@ public:
 
     [[nodiscard]] bool nonblocking() const override { return nonblocking_; }
     [[nodiscard]] unsigned caller_uid() const override { return uid_; }
+
+    // What of the whole content is the answer; asked only while there is somebody to answer.
+    void set_on_content(std::function<std::string(std::string)> on_content) { on_content_ = std::move(on_content); }
 
     // The signal has come: before or after somebody wants to know.
     void interrupt() {
@@ -117,6 +121,7 @@ private:
     bool answered_ = false;
     bool interrupted_ = false;
     std::function<void()> handler_;
+    std::function<std::string(std::string)> on_content_;
 };
 
 std::variant<std::string_view, int> parse_command(std::string_view written) {
@@ -168,6 +173,17 @@ void ControlCalls::on_read(const Origin& origin, const fuse_in_header& header, c
     }
     if (in.offset == 0 || !details->snapshot) {
         const auto control = details->control;
+        if (control->is_slow()) {
+            auto call = std::make_shared<ControlCall>(registry_, origin, ControlCall::Direction::read, in.size,
+                                                      in.flags, header.uid);
+            call->set_on_content([this, handle = in.fh, offset = in.offset](std::string text) {
+                OpenFileDetails* const file = files_.details(handle);
+                if (!file) return std::string{};
+                file->snapshot = std::move(text);
+                return offset < file->snapshot->size() ? file->snapshot->substr(offset) : std::string{};
+            });
+            return control->read_later(std::move(call));
+        }
         auto content = control->read();
         if (!content) return answer_error(origin, content.error().errno_value());
         // Looked up again: reading may have changed the tree.

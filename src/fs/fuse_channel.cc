@@ -249,17 +249,60 @@ void FuseChannel::on_fallocate(const Request& request) {
     zero_jobs_.extend(in.fh, *lun, range.end, request.to);
 }
 
-// A LUN is all data; the hole begins at its end. Nothing else reaches us: the kernel does SEEK_SET, CUR and END itself.
+// The hole begins at the end, and within where the unit tells. Nothing else reaches us: the kernel does SEEK_SET, CUR
+// and END itself.
 void FuseChannel::on_lseek(const Request& request) {
     fuse_lseek_in in{};
     if (!read_struct(request.head, sizeof request.header, in)) return malformed(request);
     const OpenFile* file = files_.find(in.fh);
     if (!file) return reply(request.to, ENODEV);
     if (in.whence != SEEK_DATA && in.whence != SEEK_HOLE) return reply(request.to, EINVAL);
-    const std::uint64_t capacity = file->lun ? file->lun->capacity_bytes.load(std::memory_order_relaxed) : 0;
+    if (!file->lun) return reply(request.to, ENXIO);  // a control file's size is 0
+    LunData* lun = lun_of(in.fh, request);
+    if (!lun) return;
+    const std::uint64_t capacity = lun->capacity_bytes.load(std::memory_order_relaxed);
     if (in.offset >= capacity) return reply(request.to, ENXIO);
-    const fuse_lseek_out out{.offset = in.whence == SEEK_DATA ? in.offset : capacity};
-    reply(request.to, 0, bytes_of(out));
+    const auto sought = in.whence == SEEK_DATA ? lun::Sought::data : lun::Sought::hole;
+    lun::Unit& unit = *lun->unit.load(std::memory_order_relaxed);
+    if (!unit.info()->tells_holes) {
+        const fuse_lseek_out out{.offset = sought == lun::Sought::data ? in.offset : capacity};
+        return reply(request.to, 0, bytes_of(out));
+    }
+    const auto place = searches_.insert(searches_.end(), Search{});
+    place->record = take_record();
+    Record& record = records_[place->record];
+    record.to = request.to;
+    record.lun = lun;
+    record.holder = Holder::search;
+    place->search = std::make_unique<lun::ExtentSearch>(
+        unit, in.offset, sought, [this, place, sought](lun::OutcomeKind kind, std::uint64_t offset) {
+            end_search(place, sought, kind, offset);
+        });
+    place->search->start();
+}
+
+void FuseChannel::end_search(std::list<Search>::iterator place, lun::Sought sought, lun::OutcomeKind kind,
+                             std::uint64_t offset) {
+    const Search over = std::move(*place);  // it is calling us, and looks at nothing of its own any more
+    searches_.erase(place);
+    const Record record = records_[over.record];
+    SRPFS_ASSERT(record.holder == Holder::search);
+    const std::uint64_t capacity = record.lun->capacity_bytes.load(std::memory_order_relaxed);
+    const fuse_lseek_out out{.offset = std::min(offset, capacity)};
+    if (kind != lun::OutcomeKind::ok)
+        reply(record.to, errno_of({.kind = kind}, lun::OperationKind::read));
+    else if (sought == lun::Sought::data && offset >= capacity)
+        reply(record.to, ENXIO);
+    else
+        reply(record.to, 0, bytes_of(out));
+    free_record(over.record);
+    note_answered(record.lun);
+}
+
+void FuseChannel::interrupt_search(std::uint32_t record) {
+    const auto place =
+        std::find_if(searches_.begin(), searches_.end(), [&](const Search& one) { return one.record == record; });
+    if (place != searches_.end()) place->search->interrupt();
 }
 
 void FuseChannel::hand_to_control(const Request& request) {
@@ -307,6 +350,7 @@ void FuseChannel::serve_for(const ReplyTo& to, std::span<const std::byte> whole)
         case FUSE_WRITE: return on_write(request);
         case FUSE_FSYNC: return on_fsync(request);
         case FUSE_FALLOCATE: return on_fallocate(request);
+        case FUSE_LSEEK: return on_lseek(request);
         default: return reply(to, ENOSYS);
     }
 }
@@ -422,7 +466,7 @@ void FuseChannel::flush_after_close(std::shared_ptr<LunData> lun) {
 void FuseChannel::drain(const LunData* lun, std::function<void()> done) {
     std::size_t requests = 0;
     for (const Record& record : records_)
-        if ((record.holder == Holder::operation || record.holder == Holder::zero_job) && record.lun == lun) ++requests;
+        if (record.holder != Holder::nobody && record.holder != Holder::control && record.lun == lun) ++requests;
     if (requests == 0) return done();
     drains_.push_back({lun, requests, std::move(done)});
 }
@@ -470,6 +514,8 @@ bool FuseChannel::mark_interrupted(std::uint64_t unique) {
             record.operation->unit().interrupt(*record.operation);
         else if (record.holder == Holder::zero_job)
             zero_jobs_.interrupt(index);
+        else if (record.holder == Holder::search)
+            interrupt_search(index);
         else if (host_)
             host_->on_control_interrupt({.channel = index_, .record = index, .unique = unique});
         return true;
@@ -486,6 +532,7 @@ void FuseChannel::leave() {
         if (records_[index].holder == Holder::control) free_record(index);
         if (records_[index].holder == Holder::operation)
             records_[index].operation->unit().interrupt(*records_[index].operation);
+        if (records_[index].holder == Holder::search) interrupt_search(index);
     }
     zero_jobs_.leave();
     if (pending() > 0) self_ = std::move(keep);

@@ -15,6 +15,7 @@
 #include "ring.h"
 
 #include <srpfs/lun/engine.h>
+#include <srpfs/lun/extent_search.h>
 #include <srpfs/lun/operation.h>
 #include <srpfs/reactor/reactor.h>
 
@@ -22,6 +23,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <memory>
 #include <span>
 #include <vector>
@@ -107,7 +109,7 @@ public:
 private:
     static constexpr std::uint32_t no_record = UINT32_MAX;
 
-    enum class Holder : std::uint8_t { nobody, operation, control, zero_job };
+    enum class Holder : std::uint8_t { nobody, operation, control, zero_job, search };
     // A request that is being served. The hot path takes and frees them from a stack, so they stay in the cache.
     struct Record {
         ReplyTo to{};  // unique 0: our own flush after a close
@@ -120,6 +122,10 @@ private:
     struct Request : Incoming {
         fuse_in_header header{};
         ReplyTo to{};
+    };
+    struct Search {  // SEEK_DATA, SEEK_HOLE
+        std::uint32_t record = no_record;
+        std::unique_ptr<lun::ExtentSearch> search;
     };
     struct Drain {
         const LunData* lun;
@@ -139,6 +145,8 @@ private:
     void on_fsync(const Request& request);
     void on_fallocate(const Request& request);
     void on_lseek(const Request& request);
+    void end_search(std::list<Search>::iterator place, lun::Sought sought, lun::OutcomeKind kind, std::uint64_t offset);
+    void interrupt_search(std::uint32_t record);
     void on_interrupt(const Request& request);
     void hand_to_control(const Request& request);
     void hand_to_home(const LunData& lun, const Request& request);
@@ -172,6 +180,7 @@ private:
     ChannelCounters counters_;
     std::vector<Drain> drains_;  // usually empty
     ZeroJobs zero_jobs_;
+    std::list<Search> searches_;
 
     // The rest.
     const unsigned index_;

@@ -17,12 +17,14 @@ namespace {
 
 // Attributes change by our own hand only, and then the notifier tells the kernel.
 constexpr double attribute_seconds = 3600;
-// Names of directories and LUNs are asked for each time: what has appeared or vanished is seen at once, and nothing has
-// to be invalidated under locks of the kernel's (notifier.h). It costs a request for each part of a path in open and
-// stat, and I/O nothing. The other files go with their directories only, whose names are asked for on the way to them.
+// Names of directories, LUNs and links to them are asked for each time: what has appeared or vanished is seen at once,
+// and nothing has to be invalidated under locks of the kernel's (notifier.h). It costs a request for each part of a
+// path in open and stat, and I/O nothing. The other files go with their directories only, whose names are asked for on
+// the way to them.
 double name_seconds_of(const Node& node) {
     switch (node.kind) {
         case NodeKind::directory:
+        case NodeKind::symlink:
         case NodeKind::lun: return 0;
         case NodeKind::control:
         case NodeKind::stream: return attribute_seconds;
@@ -33,8 +35,11 @@ double name_seconds_of(const Node& node) {
 // Those of the top directory are not cached and not told. A FUSE mount begins with a top directory of owner 0 and mode
 // 0000, and the kernel drops the answer to a GETATTR when a notification about the same node overtakes it: a user's
 // first steps into a fresh mount, whose targets are just appearing, then end in EACCES (seen on Linux 6.18). What other
-// nodes lose in such a race are only newer attributes, because LOOKUP has brought the first ones.
-double attribute_seconds_of(NodeId node) { return node == NodeId::root ? 0 : attribute_seconds; }
+// nodes lose in such a race are only newer attributes, because LOOKUP has brought the first ones. Where a link leads,
+// and so its size, may change without anybody being told.
+double attribute_seconds_of(const Node& node) {
+    return node.id == NodeId::root || node.kind == NodeKind::symlink ? 0 : attribute_seconds;
+}
 
 }  // namespace
 
@@ -61,7 +66,7 @@ struct SessionOperations {
         entry.ino = static_cast<fuse_ino_t>(found->id);
         entry.generation = 1;  // numbers are identities: the same path is the same file
         entry.attr = tree.attributes(*found);
-        entry.attr_timeout = attribute_seconds;
+        entry.attr_timeout = attribute_seconds_of(*found);
         entry.entry_timeout = name_seconds_of(*found);
         fuse_reply_entry(request, &entry);
     }
@@ -70,7 +75,7 @@ struct SessionOperations {
         const Node* found = node(request, number);
         if (!found) return;
         const struct stat st = session(request).tree_->attributes(*found);
-        fuse_reply_attr(request, &st, attribute_seconds_of(found->id));
+        fuse_reply_attr(request, &st, attribute_seconds_of(*found));
     }
 
     static void setattr(fuse_req_t request, fuse_ino_t number, struct stat* wanted, int which, fuse_file_info*) {
@@ -98,7 +103,7 @@ struct SessionOperations {
         tree.set_times(found->id, chosen(FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW, wanted->st_atim),
                        chosen(FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW, wanted->st_mtim), now);
         const struct stat st = tree.attributes(*found);
-        fuse_reply_attr(request, &st, attribute_seconds_of(found->id));
+        fuse_reply_attr(request, &st, attribute_seconds_of(*found));
     }
 
     // A size up to the capacity is accepted. What follows from it is not decided here (MountedFileSystem); the real
@@ -106,6 +111,7 @@ struct SessionOperations {
     static int check_size(const Node& node, off_t size) {
         switch (node.kind) {
             case NodeKind::directory: return EISDIR;
+            case NodeKind::symlink: return EINVAL;
             case NodeKind::control: return 0;
             case NodeKind::stream: return 0;
             case NodeKind::lun:
@@ -114,6 +120,15 @@ struct SessionOperations {
                 return 0;
         }
         return 0;
+    }
+
+    static void readlink(fuse_req_t request, fuse_ino_t number) {
+        const Node* found = node(request, number);
+        if (!found) return;
+        if (found->kind == NodeKind::symlink)
+            fuse_reply_readlink(request, found->destination().c_str());
+        else
+            fuse_reply_err(request, EINVAL);
     }
 
     // ---- files ----
@@ -158,6 +173,7 @@ struct SessionOperations {
         if (writes && self.options_.read_only) return EROFS;
         switch (node.kind) {
             case NodeKind::directory: return EISDIR;
+            case NodeKind::symlink: return ELOOP;
             case NodeKind::stream: return writes ? EACCES : 0;
             case NodeKind::lun: return writes && node.lun->read_only.load() ? EROFS : 0;
             case NodeKind::control:
@@ -317,7 +333,6 @@ struct SessionOperations {
     static void rename(fuse_req_t r, fuse_ino_t, const char*, fuse_ino_t, const char*, unsigned) { refuse(r); }
     static void link(fuse_req_t r, fuse_ino_t, fuse_ino_t, const char*) { refuse(r); }
     static void create(fuse_req_t r, fuse_ino_t, const char*, mode_t, fuse_file_info*) { refuse(r); }
-    static void readlink(fuse_req_t request, fuse_ino_t) { fuse_reply_err(request, EINVAL); }
 };
 
 const fuse_lowlevel_ops& session_operations() {

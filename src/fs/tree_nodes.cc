@@ -12,6 +12,17 @@ constexpr std::uint64_t root_number = static_cast<std::uint64_t>(NodeId::root);
 // Inode numbers stay positive when somebody stores them in a signed 64-bit integer.
 constexpr std::uint64_t number_mask = (std::uint64_t{1} << 62) - 1;
 
+mode_t type_of(NodeKind kind) {
+    switch (kind) {
+        case NodeKind::directory: return S_IFDIR;
+        case NodeKind::symlink: return S_IFLNK;
+        case NodeKind::control:
+        case NodeKind::stream:
+        case NodeKind::lun: return S_IFREG;
+    }
+    return S_IFREG;
+}
+
 }  // namespace
 
 // FNV-1a, finished with the mixer of splitmix64 because FNV leaves the high bits of short strings alike.
@@ -113,6 +124,13 @@ NodeId TreeNodes::add_lun_file(NodeId parent, std::string_view name, const LunFi
     return node.id;
 }
 
+NodeId TreeNodes::add_symlink(NodeId parent, std::string_view name, std::function<std::string()> destination) {
+    Node& node = add(parent, name, NodeKind::symlink);
+    node.destination = std::move(destination);
+    watcher_.on_attributes_changed(parent);
+    return node.id;
+}
+
 void TreeNodes::change_lun_file(NodeId id, const LunFile& file) {
     Node& node = existing(id);
     SRPFS_ASSERT(node.kind == NodeKind::lun);
@@ -173,6 +191,7 @@ mode_t TreeNodes::default_mode(const Node& node) const {
     switch (node.kind) {
         case NodeKind::directory: mode = 0755; break;
         case NodeKind::stream: mode = 0444; break;
+        case NodeKind::symlink: mode = 0777; break;
         case NodeKind::control:
             switch (node.access) {
                 case Access::read_only: mode = 0444; break;
@@ -195,6 +214,7 @@ struct stat TreeNodes::attributes(const Node& node) const {
     st.st_atim = st.st_mtim = st.st_ctim = defaults_.wall_time;
     st.st_mode = default_mode(node);
     if (node.kind == NodeKind::directory) st.st_nlink = 2 + node.directories;
+    if (node.kind == NodeKind::symlink) st.st_size = static_cast<off_t>(node.destination().size());
     Instant written{};
     if (node.kind == NodeKind::lun) {
         st.st_size = static_cast<off_t>(node.lun->capacity_bytes.load());
@@ -214,8 +234,8 @@ struct stat TreeNodes::attributes(const Node& node) const {
         if (set.modification_time && written <= set.set_at) st.st_mtim = *set.modification_time;
     }
     const bool unwritable = defaults_.read_only || (node.lun && node.lun->read_only.load());
-    if (unwritable && node.kind != NodeKind::directory) st.st_mode &= ~static_cast<mode_t>(0222);
-    st.st_mode |= node.kind == NodeKind::directory ? S_IFDIR : S_IFREG;
+    if (unwritable && type_of(node.kind) == S_IFREG) st.st_mode &= ~static_cast<mode_t>(0222);
+    st.st_mode |= type_of(node.kind);
     return st;
 }
 
@@ -224,8 +244,7 @@ std::vector<DirectoryEntry> TreeNodes::list(const Node& directory) const {
     entries.reserve(directory.children.size() + 2);
     entries.push_back({directory.id, S_IFDIR, "."});
     entries.push_back({directory.parent->id, S_IFDIR, ".."});
-    for (const auto& [name, child] : directory.children)
-        entries.push_back({child->id, child->kind == NodeKind::directory ? mode_t{S_IFDIR} : mode_t{S_IFREG}, name});
+    for (const auto& [name, child] : directory.children) entries.push_back({child->id, type_of(child->kind), name});
     return entries;
 }
 

@@ -43,7 +43,7 @@ struct TreeDefaults {
     Instant instant{};
 };
 
-enum class NodeKind : std::uint8_t { directory, control, stream, lun };
+enum class NodeKind : std::uint8_t { directory, control, stream, lun, symlink };
 
 struct Node {
     NodeId id{};
@@ -55,13 +55,14 @@ struct Node {
     std::shared_ptr<ControlFile> control;
     std::shared_ptr<StreamFile> stream;
     std::shared_ptr<LunData> lun;
+    std::function<std::string()> destination;
     std::function<ExtendedAttributes()> attributes;
     unsigned directories = 0;  // among the children
 };
 
 struct DirectoryEntry {
     NodeId id{};
-    mode_t type = 0;  // S_IFDIR or S_IFREG
+    mode_t type = 0;  // S_IFDIR, S_IFREG or S_IFLNK
     std::string name;
 };
 
@@ -80,6 +81,7 @@ public:
                             std::unique_ptr<ControlFile> file) override;
     NodeId add_stream_file(NodeId parent, std::string_view name, std::unique_ptr<StreamFile> file) override;
     NodeId add_lun_file(NodeId parent, std::string_view name, const LunFile& file) override;
+    NodeId add_symlink(NodeId parent, std::string_view name, std::function<std::string()> destination) override;
     void change_lun_file(NodeId node, const LunFile& file) override;
     void describe(NodeId node, std::function<ExtendedAttributes()> attributes) override;
     void remove(NodeId node, std::function<void()> when_released) override;

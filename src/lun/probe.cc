@@ -352,6 +352,7 @@ private:
             return skip("is larger than a file can be");
         info_.blocks = capacity.blocks;
         info_.block_bytes = capacity.block_bytes;
+        info_.tells_holes = capacity.provisioning_enabled && capacity.reads_zeros_after_unmap;
         info_.deallocates_to_zeros =
             info_.deallocates_to_zeros && capacity.provisioning_enabled && capacity.reads_zeros_after_unmap;
         info_.physical_block_bytes = std::max(capacity.physical_block_bytes, capacity.block_bytes);
@@ -362,8 +363,9 @@ private:
         info_.read_only = mode.write_protected;
         info_.write_cache = mode.write_cache_enabled;
         info_.fua = mode.fua_supported && mode.write_cache_enabled;
-        if (info_.wwid.empty() && !info_.serial.empty())
-            info_.wwid = fmt::format("t10.{}.{}.{}", info_.vendor, info_.model, info_.serial);
+        info_.vpd_pages.assign(pages_.begin(), pages_.end());
+        info_.wwid_is_serial = info_.wwid.empty() && !info_.serial.empty();
+        if (info_.wwid_is_serial) info_.wwid = fmt::format("t10.{}.{}.{}", info_.vendor, info_.model, info_.serial);
         report({.lun = {}, .info = std::make_shared<const UnitInfo>(info_), .problem = {}, .present = true});
     }
 

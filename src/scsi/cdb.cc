@@ -66,6 +66,13 @@ Cdb read_capacity_16(std::uint32_t allocation_bytes) {
     return cdb;
 }
 
+Cdb get_lba_status(std::uint64_t lba, std::uint32_t allocation_bytes) {
+    Cdb cdb = make(16);
+    ByteWriter out(cdb.bytes);
+    out.u8(opcode::service_action_in_16).u8(opcode::service_action_get_lba_status).u64(lba).u32(allocation_bytes);
+    return cdb;
+}
+
 Cdb mode_sense_6(std::uint8_t page, std::uint8_t allocation_bytes) {
     Cdb cdb = make(6);
     ByteWriter out(cdb.bytes);

@@ -70,6 +70,33 @@ std::optional<Capacity10> parse_read_capacity_10(std::span<const std::byte> data
     return result;
 }
 
+// Length of what follows it, 4 reserved, then descriptors: LBA (8), blocks (4), status (low nibble), 3 more.
+std::vector<LbaExtent> parse_lba_status(std::span<const std::byte> data, std::uint64_t lba) {
+    constexpr std::size_t head_bytes = 8, descriptor_bytes = 16;
+    ByteReader in(data);
+    const std::size_t told = std::size_t{in.u32()} + 4;
+    if (in.overran() || data.size() < head_bytes) return {};
+    in.skip(4);
+    std::vector<LbaExtent> extents;
+    for (std::size_t left = std::min(data.size(), told); left >= head_bytes + descriptor_bytes;
+         left -= descriptor_bytes) {
+        const std::uint64_t first = in.u64();
+        const std::uint64_t end = first + in.u32();  // no overflow that is not found out below
+        const unsigned status = in.u8() & 0x0f;
+        in.skip(3);
+        // Some begin the first where the extent does that contains the LBA asked for.
+        if (extents.empty() ? first > lba : first != lba) break;
+        if (end <= lba) break;
+        const bool is_mapped = status != 1 && status != 2;
+        if (!extents.empty() && extents.back().is_mapped == is_mapped)
+            extents.back().blocks += end - lba;
+        else
+            extents.push_back({lba, end - lba, is_mapped});
+        lba = end;
+    }
+    return extents;
+}
+
 std::optional<ModeCaching> parse_mode_sense_6(std::span<const std::byte> data) {
     ByteReader header(data);
     const std::size_t data_bytes = std::size_t{header.u8()} + 1;  // the length does not count itself

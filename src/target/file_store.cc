@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <condition_variable>
@@ -58,6 +59,17 @@ public:
             return Error(errno, fmt::format("resize {} to {} bytes: {}", path_, bytes, std::strerror(errno)));
         bytes_ = bytes;
         return {};
+    }
+    // A file system that knows nothing of holes says that all is data; a device that it cannot tell.
+    Extent extent_at(std::uint64_t offset) const override {
+        const std::uint64_t size = bytes();
+        const off_t data = lseek(fd_, static_cast<off_t>(offset), SEEK_DATA);
+        if (data < 0) return {errno != ENXIO, size};
+        if (static_cast<std::uint64_t>(data) > offset)
+            return {false, std::min<std::uint64_t>(static_cast<std::uint64_t>(data), size)};
+        const off_t hole = lseek(fd_, data, SEEK_HOLE);
+        if (hole <= data) return {true, size};
+        return {true, std::min<std::uint64_t>(static_cast<std::uint64_t>(hole), size)};
     }
     bool is_inline() const override { return false; }
     void drain() override {

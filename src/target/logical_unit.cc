@@ -148,6 +148,33 @@ Told tell_capacity_16(const LogicalUnit& unit, std::span<std::byte> out) {
     return {data.position(), {}};
 }
 
+Told tell_lba_status(const LogicalUnit& unit, const CdbBytes& cdb, std::span<std::byte> out) {
+    constexpr std::size_t descriptor_bytes = 16;
+    constexpr std::uint64_t descriptor_blocks_max = UINT32_MAX;
+    if (!unit.unmap) return {0, invalid_field};
+    ByteReader in(cdb);
+    in.skip(2);
+    std::uint64_t lba = in.u64();
+    const std::uint64_t blocks = unit.blocks();
+    if (lba >= blocks) return {0, out_of_range};
+    const std::size_t room = std::min<std::size_t>(out.size(), std::max<std::uint32_t>(allocation_of(cdb), 24));
+    ByteWriter data(out);
+    data.zeros(8);
+    while (lba < blocks && data.position() + descriptor_bytes <= room) {
+        const auto extent = unit.store->extent_at(lba * unit.block_bytes);
+        // A block is mapped if a part of it is.
+        const std::uint64_t end =
+            extent.is_mapped ? (extent.end + unit.block_bytes - 1) / unit.block_bytes : extent.end / unit.block_bytes;
+        const bool is_mapped = extent.is_mapped || end <= lba;
+        const std::uint64_t count =
+            std::clamp<std::uint64_t>(end <= lba ? 1 : end - lba, 1, std::min(blocks - lba, descriptor_blocks_max));
+        data.u64(lba).u32(static_cast<std::uint32_t>(count)).u8(is_mapped ? 0 : 1).zeros(3);
+        lba += count;
+    }
+    ByteWriter(out).u32(static_cast<std::uint32_t>(data.position() - 4));
+    return {data.position(), {}};
+}
+
 Told tell_mode_sense(const LogicalUnit& unit, const CdbBytes& cdb, std::span<std::byte> out) {
     const bool is_six = byte_of(cdb, 0) == scsi::opcode::mode_sense_6;
     const bool without_block_descriptor = (byte_of(cdb, 1) & 0x08) != 0;

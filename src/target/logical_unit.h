@@ -79,6 +79,7 @@ struct Told {
 Told tell_inquiry(const LogicalUnit* unit, const CdbBytes& cdb, const UnitLimits& limits, std::span<std::byte> out);
 Told tell_capacity_10(const LogicalUnit& unit, std::span<std::byte> out);
 Told tell_capacity_16(const LogicalUnit& unit, std::span<std::byte> out);
+Told tell_lba_status(const LogicalUnit& unit, const CdbBytes& cdb, std::span<std::byte> out);  // of thin units
 Told tell_mode_sense(const LogicalUnit& unit, const CdbBytes& cdb, std::span<std::byte> out);
 Told tell_target_port_groups(const CdbBytes& cdb, std::span<std::byte> out);
 Told tell_luns(const std::vector<unsigned>& numbers, bool flat, const CdbBytes& cdb, std::span<std::byte> out);

@@ -479,7 +479,9 @@ std::optional<Failure> PortalCore::understand(Task& task) {
         case opcode::synchronize_cache_10:
         case opcode::synchronize_cache_16: return understand_blocks(task, Task::Work::flush);
         case opcode::service_action_in_16:
-            if (service_action != opcode::service_action_read_capacity_16) return invalid_field;
+            if (service_action != opcode::service_action_read_capacity_16 &&
+                service_action != opcode::service_action_get_lba_status)
+                return invalid_field;
             break;
         case opcode::maintenance_in:
             if (service_action != service_action_report_target_port_groups) return invalid_opcode;
@@ -740,7 +742,10 @@ Told PortalCore::tell(Task& task, std::span<std::byte> out) {
     switch (opcode_of(task)) {
         case opcode::inquiry: return tell_inquiry(task.unit.get(), task.cdb, {device_.config.transfer_bytes_max}, out);
         case opcode::read_capacity_10: return tell_capacity_10(*task.unit, out);
-        case opcode::service_action_in_16: return tell_capacity_16(*task.unit, out);
+        case opcode::service_action_in_16:
+            return (byte_of(task, 1) & 0x1f) == opcode::service_action_get_lba_status
+                       ? tell_lba_status(*task.unit, task.cdb, out)
+                       : tell_capacity_16(*task.unit, out);
         case opcode::mode_sense_6:
         case opcode::mode_sense_10: return tell_mode_sense(*task.unit, task.cdb, out);
         case opcode::report_luns:

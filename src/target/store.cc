@@ -23,6 +23,7 @@ public:
         return {};
     }
     bool is_null() const override { return true; }
+    Extent extent_at(std::uint64_t) const override { return {false, bytes()}; }
 
 private:
     std::atomic<std::uint64_t> bytes_;

@@ -3,6 +3,7 @@
 
 import ctypes
 import errno
+import json
 import os
 import random
 
@@ -169,6 +170,101 @@ def holes_and_zeroed_ranges_read_as_zeros(t):
         fails_with(errno.EBADF, "punching a hole through a file that is open for reading", lambda: fallocate(handle, PUNCH_HOLE | KEEP_SIZE, 0, 4096))
     succeeds("fallocate", "--punch-hole", "-o", "0", "-l", "4096", mount.lun(0))
     succeeds("fallocate", "--zero-range", "-o", "8192", "-l", "512", mount.lun(0))
+
+
+def extents(path):
+    """(data or hole, begin, end) one after the other, as lseek(2) tells them."""
+    found, place = [], 0
+    with opened(path, os.O_RDONLY) as handle:
+        size = os.fstat(handle).st_size
+        while place < size:
+            try:
+                data = os.lseek(handle, place, os.SEEK_DATA)
+            except OSError as error:
+                equal(error.errno, errno.ENXIO, f"SEEK_DATA at {place}")
+                data = size
+            if data > place:
+                found.append(("hole", place, data))
+            if data < size:
+                place = os.lseek(handle, data, os.SEEK_HOLE)
+                check(place > data, f"a hole at {data}, where data is")
+                found.append(("data", data, place))
+            else:
+                place = size
+    return found
+
+
+def holes_are_zeros(path):
+    with opened(path, os.O_RDONLY) as handle:
+        for kind, begin, end in extents(path):
+            if kind == "hole":
+                for place in range(begin, end, MIB):
+                    length = min(MIB, end - place)
+                    check(os.pread(handle, length, place) == bytes(length), f"what is said to be a hole at {place} does not read as zeros")
+
+
+@test(intakes=BOTH)
+def holes_of_thin_units_are_told(t):
+    image = t.path("image")
+    with open(image, "wb") as file:
+        file.truncate(16 * MIB)
+    mount = t.mount(f"demo:ram:16M,thin+ram:16M,thin,bs=4096+file:{image},thin+null:16M,thin+ram:16M")
+    size = 16 * MIB
+    for number in (0, 1, 2):
+        lun = mount.lun(number)
+        equal(extents(lun), [("hole", 0, size)], f"extents of lun{number}, which is new")
+        with opened(lun) as handle:
+            fails_with(errno.ENXIO, "SEEK_DATA in a hole up to the end", lambda h=handle: os.lseek(h, 5, os.SEEK_DATA))
+            fails_with(errno.ENXIO, "SEEK_DATA at the end", lambda h=handle: os.lseek(h, size, os.SEEK_DATA))
+            fails_with(errno.ENXIO, "SEEK_HOLE at the end", lambda h=handle: os.lseek(h, size, os.SEEK_HOLE))
+            equal(os.lseek(handle, 5, os.SEEK_HOLE), 5, "SEEK_HOLE in a hole")
+            os.pwrite(handle, OLD * MIB, 4 * MIB)
+            os.pwrite(handle, b"x", 10 * MIB + 5)
+            os.pwrite(handle, OLD * 4096, size - 4096)
+            os.fsync(handle)
+            wanted = [("hole", 0, 4 * MIB), ("data", 4 * MIB, 5 * MIB), ("hole", 5 * MIB, 10 * MIB), ("data", 10 * MIB, 10 * MIB + 4096),
+                      ("hole", 10 * MIB + 4096, size - 4096), ("data", size - 4096, size)]
+            equal(extents(lun), wanted, f"extents of lun{number}")
+            equal(os.lseek(handle, 4 * MIB + 777, os.SEEK_DATA), 4 * MIB + 777, "SEEK_DATA inside data")
+            equal(os.lseek(handle, 4 * MIB + 777, os.SEEK_HOLE), 5 * MIB, "SEEK_HOLE inside data")
+            equal(os.lseek(handle, 100, os.SEEK_DATA), 4 * MIB, "SEEK_DATA before data")
+            fallocate(handle, PUNCH_HOLE | KEEP_SIZE, 4 * MIB + 4096, MIB // 2)
+            fallocate(handle, PUNCH_HOLE | KEEP_SIZE, 10 * MIB, MIB)
+            fallocate(handle, PUNCH_HOLE | KEEP_SIZE, size - 100, 100)
+        equal(extents(lun), [("hole", 0, 4 * MIB), ("data", 4 * MIB, 4 * MIB + 4096), ("hole", 4 * MIB + 4096, 4 * MIB + 4096 + MIB // 2),
+                             ("data", 4 * MIB + 4096 + MIB // 2, 5 * MIB), ("hole", 5 * MIB, size - 4096), ("data", size - 4096, size)],
+              f"extents of lun{number} with holes punched")
+        holes_are_zeros(lun)
+    equal(extents(mount.lun(3)), [("hole", 0, size)], "extents of a null unit")
+    equal(extents(mount.lun(4)), [("data", 0, size)], "extents of a unit without provisioning")
+
+
+@test(intakes=BOTH)
+def copies_of_thin_units_are_sparse_and_exact(t):
+    lun, size = t.mount("demo:ram:64M,thin+ram:64M,thin", "reactors=2").lun(0), 64 * MIB
+    numbers = random.Random(8)
+    model = bytearray(size)
+    with opened(lun) as handle:
+        for _ in range(40):
+            place, length = numbers.randrange(size - 300000), numbers.randrange(1, 300000)
+            if numbers.randrange(3):
+                model[place:place + length] = pattern(length, place)
+                equal(os.pwrite(handle, model[place:place + length], place), length, "bytes written")
+            else:
+                model[place:place + length] = bytes(length)
+                fallocate(handle, PUNCH_HOLE | KEEP_SIZE, place, length)
+    holes_are_zeros(lun)
+    check(len(extents(lun)) > 10, "hardly any holes are told")
+    copy = t.path("copy")
+    commands = ["cp --sparse=auto {lun} {copy}", "tar -C {directory} -cSf - {name} | tar -xOf - > {copy}"]
+    if not run("qemu-img", "--version").returncode:
+        commands.append("qemu-img convert -f raw -O raw {lun} {copy}")
+    for command in commands:
+        succeeds(f"rm -f '{copy}'; " + command.format(lun=f"'{lun}'", copy=f"'{copy}'", directory=f"'{lun.parent}'", name=lun.name))
+        check(copy.read_bytes() == model, f"not exact: {command}")
+    if len(commands) > 2:
+        told = json.loads(succeeds("qemu-img", "map", "-f", "raw", "--output=json", lun))
+        equal([("data" if one["data"] else "hole", one["start"], one["start"] + one["length"]) for one in told], extents(lun), "qemu-img map")
 
 
 @test

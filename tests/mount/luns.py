@@ -359,7 +359,7 @@ def a_null_lun_reads_zeros(t):
 
 
 @test
-def seeking_for_holes_tells_all_data(t):
+def without_provisioning_a_unit_is_all_data(t):
     lun = t.mount("demo:ram:1M").lun(0)
     with opened(lun) as handle:
         equal(os.lseek(handle, 0, os.SEEK_DATA), 0, "SEEK_DATA at 0")

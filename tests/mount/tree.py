@@ -34,15 +34,21 @@ IN_TARGET = {
 IN_LUN = {"wwid": (0o444, r"naa\.[0-9a-f]{32}"), "vendor": (0o444, "SRPFS"), "model": (0o444, "RAM DISK"), "rev": (0o444, "1.0"),
           "serial": (0o444, r"\S+"), "logical_block_size": (0o444, "512"), "physical_block_size": (0o444, "512"),
           "read_only": (0o444, "0"), "state": (0o444, "running"), "last_error": (0o444, ".*"), "reset": (0o200, None),
-          "rescan": (0o200, None)}
+          "rescan": (0o200, None), "inquiry": (0o444, None), "inquiry.txt": (0o444, None), "mode_pages": (0o444, None),
+          "mode_pages.txt": (0o444, None), "vpd.txt": (0o444, None)}
+IN_LUN.update({f"vpd_pg{page}": (0o444, None) for page in ("0", "80", "83", "b0", "b1", "b2")})
 
 
-def wanted_tree():
-    """path below the mount point: (mode, size, content)"""
+def wanted_tree(wwids):
+    """path below the mount point: (mode, size, content); wwids of lun0 and lun1"""
     def files(folder, table):
         return {f"{folder}{name}": (stat.S_IFREG | mode, 0, content) for name, (mode, content) in table.items()}
 
     target = f"{PORT}/{TARGET}"
+    links = {f"by-target/{TARGET}": f"../{target}"}
+    for number, wwid in enumerate(wwids):
+        for name in (f"by-id/wwn-0x{wwid[4:]}", f"by-id/scsi-3{wwid[4:]}", f"by-path/demo0-1-srp-{TARGET}-lun-{number}"):
+            links[name] = f"../{target}/lun{number}"
     directory = (stat.S_IFDIR | 0o755, 0, None)
     wanted = {PORT: directory, target: directory, f"{target}/lun0.attr": directory, f"{target}/lun1.attr": directory}
     wanted.update(files("", TOP))
@@ -51,6 +57,8 @@ def wanted_tree():
     for number, size in ((0, 64 << 20), (1, 1 << 30)):
         wanted[f"{target}/lun{number}"] = (stat.S_IFREG | 0o600, size, None)
         wanted.update(files(f"{target}/lun{number}.attr/", IN_LUN))
+    wanted.update({name: directory for name in ("by-id", "by-path", "by-target")})
+    wanted.update({name: (stat.S_IFLNK | 0o777, len(place), None) for name, place in links.items()})
     return wanted
 
 
@@ -65,7 +73,7 @@ def walk(top):
 @test
 def the_tree_is_what_the_contract_says(t):
     mount = t.mount("demo")
-    wanted = wanted_tree()
+    wanted = wanted_tree([mount.attribute(number, "wwid") for number in (0, 1)])
     found = walk(mount.path)
     equal(sorted(set(found) - set(wanted)), [], "names that should not be there")
     equal(sorted(set(wanted) - set(found)), [], "names that are missing")

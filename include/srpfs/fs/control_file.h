@@ -5,6 +5,7 @@
 
 #include <srpfs/base/result.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -20,7 +21,7 @@ class PendingCall {
 public:
     virtual ~PendingCall() = default;
     virtual void succeed() = 0;                       // of a write: the whole command was carried out
-    virtual void succeed_with(std::string text) = 0;  // of a read
+    virtual void succeed_with(std::string text) = 0;  // of a read: what comes next, or for read_later() everything
     virtual void fail(int errno_value) = 0;
     // Ctrl-C (FUSE_INTERRUPT): `handler` runs once on the control thread; it must answer (EINTR) soon.
     virtual void on_interrupt(std::function<void()> handler) = 0;
@@ -36,6 +37,10 @@ public:
     // The whole content; asked for at a read of offset 0, later offsets are served from that snapshot.
     // Error: the read's errno.
     virtual Result<std::string> read() = 0;
+    // True: the content takes its time, and read_later() is called in place of read().
+    [[nodiscard]] virtual bool is_slow() const { return false; }
+    // `call` is to succeed with the whole content, or fail.
+    virtual void read_later(std::shared_ptr<PendingCall> call) { call->fail(EIO); }
     // One write(2) is one command: trimmed of blanks and a trailing newline, never empty, at most 64 KiB, without NUL.
     virtual void write(std::string_view command, std::shared_ptr<PendingCall> call) = 0;
 };

@@ -44,6 +44,9 @@ public:
                                     std::unique_ptr<ControlFile> file) = 0;
     virtual NodeId add_stream_file(NodeId parent, std::string_view name, std::unique_ptr<StreamFile> file) = 0;  // 0444
     virtual NodeId add_lun_file(NodeId parent, std::string_view name, const LunFile& file) = 0;  // 0600 / 0400
+    // `destination` is asked for at each readlink(2) and stat(2), until the node is removed: it may change with the
+    // time.
+    virtual NodeId add_symlink(NodeId parent, std::string_view name, std::function<std::string()> destination) = 0;
     // A new capacity or write protection; open handles see it.
     virtual void change_lun_file(NodeId node, const LunFile& file) = 0;
     // getxattr(2) and listxattr(2) are answered with what `attributes` gives when it is asked (control thread, until

@@ -26,8 +26,10 @@ class Engine;
 // What probing found out. Immutable once published; a new probe publishes a new one.
 struct UnitInfo {
     scsi::Lun lun{};
-    std::string wwid;  // identity: NAA or EUI name, else vendor+model+serial; empty: none offered
+    std::string wwid;             // identity: NAA or EUI name, else vendor+model+serial; empty: none offered
+    bool wwid_is_serial = false;  // made of vendor, model and serial number, since there is no better one
     std::string vendor, model, revision, serial;
+    std::vector<std::uint8_t> vpd_pages;  // that it says it has, in ascending order
     std::uint64_t blocks = 0;
     std::uint32_t block_bytes = 512;
     std::uint32_t physical_block_bytes = 512;
@@ -40,6 +42,8 @@ struct UnitInfo {
     // WRITE SAME may unmap, and what is unmapped reads as zeros (LBPWS, LBPRZ); then what can be unmapped at a time.
     bool deallocates_to_zeros = false;
     std::uint32_t deallocation_blocks = 1;
+    // GET LBA STATUS tells blocks that read as zeros from others (LBPME, LBPRZ).
+    bool tells_holes = false;
     std::uint32_t deallocation_first = 0;  // LBA of a granule's beginning
     std::uint64_t probed_at = 0;  // Engine::next_stamp() before it was asked; 0: true whenever it was found out
     [[nodiscard]] std::uint64_t capacity_bytes() const { return blocks * block_bytes; }
@@ -131,6 +135,9 @@ public:
     // False: the unit has said that it cannot, by what probing found or by refusing it once.
     [[nodiscard]] bool offers(ZeroMethod method) const;
     void note_refused(ZeroMethod method);
+    // False: it has refused GET LBA STATUS once. Whether it offers that is in UnitInfo.
+    [[nodiscard]] bool tells_holes() const { return !refuses_lba_status_; }
+    void note_tells_no_holes() { refuses_lba_status_ = true; }
 
     // A volatile write cache may be gone: the next flush reports an error if acknowledged writes were in it (decisions
     // 8).
@@ -140,6 +147,8 @@ public:
     [[nodiscard]] bool needs_fence() const;
 
     [[nodiscard]] UnitState state() const;
+    // Engine::next_stamp() when its I/O was last held: what was found out before may be about another unit.
+    [[nodiscard]] std::uint64_t held_at() const { return held_at_; }
     [[nodiscard]] const scsi::Lun& lun() const { return lun_; }
     [[nodiscard]] const std::shared_ptr<const UnitInfo>& info() const { return info_; }  // null while never probed
     [[nodiscard]] initiator::TargetLink& link() const { return link_; }
@@ -216,7 +225,7 @@ private:
     bool gone_ = false;
     bool pumping_ = false;
     bool attention_told_ = false;
-    bool refuses_write_same_ = false, refuses_deallocation_ = false;
+    bool refuses_write_same_ = false, refuses_deallocation_ = false, refuses_lba_status_ = false;
     std::uint64_t held_at_ = 0;         // Engine::next_stamp(): what was found out before does not count
     bool flush_error_pending_ = false;  // a volatile cache was lost with acknowledged writes in it (decisions 8)
     std::uint64_t write_count_ = 0;     // acknowledged volatile writes

@@ -70,7 +70,7 @@ inline constexpr std::uint8_t test_unit_ready = 0x00, request_sense = 0x03, inqu
                               persistent_reserve_out = 0x5f, read_16 = 0x88, compare_and_write = 0x89, write_16 = 0x8a,
                               synchronize_cache_16 = 0x91, write_same_16 = 0x93, service_action_in_16 = 0x9e,
                               report_luns = 0xa0, maintenance_in = 0xa3;
-inline constexpr std::uint8_t service_action_read_capacity_16 = 0x10;
+inline constexpr std::uint8_t service_action_read_capacity_16 = 0x10, service_action_get_lba_status = 0x12;
 }  // namespace opcode
 
 enum class ForceUnitAccess : bool { no, yes };
@@ -81,6 +81,7 @@ Cdb inquiry_vpd(std::uint8_t page, std::uint16_t allocation_bytes);
 Cdb report_luns(std::uint32_t allocation_bytes);  // SELECT REPORT 00h
 Cdb read_capacity_10();
 Cdb read_capacity_16(std::uint32_t allocation_bytes);
+Cdb get_lba_status(std::uint64_t lba, std::uint32_t allocation_bytes);
 Cdb mode_sense_6(std::uint8_t page, std::uint8_t allocation_bytes);  // DBD=1, current values
 Cdb mode_sense_10(std::uint8_t page, std::uint16_t allocation_bytes);
 Cdb request_sense(std::uint8_t allocation_bytes);
@@ -175,6 +176,17 @@ struct Capacity10 {
     bool needs_16 = false;
 };
 std::optional<Capacity10> parse_read_capacity_10(std::span<const std::byte> data);
+
+// GET LBA STATUS (SBC-3 5.6): one after the other without a gap, the first from the LBA asked for.
+struct LbaExtent {
+    std::uint64_t lba = 0;
+    std::uint64_t blocks = 0;  // at least 1
+    // Deallocated or anchored: reads as zeros where LBPRZ is 1. What is not known counts as mapped.
+    bool is_mapped = true;
+};
+// `lba` is what was asked for. Descriptors end where one does not follow from the one before; neighbours of the same
+// status are one extent. Empty: nothing usable.
+std::vector<LbaExtent> parse_lba_status(std::span<const std::byte> data, std::uint64_t lba);
 
 struct ModeCaching {                   // MODE SENSE, page 08h plus the header's device-specific parameter
     bool write_protected = false;      // WP

@@ -59,6 +59,15 @@ public:
     [[nodiscard]] virtual bool is_inline() const { return true; }
     // True: reads give zeros and writes are dropped, so nobody needs to call submit() for them.
     [[nodiscard]] virtual bool is_null() const { return false; }
+    struct Extent {
+        bool is_mapped = true;  // false: nothing is kept there, and it reads as zeros
+        std::uint64_t end = 0;  // up to where that is so at least; beyond the offset asked for, at most bytes()
+    };
+    // `offset` is less than bytes(). Waits for nothing but a file system's own tables.
+    [[nodiscard]] virtual Extent extent_at(std::uint64_t offset) const {
+        (void)offset;
+        return {true, bytes()};
+    }
     // Puts every block that was written and not flushed since, and for which `lost(offset in bytes)` is true, back to
     // what it was when it was last durable; asked in ascending order. The others become durable. Stores that do not
     // model a volatile cache do nothing.

@@ -68,6 +68,21 @@ TEST_F(TreeNodesTest, CountsDirectoriesAsLinksWhileTheyAreThere) {
     EXPECT_EQ(attributes(NodeId::root).st_nlink, 3u);
 }
 
+TEST_F(TreeNodesTest, ALinkLeadsWhereItSaysWhenItIsAsked) {
+    std::string destination = "../a";
+    const auto link = tree_.add_symlink(NodeId::root, "link", [&] { return destination; });
+    EXPECT_EQ(attributes(link).st_mode, static_cast<mode_t>(S_IFLNK | 0777));
+    EXPECT_EQ(attributes(link).st_size, 4);
+    EXPECT_EQ(tree_.list(*tree_.node(NodeId::root)).back().type, static_cast<mode_t>(S_IFLNK));
+
+    destination = "../longer";
+
+    EXPECT_EQ(attributes(link).st_size, 9);
+    EXPECT_EQ(attributes(NodeId::root).st_nlink, 2u);
+    tree_.remove(link, nullptr);
+    EXPECT_EQ(tree_.find(NodeId::root, "link"), NodeId{0});
+}
+
 TEST_F(TreeNodesTest, AsksForExtendedAttributesWhenTheyAreWanted) {
     const auto file = add_control(NodeId::root, "file", Tree::Access::read_only);
     EXPECT_TRUE(TreeNodes::extended_attributes(*tree_.node(file)).empty());

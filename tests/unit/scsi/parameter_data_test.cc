@@ -17,6 +17,32 @@ std::vector<std::byte> capacity_16(std::string_view last_lba, std::string_view b
     return data;
 }
 
+TEST(LbaStatus, JoinsNeighboursAndEndsWhereNothingFollows) {
+    const auto two = hex("00 00 00 34 00 00 00 00") + hex("00 00 00 00 00 00 00 08 00 00 00 08 00 00 00 00") +
+                     hex("00 00 00 00 00 00 00 10 00 00 00 10 02 00 00 00") +
+                     hex("00 00 00 00 00 00 00 20 00 00 00 01 01 00 00 00");
+    const auto extents = parse_lba_status(two, 10);
+    ASSERT_EQ(extents.size(), 2u);
+    EXPECT_EQ(extents[0].lba, 10u);  // the extent begins before
+    EXPECT_EQ(extents[0].blocks, 6u);
+    EXPECT_TRUE(extents[0].is_mapped);
+    EXPECT_EQ(extents[1].lba, 16u);
+    EXPECT_EQ(extents[1].blocks, 17u);  // anchored and deallocated
+    EXPECT_FALSE(extents[1].is_mapped);
+
+    EXPECT_TRUE(parse_lba_status(two, 7).empty());
+    EXPECT_TRUE(parse_lba_status(two, 16).empty());
+    EXPECT_TRUE(parse_lba_status(std::span(two).first(7), 8).empty());
+    EXPECT_TRUE(parse_lba_status(std::span(two).first(23), 8).empty());
+    EXPECT_EQ(parse_lba_status(std::span(two).first(39), 8).size(), 1u);
+    auto short_length = two;
+    short_length[3] = std::byte{0x14};
+    EXPECT_EQ(parse_lba_status(short_length, 8).size(), 1u);
+    EXPECT_TRUE(
+        parse_lba_status(hex("00 00 00 14 00 00 00 00 ff ff ff ff ff ff ff ff ff ff ff ff 01 00 00 00"), UINT64_MAX)
+            .empty());
+}
+
 TEST(ReadCapacity16, CountsOneBlockMoreThanTheLastAddress) {
     const auto capacity = parse_read_capacity_16(capacity_16("00 00 00 00 00 01 ff ff", "00 00 02 00"));
 

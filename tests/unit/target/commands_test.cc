@@ -115,6 +115,32 @@ TEST_F(Commands, ReadCapacityTellsLastBlockAndBlockLength) {
                  0);  // GET LBA STATUS
 }
 
+TEST_F(Commands, GetLbaStatusOfThinUnitsTellsWhatHasBeenWritten) {
+    build("ram:1M,thin+null:8T,thin+ram:1M,thin,bs=4096");
+    auto& initiator = login();
+    const auto map = [&](unsigned lun, std::uint64_t lba, std::uint32_t room = 200) {
+        const Bytes data = ask(initiator, lun, cdb_16(0x9e, lba, room, 0x12));
+        std::vector<std::array<std::uint64_t, 3>> extents;
+        for (std::size_t at = 8; at + 16 <= data.size(); at += 16)
+            extents.push_back({number_at(data, at, 8), number_at(data, at + 8, 4), number_at(data, at + 12, 1)});
+        EXPECT_EQ(number_at(data, 0, 4), data.size() - 4);
+        return extents;
+    };
+    using Map = std::vector<std::array<std::uint64_t, 3>>;
+    EXPECT_EQ(map(0, 0), (Map{{0, 2048, 1}}));
+    write(initiator, 0, 100, Bytes(512, std::byte{1}));
+    write(initiator, 0, 127, Bytes(1024, std::byte{1}));
+    // By pages of 4 KiB.
+    EXPECT_EQ(map(0, 0), (Map{{0, 96, 1}, {96, 8, 0}, {104, 16, 1}, {120, 16, 0}, {136, 1912, 1}}));
+    EXPECT_EQ(map(0, 101), (Map{{101, 3, 0}, {104, 16, 1}, {120, 16, 0}, {136, 1912, 1}}));
+    EXPECT_EQ(map(0, 2047), (Map{{2047, 1, 1}}));
+    EXPECT_EQ(map(0, 0, 40), (Map{{0, 96, 1}, {96, 8, 0}}));
+    EXPECT_EQ(map(0, 0, 24), (Map{{0, 96, 1}}));
+    EXPECT_EQ(map(1, 5, 24), (Map{{5, UINT32_MAX, 1}}));
+    EXPECT_EQ(map(2, 0), (Map{{0, 256, 1}}));
+    expect_sense(execute(initiator, 0, cdb_16(0x9e, 2048, 200, 0x12), Data::in, {{0, 200}}), 5, 0x21, 0);
+}
+
 TEST_F(Commands, ReportLunsAnswersOnAnyLun) {
     build("ram:1M+ram:1M");
     ASSERT_TRUE(device->add_lun(300, parse_lun_list("null:1M").value()[0]));

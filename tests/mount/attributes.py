@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""lunN.attr: what the unit says of itself, and how this mount shows it."""
+
+import errno
+import mmap
+import os
+import re
+import struct
+import subprocess
+
+from harness import (LOGIN, NOBODY, Background, check, contains, equal, errno_of, eventually, fails_with, in_child, opened, pattern,
+                     read_bytes, read_file, run, succeeds, test, value, write_once)
+from trouble import BlackHole, killed
+
+MIB = 1 << 20
+WWID = "naa.6000000000000001aaaabbbbccccdddd"
+
+
+def sections(text):
+    """Paragraphs of "name: value" lines."""
+    return [dict(line.split(": ", 1) for line in part.splitlines()) for part in text.split("\n\n")]
+
+
+@test
+def what_the_unit_says_of_itself_can_be_read_raw_and_as_text(t):
+    mount = t.mount(f"demo:ram:1M,wwid={WWID},thin,wce+ram:2M,bs=4096")
+    unit = mount.target / "lun0.attr"
+    inquiry = read_bytes(unit / "inquiry")
+    equal((len(inquiry), inquiry[0], inquiry[4] + 5, inquiry[8:16], inquiry[16:32]), (36, 0, 36, b"SRPFS   ", b"RAM DISK        "), "INQUIRY data")
+    text = sections(read_file(unit / "inquiry.txt"))[0]
+    equal((text["device type"], text["vendor"], text["product"], text["revision"]), ("00h disk", "SRPFS", "RAM DISK", "1.0"), "inquiry.txt")
+
+    pages = read_bytes(unit / "vpd_pg0")
+    equal(pages, bytes([0, 0, 0, 6, 0, 0x80, 0x83, 0xb0, 0xb1, 0xb2]), "VPD page 00h")
+    equal(sorted(path.name for path in unit.glob("vpd_pg*")), sorted(f"vpd_pg{page:x}" for page in pages[4:]), "files of VPD pages")
+    for page in pages[4:]:
+        content = read_bytes(unit / f"vpd_pg{page:x}")
+        equal((content[1], struct.unpack(">H", content[2:4])[0] + 4), (page, len(content)), f"head of VPD page {page:02x}h")
+    check(bytes.fromhex(WWID[4:]) in read_bytes(unit / "vpd_pg83"), "VPD page 83h lacks the identity")
+    by_page = {section["page"][:3]: section for section in sections(read_file(unit / "vpd.txt"))}
+    equal(sorted(by_page), ["00h", "80h", "83h", "b0h", "b1h", "b2h"], "pages in vpd.txt")
+    equal(by_page["83h"]["logical unit, NAA"], "0x" + WWID[4:], "the identity in vpd.txt")
+    equal(by_page["80h"]["serial number"], mount.attribute(0, "serial"), "the serial number in vpd.txt")
+    equal(by_page["b2h"]["provisioning"], "thin", "provisioning in vpd.txt")
+
+    mode = read_bytes(unit / "mode_pages")
+    equal(struct.unpack(">H", mode[:2])[0] + 2, len(mode), "length of mode data")
+    contains(read_file(unit / "mode_pages.txt"), "page: 08h caching\nwrite cache (WCE): 1\n", "mode_pages.txt")
+    contains(read_file(mount.target / "lun1.attr" / "mode_pages.txt"), "page: 08h caching\nwrite cache (WCE): 0\n", "mode_pages.txt of lun1")
+    for name in ("inquiry.txt", "vpd.txt", "mode_pages.txt"):
+        check(re.fullmatch(r"([ -~]+\n|\n)+", read_file(unit / name)), f"{name} is not lines of printable text")
+    # In pieces, and by several readers.
+    with opened(unit / "inquiry", os.O_RDONLY) as handle:
+        equal(os.pread(handle, 8, 8) + os.pread(handle, 100, 16), inquiry[8:], "in pieces from the middle")
+        equal(b"".join(iter(lambda: os.read(handle, 5), b"")), inquiry, "in small pieces")
+    equal(succeeds(f"dd if='{unit}/vpd_pg83' bs=1 status=none | cmp - '{unit}/vpd_pg83' && echo same"), "same\n", "dd bs=1")
+    for reader in [Background(lambda: [read_bytes(unit / "vpd_pg83") for _ in range(50)]) for _ in range(4)]:
+        reader.wait("a reader")
+    for name in ("inquiry", "vpd.txt"):
+        fails_with(errno.EACCES, f"writing {name}", lambda n=name: os.close(os.open(unit / n, os.O_WRONLY)))
+
+
+@test
+def a_reader_of_what_a_silent_unit_says_waits_for_seconds_only(t):
+    hole = BlackHole(t)
+    path = hole.second / "lun0.attr" / "vpd_pg83"
+    before = read_bytes(path)
+    hole.open()
+    script = "import sys; open(sys.argv[1], 'rb').read()"
+    with subprocess.Popen(["python3", "-c", script, str(path)], stderr=subprocess.DEVNULL) as reader:
+        eventually(lambda: hole.mount.requests() > 0, "the reader waits")
+        killed(reader, "the reader")
+    check(errno_of(lambda: read_bytes(path)) in (errno.ETIMEDOUT, errno.EIO), "reading from a unit that is not reached")
+    check(read_bytes(hole.mount.target / "lun0.attr" / "vpd_pg83") == before, "the same unit by another path")
+    hole.file.unlink()
+    eventually(lambda: value(hole.second / "state") == "running", "the connection is back")
+    eventually(lambda: errno_of(lambda: read_bytes(path)) == 0, "the unit tells again")
+    equal(read_bytes(path), before, "what it says")
