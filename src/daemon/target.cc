@@ -4,6 +4,7 @@
 #include "text_file.h"
 
 #include <srpfs/base/log.h>
+#include <srpfs/lun/registration.h>
 #include <srpfs/lun/unit_question.h>
 #include <srpfs/scsi/page_text.h>
 
@@ -510,7 +511,48 @@ void Target::add_lun_files(const std::shared_ptr<Lun>& lun) {
              [this, lun, fail](std::string_view, std::shared_ptr<fs::PendingCall> call) {
                  inventory_->look(lun->unit, "asked for", answer_later(call, fail));
              });
+    add_reservations(lun);
     add_page_files(lun);
+}
+
+// ---- persistent reservations ----
+
+void Target::add_reservations(const std::shared_ptr<Lun>& lun) {
+    using Call = std::shared_ptr<fs::PendingCall>;
+    const auto fail = [this, lun](const Call& call, const Error& error) {
+        lun->last_error = last_error_ = error.context;
+        log::warning({}, "{}", error.context);
+        call->fail(error.errno_value());
+    };
+    add_slow(
+        host_.tree(), lun->attributes, "reservations",
+        [lun](const Call& call) {
+            const auto give_up = lun->unit->registration()->read([lun, call](const Result<std::string>& text) {
+                if (text) return call->succeed_with(*text);
+                lun->last_error = text.error().context;
+                call->fail(text.error().errno_value());
+            });
+            call->on_interrupt(give_up);
+        },
+        [this, lun, fail](std::string_view text, const Call& call) {
+            const auto command = lun::parse_reserve_command(text);
+            if (!command) return fail(call, command.error());
+            log::info(config().name, "{}: reservations: {}", lun->name, text);
+            event("reservations", {{"lun", lun->name}, {"command", text}});
+            const bool waits = !call->nonblocking();
+            const auto give_up =
+                lun->unit->registration()->execute(*command, [call, fail, waits](const Result<void>& done) {
+                    if (!waits) {
+                        if (!done) log::warning({}, "{}", done.error().context);
+                    } else if (done) {
+                        call->succeed();
+                    } else {
+                        fail(call, done.error());
+                    }
+                });
+            if (!waits) return call->succeed();
+            call->on_interrupt(give_up);
+        });
 }
 
 // ---- INQUIRY, VPD and mode pages ----

@@ -26,21 +26,26 @@ private:
 
 class SlowFile final : public fs::ControlFile {
 public:
-    explicit SlowFile(ReadLater read) : read_(std::move(read)) {}
+    SlowFile(ReadLater read, WriteText write) : read_(std::move(read)), write_(std::move(write)) {}
 
     Result<std::string> read() override { return Error(EIO, "not at once"); }
     bool is_slow() const override { return true; }
     void read_later(std::shared_ptr<fs::PendingCall> call) override { read_(std::move(call)); }
-    void write(std::string_view, std::shared_ptr<fs::PendingCall> call) override { call->fail(EACCES); }
+    void write(std::string_view command, std::shared_ptr<fs::PendingCall> call) override {
+        if (!write_) return call->fail(EACCES);
+        write_(command, std::move(call));
+    }
 
 private:
     ReadLater read_;
+    WriteText write_;
 };
 
 }  // namespace
 
-void add_slow(fs::Tree& tree, fs::NodeId parent, std::string_view name, ReadLater read) {
-    tree.add_control_file(parent, name, fs::Tree::Access::read_only, std::make_unique<SlowFile>(std::move(read)));
+void add_slow(fs::Tree& tree, fs::NodeId parent, std::string_view name, ReadLater read, WriteText write) {
+    const auto access = write ? fs::Tree::Access::read_write : fs::Tree::Access::read_only;
+    tree.add_control_file(parent, name, access, std::make_unique<SlowFile>(std::move(read), std::move(write)));
 }
 
 void add_value(fs::Tree& tree, fs::NodeId parent, std::string_view name, std::function<std::string()> read) {

@@ -18,8 +18,8 @@ using WriteText = std::function<void(std::string_view, std::shared_ptr<fs::Pendi
 
 // One value and a newline are what `read` gives without the newline.
 void add_value(fs::Tree& tree, fs::NodeId parent, std::string_view name, std::function<std::string()> read);
-// Read only; `read` answers with the whole content when it has it.
-void add_slow(fs::Tree& tree, fs::NodeId parent, std::string_view name, ReadLater read);
+// `read` answers with the whole content when it has it. Without `write` it is read only.
+void add_slow(fs::Tree& tree, fs::NodeId parent, std::string_view name, ReadLater read, WriteText write = nullptr);
 void add_text(fs::Tree& tree, fs::NodeId parent, std::string_view name, fs::Tree::Access access, ReadText read,
               WriteText write);
 

@@ -647,3 +647,39 @@ def last_error_is_beside_what_failed(t):
     contains(value(mount.path / "last_error"), "frobnicate", "of the mount")
     errno_of(lambda: write_once(mount.path / "add_target", "odd\x01\x7f=1"))
     check(value(mount.path / "last_error").isprintable(), f"not printable: {value(mount.path / 'last_error')!r}")
+
+
+# ---- persistent reservations ----
+
+@test(intakes=BOTH)
+def reservations_exclude_other_initiators(t):
+    mount = t.mount("demo:ram:1M")
+    write_once(mount.path / "add_target", LOGIN + ",initiator_ext=2")
+    other = mount.port / "0000000000000001-0000000000000001-0000000000000002"
+    ours, theirs = mount.target / "lun0.attr" / "reservations", other / "lun0.attr" / "reservations"
+    block = pattern(4096)
+
+    def write(file):
+        with opened(file, os.O_WRONLY | os.O_DSYNC) as handle:
+            return errno_of(lambda: os.pwrite(handle, block, 0))
+
+    equal(ours.read_text(), "generation 0\nregistered none\nreservation none\n", "at first")
+    write_once(ours, "register 0xa")
+    write_once(ours, "reserve write-exclusive")
+    told = "key 0x000000000000000a\nreservation write-exclusive 0x000000000000000a\n"
+    equal(ours.read_text(), "generation 1\nregistered 0x000000000000000a\n" + told, "the holder's view")
+    equal(theirs.read_text(), "generation 1\nregistered none\n" + told, "the other's view")
+    equal(write(mount.lun(0)), 0, "the holder writes")
+    equal(write(other / "lun0"), errno.EBUSY, "the other is refused")
+    # Both, as people see it: who has preempted and who was.
+    write_once(theirs, "register 0xb")
+    fails_in_words(mount, errno.EBUSY, theirs, "reserve write-exclusive", "RESERVATION CONFLICT", also_in=(other,))
+    write_once(theirs, "preempt 0xa")
+    equal(write(other / "lun0"), 0, "who has preempted writes")
+    equal(write(mount.lun(0)), errno.EBUSY, "who was preempted is refused")
+    eventually(lambda: "registered none" in ours.read_text(), "the preempted one knows")
+    fails_in_words(mount, errno.ENOKEY, ours, "reserve write-exclusive", "register KEY", also_in=(mount.target,))
+    fails_in_words(mount, errno.EINVAL, ours, "reserve shared", "write-exclusive", "'shared'", also_in=(mount.target,))
+    fails_in_words(mount, errno.EINVAL, ours, "register 0", "0xffffffffffffffff", also_in=(mount.target,))
+    write_once(theirs, "clear")
+    equal(write(mount.lun(0)), 0, "nothing is reserved any more")
