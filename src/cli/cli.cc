@@ -229,6 +229,17 @@ const std::vector<Option>& options() {
              config.wait = daemon::WaitForTargets::none;
              return {};
          }},
+        flag("cache", "what is read of LUN files is kept in memory while they are open",
+             [](Config& config) { config.mount.cached = true; }),
+        {"memory_lock", "on|try|off", "stay in memory and work when there is none left (default off)",
+         [](Config& config, std::string_view text) -> Result<void> {
+             if (text != "on" && text != "try" && text != "off")
+                 return bad("memory_lock", text, "'on', 'try' or 'off' expected");
+             config.memory_lock = text == "on"    ? daemon::MemoryLock::required
+                                  : text == "try" ? daemon::MemoryLock::tried
+                                                  : daemon::MemoryLock::off;
+             return {};
+         }},
         flag("allow_other", "let other users see the files", [](Config& config) { config.mount.allow_other = true; }),
         flag("allow_root", "let root see the files of another user's mount",
              [](Config& config) { config.mount.allow_root = true; }),
@@ -310,7 +321,8 @@ const char* why_not(std::string_view name) {
     if (name == "auto_unmount")
         return "not supported: srpfs unmounts by itself when it ends, and umount cleans up after a crash";
     if (name == "kernel_cache" || name == "auto_cache" || name == "direct_io")
-        return "not supported: LUN files always use direct I/O, because other initiators may write to the same unit";
+        return "not supported: LUN files use direct I/O, because other initiators may write to the same unit; see "
+               "cache";
     if (name == "max_read" || name == "max_write") return "not supported: requests are always up to 1 MiB";
     if (name == "max_threads" || name == "max_idle_threads" || name == "clone_fd")
         return "not supported: srpfs does not use libfuse's threads";

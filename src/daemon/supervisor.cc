@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "supervisor.h"
 
+#include "memory_lock.h"
 #include "text_file.h"
 
 #include <srpfs/base/log.h>
@@ -152,6 +153,12 @@ Result<void> Supervisor::bring_up() {
         if (const auto parameters = srp::parse_login_string(config_.source); !parameters)
             return Error(parameters.error().errno_value(), parameters.error().context);
     }
+    // Before there are threads. The embedded target's disks take their memory when it is written.
+    if (config_.memory_lock != MemoryLock::off)
+        for (const Error& obstacle : survive_memory_pressure(demo ? LockPages::touched : LockPages::all)) {
+            if (config_.memory_lock == MemoryLock::required) return obstacle;
+            log::warning({}, "{}", obstacle.context);
+        }
     if (const auto made = make_workers(demo); !made) return made.error();
     if (!demo && !worker().verbs()) {
         if (config_.source != "none") return Error(ENODEV, worker().verbs_error());

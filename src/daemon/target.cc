@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <charconv>
 
 namespace srpfs::daemon {
 namespace {
@@ -63,6 +64,7 @@ struct Target::Lun {
     lun::Unit* pointer = nullptr;  // for LunFile
     fs::NodeId file{0}, attributes{0};
     Views::Key view = 0;
+    bool refuses_writes = false;  // `read_only` has been set here
     std::string last_error;
 };
 
@@ -274,7 +276,8 @@ fs::LunFile Target::lun_file(const Lun& lun) const {
     file.capacity_bytes = info.capacity_bytes();
     file.io_bytes =
         std::max<std::uint32_t>(4096, std::bit_ceil(std::min<std::uint32_t>(info.physical_block_bytes, 1U << 20)));
-    file.read_only = info.read_only;
+    file.read_only = info.read_only || lun.refuses_writes;
+    file.may_have_holes = info.tells_holes;
     return file;
 }
 
@@ -496,7 +499,6 @@ void Target::add_lun_files(const std::shared_ptr<Lun>& lun) {
     value("serial", [lun] { return lun->unit->info()->serial; });
     value("logical_block_size", [lun] { return fmt::format("{}", lun->unit->info()->block_bytes); });
     value("physical_block_size", [lun] { return fmt::format("{}", lun->unit->info()->physical_block_bytes); });
-    value("read_only", [lun] { return std::string(lun->unit->info()->read_only ? "1" : "0"); });
     value("state", [this, lun] { return lun_state(*lun); });
     value("last_error", [lun] { return lun->last_error; });
     add_text(tree, lun->attributes, "reset", Access::write_only, nullptr,
@@ -511,6 +513,7 @@ void Target::add_lun_files(const std::shared_ptr<Lun>& lun) {
              [this, lun, fail](std::string_view, std::shared_ptr<fs::PendingCall> call) {
                  inventory_->look(lun->unit, "asked for", answer_later(call, fail));
              });
+    add_option_files(lun);
     add_reservations(lun);
     add_page_files(lun);
 }
@@ -540,8 +543,8 @@ void Target::add_reservations(const std::shared_ptr<Lun>& lun) {
             log::info(config().name, "{}: reservations: {}", lun->name, text);
             event("reservations", {{"lun", lun->name}, {"command", text}});
             const bool waits = !call->nonblocking();
-            const auto give_up =
-                lun->unit->registration()->execute(*command, [call, fail, waits](const Result<void>& done) {
+            const auto give_up = lun->unit->registration()->execute(
+                *command, [self = shared_from_this(), call, fail, waits](const Result<void>& done) {
                     if (!waits) {
                         if (!done) log::warning({}, "{}", done.error().context);
                     } else if (done) {
@@ -552,6 +555,76 @@ void Target::add_reservations(const std::shared_ptr<Lun>& lun) {
                 });
             if (!waits) return call->succeed();
             call->on_interrupt(give_up);
+        });
+}
+
+// ---- what can be set for each unit ----
+
+// How this mount shows the unit: for its life, and nothing the unit is told.
+void Target::add_option_files(const std::shared_ptr<Lun>& lun) {
+    using Call = std::shared_ptr<fs::PendingCall>;
+    fs::Tree& tree = host_.tree();
+    // `set` answers an Error for a value that is understood and cannot be had.
+    const auto add = [&](const char* name, unsigned base, unsigned long long most, std::function<std::string()> read,
+                         std::function<Result<void>(unsigned)> set) {
+        add_text(
+            tree, lun->attributes, name, fs::Tree::Access::read_write,
+            [read = std::move(read)]() -> Result<std::string> { return read() + "\n"; },
+            [this, lun, name, base, most, set = std::move(set)](std::string_view text, const Call& call) {
+                unsigned long long wanted = 0;
+                const auto parsed =
+                    std::from_chars(text.data(), text.data() + text.size(), wanted, static_cast<int>(base));
+                const bool is_number = parsed.ec == std::errc{} && parsed.ptr == text.data() + text.size();
+                const std::string range = base == 8 ? fmt::format("an octal number up to {:o}", most)
+                                                    : fmt::format("a number up to {}", most);
+                const Result<void> done =
+                    is_number && wanted <= most
+                        ? set(static_cast<unsigned>(wanted))
+                        : Error(EINVAL, fmt::format("{}: {}: '{}' is not {}", lun->name, name, text, range));
+                if (done) {
+                    log::info(config().name, "{}: {} set to {}", lun->name, name, text);
+                    return call->succeed();
+                }
+                lun->last_error = last_error_ = done.error().context;
+                log::warning(config().name, "{}", done.error().context);
+                call->fail(done.error().errno_value());
+            });
+    };
+    const auto is_read_only = [lun] { return lun->unit->info()->read_only || lun->refuses_writes; };
+    add(
+        "read_only", 10, 1, [is_read_only] { return std::string(is_read_only() ? "1" : "0"); },
+        [this, lun](unsigned wanted) -> Result<void> {
+            if (wanted == 0 && lun->unit->info()->read_only)
+                return Error(EROFS, fmt::format("{}: the unit is write protected", lun->name));
+            if (wanted == 1 && host_.tree().writers(lun->file) > 0)
+                return Error(EBUSY, fmt::format("{}: it is open for writing", lun->name));
+            lun->refuses_writes = wanted == 1;
+            host_.tree().change_lun_file(lun->file, lun_file(*lun));
+            return {};
+        });
+    add(
+        "uid", 10, 4294967294, [&tree, lun] { return fmt::format("{}", tree.permissions(lun->file).uid); },
+        [&tree, lun](unsigned wanted) -> Result<void> {
+            tree.set_owner(lun->file, wanted, {});
+            return {};
+        });
+    add(
+        "gid", 10, 4294967294, [&tree, lun] { return fmt::format("{}", tree.permissions(lun->file).gid); },
+        [&tree, lun](unsigned wanted) -> Result<void> {
+            tree.set_owner(lun->file, {}, wanted);
+            return {};
+        });
+    add(
+        "mode", 8, 0777, [&tree, lun] { return fmt::format("{:04o}", tree.permissions(lun->file).mode); },
+        [&tree, lun](unsigned wanted) -> Result<void> {
+            tree.set_mode(lun->file, wanted);
+            return {};
+        });
+    add(
+        "cached", 10, 1, [&tree, lun] { return std::string(tree.is_cached(lun->file) ? "1" : "0"); },
+        [&tree, lun](unsigned wanted) -> Result<void> {
+            tree.set_cached(lun->file, wanted == 1);
+            return {};
         });
 }
 

@@ -104,6 +104,7 @@ private:
     void add_control_files();
     void add_lun_files(const std::shared_ptr<Lun>& lun);
     void add_reservations(const std::shared_ptr<Lun>& lun);
+    void add_option_files(const std::shared_ptr<Lun>& lun);
     void add_page_files(const std::shared_ptr<Lun>& lun);
     using OnPage = std::function<void(std::span<const std::byte>)>;
     void ask(const std::shared_ptr<Lun>& lun, const scsi::Cdb& cdb, const std::shared_ptr<fs::PendingCall>& call,

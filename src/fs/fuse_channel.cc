@@ -408,7 +408,12 @@ void FuseChannel::on_answered(lun::Operation& operation) {
     } else if (operation.kind() == lun::OperationKind::write) {
         record.lun->last_write.store(engine_.timers().now().time_since_epoch().count(), std::memory_order_relaxed);
         const fuse_write_out out{.size = record.bytes, .padding = 0};
-        reply(record.to, 0, bytes_of(out));
+        if (record.lun->cached.load(std::memory_order_relaxed) && host_) [[unlikely]]
+            host_->on_content_changed(index_, record.lun->node, [self = shared_from_this(), to = record.to, out] {
+                self->reply(to, 0, bytes_of(out));
+            });
+        else
+            reply(record.to, 0, bytes_of(out));
     } else if (!ours) {
         reply(record.to, 0);
     }
@@ -437,6 +442,9 @@ ReplyTo FuseChannel::on_waited(std::uint32_t index) {
     const Record record = records_[index];
     SRPFS_ASSERT(record.holder == Holder::zero_job);
     free_record(index);
+    // Zeros have been written, perhaps; a write that follows them tells it for itself.
+    if (record.lun->cached.load(std::memory_order_relaxed) && host_)
+        host_->on_content_changed(index_, record.lun->node, [] {});
     note_answered(record.lun);
     return record.to;
 }

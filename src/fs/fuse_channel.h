@@ -39,6 +39,12 @@ public:
     virtual void on_control_interrupt(const Origin& origin) = 0;
     // The connection has ended (umount, abort); `errno_value` is what read said. Once.
     virtual void on_disconnected(unsigned channel, int errno_value) = 0;
+    // The content of a file has changed of which the kernel may keep pages: `done` runs on this channel's executor,
+    // once the kernel has been told.
+    virtual void on_content_changed(unsigned channel, NodeId node, std::function<void()> done) {
+        (void)channel, (void)node;
+        done();
+    }
 
 protected:
     ~ChannelHost() = default;

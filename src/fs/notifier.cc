@@ -100,7 +100,13 @@ void Notifier::queue(std::vector<std::byte> message) {
 void Notifier::attributes_changed(NodeId node) {
     fuse_notify_inval_inode_out body{};
     body.ino = static_cast<std::uint64_t>(node);
-    body.off = -1;  // attributes only; files are not in the page cache
+    body.off = -1;  // attributes only
+    queue(make_notification(FUSE_NOTIFY_INVAL_INODE, body));
+}
+
+void Notifier::content_changed(NodeId node) {
+    fuse_notify_inval_inode_out body{};
+    body.ino = static_cast<std::uint64_t>(node);  // from offset 0, and length 0 is up to the end
     queue(make_notification(FUSE_NOTIFY_INVAL_INODE, body));
 }
 

@@ -23,9 +23,12 @@ struct LunData {
     std::atomic<std::uint64_t> capacity_bytes{0};
     std::atomic<std::uint32_t> io_bytes{4096};
     std::atomic<bool> read_only{false};
+    std::atomic<bool> may_have_holes{false};
     // Instant of the last write that was answered with success; Instant{} when there was none.
     std::atomic<Duration::rep> last_write{0};
-    unsigned reactor = 0;  // index of the unit's home; constant
+    std::atomic<bool> cached{false};  // the kernel may have pages of it: see Tree::set_cached()
+    NodeId node{};                    // constant, as the next
+    unsigned reactor = 0;             // index of the unit's home; constant
 };
 
 // What the reactors look at for each request. `lun` is constant while `handle` is published.

@@ -147,7 +147,8 @@ struct SessionOperations {
         details.lun = found->lun;
         details.control = found->control;
         details.stream = found->stream;
-        details.writable = (info->flags & O_ACCMODE) != O_RDONLY;
+        const bool is_writer = (info->flags & O_ACCMODE) != O_RDONLY;
+        details.writable = is_writer;
         details.pid = fuse_req_ctx(request)->pid;
         if (found->stream) details.cursor = std::make_shared<std::uint64_t>(found->stream->open_cursor());
         const std::uint64_t handle = self.files_->open(std::move(details));
@@ -160,6 +161,8 @@ struct SessionOperations {
         out.fh = handle;
         out.open_flags = FOPEN_DIRECT_IO | FOPEN_NOFLUSH;
         if (found->kind == NodeKind::lun) out.open_flags |= FOPEN_PARALLEL_DIRECT_WRITES;
+        // Without FOPEN_KEEP_CACHE: this open(2) drops what others have read.
+        if (found->kind == NodeKind::lun && found->lun->cached && !is_writer) out.open_flags = FOPEN_NOFLUSH;
         if (found->kind == NodeKind::stream) out.open_flags |= FOPEN_STREAM;
         fuse_reply_buf(request, reinterpret_cast<const char*>(&out), sizeof out);
     }

@@ -120,6 +120,9 @@ NodeId TreeNodes::add_lun_file(NodeId parent, std::string_view name, const LunFi
     node.lun->capacity_bytes = file.capacity_bytes;
     node.lun->io_bytes = file.io_bytes;
     node.lun->read_only = file.read_only;
+    node.lun->may_have_holes = file.may_have_holes;
+    node.lun->node = node.id;
+    node.lun->cached = defaults_.cached;
     watcher_.on_attributes_changed(parent);
     return node.id;
 }
@@ -138,6 +141,7 @@ void TreeNodes::change_lun_file(NodeId id, const LunFile& file) {
     node.lun->capacity_bytes = file.capacity_bytes;
     node.lun->io_bytes = file.io_bytes;
     node.lun->read_only = file.read_only;
+    node.lun->may_have_holes = file.may_have_holes;
     watcher_.on_attributes_changed(id);
 }
 
@@ -219,6 +223,7 @@ struct stat TreeNodes::attributes(const Node& node) const {
     if (node.kind == NodeKind::lun) {
         st.st_size = static_cast<off_t>(node.lun->capacity_bytes.load());
         st.st_blocks = st.st_size / 512;
+        if (node.lun->may_have_holes) st.st_blocks -= std::min<blkcnt_t>(st.st_blocks, 8);
         st.st_blksize = static_cast<blksize_t>(node.lun->io_bytes.load());
         if (defaults_.uid) st.st_uid = *defaults_.uid;
         if (defaults_.gid) st.st_gid = *defaults_.gid;
@@ -248,12 +253,36 @@ std::vector<DirectoryEntry> TreeNodes::list(const Node& directory) const {
     return entries;
 }
 
-void TreeNodes::set_mode(NodeId id, mode_t mode) { overrides_[static_cast<std::uint64_t>(id)].mode = mode & 07777; }
+void TreeNodes::set_mode(NodeId id, unsigned mode) {
+    overrides_[static_cast<std::uint64_t>(id)].mode = mode & 07777;
+    watcher_.on_attributes_changed(id);
+}
 
-void TreeNodes::set_owner(NodeId id, std::optional<uid_t> uid, std::optional<gid_t> gid) {
+Tree::Permissions TreeNodes::permissions(NodeId id) const {
+    const Node* found = node(id);
+    SRPFS_ASSERT(found != nullptr);
+    const struct stat st = attributes(*found);
+    return {.uid = st.st_uid, .gid = st.st_gid, .mode = st.st_mode & 07777};
+}
+
+void TreeNodes::set_cached(NodeId id, bool cached) {
+    const Node& node = existing(id);
+    SRPFS_ASSERT(node.kind == NodeKind::lun);
+    node.lun->cached = cached;
+}
+
+bool TreeNodes::is_cached(NodeId id) const {
+    const Node* found = node(id);
+    return found && found->lun && found->lun->cached;
+}
+
+unsigned TreeNodes::writers(NodeId id) const { return files_.writers_of_node(id); }
+
+void TreeNodes::set_owner(NodeId id, std::optional<unsigned> uid, std::optional<unsigned> gid) {
     Overrides& set = overrides_[static_cast<std::uint64_t>(id)];
     if (uid) set.uid = uid;
     if (gid) set.gid = gid;
+    watcher_.on_attributes_changed(id);
 }
 
 void TreeNodes::set_times(NodeId id, std::optional<timespec> access, std::optional<timespec> modification,

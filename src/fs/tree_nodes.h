@@ -39,6 +39,7 @@ struct TreeDefaults {
     std::optional<unsigned> uid, gid, umask;  // of LUN files (MountOptions)
     unsigned owner_uid = 0, owner_gid = 0;    // of everything else
     bool read_only = false;                   // mode bits show r--
+    bool cached = false;                      // LUN files, see Tree::set_cached()
     timespec wall_time{};                     // at `instant`; times of files that have never been written
     Instant instant{};
 };
@@ -83,6 +84,10 @@ public:
     NodeId add_lun_file(NodeId parent, std::string_view name, const LunFile& file) override;
     NodeId add_symlink(NodeId parent, std::string_view name, std::function<std::string()> destination) override;
     void change_lun_file(NodeId node, const LunFile& file) override;
+    [[nodiscard]] Permissions permissions(NodeId node) const override;
+    void set_cached(NodeId node, bool cached) override;
+    [[nodiscard]] bool is_cached(NodeId node) const override;
+    [[nodiscard]] unsigned writers(NodeId node) const override;
     void describe(NodeId node, std::function<ExtendedAttributes()> attributes) override;
     void remove(NodeId node, std::function<void()> when_released) override;
     [[nodiscard]] NodeId find(NodeId parent, std::string_view name) const override;
@@ -96,8 +101,8 @@ public:
     // "." and ".." first.
     [[nodiscard]] std::vector<DirectoryEntry> list(const Node& directory) const;
     // chmod, chown, utimens: kept for the life of the mount, also for a node that is removed and comes back.
-    void set_mode(NodeId node, mode_t mode);
-    void set_owner(NodeId node, std::optional<uid_t> uid, std::optional<gid_t> gid);
+    void set_mode(NodeId node, unsigned mode) override;
+    void set_owner(NodeId node, std::optional<unsigned> uid, std::optional<unsigned> gid) override;
     void set_times(NodeId node, std::optional<timespec> access, std::optional<timespec> modification, Instant now);
     [[nodiscard]] timespec wall_time(Instant instant) const;
     [[nodiscard]] std::uint64_t lun_bytes_total() const;

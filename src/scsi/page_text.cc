@@ -77,7 +77,8 @@ void designator(Text& out, ByteReader& in) {
                                                  "protocol specific"};
     const unsigned code_set = in.u8() & 0x0f, kind = in.u8();
     in.skip(1);
-    const auto bytes = in.take(std::min<std::size_t>(in.u8(), in.left()));
+    const std::size_t length = in.u8();
+    const auto bytes = in.take(std::min(length, in.left()));
     const unsigned type = kind & 0x0f;
     const std::string name =
         fmt::format("{}, {}", associations[kind >> 4 & 0x03],

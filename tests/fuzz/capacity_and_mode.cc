@@ -27,6 +27,11 @@ SRPFS_FUZZ_TARGET(capacity_and_mode) {
         PROPERTY(is_sane(result->capacity));
         PROPERTY(result->needs_16 == (result->capacity.blocks == std::uint64_t{1} << 32));
     }
+    std::uint64_t next = 8;
+    for (const LbaExtent& extent : parse_lba_status(input, next)) {
+        PROPERTY(extent.lba == next && extent.blocks > 0 && extent.lba + extent.blocks > next);
+        next += extent.blocks;
+    }
     PROPERTY(!parse_mode_sense_6(input) || input.size() >= 4);
     PROPERTY(!parse_mode_sense_10(input) || input.size() >= 8);
     // A write cache is reported by a byte of page 08h, which needs room behind the header.

@@ -2,8 +2,10 @@
 // Standard INQUIRY data and every VPD page, each parser over the same bytes.
 #include "fuzz.h"
 
+#include <srpfs/scsi/page_text.h>
 #include <srpfs/scsi/scsi.h>
 
+#include <algorithm>
 #include <string>
 
 using namespace srpfs::scsi;
@@ -13,6 +15,11 @@ namespace {
 
 bool is_clean(const std::string& text, std::size_t bytes_max) {
     return text.size() <= bytes_max && is_printable_line(text) && !text.ends_with(' ');
+}
+
+bool is_text(const std::string& text) {
+    return text.ends_with('\n') &&
+           std::all_of(text.begin(), text.end(), [](char one) { return one == '\n' || (one >= ' ' && one <= '~'); });
 }
 
 bool is_wwid(const std::string& text) {
@@ -35,4 +42,7 @@ SRPFS_FUZZ_TARGET(inquiry) {
     if (const auto pages = parse_vpd_supported(input)) PROPERTY(pages->size() + 4 <= input.size());
     if (const auto wwid = parse_vpd_wwid(input)) PROPERTY(is_wwid(*wwid));
     if (const auto limits = parse_vpd_block_limits(input)) PROPERTY(input.size() >= 16);
+    PROPERTY(is_text(inquiry_text(input)));
+    PROPERTY(is_text(vpd_text(input)));
+    PROPERTY(is_text(mode_text(input)));
 }

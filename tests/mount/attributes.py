@@ -76,3 +76,90 @@ def a_reader_of_what_a_silent_unit_says_waits_for_seconds_only(t):
     eventually(lambda: value(hole.second / "state") == "running", "the connection is back")
     eventually(lambda: errno_of(lambda: read_bytes(path)) == 0, "the unit tells again")
     equal(read_bytes(path), before, "what it says")
+
+
+@test
+def owner_group_and_mode_of_a_unit_are_set_by_files(t):
+    mount = t.mount("demo:ram:1M+ram:1M", "allow_other,uid=7,gid=8,umask=027")
+    unit, lun = mount.target / "lun0.attr", mount.lun(0)
+    equal([value(unit / name) for name in ("uid", "gid", "mode")], ["7", "8", "0640"], "as mounted")
+    for name, text in (("uid", "1234"), ("gid", "5678"), ("mode", "0604")):
+        write_once(unit / name, text)
+    status = lun.stat()
+    equal((status.st_uid, status.st_gid, oct(status.st_mode & 0o7777)), (1234, 5678, "0o604"), "what stat tells")
+    equal([value(unit / name) for name in ("uid", "gid", "mode")], ["1234", "5678", "0604"], "what the files tell")
+    equal(in_child(lambda: len(read_bytes(lun)), NOBODY), 0, "reading as somebody else")
+    os.chmod(lun, 0o600)
+    os.chown(lun, 1, 2)
+    equal([value(unit / name) for name in ("uid", "gid", "mode")], ["1", "2", "0600"], "after chmod and chown")
+    equal(oct(mount.lun(1).stat().st_mode & 0o7777), "0o640", "the other unit's mode")
+    for name, texts in (("uid", ("-1", "root", "4294967295", "1 2", "0x10", "99999999999999999999")), ("gid", ("-1", "x")),
+                        ("mode", ("8", "1000", "rw", "-1", "0o644")), ("cached", ("2", "yes", "on")), ("read_only", ("2", "ro", "-1"))):
+        before = value(unit / name)
+        for text in texts:
+            fails_with(errno.EINVAL, f"{text} as {name}", lambda n=name, x=text: write_once(unit / n, x))
+            contains(value(unit / "last_error"), f"{name}: '{text}' is not a", "last_error")
+        equal(value(unit / name), before, f"{name} afterwards")
+    # They outlive a logout, as chmod does.
+    write_once(mount.target / "delete", "1")
+    write_once(mount.path / "add_target", LOGIN)
+    equal([value(unit / name) for name in ("uid", "gid", "mode")], ["1", "2", "0600"], "after a logout")
+
+
+@test
+def a_unit_is_made_read_only_for_this_mount(t):
+    image = t.path("image")
+    image.write_bytes(bytes(MIB))
+    mount = t.mount(f"demo:ram:1M+file:{image},ro")
+    lun, path = mount.lun(0), mount.target / "lun0.attr" / "read_only"
+    with opened(lun):
+        fails_with(errno.EBUSY, "while it is open for writing", lambda: write_once(path, "1"))
+    with opened(lun, os.O_RDONLY):
+        write_once(path, "1")
+    equal((value(path), oct(lun.stat().st_mode & 0o777)), ("1", "0o400"), "read_only and mode")
+    fails_with(errno.EROFS, "opening it for writing", lambda: os.close(os.open(lun, os.O_RDWR)))
+    fails_with(errno.EROFS, "truncating it", lambda: os.truncate(lun, 0))
+    read_bytes(lun)
+    write_once(mount.target / "lun0.attr" / "rescan", "1")
+    equal(value(path), "1", "after a rescan")
+    write_once(path, "0")
+    lun.write_bytes(b"again")
+    equal(read_bytes(lun)[:5], b"again", "what was written then")
+    fails_with(errno.EROFS, "making a write protected unit writable", lambda: write_once(mount.target / "lun1.attr" / "read_only", "0"))
+    write_once(mount.target / "lun1.attr" / "read_only", "1")
+
+
+@test
+def a_cached_unit_is_read_once_and_never_old(t):
+    mount = t.mount("demo:ram:4M+ram:4M")
+    lun = mount.lun(0)
+    data = pattern(4 * MIB, 5)
+    lun.write_bytes(data)
+    equal(mount.attribute(0, "cached"), "0", "cached")
+    write_once(mount.target / "lun0.attr" / "cached", "1")
+    equal((mount.attribute(0, "cached"), mount.attribute(1, "cached")), ("1", "0"), "cached")
+    with opened(lun, os.O_RDONLY) as reader:
+        check(os.pread(reader, 4 * MIB, 0) == data, "first reading")
+        before = mount.lun_stats(0)["bytes_read"]
+        check(os.pread(reader, 4 * MIB, 0) == data, "second reading")
+        equal(mount.lun_stats(0)["bytes_read"], before, "bytes read of the unit by the second reading")
+        with mmap.mmap(reader, MIB, mmap.MAP_SHARED, mmap.PROT_READ) as memory, opened(lun) as writer:
+            for number in range(50):
+                text = f"{number:08}".encode()
+                os.pwrite(writer, text, number * 5000)
+                equal((os.pread(reader, 8, number * 5000), memory[number * 5000:number * 5000 + 8]), (text, text), f"read after write {number}")
+            succeeds("fallocate", "--punch-hole", "-o", "8192", "-l", "8192", lun)
+            equal((os.pread(reader, 8192, 8192), memory[8192:16384]), (bytes(8192), bytes(8192)), "read after a hole was punched")
+            os.ftruncate(writer, 0)
+            os.pwrite(writer, b"end", 100000)
+            eventually(lambda: os.pread(reader, 100003, 0) == bytes(100000) + b"end", "what a sparse write has left")
+    write_once(mount.target / "lun0.attr" / "cached", "0")
+    with opened(lun, os.O_RDONLY) as reader:
+        before = mount.lun_stats(0)["bytes_read"]
+        os.pread(reader, MIB, 0)
+        os.pread(reader, MIB, 0)
+        equal(mount.lun_stats(0)["bytes_read"] - before, 2 * MIB, "bytes read without a cache")
+    mount.umount()
+    equal(t.mount("demo:ram:1M", "cache").attribute(0, "cached"), "1", "cached with -o cache")
+    done = run(t.program, "-o", "cache=yes", "demo", t.mountpoint())
+    equal(done.returncode, 1, "exit code of -o cache=yes")

@@ -36,6 +36,11 @@ TEST(GoldenCdb, ReadCapacity16) {
     EXPECT_EQ(bytes(read_capacity_16(32)), hex("9e 10 0000000000000000 00000020 00 00"));
 }
 
+// SBC-3 5.6: operation code, service action 12h, address (8), allocation length (4), reserved, control.
+TEST(GoldenCdb, GetLbaStatus) {
+    EXPECT_EQ(bytes(get_lba_status(0x0123456789abcdef, 4096)), hex("9e 12 0123456789abcdef 00001000 00 00"));
+}
+
 // SPC-4 6.11: operation code, DBD (08h), page control and page code, subpage code, allocation length, control.
 TEST(GoldenCdb, ModeSense6) { EXPECT_EQ(bytes(mode_sense_6(0x08, 0xc0)), hex("1a 08 08 00 c0 00")); }
 

@@ -17,6 +17,13 @@ namespace srpfs::daemon {
 
 inline constexpr unsigned reactors_max = 64;
 
+// Whether the program stays in memory and works when there is none left.
+enum class MemoryLock : std::uint8_t {
+    off,
+    tried,     // as far as it is permitted; the log says what is not
+    required,  // or nothing is mounted
+};
+
 enum class WaitForTargets { until_done, none };
 
 struct Config {
@@ -41,6 +48,7 @@ struct Config {
     unsigned max_imm_data = 8192;
     WaitForTargets wait = WaitForTargets::until_done;
     std::string pid_file;  // absolute; empty: none
+    MemoryLock memory_lock = MemoryLock::off;
     bool foreground = false;
     bool debug = false;  // log level debug
 };

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,6 +26,9 @@ struct LunFile {
     std::uint64_t capacity_bytes = 0;
     std::uint32_t io_bytes = 4096;  // st_blksize
     bool read_only = false;
+    // SEEK_HOLE may find some. What is allocated is not known; st_blocks says a little less than all, because cp and
+    // tar look for holes only in files that seem to have some.
+    bool may_have_holes = false;
 };
 
 enum class NodeId : std::uint64_t { root = 1 };  // = inode number; a function of the path, so stable across restarts
@@ -49,6 +53,21 @@ public:
     virtual NodeId add_symlink(NodeId parent, std::string_view name, std::function<std::string()> destination) = 0;
     // A new capacity or write protection; open handles see it.
     virtual void change_lun_file(NodeId node, const LunFile& file) = 0;
+    // As chmod(2) and chown(2), for the life of the mount. `mode` is the permission bits.
+    virtual void set_mode(NodeId node, unsigned mode) = 0;
+    virtual void set_owner(NodeId node, std::optional<unsigned> uid, std::optional<unsigned> gid) = 0;
+    struct Permissions {
+        unsigned uid = 0, gid = 0;
+        unsigned mode = 0;  // as stat(2) shows it, permission bits only
+    };
+    [[nodiscard]] virtual Permissions permissions(NodeId node) const = 0;
+    // Of a LUN file, opened for reading from now on: the kernel keeps what has been read, for as long as it is open
+    // somewhere. A write through this mount is answered when it has been told to forget it; other hosts' writes are
+    // seen after the next open(2).
+    virtual void set_cached(NodeId node, bool cached) = 0;
+    [[nodiscard]] virtual bool is_cached(NodeId node) const = 0;
+    // Open handles of a LUN file that may write.
+    [[nodiscard]] virtual unsigned writers(NodeId node) const = 0;
     // getxattr(2) and listxattr(2) are answered with what `attributes` gives when it is asked (control thread, until
     // the node is removed). Nodes have none unless this is called.
     virtual void describe(NodeId node, std::function<ExtendedAttributes()> attributes) = 0;

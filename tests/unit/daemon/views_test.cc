@@ -66,6 +66,12 @@ private:
     fs::NodeId add_lun_file(fs::NodeId, std::string_view, const fs::LunFile&) override { return {}; }
     void change_lun_file(fs::NodeId, const fs::LunFile&) override {}
     void describe(fs::NodeId, std::function<fs::ExtendedAttributes()>) override {}
+    void set_mode(fs::NodeId, unsigned) override {}
+    void set_owner(fs::NodeId, std::optional<unsigned>, std::optional<unsigned>) override {}
+    Permissions permissions(fs::NodeId) const override { return {}; }
+    void set_cached(fs::NodeId, bool) override {}
+    bool is_cached(fs::NodeId) const override { return false; }
+    unsigned writers(fs::NodeId) const override { return 0; }
     fs::NodeId find(fs::NodeId, std::string_view) const override { return {}; }
     unsigned open_handles(fs::NodeId) const override { return 0; }
 

@@ -120,6 +120,43 @@ TEST_F(ControlCallsTest, AReadThatBeginsInTheMiddleTakesASnapshotToo) {
     EXPECT_EQ(replies_[read(handle_, 2, 100)].text(), "lue\n");
 }
 
+TEST_F(ControlCallsTest, ASlowContentIsAskedForOnceAndCanFailOrBeGivenUp) {
+    std::vector<std::shared_ptr<PendingCall>> asked;
+    OpenFileDetails details;
+    details.node = NodeId{7};
+    details.control = std::make_shared<SlowControlFile>(asked);
+    const auto slow = files_.open(std::move(details));
+    const auto first = read(slow, 0, 3);
+    EXPECT_FALSE(replies_.contains(first));
+    ASSERT_EQ(asked.size(), 1u);
+
+    asked[0]->succeed_with("content");
+
+    EXPECT_EQ(replies_[first].text(), "con");
+    EXPECT_EQ(replies_[read(slow, 3, 100)].text(), "tent");
+    EXPECT_EQ(replies_[read(slow, 7, 100)].text(), "");
+    EXPECT_EQ(asked.size(), 1u);
+
+    const auto second = read(slow, 0, 100);
+    ASSERT_EQ(asked.size(), 2u);
+    asked[1]->fail(ETIMEDOUT);
+    EXPECT_EQ(replies_[second].error, ETIMEDOUT);
+
+    const auto third = read(slow, 0, 100);
+    ASSERT_EQ(asked.size(), 3u);
+    asked[2]->on_interrupt([&] { asked[2]->fail(EINTR); });
+    calls_->on_interrupt({.unique = third});
+    control_.run();
+    EXPECT_EQ(replies_[third].error, EINTR);
+
+    // Closed, and closed altogether, before the content came.
+    const auto fourth = read(slow, 0, 100);
+    (void)files_.close(slow);
+    asked[3]->succeed_with("late");
+    EXPECT_EQ(replies_[fourth].text(), "");
+    asked.clear();
+}
+
 TEST_F(ControlCallsTest, AFailedReadHasItsErrno) {
     record_->read_error = ENXIO;
     EXPECT_EQ(replies_[read(handle_, 0, 100)].error, ENXIO);

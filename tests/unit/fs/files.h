@@ -23,6 +23,19 @@ struct ControlFileRecord {
     std::function<void(std::string_view, std::shared_ptr<PendingCall>)> on_write;
 };
 
+// A file whose content comes when the test says so.
+class SlowControlFile final : public ControlFile {
+public:
+    explicit SlowControlFile(std::vector<std::shared_ptr<PendingCall>>& calls) : calls_(calls) {}
+    Result<std::string> read() override { return Error(EIO, "not at once"); }
+    bool is_slow() const override { return true; }
+    void read_later(std::shared_ptr<PendingCall> call) override { calls_.push_back(std::move(call)); }
+    void write(std::string_view, std::shared_ptr<PendingCall> call) override { call->fail(EACCES); }
+
+private:
+    std::vector<std::shared_ptr<PendingCall>>& calls_;
+};
+
 class RecordingControlFile final : public ControlFile {
 public:
     explicit RecordingControlFile(std::shared_ptr<ControlFileRecord> record) : record_(std::move(record)) {}

@@ -68,6 +68,27 @@ TEST_F(TreeNodesTest, CountsDirectoriesAsLinksWhileTheyAreThere) {
     EXPECT_EQ(attributes(NodeId::root).st_nlink, 3u);
 }
 
+TEST_F(TreeNodesTest, TheKernelIsToldOfPermissionsThatWereNotSetByIt) {
+    const auto lun = tree_.add_lun_file(NodeId::root, "lun0", {});
+    watcher_.changed.clear();
+    tree_.set_mode(lun, 0640);
+    tree_.set_owner(lun, 7, std::nullopt);
+    EXPECT_EQ(watcher_.changed, (std::vector<NodeId>{lun, lun}));
+    const auto shown = tree_.permissions(lun);
+    EXPECT_EQ(shown.mode, 0640u);
+    EXPECT_EQ(shown.uid, 7u);
+    EXPECT_EQ(shown.gid, attributes(lun).st_gid);
+}
+
+TEST_F(TreeNodesTest, AUnitThatMayHaveHolesSeemsToTakeLessThanItsSize) {
+    const auto full = tree_.add_lun_file(NodeId::root, "lun0", {.capacity_bytes = 1 << 20});
+    const auto thin = tree_.add_lun_file(NodeId::root, "lun1", {.capacity_bytes = 1 << 20, .may_have_holes = true});
+    const auto tiny = tree_.add_lun_file(NodeId::root, "lun2", {.capacity_bytes = 512, .may_have_holes = true});
+    EXPECT_EQ(attributes(full).st_blocks, 2048);
+    EXPECT_EQ(attributes(thin).st_blocks, 2040);
+    EXPECT_EQ(attributes(tiny).st_blocks, 0);
+}
+
 TEST_F(TreeNodesTest, ALinkLeadsWhereItSaysWhenItIsAsked) {
     std::string destination = "../a";
     const auto link = tree_.add_symlink(NodeId::root, "link", [&] { return destination; });
