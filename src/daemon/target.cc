@@ -343,10 +343,11 @@ void Target::on_unit_registration(lun::ListedUnit& unit, const std::string& text
     if (lost) {
         lun->last_error = last_error_ = text;
         log::error({}, "{}", text);
+        event("registration_lost", {{"lun", lun->name}, {"text", text}});
     } else {
         log::warning({}, "{}", text);
+        event("registration_repeated", {{"lun", lun->name}, {"text", text}});
     }
-    event(lost ? "registration_lost" : "registration_repeated", {{"lun", lun->name}, {"text", text}});
 }
 
 void Target::on_unit_failure(lun::ListedUnit& unit, const std::string& text) {
@@ -541,7 +542,7 @@ void Target::add_reservations(const std::shared_ptr<Lun>& lun) {
             const auto command = lun::parse_reserve_command(text);
             if (!command) return fail(call, command.error());
             log::info(config().name, "{}: reservations: {}", lun->name, text);
-            event("reservations", {{"lun", lun->name}, {"command", text}});
+            event("reservation_command", {{"lun", lun->name}, {"command", text}});
             const bool waits = !call->nonblocking();
             const auto give_up = lun->unit->registration()->execute(
                 *command, [self = shared_from_this(), call, fail, waits](const Result<void>& done) {
