@@ -12,9 +12,12 @@ build_packages=(
 
 # To build and run the tests as well; what the guest is made of stands in tests/guest/common.sh.
 test_packages=(
-    "${build_packages[@]}" clang-format-14 e2fsprogs fdisk fio jq libgmock-dev libgtest-dev mandoc mount python3 qemu-utils rsync
-    shellcheck util-linux valgrind
+    "${build_packages[@]}" clang-format-14 e2fsprogs fdisk fio jq libgmock-dev libgtest-dev libnbd-bin mandoc mount nbdkit python3 qemu-utils
+    rsync shellcheck sqlite3 util-linux valgrind xz-utils
 )
+
+# The other tools that tests/tools looks at.
+tools_packages=(btrfs-progs cryptsetup-bin gdisk lvm2 mdadm parted postgresql xfsprogs)
 
 # What tests/bench/peers compares with, and how.
 bench_packages=(fio fuse3 libnbd-bin nbdkit qemu-system-common)

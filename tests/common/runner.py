@@ -28,7 +28,7 @@ import uuid
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = TOP / "build"
 # Meson's tests of these names, and those that have one of them and a hyphen in front, are a stage; all others are "unit".
-OWN_STAGES = ("wire", "fuzz", "simulation", "tidy", "man", "mount")
+OWN_STAGES = ("wire", "fuzz", "simulation", "tidy", "man", "mount", "tools")
 TAIL_LINES = 60
 CLEAN_UP_SECONDS = 20   # that a test has which took too long: to unmount and to end what it has started
 KILLED_SECONDS = 5      # after which what has been killed and still runs waits for an answer of a mount
@@ -40,7 +40,7 @@ GTEST_RUNNING = re.compile(r"^\[ RUN      \] (\S+)")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-MINUTES = {"simulation": "from seeds, under virtual time", "mount": "real mounts of the embedded target",
+MINUTES = {"simulation": "from seeds, under virtual time", "mount": "real mounts of the embedded target", "tools": "what people use on files and disks, on LUN files",
            "guest": "a real target in a virtual machine", "clang": "a build with the other compiler, and with sanitizers",
            "sanitizers": "tests of two builds", "fuzzers": "new inputs for the parsers"}
 running: set[int] = set()  # process groups of what has been started
@@ -324,6 +324,9 @@ def stage_tests(stage: str, everything: bool) -> list[Test]:
         if everything and stage == "simulation":
             test.command = ["100000" if word == "10000" else word for word in test.command]
             test.seconds_max *= 10
+        if everything and stage == "tools":
+            test.command.remove("--quick")
+            test.seconds_max *= 5
     return chosen
 
 
@@ -411,7 +414,7 @@ class Sanitizer:
     mounts: tuple[str, ...]         # patterns of tests/mount; --all: all of them
 
     def tests(self, directory: pathlib.Path, everything: bool) -> list[Test]:
-        return [test for test in meson_tests(directory) if test.name not in ("tidy", "man", "runner", "spread-rdma-interrupts", "cost", "allocations")
+        return [test for test in meson_tests(directory) if test.name not in ("tidy", "man", "runner", "spread-rdma-interrupts", "cost", "allocations", "tools")
                 and not test.name.startswith("simulation-finds-") and (everything or test.name not in self.left_out)]
 
 

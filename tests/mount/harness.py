@@ -613,7 +613,7 @@ def loop_devices_below(directory):
     return [device["name"] for device in devices if (device.get("back-file") or "").startswith(str(directory))]
 
 
-def run_test(chosen, program, base):
+def run_test(chosen, program, base, prepare):
     """("ok" | "not ok" | "skip", reason)"""
     directory = pathlib.Path(tempfile.mkdtemp(prefix="t-", dir=base))
     directory.chmod(0o755)                        # other users take part
@@ -621,7 +621,9 @@ def run_test(chosen, program, base):
     pid = os.fork()
     if pid == 0:
         os.close(report_in)
-        verdict, reason = perform(chosen, Context(directory, program, chosen.intake))
+        context = Context(directory, program, chosen.intake)
+        prepare(context)
+        verdict, reason = perform(chosen, context)
         os.write(report_out, json.dumps([verdict, reason]).encode())
         os._exit(0)
     os.close(report_out)
@@ -651,7 +653,7 @@ def perform(chosen, context):
             os.environ[name] += f":log_path={context.dir}/sanitizer"
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        chosen.function(context)
+        found = chosen.function(context)
         context.finish()
     except Skip as skip:
         return "skip", str(skip)
@@ -663,22 +665,27 @@ def perform(chosen, context):
         if isinstance(error, OSError) and frames:
             text += f" in `{frames[-1].line}`"
         return "not ok", (" ".join(text.split()))[:4000] + where
-    return "ok", ""
+    return "ok", found or ""
 
 
-def run_all(chosen, program):
+# Of the tests that are over, by name: "ok", "not ok" or "skip", and the reason, or what the function gave back.
+verdicts = {}
+
+
+def run_all(chosen, program, what="mount", prepare=lambda context: None):
+    """`what` is what all of them are called in the last line; `prepare` is called with the context of each, in its process."""
     reason = reason_not_to_run(program)
     if reason:
         for one in chosen:
             print(f"skip {one.name}: {reason}")
-        print(f"mount: 0 passed, 0 failed, {len(chosen)} skipped")
+        print(f"{what}: 0 passed, 0 failed, {len(chosen)} skipped")
         return 77
     rings = OfferedRings() if any(one.intake == "io_uring" for one in chosen) else None
     # Daemons whose parent has ended become our children (see clean_up).
     ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)       # PR_SET_CHILD_SUBREAPER
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.umask(0o022)
-    base = pathlib.Path(tempfile.mkdtemp(prefix="srpfs-mount-"))
+    base = pathlib.Path(tempfile.mkdtemp(prefix=f"srpfs-{what}-"))
     base.chmod(0o755)
     counts = {"ok": 0, "not ok": 0, "skip": 0}
     try:
@@ -687,7 +694,8 @@ def run_all(chosen, program):
             if one.intake == "io_uring" and rings.obstacle:
                 verdict, reason = "skip", rings.obstacle
             else:
-                verdict, reason = run_test(one, program, base)
+                verdict, reason = run_test(one, program, base, prepare)
+            verdicts[one.name] = verdict, reason
             counts[verdict] += 1
             taken = time.monotonic() - begin
             line = {"ok": f"ok {one.name}", "not ok": f"not ok {one.name}: {reason}",
@@ -698,5 +706,5 @@ def run_all(chosen, program):
         if rings:
             rings.end()
         run("umount", "-q", pathlib.Path(tempfile.gettempdir()) / "srpfs-fusectl")
-    print(f"mount: {counts['ok']} passed, {counts['not ok']} failed, {counts['skip']} skipped", flush=True)
+    print(f"{what}: {counts['ok']} passed, {counts['not ok']} failed, {counts['skip']} skipped", flush=True)
     return 1 if counts["not ok"] else 0
