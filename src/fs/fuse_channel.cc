@@ -131,6 +131,8 @@ void FuseChannel::on_incoming(const Incoming& incoming) {
         if (error == EINVAL) ++counters_.malformed;
         return reply(request.to, error);
     }
+    // Two for each file of `ls -l`.
+    if (is_foreign_attribute(request.head)) return reply(request.to, ENODATA);
     hand_to_control(request);
 }
 

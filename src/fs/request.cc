@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <optional>
+#include <string_view>
 
 namespace srpfs::fs {
 namespace {
@@ -34,7 +35,8 @@ std::optional<Shape> shape_of(std::uint32_t opcode) {
         case FUSE_LISTXATTR: return Shape{sizeof(fuse_getxattr_in), 0};
         case FUSE_REMOVEXATTR: return Shape{0, 1};
         case FUSE_OPENDIR: return Shape{sizeof(fuse_open_in), 0};
-        case FUSE_READDIR: return Shape{sizeof(fuse_read_in), 0};
+        case FUSE_READDIR:
+        case FUSE_READDIRPLUS: return Shape{sizeof(fuse_read_in), 0};
         case FUSE_RELEASEDIR: return Shape{sizeof(fuse_release_in), 0};
         case FUSE_FSYNCDIR: return Shape{sizeof(fuse_fsync_in), 0};
         case FUSE_ACCESS: return Shape{sizeof(fuse_access_in), 0};
@@ -68,6 +70,14 @@ int check_for_libfuse(std::span<const std::byte> bytes) {
         body = body.subspan(static_cast<std::size_t>(end - body.begin()) + 1);
     }
     return 0;
+}
+
+bool is_foreign_attribute(std::span<const std::byte> bytes) {
+    fuse_in_header header{};
+    if (!read_struct(bytes, 0, header) || header.opcode != FUSE_GETXATTR || check_for_libfuse(bytes) != 0) return false;
+    const auto name = bytes.subspan(sizeof header + sizeof(fuse_getxattr_in));
+    constexpr std::string_view ours = "user.";
+    return std::string_view(reinterpret_cast<const char*>(name.data()), name.size()).substr(0, ours.size()) != ours;
 }
 
 bool is_unanswered(std::uint32_t opcode) {

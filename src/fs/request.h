@@ -37,6 +37,10 @@ template <typename T>
 // for an operation this file system does not have, EINVAL for a request that is too short or whose names do not end.
 [[nodiscard]] int check_for_libfuse(std::span<const std::byte> bytes);
 
+// GETXATTR of a name outside "user.": no file has such attributes, and `ls -l` asks for some of each file
+// (security.selinux, POSIX ACLs). ENOSYS would end those of ours as well.
+[[nodiscard]] bool is_foreign_attribute(std::span<const std::byte> bytes);
+
 // Requests the kernel expects no answer to.
 [[nodiscard]] bool is_unanswered(std::uint32_t opcode);
 

@@ -154,8 +154,8 @@ fuse_init_out edit_init_reply(const fuse_init_out& reply, const fuse_init_in& of
     fuse_init_out edited = reply;
     // All of ours is said here, so a library of another release cannot add to it: no splice, no writeback cache, no
     // locks of our own, and no O_TRUNC in OPEN, with which the kernel would set its own idea of a LUN's size to 0.
-    constexpr std::uint32_t wanted =
-        FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_ABORT_ERROR;
+    constexpr std::uint32_t wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
+                                     FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_MAX_PAGES | FUSE_ABORT_ERROR;
     edited.flags = offered.flags & wanted;
     edited.flags2 = 0;
     edited.max_write = options.max_write_bytes;

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <limits>
+#include <span>
 
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -17,11 +18,15 @@ namespace {
 
 // Attributes change by our own hand only, and then the notifier tells the kernel.
 constexpr double attribute_seconds = 3600;
-// Names of directories, LUNs and links to them are asked for each time: what has appeared or vanished is seen at once,
-// and nothing has to be invalidated under locks of the kernel's (notifier.h). It costs a request for each part of a
-// path in open and stat, and I/O nothing. The other files go with their directories only, whose names are asked for on
-// the way to them.
+// Names of LUNs and of links to them are asked for each time: what has appeared or vanished is seen at once, and
+// nothing has to be invalidated under locks of the kernel's (notifier.h). It costs a request in open and stat, and I/O
+// nothing. The other files go with their directories only, which are on the way to them. A directory that vanishes is
+// told by its attributes: the kernel asks for them, gets ESTALE, and looks the path up again. The second is for the one
+// whose LOOKUP is answered while it vanishes, because the kernel may learn the name after it was told. Without that
+// second each path in a tree of many targets costs a request for each of its parts.
+constexpr double directory_name_seconds = 1;
 double name_seconds_of(const Node& node) {
+    if (node.kind == NodeKind::directory) return directory_name_seconds;
     switch (node.kind) {
         case NodeKind::directory:
         case NodeKind::symlink:
@@ -32,13 +37,14 @@ double name_seconds_of(const Node& node) {
     return 0;
 }
 
-// Those of the top directory are not cached and not told. A FUSE mount begins with a top directory of owner 0 and mode
-// 0000, and the kernel drops the answer to a GETATTR when a notification about the same node overtakes it: a user's
-// first steps into a fresh mount, whose targets are just appearing, then end in EACCES (seen on Linux 6.18). What other
-// nodes lose in such a race are only newer attributes, because LOOKUP has brought the first ones. Where a link leads,
-// and so its size, may change without anybody being told.
+// Those of the top directory are not told, so they are not kept for long. A FUSE mount begins with a top directory of
+// owner 0 and mode 0000, and the kernel drops the answer to a GETATTR when a notification about the same node overtakes
+// it: a user's first steps into a fresh mount, whose targets are just appearing, then end in EACCES (seen on
+// Linux 6.18). What other nodes lose in such a race are only newer attributes, because LOOKUP has brought the first
+// ones. Where a link leads, and so its size, may change without anybody being told.
 double attribute_seconds_of(const Node& node) {
-    return node.id == NodeId::root || node.kind == NodeKind::symlink ? 0 : attribute_seconds;
+    if (node.kind == NodeKind::symlink) return 0;
+    return node.id == NodeId::root ? 1 : attribute_seconds;
 }
 
 }  // namespace
@@ -62,13 +68,18 @@ struct SessionOperations {
             fuse_reply_err(request, directory->kind == NodeKind::directory ? ENOENT : ENOTDIR);
             return;
         }
-        fuse_entry_param entry{};
-        entry.ino = static_cast<fuse_ino_t>(found->id);
-        entry.generation = 1;  // numbers are identities: the same path is the same file
-        entry.attr = tree.attributes(*found);
-        entry.attr_timeout = attribute_seconds_of(*found);
-        entry.entry_timeout = name_seconds_of(*found);
+        const fuse_entry_param entry = entry_of(tree, *found);
         fuse_reply_entry(request, &entry);
+    }
+
+    static fuse_entry_param entry_of(const TreeNodes& tree, const Node& node) {
+        fuse_entry_param entry{};
+        entry.ino = static_cast<fuse_ino_t>(node.id);
+        entry.generation = 1;  // numbers are identities: the same path is the same file
+        entry.attr = tree.attributes(node);
+        entry.attr_timeout = attribute_seconds_of(node);
+        entry.entry_timeout = name_seconds_of(node);
+        return entry;
     }
 
     static void getattr(fuse_req_t request, fuse_ino_t number, fuse_file_info*) {
@@ -228,6 +239,16 @@ struct SessionOperations {
     // Offsets are positions in the list taken at the first read or at rewinddir, so they stay valid while names come
     // and go.
     static void readdir(fuse_req_t request, fuse_ino_t number, size_t size, off_t offset, fuse_file_info* info) {
+        read_directory(request, number, size, offset, info, false);
+    }
+
+    // The same with what LOOKUP would have said of each name, so that `ls -l` need not ask for one after the other.
+    static void readdirplus(fuse_req_t request, fuse_ino_t number, size_t size, off_t offset, fuse_file_info* info) {
+        read_directory(request, number, size, offset, info, true);
+    }
+
+    static void read_directory(fuse_req_t request, fuse_ino_t number, size_t size, off_t offset, fuse_file_info* info,
+                               bool plus) {
         Session& self = session(request);
         const auto opened = self.directories_.find(info->fh);
         if (opened == self.directories_.end()) {
@@ -241,17 +262,28 @@ struct SessionOperations {
         std::size_t used = 0;
         for (auto position = static_cast<std::size_t>(std::max<off_t>(offset, 0)); position < entries.size();
              ++position) {
-            struct stat st {};
-            st.st_ino = static_cast<ino_t>(entries[position].id);
-            st.st_mode = entries[position].type;
             const std::size_t room = buffer.size() - used;
             const std::size_t needed =
-                fuse_add_direntry(request, buffer.data() + used, room, entries[position].name.c_str(), &st,
-                                  static_cast<off_t>(position + 1));
+                add_entry(request, {buffer.data() + used, room}, entries[position], position, plus);
             if (needed > room) break;
             used += needed;
         }
         fuse_reply_buf(request, buffer.data(), used);
+    }
+
+    // Returns the bytes it takes; nothing has been written when they are more than there is room for.
+    static std::size_t add_entry(fuse_req_t request, std::span<char> room, const DirectoryEntry& entry,
+                                 std::size_t position, bool plus) {
+        const TreeNodes& tree = *session(request).tree_;
+        const auto next = static_cast<off_t>(position + 1);
+        fuse_entry_param described{};  // node 0: no more than a name
+        // "." and ".." come first, and the kernel takes no more of them.
+        if (const Node* node = position < 2 ? nullptr : tree.node(entry.id); node && plus)
+            described = entry_of(tree, *node);
+        described.attr.st_ino = static_cast<ino_t>(entry.id);
+        if (described.ino == 0) described.attr.st_mode = entry.type;
+        return plus ? fuse_add_direntry_plus(request, room.data(), room.size(), entry.name.c_str(), &described, next)
+                    : fuse_add_direntry(request, room.data(), room.size(), entry.name.c_str(), &described.attr, next);
     }
 
     static void releasedir(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
@@ -356,6 +388,7 @@ const fuse_lowlevel_ops& session_operations() {
         ops.release = SessionOperations::release;
         ops.opendir = SessionOperations::opendir;
         ops.readdir = SessionOperations::readdir;
+        ops.readdirplus = SessionOperations::readdirplus;
         ops.releasedir = SessionOperations::releasedir;
         ops.fsyncdir = SessionOperations::fsyncdir;
         ops.statfs = SessionOperations::statfs;

@@ -158,7 +158,10 @@ void TreeNodes::remove_below(Node& node, std::vector<NodeId>& gone, std::vector<
     gone.push_back(node.id);
     if (node.lun) luns.push_back(node.lun);
     node.parent->children.erase(node.name);
-    if (node.kind == NodeKind::directory) --node.parent->directories;
+    if (node.kind == NodeKind::directory) {
+        --node.parent->directories;
+        watcher_.on_attributes_changed(node.id);
+    }
     nodes_.erase(static_cast<std::uint64_t>(node.id));
 }
 

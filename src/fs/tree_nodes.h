@@ -25,7 +25,7 @@ namespace srpfs::fs {
 // Is told what became of the tree, after the fact.
 class TreeWatcher {
 public:
-    // Of a file, or of a directory that has gained or lost a name.
+    // Of a file, or of a directory that has gained or lost a name, or is gone.
     virtual void on_attributes_changed(NodeId node) = 0;
     // These nodes are gone: their open files must not reach `luns` any more; `done` when no reactor does.
     virtual void on_unreachable(std::vector<NodeId> nodes, std::vector<std::shared_ptr<LunData>> luns,

@@ -2,11 +2,13 @@
 """Several targets, and what they cost while nobody uses them."""
 
 import pathlib
+import subprocess
 import time
 
 from harness import BOTH, PORT, check, equal, eventually, pattern, read_bytes, test
 
 WINDOW = 10     # seconds in which wake-ups are counted
+WAKE_UPS_OF_A_FILE = 2   # of the control thread, while `ls -lR` lists it; seven when names and attributes are asked for one by one
 WINDOWS = 12    # one of which has to be quiet: what a mount begins with takes some time
 
 
@@ -42,6 +44,21 @@ def wake_ups(mount):
         name = (task / "comm").read_text().strip()
         found[f"{name} {task.name}"] = int(next(line.split()[1] for line in lines if line.startswith("voluntary_ctxt_switches")))
     return found
+
+
+@test
+def listing_a_large_tree_does_not_ask_for_each_file(t):
+    mount = t.mount("demo:" + "++".join(["8*null:1G"] * 4))
+    for number in range(1, 5):
+        for lun in range(8):
+            eventually(lambda n=number, one=lun: is_running(directory(mount, n) / f"lun{one}"), f"unit {lun} of target {number} running")
+    before = wake_ups(mount)
+    done = subprocess.run(["ls", "-lR", mount.path], stdout=subprocess.PIPE, check=True)
+    control = f"srpfs {mount.pid}"
+    woken = wake_ups(mount)[control] - before[control]
+    files = done.stdout.count(b"\n-") + done.stdout.count(b"\nd")
+    check(files > 400, f"only {files} files")
+    check(woken <= WAKE_UPS_OF_A_FILE * files, f"the control thread was woken {woken} times for {files} files")
 
 
 @test(intakes=BOTH)

@@ -735,6 +735,24 @@ TEST_F(FuseChannelTest, ShortRequestsAreEinvalAndSurvived) {
     EXPECT_EQ(read(0, 512).error, 0);
 }
 
+TEST_F(FuseChannelTest, OnlyAttributesOfUsersAreTheControlThreadsBusiness) {
+    const auto asked_for = [](std::string_view name) {
+        std::vector<std::byte> bytes(sizeof(fuse_getxattr_in));
+        for (const std::byte one : bytes_of_text(name)) bytes.push_back(one);
+        bytes.push_back(std::byte{0});
+        return bytes;
+    };
+    for (const char* name : {"security.selinux", "system.posix_acl_access", "trusted.x", "user", "use"})
+        EXPECT_EQ(await(client_.send_bytes(FUSE_GETXATTR, 1, asked_for(name))).error, ENODATA) << name;
+    EXPECT_EQ(await(client_.send_bytes(FUSE_GETXATTR, 1, asked_for(""))).error, EINVAL);
+    EXPECT_TRUE(host_.requests.empty());
+
+    client_.send_bytes(FUSE_GETXATTR, 1, asked_for("user.srpfs.wwid"));
+    world_.settle();
+
+    EXPECT_EQ(host_.requests.size(), 1u);
+}
+
 TEST_F(FuseChannelTest, ARequestShorterThanAHeaderIsDropped) {
     client_.send_raw(std::vector<std::byte>(39));
     EXPECT_EQ(read(0, 512).error, 0);

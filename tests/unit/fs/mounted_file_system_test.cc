@@ -49,6 +49,7 @@ TEST(InitReply, SetsOurLimitsAndFlagsAndNoOthers) {
     EXPECT_NE(edited.flags & FUSE_ASYNC_DIO, 0u);
     EXPECT_NE(edited.flags & FUSE_MAX_PAGES, 0u);
     EXPECT_NE(edited.flags & FUSE_PARALLEL_DIROPS, 0u);
+    EXPECT_NE(edited.flags & FUSE_DO_READDIRPLUS, 0u);
     for (const int unwanted : {FUSE_ATOMIC_O_TRUNC, FUSE_WRITEBACK_CACHE, FUSE_SPLICE_READ, FUSE_SPLICE_WRITE,
                                FUSE_SPLICE_MOVE, FUSE_POSIX_LOCKS, FUSE_FLOCK_LOCKS, FUSE_NO_OPEN_SUPPORT})
         EXPECT_EQ(edited.flags & static_cast<std::uint32_t>(unwanted), 0u);
@@ -153,17 +154,17 @@ TEST_F(MountedFileSystemTest, LooksUpAndDescribesANode) {
     EXPECT_EQ(await(client_.named(FUSE_LOOKUP, 4711, "x")).error, ESTALE);
 }
 
-TEST_F(MountedFileSystemTest, NamesThatMayVanishAreAskedForEachTime) {
+TEST_F(MountedFileSystemTest, NamesOfLunFilesAreAskedForEachTimeAndThoseOfDirectoriesEachSecond) {
     attach();
     control_.run([&] {
         Tree& tree = file_system_->tree();
         tree.add_directory(NodeId::root, "directory");
         tree.add_lun_file(NodeId::root, "lun0", {.capacity_bytes = 4096});
     });
-    for (const char* name : {"directory", "lun0"}) {
+    for (const auto& [name, seconds] : {std::pair{"directory", 1u}, {"lun0", 0u}}) {
         const auto entry = await(client_.named(FUSE_LOOKUP, 1, name)).as<fuse_entry_out>();
         EXPECT_NE(entry.nodeid, 0u) << name;
-        EXPECT_EQ(entry.entry_valid, 0u) << name;
+        EXPECT_EQ(entry.entry_valid, seconds) << name;
         EXPECT_EQ(entry.entry_valid_nsec, 0u) << name;
     }
 }
@@ -267,15 +268,15 @@ TEST_F(MountedFileSystemTest, AResizeIsToldToTheKernel) {
 }
 
 // A notification that overtakes the first GETATTR would leave the kernel with a top directory nobody may enter.
-TEST_F(MountedFileSystemTest, TheTopDirectoryIsNeitherCachedNorToldOf) {
+TEST_F(MountedFileSystemTest, TheTopDirectoryIsNotToldOfAndCachedForASecondOnly) {
     attach();
     const auto looked_at = await(client_.request(FUSE_GETATTR, FUSE_ROOT_ID, fuse_getattr_in{})).as<fuse_attr_out>();
-    EXPECT_EQ(looked_at.attr_valid, 0u);
+    EXPECT_EQ(looked_at.attr_valid, 1u);
     EXPECT_EQ(looked_at.attr_valid_nsec, 0u);
     fuse_setattr_in in{};
     in.valid = FATTR_MODE;
     in.mode = S_IFDIR | 0700;
-    EXPECT_EQ(await(client_.request(FUSE_SETATTR, FUSE_ROOT_ID, in)).as<fuse_attr_out>().attr_valid, 0u);
+    EXPECT_EQ(await(client_.request(FUSE_SETATTR, FUSE_ROOT_ID, in)).as<fuse_attr_out>().attr_valid, 1u);
 
     const auto inside = control_.run([&] {
         auto& tree = file_system_->tree();
@@ -321,6 +322,44 @@ TEST_F(MountedFileSystemTest, LargeDirectoriesComeInPieces) {
     EXPECT_GT(await(client_.request(FUSE_READDIR, 1, in)).body.size(), 100'000u);
     in.fh = 99;
     EXPECT_EQ(await(client_.request(FUSE_READDIR, 1, in)).error, EBADF);
+}
+
+TEST_F(MountedFileSystemTest, ADirectoryIsReadWithWhatLookupSaysOfEachName) {
+    attach();
+    constexpr int directories = 300;
+    control_.run([&] {
+        for (int i = 0; i < directories; ++i)
+            file_system_->tree().add_directory(NodeId::root, "directory-" + std::to_string(i));
+        file_system_->tree().add_lun_file(NodeId::root, "lun0", {.capacity_bytes = 4096, .io_bytes = 4096});
+    });
+    const Reply opened = await(client_.request(FUSE_OPENDIR, 1, fuse_open_in{}));
+    fuse_read_in in{};
+    in.fh = opened.as<fuse_open_out>().fh;
+    in.size = 4096;
+    int names = 0;
+    while (true) {
+        const Reply part = await(client_.request(FUSE_READDIRPLUS, 1, in));
+        ASSERT_EQ(part.error, 0);
+        if (part.body.empty()) break;
+        EXPECT_LE(part.body.size(), 4096u);
+        for (std::size_t at = 0; at < part.body.size();) {
+            fuse_direntplus entry{};
+            std::memcpy(&entry, part.body.data() + at, FUSE_NAME_OFFSET_DIRENTPLUS);
+            const std::string name(reinterpret_cast<const char*>(part.body.data()) + at + FUSE_NAME_OFFSET_DIRENTPLUS,
+                                   entry.dirent.namelen);
+            in.offset = entry.dirent.off;
+            at += FUSE_DIRENTPLUS_SIZE(&entry);
+            ++names;
+            if (name == "." || name == "..") {
+                EXPECT_EQ(entry.entry_out.nodeid, 0u);
+                continue;
+            }
+            const auto looked_up = await(client_.named(FUSE_LOOKUP, 1, name)).as<fuse_entry_out>();
+            EXPECT_EQ(std::memcmp(&looked_up, &entry.entry_out, sizeof looked_up), 0) << name;
+            EXPECT_EQ(entry.dirent.ino, looked_up.nodeid);
+        }
+    }
+    EXPECT_EQ(names, directories + 2 + 2);  // and "state", "lun0"; "." and ".."
 }
 
 TEST_F(MountedFileSystemTest, TheEndOfTheConnectionIsReportedOnce) {

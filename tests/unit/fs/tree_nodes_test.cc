@@ -104,6 +104,20 @@ TEST_F(TreeNodesTest, ALinkLeadsWhereItSaysWhenItIsAsked) {
     EXPECT_EQ(tree_.find(NodeId::root, "link"), NodeId{0});
 }
 
+TEST_F(TreeNodesTest, TellsOfEachDirectoryThatVanishes) {
+    const auto port = tree_.add_directory(NodeId::root, "port");
+    const auto target = tree_.add_directory(port, "target");
+    const auto unit = tree_.add_directory(target, "lun0.attr");
+    const auto file = add_control(unit, "state", Tree::Access::read_only);
+    watcher_.changed.clear();
+
+    tree_.remove(target, nullptr);
+
+    const std::set<NodeId> told(watcher_.changed.begin(), watcher_.changed.end());
+    EXPECT_EQ(told, (std::set{port, target, unit}));
+    EXPECT_FALSE(told.contains(file));
+}
+
 TEST_F(TreeNodesTest, AsksForExtendedAttributesWhenTheyAreWanted) {
     const auto file = add_control(NodeId::root, "file", Tree::Access::read_only);
     EXPECT_TRUE(TreeNodes::extended_attributes(*tree_.node(file)).empty());
