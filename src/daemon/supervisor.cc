@@ -178,6 +178,7 @@ Result<void> Supervisor::bring_up() {
     auto mounted = fs::FileSystem::mount(config_.mount, control_, std::move(reactors), listener);
     if (!mounted) return mounted.error();
     file_system_ = std::move(*mounted);
+    choose_readers();
     show_top_files();
     if (demo)
         port_directory(fabric::demo_port());
@@ -423,6 +424,16 @@ unsigned Supervisor::choose_home() const {
     return static_cast<unsigned>(std::min_element(served.begin(), served.end()) - served.begin());
 }
 
+// Only reactors that are home to a target: what the others would read they would have to hand over.
+void Supervisor::choose_readers() {
+    std::vector<bool> readers(workers_.size());
+    for (const auto& target : targets_) readers[target->home()] = true;
+    if (targets_.empty()) readers[0] = true;
+    if (!file_system_ || readers == readers_) return;
+    readers_ = readers;
+    file_system_->set_readers(readers_);
+}
+
 Result<std::shared_ptr<Target>> Supervisor::log_in(const std::string& text, const WantedPort& wanted, OnLogin on_done,
                                                    std::optional<unsigned> home) {
     auto made = make_target(text, wanted, home);
@@ -492,6 +503,7 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text, c
     auto target = std::make_shared<Target>(host, *workers_[index], index, std::move(port), std::move(lock),
                                            config_.rescan_interval);
     targets_.push_back(target);
+    choose_readers();
     return target;
 }
 
@@ -534,6 +546,7 @@ void Supervisor::add_target(std::string_view text, std::optional<initiator::Want
 void Supervisor::on_target_gone(Target& target) {
     control_.post([this, gone = &target] {
         std::erase_if(targets_, [&](const auto& one) { return one.get() == gone; });
+        choose_readers();
         if (logging_out_ && targets_.empty()) finish();
     });
 }

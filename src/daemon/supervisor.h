@@ -74,6 +74,7 @@ private:
     Result<std::shared_ptr<Target>> make_target(std::string_view text, const WantedPort& wanted,
                                                 std::optional<unsigned> home);
     [[nodiscard]] unsigned choose_home() const;
+    void choose_readers();
     Result<fabric::Address> address_of(const srp::LoginParameters& parameters,
                                        const std::optional<initiator::WantedPort>& wanted);
     void remember_error(const std::optional<initiator::WantedPort>& wanted, const std::string& text);
@@ -96,6 +97,7 @@ private:
     UnitHomes unit_homes_;
     std::unique_ptr<fs::FileSystem> file_system_;
     std::unique_ptr<Views> views_;  // while there is a file system
+    std::vector<bool> readers_;  // of requests, by index of the reactor; empty: all
     std::vector<std::shared_ptr<Target>> targets_;
     struct PortEntry {
         fs::NodeId directory{0};

@@ -20,6 +20,7 @@ namespace {
 
 constexpr std::uint64_t offset_max = std::numeric_limits<std::int64_t>::max();
 constexpr std::uint32_t records_at_start = 4096;
+constexpr int first_private_fd = 10;  // away from 0..2, whatever the program does with them
 
 bool is_durable(std::uint32_t open_flags) { return (open_flags & (O_DSYNC | O_SYNC)) != 0; }
 
@@ -42,7 +43,21 @@ FuseChannel::~FuseChannel() {
     for (const Record& record : records_) SRPFS_ASSERT(record.holder != Holder::operation);
 }
 
-void FuseChannel::set_peers(std::vector<std::weak_ptr<FuseChannel>> peers) { peers_ = std::move(peers); }
+void FuseChannel::set_peers(std::vector<std::weak_ptr<FuseChannel>> peers) {
+    peers_ = std::move(peers);
+    for (std::size_t peer = 0; peer < peers_.size(); ++peer) {
+        const auto channel = peers_[peer].lock();
+        const bool other = channel && peer != index_;
+        // The same open file, in whose table the kernel looks for the request. -1: answers go by the peer's mail.
+        const int fd = other ? fcntl(channel->descriptor_.fd(), F_DUPFD_CLOEXEC, first_private_fd) : -1;
+        peers_descriptors_.push_back(std::make_unique<DescriptorIntake>(fd, engine_));
+    }
+}
+
+void FuseChannel::set_reading(bool reading) {
+    is_reading_ = reading;
+    nothing_to_read_ = false;
+}
 
 // ---- intake ----
 
@@ -57,7 +72,7 @@ bool FuseChannel::poll() {
     }
     // Looking again at a descriptor that was empty a turn ago costs a system call and hardly ever finds anything;
     // before the reactor sleeps, it looks.
-    if (!ring_ && std::exchange(nothing_to_read_, false)) return worked;
+    if (!ring_ && (std::exchange(nothing_to_read_, false) || !is_reading_)) return worked;
     const unsigned taken = descriptor_.poll(*this, Batch{});
     nothing_to_read_ = is_told_ && descriptor_.is_drained();
     if (ring_ && taken < batch_max && !disconnected_) ring_->watch_descriptor();
@@ -75,7 +90,7 @@ void FuseChannel::sleep_on(std::vector<int>& fds) {
     if (disconnected_) return;
     if (ring_ && ring_->is_open())
         ring_->sleep_on(fds);  // it watches the descriptor
-    else
+    else if (is_reading_)
         descriptor_.sleep_on(fds);
 }
 
@@ -536,6 +551,7 @@ bool FuseChannel::mark_interrupted(std::uint64_t unique) {
 void FuseChannel::leave() {
     if (ring_) ring_->close();
     descriptor_.close();
+    peers_descriptors_.clear();
     host_ = nullptr;
     auto keep = shared_from_this();
     for (std::uint32_t index = 0; index < records_.size(); ++index) {
@@ -553,6 +569,10 @@ void FuseChannel::leave() {
 void FuseChannel::reply(const ReplyTo& to, int error, std::span<const std::byte> body) {
     if (to.channel == index_) [[likely]]
         return answer(to, error, body);
+    if (to.slot == no_slot && to.channel < peers_descriptors_.size() && peers_descriptors_[to.channel]->is_open()) {
+        if (!peers_descriptors_[to.channel]->answer(to, error, body)) ++counters_.replies_lost;
+        return;
+    }
     const auto reader = to.channel < peers_.size() ? peers_[to.channel].lock() : nullptr;
     if (!reader) return;
     reader->executor().post(

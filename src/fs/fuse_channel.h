@@ -67,8 +67,14 @@ public:
     FuseChannel(unsigned index, int fd, lun::Engine& engine, const OpenFiles& files, ChannelHost& host);
     ~FuseChannel() override;
 
-    // All channels by index, this one included; before the first poll(). Empty when this is the only one.
+    // All channels by index, this one included; before the first poll() of any of them. Empty when this is the only
+    // one.
     void set_peers(std::vector<std::weak_ptr<FuseChannel>> peers);
+
+    // Whether requests are read from the descriptor, as they are at first. Without it nothing that comes there wakes
+    // the reactor, and it serves what others have read; a ring is served all the same. On the reactor; the connection
+    // needs one channel that reads, or nobody sees its end.
+    void set_reading(bool reading);
 
     // The most requests taken in by one turn; a ring's are more when the descriptor has to be read after them.
     static constexpr unsigned batch_max = Batch{}.requests;
@@ -178,6 +184,7 @@ private:
     std::shared_ptr<Ring> ring_;    // nullptr: none
     bool is_told_ = false;          // by woken(), so that poll() may leave the descriptor alone:
     bool nothing_to_read_ = false;  // it was empty a turn ago
+    bool is_reading_ = true;
     const OpenFiles& files_;
     std::uint32_t first_free_ = no_record;
     std::vector<Record> records_;
@@ -193,6 +200,8 @@ private:
     ChannelHost* host_;  // nullptr after leave()
     bool disconnected_ = false;
     std::vector<std::weak_ptr<FuseChannel>> peers_;
+    // Descriptors of the peers', of our own: an answer to what a peer has read goes the straight way.
+    std::vector<std::unique_ptr<DescriptorIntake>> peers_descriptors_;
     std::shared_ptr<FuseChannel> self_;  // after leave(), while operations are in flight
 };
 

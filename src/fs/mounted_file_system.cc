@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstring>
 #include <set>
@@ -300,6 +301,16 @@ void MountedFileSystem::on_released(std::uint64_t handle, OpenFileDetails detail
         [address = address_, handle, held = std::move(details)] {
             if (address->file_system) address->file_system->files_.free_index(handle);
         });
+}
+
+void MountedFileSystem::set_readers(const std::vector<bool>& reads) {
+    SRPFS_ASSERT(reads.size() == channels_.size());
+    SRPFS_ASSERT(std::find(reads.begin(), reads.end(), true) != reads.end());
+    // Whoever comes first: while nobody reads, requests wait in the kernel.
+    for (std::size_t index = 0; index < reads.size(); ++index) {
+        const auto& channel = channels_[index];
+        channel->executor().post([channel, reading = reads[index]] { channel->set_reading(reading); });
+    }
 }
 
 void MountedFileSystem::abort() {

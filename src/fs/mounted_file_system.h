@@ -34,6 +34,7 @@ public:
     ~MountedFileSystem() override;
 
     Tree& tree() override { return *tree_; }
+    void set_readers(const std::vector<bool>& reads) override;
     void refuse_opens() override { refusing_ = true; }
     void detach() override { session_->detach(); }
     void abort() override;

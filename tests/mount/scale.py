@@ -8,7 +8,7 @@ import time
 from harness import BOTH, PORT, check, equal, eventually, pattern, read_bytes, test
 
 WINDOW = 10     # seconds in which wake-ups are counted
-WAKE_UPS_OF_A_FILE = 2   # of the control thread, while `ls -lR` lists it; seven when names and attributes are asked for one by one
+WAKE_UPS_OF_A_FILE = 2   # of the control thread, while `ls -lR` lists it; 15 when names and attributes are asked for one by one
 WINDOWS = 12    # one of which has to be quiet: what a mount begins with takes some time
 
 

@@ -97,6 +97,9 @@ public:
     virtual ~FileSystem() = default;
 
     virtual Tree& tree() = 0;
+    // Control thread. Which reactors, by index, read requests from the kernel; at least one. At first all do. What one
+    // reads for a unit of another reactor's is handed over, with its data. Rings are not concerned.
+    virtual void set_readers(const std::vector<bool>& reads) = 0;
     // Control thread. Refuses new OPENs (ESHUTDOWN) from now on.
     virtual void refuse_opens() = 0;
     // Detaches the mount point (MNT_DETACH); on_unmounted follows when the last user is gone or abort() was called.

@@ -854,6 +854,34 @@ TEST_F(TwoChannelsTest, ARequestReadElsewhereIsServedAtHomeAndAnsweredWhereItWas
     EXPECT_EQ(read(777, 5000).body, data);
 }
 
+TEST_F(TwoChannelsTest, AnAnswerDoesNotPassThroughTheReactorThatHasReadTheRequest) {
+    const auto unique = second_client_.read(handle_, 0, 512);
+    (void)second_->poll();
+    world_.source = [this] { return channel_->poll(); };
+    second_->leave();  // it has closed its own descriptor
+
+    EXPECT_EQ(await_second(unique).body.size(), 512u);
+}
+
+TEST_F(TwoChannelsTest, AChannelThatDoesNotReadServesWhatOthersHaveRead) {
+    second_->set_reading(true);
+    channel_->set_reading(false);
+    const auto waits = client_.read(handle_, 0, 512);
+    const auto served = second_client_.read(handle_, 0, 512);
+
+    EXPECT_EQ(await_second(served).body.size(), 512u);
+    std::vector<int> fds;
+    channel_->sleep_on(fds);
+    EXPECT_TRUE(fds.empty());
+    EXPECT_FALSE(client_.has_answer(waits));
+
+    channel_->set_reading(true);
+
+    channel_->sleep_on(fds);
+    EXPECT_EQ(fds.size(), 1u);
+    EXPECT_EQ(await(waits).body.size(), 512u);
+}
+
 TEST_F(TwoChannelsTest, AnInterruptFindsItsRequestOnTheOtherReactor) {
     world_.block();
     const auto unique = client_.read(handle_, 0, 512);
