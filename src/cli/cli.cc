@@ -179,6 +179,19 @@ const std::vector<Option>& options() {
              config.registration = text == "window" ? fabric::Registration::window : fabric::Registration::pool;
              return {};
          }},
+        {"cq_moderation", "COUNT:USEC|off",
+         "completions, or microseconds after the first, that one interrupt waits for (default off)",
+         [](Config& config, std::string_view text) -> Result<void> {
+             config.moderation = {};
+             if (text == "off") return {};
+             const std::size_t colon = text.find(':');
+             if (colon == std::string_view::npos) return bad("cq_moderation", text, "COUNT:USEC or 'off' expected");
+             const auto count = number("cq_moderation", text.substr(0, colon), 1, UINT16_MAX);
+             const auto period = number("cq_moderation", text.substr(colon + 1), 1, UINT16_MAX);
+             if (!count || !period) return (count ? period : count).error();
+             config.moderation = {static_cast<std::uint16_t>(*count), static_cast<std::uint16_t>(*period)};
+             return {};
+         }},
         {"rescan_interval", "SECONDS|off",
          "how often logical units are looked at without a reason, 1..86400 (default 60)",
          [](Config& config, std::string_view text) -> Result<void> {

@@ -198,6 +198,7 @@ Result<void> Supervisor::make_workers(bool demo) {
     const std::size_t ring_bytes = plan_rings(budget);
     config.limits = limits_for((budget - ring_bytes) / count, config_.park_bytes);
     config.registration = config_.registration;
+    config.moderation = config_.moderation;
     config.loopback = demo;
     config.verbs = !demo;
     config.spin = config_.spin;

@@ -44,7 +44,7 @@ Result<std::unique_ptr<Worker>> Worker::create(const WorkerConfig& config) {
         fabrics.push_back(worker->loopback_.get());
     }
     if (config.verbs) {
-        auto verbs = fabric::make_verbs_fabric(worker->reactor_, config.registration);
+        auto verbs = fabric::make_verbs_fabric(worker->reactor_, config.registration, config.moderation);
         if (verbs) {
             worker->verbs_ = std::move(*verbs);
             fabrics.push_back(worker->verbs_.get());

@@ -23,6 +23,7 @@ struct WorkerConfig {
     std::uint64_t seed = 1;
     lun::EngineLimits limits;
     fabric::Registration registration = fabric::Registration::pool;
+    fabric::CompletionModeration moderation;
     bool loopback = false;
     fabric::FaultInjector* injector = nullptr;  // of the loopback network; outlives the worker
     bool verbs = true;

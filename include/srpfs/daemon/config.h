@@ -4,6 +4,7 @@
 #pragma once
 
 #include <srpfs/base/instant.h>
+#include <srpfs/fabric/verbs.h>
 #include <srpfs/fs/file_system.h>
 #include <srpfs/initiator/target_port.h>
 
@@ -38,6 +39,7 @@ struct Config {
     initiator::PathLimits path;                           // of new targets
     Duration rescan_interval = std::chrono::seconds(60);  // see lun::InventoryConfig
     fabric::Registration registration = fabric::Registration::pool;
+    fabric::CompletionModeration moderation;
     unsigned ch_count = 1;         // of logins that name none
     unsigned reactors = 1;         // threads that carry I/O, 1..reactors_max
     std::vector<unsigned> cpus;    // the processors they are bound to, in turn; empty: the kernel chooses

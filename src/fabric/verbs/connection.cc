@@ -309,6 +309,7 @@ Result<Resources> VerbsConnection::make_resources(const DeviceName& name, unsign
     if (!made.completions)
         return Error{errno, fmt::format("creating a completion queue of {} entries on {} failed: {}", completions,
                                         name.name, std::strerror(errno))};
+    made.device->moderate(*made.completions);
 
     if (side_.is_initiating && made.device->uses_windows())
         for (unsigned i = 0; i < limits_.sends_max; ++i) {

@@ -118,6 +118,18 @@ bool Device::is_port_active(unsigned port) const {
            attributes.state == IBV_PORT_ACTIVE;
 }
 
+void Device::moderate(ibv_cq& completions) {
+    const CompletionModeration moderation = devices_.moderation();
+    if (moderation.completions == 0) return;
+    ibv_modify_cq_attr wanted{};
+    wanted.attr_mask = IBV_CQ_ATTR_MODERATE;
+    wanted.moderate = {.cq_count = moderation.completions, .cq_period = moderation.microseconds};
+    const int failure = ibv_modify_cq(&completions, &wanted);
+    if (failure != 0 && !moderation_refused_.exchange(true))
+        log::warning(name_.name, "cq_moderation={}:{} is not possible ({}); completions are told at once",
+                     moderation.completions, moderation.microseconds, std::strerror(failure));
+}
+
 void Device::read_events() {
     pollfd polled[] = {{context_->async_fd, POLLIN, 0}, {stop_fd_, POLLIN, 0}};
     for (;;) {

@@ -9,7 +9,7 @@
 
 #include "worker_pool.h"
 
-#include <srpfs/fabric/fabric.h>
+#include <srpfs/fabric/verbs.h>
 #include <srpfs/reactor/executor.h>
 
 #include <infiniband/verbs.h>
@@ -118,6 +118,8 @@ public:
     // Peers get windows, and the regions are closed to them.
     [[nodiscard]] bool uses_windows() const { return uses_windows_; }
     [[nodiscard]] bool is_removed() const { return removed_; }
+    // As the options want it. A device that cannot is told of in the log once, and does without.
+    void moderate(ibv_cq& completions);
     // Asks the driver.
     [[nodiscard]] bool is_port_active(unsigned port) const;
 
@@ -134,6 +136,7 @@ private:
     const ibv_device_attr attributes_;
     const bool uses_windows_;
     std::atomic<bool> removed_ = false;
+    std::atomic<bool> moderation_refused_ = false;
     std::map<RegionId, MemoryRegion> regions_;         // guarded by Devices::regions_mutex_
     std::shared_ptr<const RegionTable> region_table_;  // likewise
     int stop_fd_ = -1;
@@ -165,6 +168,9 @@ public:
     // For devices that are opened later.
     void set_registration(Registration registration) { registration_ = registration; }
     [[nodiscard]] Registration registration() const { return registration_; }
+    // For completion queues that are created later.
+    void set_moderation(CompletionModeration moderation) { moderation_ = moderation; }
+    [[nodiscard]] CompletionModeration moderation() const { return moderation_; }
 
     // Called on event threads, until the subscription is given back.
     using Listener = std::function<void(const DeviceEvent&)>;
@@ -205,6 +211,7 @@ private:
     std::uint32_t next_region_ = 0;
     std::atomic<std::uint64_t> region_bytes_ = 0;
     std::atomic<Registration> registration_ = Registration::pool;
+    std::atomic<CompletionModeration> moderation_{};
 
     std::mutex devices_mutex_;
     std::vector<std::shared_ptr<Device>> devices_;  // without removed ones

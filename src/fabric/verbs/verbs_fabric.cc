@@ -376,7 +376,8 @@ void VerbsFabric::woken(std::span<const int> readable) {
 
 }  // namespace verbs
 
-Result<std::unique_ptr<Fabric>> make_verbs_fabric(reactor::Executor& executor, Registration registration) {
+Result<std::unique_ptr<Fabric>> make_verbs_fabric(reactor::Executor& executor, Registration registration,
+                                                  CompletionModeration moderation) {
     const auto environment = verbs::observe_environment();
     if (!environment.has_user_device) return verbs::cm_unavailable(ENODEV, environment);
     rdma_event_channel* raw = rdma_create_event_channel();
@@ -387,6 +388,7 @@ Result<std::unique_ptr<Fabric>> make_verbs_fabric(reactor::Executor& executor, R
                                         std::strerror(errno))};
     auto devices = verbs::Devices::shared();
     devices->set_registration(registration);
+    devices->set_moderation(moderation);
     return std::unique_ptr<Fabric>(
         std::make_unique<verbs::VerbsFabric>(executor, std::move(devices), std::move(channel)));
 }
