@@ -97,7 +97,7 @@ private:
     UnitHomes unit_homes_;
     std::unique_ptr<fs::FileSystem> file_system_;
     std::unique_ptr<Views> views_;  // while there is a file system
-    std::vector<bool> readers_;  // of requests, by index of the reactor; empty: all
+    std::vector<bool> readers_;     // of requests, by index of the reactor; empty: all
     std::vector<std::shared_ptr<Target>> targets_;
     struct PortEntry {
         fs::NodeId directory{0};
