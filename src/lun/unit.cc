@@ -851,8 +851,11 @@ Unit::Verdict Unit::judge_check_condition(Operation& operation, const Operation:
         outcome.kind = kind;
         return Verdict::failed;
     };
+    // A target may have carried out what it complains about (LIO does so with PERSISTENT RESERVE OUT, and says
+    // 02/08/00).
+    const bool once = repeat_rule(part.command, CommandEnd::aborted) == Repeat::never;
     const auto counted = [&](OutcomeKind kind) {
-        if (operation.retries_ >= retries_max || out_of_time) return fail(kind);
+        if (operation.retries_ >= retries_max || out_of_time || once) return fail(kind);
         ++operation.retries_;
         return Verdict::again;
     };
@@ -875,7 +878,7 @@ Unit::Verdict Unit::judge_check_condition(Operation& operation, const Operation:
             return Verdict::good;
         case scsi::SenseKey::not_ready:
             if (is(0x04, 0x01) || is(0x04, 0x0a) || is(0x08, 0x00))
-                return out_of_time ? fail(OutcomeKind::not_ready) : Verdict::again_later;
+                return out_of_time || once ? fail(OutcomeKind::not_ready) : Verdict::again_later;
             return fail(OutcomeKind::not_ready);
         case scsi::SenseKey::medium_error:
             if (sense.asc == 0x11 || sense.asc == 0x13 || sense.asc == 0x14) return fail(OutcomeKind::medium_error);

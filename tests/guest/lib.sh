@@ -216,7 +216,8 @@ core=$configfs/target/core
 lio_up() {
     modprobe -a target_core_mod target_core_file target_core_iblock ib_srpt
     mountpoint_is $configfs || mount -t configfs configfs $configfs
-    mkdir -p /etc/target
+    # As targetcli's package has them: without the latter LIO fails commands about persistent reservations.
+    mkdir -p /etc/target /var/target/pr
     mkdir -p $configfs/target/srpt
     echo $cm_port >$configfs/target/srpt/discovery_auth/rdma_cm_port
     # The port directory is named by the interface half of GID 0; then the ACL of an RDMA/CM login is an IP address.

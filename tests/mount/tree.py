@@ -34,7 +34,7 @@ IN_TARGET = {
 IN_LUN = {"wwid": (0o444, r"naa\.[0-9a-f]{32}"), "vendor": (0o444, "SRPFS"), "model": (0o444, "RAM DISK"), "rev": (0o444, "1.0"),
           "serial": (0o444, r"\S+"), "logical_block_size": (0o444, "512"), "physical_block_size": (0o444, "512"),
           "read_only": (0o644, "0"), "uid": (0o644, "0"), "gid": (0o644, "0"), "mode": (0o644, "0600"), "cached": (0o644, "0"), "state": (0o444, "running"), "last_error": (0o444, ".*"), "reset": (0o200, None),
-          "rescan": (0o200, None), "inquiry": (0o444, None), "inquiry.txt": (0o444, None), "mode_pages": (0o444, None),
+          "rescan": (0o200, None), "reservations": (0o644, None), "inquiry": (0o444, None), "inquiry.txt": (0o444, None), "mode_pages": (0o444, None),
           "mode_pages.txt": (0o444, None), "vpd.txt": (0o444, None)}
 IN_LUN.update({f"vpd_pg{page}": (0o444, None) for page in ("0", "80", "83", "b0", "b1", "b2")})
 
@@ -483,6 +483,9 @@ def everything_readable_is_clean_text(t):
                 if (mount.path / path).is_file() and (mount.path / path).stat().st_mode & 0o400 and path != "events"]
     for path in readable:
         text = read_bytes(mount.path / path)
-        if not path.endswith("lun0"):
+        name = path.rsplit("/", 1)[-1]
+        if (mount.path / path).is_symlink() or name == "lun0":  # the units themselves
+            continue
+        if not (name in ("inquiry", "mode_pages") or name.startswith("vpd_pg")):  # bytes, as in sysfs
             check(text.endswith(b"\n") and text.isascii(), f"{path}: {text[:80]!r}")
             check(not re.search(rb"[ \t]\n", text), f"{path}: trailing blanks")

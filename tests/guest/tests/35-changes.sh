@@ -88,3 +88,55 @@ test_srpfs_unit_swapped_silently() {
     another_unit_is_found "after rescan_interval" /lun/swapa
     rm /lun/*.before
 }
+
+reserve() { write_file "$lun.attr/reservations" "$*"; }
+kernel_writes() { within 30 dd if=$pattern of="$disk" bs=4k count=1 oflag=direct status=none 2>error; }
+srpfs_writes() { within 30 dd if=$pattern of="$lun" bs=4k count=1 conv=notrunc,fsync status=none 2>error; }
+is_registered() { [[ $(<"$lun.attr/reservations") == *"registered $1"* ]]; }
+
+# Two initiators of LIO: to LIO a port with an ACL of its own is another one, and both lead to LUN 1.
+limit[srpfs_reservations_beside_the_kernel]=180
+test_srpfs_reservations_beside_the_kernel() {
+    local disk keys
+    second_port_up
+    kernel_login
+    disk=$(kernel_disk 1)
+    srpfs_mount "$second_login_string"
+    lun=$second_target/lun1
+    expect_match "reservations at first" "$(<"$lun.attr/reservations")" 'reservation none'
+    # srpfs reserves, the kernel is refused.
+    reserve register 0xa
+    reserve reserve write-exclusive
+    within 30 sg_persist --in --read-keys "$disk" >keys || fail "sg_persist cannot read the keys"
+    expect_match "the keys that the kernel's initiator sees" "$(<keys)" '0xa'
+    within 30 sg_persist --in --read-reservation "$disk" >keys || fail "sg_persist cannot read the reservation"
+    expect_match "the key of the reservation that it sees" "$(<keys)" 'Key=0xa'
+    expect_match "its type" "$(<keys)" 'Write Exclusive'
+    srpfs_writes || fail "the holder cannot write: $(<error)"
+    ! kernel_writes || fail "the kernel's initiator writes although srpfs has reserved"
+    # The kernel preempts, srpfs is refused, and knows.
+    within 30 sg_persist --out --register --param-sark=0xb "$disk" || fail "sg_persist cannot register"
+    within 30 sg_persist --out --preempt --param-rk=0xb --param-sark=0xa --prout-type=1 "$disk" || fail "sg_persist cannot preempt"
+    kernel_writes || fail "the one that has preempted cannot write: $(<error)"
+    ! srpfs_writes || fail "srpfs writes although it was preempted"
+    expect_match "what dd says" "$(<error)" 'Device or resource busy'
+    wait_for 10 "srpfs knows that it was preempted" is_registered none
+    ! { echo reserve write-exclusive >"$lun.attr/reservations"; } 2>/dev/null || fail "srpfs reserves without being registered"
+    within 30 sg_persist --out --clear --param-rk=0xb "$disk" || fail "sg_persist cannot clear"
+    # A registration outlives a login.
+    reserve register 0xc
+    reserve reserve exclusive-access
+    write_file "$second_target/reset" host
+    srpfs_writes || fail "after a login the holder cannot write: $(<error)"
+    is_registered 0x000000000000000c || fail "after a login: $(<"$lun.attr/reservations")"
+    ! within 30 dd if="$disk" of=/dev/null bs=4k count=1 iflag=direct status=none 2>error || fail "the kernel's initiator reads although srpfs has exclusive access"
+    # The kernel takes its own look once more when it may.
+    reserve release
+    reserve unregister
+    is_registered none || fail "registered in the end: $(<"$lun.attr/reservations")"
+    expect_match "reservations in the end" "$(<"$lun.attr/reservations")" 'reservation none'
+    kernel_writes || fail "nothing is reserved, and the kernel's initiator cannot write: $(<error)"
+    srpfs_umount
+    kernel_logout
+    second_port_down
+}

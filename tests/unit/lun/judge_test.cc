@@ -2,6 +2,8 @@
 // What becomes of a command by its status and sense, how often and how long it is tried again (srp-admin 6).
 #include "lun_fixture.h"
 
+#include <srpfs/scsi/reservation.h>
+
 namespace srpfs::lun {
 namespace {
 
@@ -245,6 +247,31 @@ TEST_F(Judge, ALunThatIsGoneIsToldOnce) {
     read(0, 512);
     answer(*open()[0], check_condition(0x5, 0x25, 0));
     EXPECT_EQ(attentions.size(), 2u);
+}
+
+// LIO registers a key, fails to write its file about it, and answers NOT READY: the second REGISTER would be a
+// conflict.
+TEST_F(Judge, WhatMustNotHappenTwiceIsNotSentAgainWhateverTheTargetSays) {
+    begin();
+    const scsi::Cdb reserve = scsi::persistent_reserve_out(scsi::ReserveOut::register_key, std::nullopt);
+    for (const auto& complaint : {check_condition(0x2, 0x08, 0), check_condition(0x2, 0x04, 0x01),
+                                  check_condition(0xb, 0x47, 0), check_condition(0x3, 0x0c, 0)}) {
+        Request& request = raw(reserve, 0);
+        const std::size_t before = sent().size();
+        answer(*open()[0], complaint);
+        advance(10s);
+        EXPECT_TRUE(request.answered());
+        EXPECT_FALSE(request.outcome.ok());
+        EXPECT_EQ(sent().size(), before);
+    }
+    // These say that nothing was done.
+    for (const auto& refusal : {check_condition(0x6, 0x29, 0), Answer{.status = 0x08}, Answer{.status = 0x28}}) {
+        Request& request = raw(reserve, 0);
+        answer(*open()[0], refusal);
+        ASSERT_TRUE(advance_until([this] { return !open().empty(); }, 10s));
+        answer(*open()[0]);
+        EXPECT_TRUE(request.ok());
+    }
 }
 
 TEST_F(Judge, ARawCommandThatFailsIsNobodysBusiness) {
