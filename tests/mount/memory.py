@@ -33,6 +33,9 @@ class MemoryGroup:
                 (root / "cgroup.subtree_control").write_text("+memory")
             self.path.mkdir()
             (self.path / ("memory.limit_in_bytes" if first else "memory.max")).write_text(str(limit))
+            swap = self.path / ("memory.swappiness" if first else "memory.swap.max")
+            if swap.exists():
+                swap.write_text("0")                  # what does not fit is not to fill the machine's swap space
         except OSError as error:
             with contextlib.suppress(OSError):
                 self.path.rmdir()
@@ -68,8 +71,10 @@ def a_file_system_on_a_loop_device_is_written_while_memory_runs_out(t):
     stop, killed = threading.Event(), []
     hogs = []
     # Without the privilege srpfs is as vulnerable as any other process where memory runs out: then it is elsewhere.
+    # Sanitizers need much more memory, and lock none.
     privileged = has_sys_resource()
-    if privileged:
+    sanitized = any(f"{name}SAN_OPTIONS" in os.environ for name in ("A", "T"))
+    if privileged and not sanitized:
         inside = t.path("srpfs-inside")
         inside.write_text(f"#!/bin/sh\necho $$ > '{group.path}/cgroup.procs' && exec '{t.program}' \"$@\"\n")
         inside.chmod(0o755)
@@ -77,9 +82,10 @@ def a_file_system_on_a_loop_device_is_written_while_memory_runs_out(t):
     try:
         mount = t.mount("demo:ram:64M,wce", f"memory_lock={'on' if privileged else 'try'},memory=24M,park=8M")
         status = read_file(f"/proc/{mount.pid}/status")
-        check(int(re.search(r"^VmLck:\s*(\d+) kB", status, re.M)[1]) > 0, "no memory is locked")
+        check(sanitized or int(re.search(r"^VmLck:\s*(\d+) kB", status, re.M)[1]) > 0, "no memory is locked")
         if privileged:
             equal(read_file(f"/proc/{mount.pid}/oom_score_adj"), "-1000\n", "oom_score_adj")
+        if privileged and not sanitized:
             contains(read_file(f"{group.path}/cgroup.procs").split(), str(mount.pid), "processes of the control group")
         done = run("losetup", "--find", "--show", mount.lun(0))
         if done.returncode != 0:
