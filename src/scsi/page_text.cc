@@ -17,7 +17,8 @@ class Text {
 public:
     template <typename Value>
     Text& line(std::string_view name, const Value& value) {
-        text_ += fmt::format("{}: {}\n", name, value);
+        const std::string shown = fmt::format("{}", value);
+        text_ += fmt::format("{}:{}{}\n", name, shown.empty() ? "" : " ", shown);
         return *this;
     }
     Text& bit(std::string_view name, unsigned byte, unsigned mask) { return line(name, (byte & mask) != 0 ? 1 : 0); }

@@ -481,11 +481,9 @@ def everything_readable_is_clean_text(t):
     mount = t.mount("demo:ram:1M")
     readable = [path for path in walk(mount.path)
                 if (mount.path / path).is_file() and (mount.path / path).stat().st_mode & 0o400 and path != "events"]
+    binary = re.compile("lun0|inquiry|mode_pages|vpd_pg[0-9a-f]+")
     for path in readable:
         text = read_bytes(mount.path / path)
-        name = path.rsplit("/", 1)[-1]
-        if (mount.path / path).is_symlink() or name == "lun0":  # the units themselves
-            continue
-        if not (name in ("inquiry", "mode_pages") or name.startswith("vpd_pg")):  # bytes, as in sysfs
+        if not binary.fullmatch((mount.path / path).resolve().name):
             check(text.endswith(b"\n") and text.isascii(), f"{path}: {text[:80]!r}")
             check(not re.search(rb"[ \t]\n", text), f"{path}: trailing blanks")

@@ -41,6 +41,7 @@ TEST(VpdText, NamesDesignatorsByWhatTheyAreOf) {
 }
 
 TEST(VpdText, ShowsUnknownPagesAsBytes) {
+    EXPECT_EQ(vpd_text(hex("00 80 00 02 20 20")), "page: 80h unit serial number\nserial number:\n");
     EXPECT_EQ(vpd_text(hex("00 c0 00 02 ab cd ef")), "page: c0h\nbytes: ab cd\n");
     EXPECT_EQ(vpd_text(hex("00 80")), "unusable: 00 80\nbytes: 2\n");
     EXPECT_EQ(vpd_text({}), "bytes: 0\n");
