@@ -8,7 +8,7 @@ import re
 import struct
 import subprocess
 
-from harness import (LOGIN, NOBODY, Background, check, contains, equal, errno_of, eventually, fails_with, in_child, opened, pattern,
+from harness import (BOTH, LOGIN, NOBODY, Background, check, contains, equal, errno_of, eventually, fails_with, in_child, opened, pattern,
                      read_bytes, read_file, run, succeeds, test, value, write_once)
 from trouble import BlackHole, killed
 
@@ -129,7 +129,7 @@ def a_unit_is_made_read_only_for_this_mount(t):
     write_once(mount.target / "lun1.attr" / "read_only", "1")
 
 
-@test
+@test(intakes=BOTH)
 def a_cached_unit_is_read_once_and_never_old(t):
     mount = t.mount("demo:ram:4M+ram:4M")
     lun = mount.lun(0)
