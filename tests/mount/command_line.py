@@ -82,6 +82,8 @@ def wrong_usage_ends_with_1_and_names_the_fault(t):
             (("-o", "max_background=65536", source, point), "max_background=65536"),
             (("-o", "subtype=other", source, point), "subtype=other"),
             (("-o", "fsname=", source, point), "fsname="),
+            (("-o", "truncate=maybe", source, point), "truncate=maybe: 'emulate', 'device' or 'deny' expected"),
+            (("-o", "truncate=", source, point), "truncate=: 'emulate', 'device' or 'deny' expected"),
             (("-o", "reconnect_delay=0", source, point), "reconnect_delay"),
             (("-o", "fast_io_fail_tmo=soon", source, point), "fast_io_fail_tmo=soon"),
             (("-o", "fast_io_fail_tmo=600", source, point), "fast_io_fail_tmo"),

@@ -6,8 +6,11 @@ import errno
 import json
 import os
 import random
+import signal
+import subprocess
 
-from harness import (BOTH, Skip, check, equal, errno_of, fails_with, needs, opened, pattern, read_bytes, run, succeeds, test)
+from harness import (BOTH, PATIENCE, Background, Skip, check, equal, errno_of, eventually, fails_with, needs, opened, pattern, promised, read_bytes, run,
+                     succeeds, test)
 
 MIB = 1 << 20
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, COLLAPSE_RANGE = 1, 2, 16, 8
@@ -268,6 +271,66 @@ def copies_of_thin_units_are_sparse_and_exact(t):
     if len(commands) > 2:
         told = json.loads(succeeds("qemu-img", "map", "-f", "raw", "--output=json", lun))
         equal([("data" if one["data"] else "hole", one["start"], one["start"] + one["length"]) for one in told], extents(lun), "qemu-img map")
+
+
+@test(intakes=BOTH)
+def an_interrupted_zeroing_ends_at_once_and_later_writes_stay(t):
+    mount, size = t.mount("demo:ram:256M+ram:256M,thin,bs=4096"), 256 * MIB
+    for number in (0, 1):
+        lun = mount.lun(number)
+        for turn in range(5):
+            with opened(lun) as handle:
+                os.pwrite(handle, OLD * 512, 0)
+            with subprocess.Popen(["fallocate", "-z", "-o", "512", "-l", str(size - 512), lun], stderr=subprocess.DEVNULL) as process:
+                eventually(lambda p=process: mount.requests() > 0 or p.poll() is not None, "zeroing", pause=0.001)
+                process.send_signal(signal.SIGINT)
+                with promised(2, "the end of a zeroing after SIGINT"):
+                    process.wait(PATIENCE)
+            check(process.returncode in (0, -signal.SIGINT), f"fallocate ends with {process.returncode}")
+            with opened(lun) as handle:
+                for place in (1000, 5 * MIB + turn, 200 * MIB):
+                    equal(os.pwrite(handle, pattern(5000, turn), place), 5000, "bytes written")
+                os.fsync(handle)
+                eventually(lambda: mount.requests() == 0, "nothing waits")
+                for place in (1000, 5 * MIB + turn, 200 * MIB):
+                    check(os.pread(handle, 5000, place) == pattern(5000, turn), f"turn {turn}: what was written at {place} after the zeroing is gone")
+                check(os.pread(handle, 512, 0) == OLD * 512, "zeroed before where it was to begin")
+
+
+@test
+def writers_that_truncate_and_zero_at_once_never_show_what_nobody_wrote(t):
+    lun, size, rounds = t.mount("demo:ram:8M,thin,bs=4096").lun(0), 8 * MIB, 300
+    fill(lun, size)
+
+    def work(number):
+        numbers = random.Random(number)
+        part = size // 4
+        handle = os.open(lun, os.O_RDWR | os.O_TRUNC)
+        for _ in range(rounds):
+            place, length, letter = number * part + numbers.randrange(part - 60000), numbers.randrange(1, 60000), numbers.randrange(1, 0xa0)
+            what = numbers.randrange(8)
+            if what == 0:
+                os.ftruncate(handle, numbers.randrange(size))
+            elif what == 1:
+                os.posix_fallocate(handle, place, length)
+            elif what == 2:
+                fallocate(handle, ZERO_RANGE | numbers.choice((0, KEEP_SIZE)), place, length)
+            elif what == 3:
+                fallocate(handle, PUNCH_HOLE | KEEP_SIZE, place, length)
+            elif what == 4:
+                os.close(handle)
+                handle = os.open(lun, os.O_RDWR | os.O_TRUNC)
+            else:
+                equal(os.pwrite(handle, bytes([letter]) * length, place), length, "bytes written")
+                # Nobody else writes here; others may make zeros of it.
+                found = set(os.pread(handle, length, place))
+                check(found <= {0, letter}, f"writer {number} reads {sorted(found)} where it has written {letter}")
+        os.close(handle)
+    writers = [Background(work, number) for number in range(4)]
+    for writer in writers:
+        writer.wait("a writer")
+    fill(lun, size)
+    check(read_bytes(lun) == OLD * size, "something came late")
 
 
 @test

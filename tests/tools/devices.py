@@ -408,7 +408,7 @@ def a_database_on_a_file_system_survives_a_kill(t, unit):
     unit.is_its_backing("sqlite3")
 
 
-@row("PostgreSQL", "losetup LUN; mkfs.ext4; mount; pgbench, pg_amcheck, a crash", kernel=["loop", "ext4"], programs=["pgbench"], size=512 * MIB, quick=False, seconds=600)
+@row("PostgreSQL", "losetup LUN; mkfs.ext4; mount; pgbench, a crash, pg_checksums, pg_dump", kernel=["loop", "ext4"], programs=["pgbench"], size=512 * MIB, quick=False, seconds=600)
 def postgresql_works(t, unit):
     candidates = sorted(os.listdir("/usr/lib/postgresql")) if os.path.isdir("/usr/lib/postgresql") else []
     if not candidates:

@@ -215,7 +215,7 @@ def rsync_write_devices_writes_an_image(_, unit):
     copies_exactly(unit, "rsync --write-devices --inplace {image} {lun}")
 
 
-@row("rsync", "rsync IMAGE LUN (without --inplace)", programs=["rsync"])
+@row("rsync", "rsync IMAGE LUN (without --inplace)", programs=["rsync"], peers=False)
 def rsync_wants_a_temporary_file(_, unit):
     file = image(unit.path("image"), 100000, ((0, 100000),))
     unit.fill()
@@ -231,7 +231,7 @@ def tar_writes_an_image(_, unit):
                               f"tar -C {unit.lun.parent} --overwrite --no-same-owner -xf -", ("", "-S"))
 
 
-@row("tar", "tar -xf ARCHIVE (without --overwrite)", programs=["tar"])
+@row("tar", "tar -xf ARCHIVE (without --overwrite)", programs=["tar"], peers=False)
 def tar_wants_to_remove_the_file(_, unit):
     file = image(unit.path("image"), 100000, ((0, 100000),))
     unit.fill()
@@ -241,7 +241,7 @@ def tar_wants_to_remove_the_file(_, unit):
     return NAMES + ": use --overwrite"
 
 
-@row("mv, install, ln, rm, sed -i", "mv IMAGE LUN; install IMAGE LUN; rm LUN; sed -i s/a/b/ LUN")
+@row("mv, install, ln, rm, sed -i", "mv IMAGE LUN; install IMAGE LUN; rm LUN; sed -i s/a/b/ LUN", peers=False)
 def names_are_the_targets(_, unit):
     file = image(unit.path("image"), 100000, ((0, 100000),))
     unit.fill()
@@ -282,7 +282,7 @@ def shred_overwrites(_, unit):
     unit.is_exactly(bytes(unit.size), "shred -z")
 
 
-@row("shred", "shred -u LUN")
+@row("shred", "shred -u LUN", peers=False)
 def shred_cannot_remove(_, unit):
     unit.fill()
     tool(f"shred -n 0 -z -u {unit.lun}", 1, f"shred: .*: {EPERM}(\n.*)?")
@@ -551,13 +551,13 @@ def fio_with_falloc_zeroes(_, unit):
     unit.is_exactly(bytes(unit.size // 2) + OLD * (unit.size // 2), "fio --ioengine=falloc")
 
 
-@row("fio", "fio --ioengine=mmap", programs=["fio"], quick=False)
+@row("fio", "fio --ioengine=mmap", programs=["fio"], quick=False, peers=False)
 def fio_cannot_map_the_file(_, unit):
     unit.fill()
     said = tool(f"fio --name=row --filename={unit.lun} --allow_file_create=0 --ioengine=mmap --rw=write --bs=4k --size=64k 2>&1", 1)
     check("No such device" in said, f"fio --ioengine=mmap says {said}")
     unit.holds(b"", "fio --ioengine=mmap")
-    return "impossible without a page cache, which others' writes would make wrong: ENODEV for shared writable mappings"
+    return "refused, ENODEV: shared writable mappings need a page cache, which another initiator's writes would make wrong"
 
 
 @row("fio", "fio --ioengine=libaio --rw=randtrim", programs=["fio"], quick=False)
@@ -568,7 +568,7 @@ def fio_cannot_discard_a_file(_, unit):
     return "impossible: fio discards with an ioctl that the kernel offers for block devices only; use --ioengine=falloc, or losetup"
 
 
-@row("fio", "fio --directory=DIRECTORY", programs=["fio"], quick=False)
+@row("fio", "fio --directory=DIRECTORY", programs=["fio"], quick=False, peers=False)
 def fio_cannot_make_files(_, unit):
     tool(f"fio --name=row --directory={unit.lun.parent} --rw=write --bs=4k --size=64k", 1, f".*{EPERM}.*")
     unit.holds(b"", "fio --directory")
@@ -592,7 +592,7 @@ def sqlite_works_on_the_file_itself(_, unit):
     equal(tool(f"sqlite3 {database} 'select count(*) from t;'").strip(), "4001", "a copy of the database")
 
 
-@row("sqlite3", "sqlite3 LUN, a new database, or a journal beside it", programs=["sqlite3"])
+@row("sqlite3", "sqlite3 LUN, a new database, or a journal beside it", programs=["sqlite3"], peers=False)
 def sqlite_makes_no_database_or_journal(_, unit):
     unit.fill()
     tool(f"sqlite3 {unit.lun} 'create table t(a);'", 26, ".*file is not a database.*")

@@ -368,6 +368,8 @@ def words_for(verdict: str, text: str) -> str:
         return f"not run: {text}"
     if text.startswith(WRONG):
         return "**wrong bytes, and the tool says nothing**"
+    if "verify: bad" in text:
+        return "**wrong bytes, as fio's verification finds**"
     if "not over after" in text:
         return "hangs"
     text = re.sub(r"/\S*/", "", text).split("\\n")[0].split(" (unit.py")[0].split(", which does not fit")[0]
