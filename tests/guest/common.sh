@@ -11,20 +11,20 @@ cache_dir=${SRPFS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/srpfs}/guest
 # Debian packages the host needs: those that make and boot the guest, and those whose programs go into it.
 packages=(
     bash busybox-static coreutils cpio diffutils dmsetup dpkg e2fsprogs fio fuse3 ibverbs-providers iproute2 kmod
-    libfuse3-3 libibverbs1 librdmacm1 mount qemu-system-x86 rdma-core sg3-utils util-linux xz-utils zstd
+    libfuse3-3 libibverbs1 librdmacm1 lvm2 mdadm mount qemu-system-x86 rdma-core sg3-utils util-linux xz-utils zstd
 )
 
 # Programs of the guest, besides busybox's applets. The tools a user would type are the real ones, because busybox's
 # dd, mount and losetup open files in their own way.
 programs=(
-    base64 bash blockdev cat cmp cp dd df dmsetup env fallocate fio flock fusermount3 head ip kmod ls losetup md5sum
-    mkfs.ext4 mount mount.fuse mount.fuse3 od rdma sg_inq sg_luns sg_persist sg_readcap sg_reset sg_vpd sha256sum sort stat stdbuf sync
-    tail tc timeout tr truncate umount
+    base64 bash blockdev cat cmp cp dd df dmsetup env fallocate fio flock fusermount3 head ip kmod ls losetup lvm md5sum
+    mdadm mkfs.ext4 mount mount.fuse mount.fuse3 od rdma sg_inq sg_luns sg_persist sg_readcap sg_reset sg_vpd sha256sum sort stat
+    stdbuf sync tail tc timeout tr truncate umount
 )
 
 # Kernel modules of the guest; what they depend on comes along.
 modules=(
-    brd configfs dm_mod ext4 fuse ib_srp ib_srpt ib_umad ib_uverbs loop null_blk rdma_cm rdma_rxe rdma_ucm scsi_debug
+    brd configfs dm_mod ext4 fuse ib_srp ib_srpt ib_umad ib_uverbs loop null_blk raid1 rdma_cm rdma_rxe rdma_ucm scsi_debug
     sch_netem sd_mod sg target_core_file target_core_iblock target_core_mod veth virtio_net virtio_pci
 )
 # Modules that newer kernels have built in, or under other names.
