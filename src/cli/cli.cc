@@ -242,8 +242,6 @@ const std::vector<Option>& options() {
              config.wait = daemon::WaitForTargets::none;
              return {};
          }},
-        flag("cache", "what is read of LUN files is kept in memory while they are open",
-             [](Config& config) { config.mount.cached = true; }),
         {"memory_lock", "on|try|off", "stay in memory and work when there is none left (default off)",
          [](Config& config, std::string_view text) -> Result<void> {
              if (text != "on" && text != "try" && text != "off")

@@ -3,12 +3,16 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #ifndef PR_SET_IO_FLUSHER
@@ -23,6 +27,12 @@ Error failed(const char* what, const char* needed) {
     return {reason, fmt::format("memory_lock: {}: {}; {}", what, std::strerror(reason), needed)};
 }
 
+bool may_lock() {
+    __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+    std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> sets{};
+    return syscall(SYS_capget, &header, sets.data()) == 0 && (sets[0].effective >> CAP_IPC_LOCK & 1U) != 0;
+}
+
 }  // namespace
 
 std::vector<Error> survive_memory_pressure(LockPages pages) {
@@ -35,8 +45,13 @@ std::vector<Error> survive_memory_pressure(LockPages pages) {
         obstacles.push_back(failed("/proc/self/oom_score_adj", "it needs CAP_SYS_RESOURCE"));
     if (fd >= 0) close(fd);
     const int when = pages == LockPages::touched ? MCL_ONFAULT : 0;
-    if (mlockall(MCL_CURRENT | MCL_FUTURE | when) != 0)
-        obstacles.push_back(failed("mlockall", "it needs CAP_IPC_LOCK or a larger RLIMIT_MEMLOCK (ulimit -l)"));
+    // What is mapped later counts as well: with a limit it would fail when it is needed.
+    rlimit limit{};
+    if (!may_lock() && (getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur != RLIM_INFINITY)) {
+        errno = EPERM;
+        obstacles.push_back(failed("mlockall", "it needs CAP_IPC_LOCK, or no RLIMIT_MEMLOCK (ulimit -l unlimited)"));
+    } else if (mlockall(MCL_CURRENT | MCL_FUTURE | when) != 0)
+        obstacles.push_back(failed("mlockall", "it needs CAP_IPC_LOCK, or no RLIMIT_MEMLOCK (ulimit -l unlimited)"));
     return obstacles;
 }
 

@@ -621,12 +621,6 @@ void Target::add_option_files(const std::shared_ptr<Lun>& lun) {
             tree.set_mode(lun->file, wanted);
             return {};
         });
-    add(
-        "cached", 10, 1, [&tree, lun] { return std::string(tree.is_cached(lun->file) ? "1" : "0"); },
-        [&tree, lun](unsigned wanted) -> Result<void> {
-            tree.set_cached(lun->file, wanted == 1);
-            return {};
-        });
 }
 
 // ---- INQUIRY, VPD and mode pages ----

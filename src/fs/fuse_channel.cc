@@ -46,12 +46,21 @@ FuseChannel::~FuseChannel() {
 void FuseChannel::set_peers(std::vector<std::weak_ptr<FuseChannel>> peers) {
     peers_ = std::move(peers);
     for (std::size_t peer = 0; peer < peers_.size(); ++peer) {
-        const auto channel = peers_[peer].lock();
-        const bool other = channel && peer != index_;
-        // The same open file, in whose table the kernel looks for the request. -1: answers go by the peer's mail.
-        const int fd = other ? fcntl(channel->descriptor_.fd(), F_DUPFD_CLOEXEC, first_private_fd) : -1;
-        peers_descriptors_.push_back(std::make_unique<DescriptorIntake>(fd, engine_));
+        const auto channel = peer != index_ ? peers_[peer].lock() : nullptr;
+        peers_descriptors_.push_back(channel ? channel->share_descriptor() : nullptr);
     }
+}
+
+// The same open file, in whose table the kernel looks for the request; one for all, closed by the last.
+std::shared_ptr<DescriptorIntake> FuseChannel::share_descriptor() {
+    auto shared = shared_descriptor_.lock();
+    if (!shared) {
+        // -1: answers go by our mail.
+        const int fd = fcntl(descriptor_.fd(), F_DUPFD_CLOEXEC, first_private_fd);
+        shared = std::make_shared<DescriptorIntake>(fd, engine_);
+        shared_descriptor_ = shared;
+    }
+    return shared;
 }
 
 void FuseChannel::set_reading(bool reading) {
@@ -425,12 +434,7 @@ void FuseChannel::on_answered(lun::Operation& operation) {
     } else if (operation.kind() == lun::OperationKind::write) {
         record.lun->last_write.store(engine_.timers().now().time_since_epoch().count(), std::memory_order_relaxed);
         const fuse_write_out out{.size = record.bytes, .padding = 0};
-        if (record.lun->cached.load(std::memory_order_relaxed) && host_) [[unlikely]]
-            host_->on_content_changed(index_, record.lun->node, [self = shared_from_this(), to = record.to, out] {
-                self->reply(to, 0, bytes_of(out));
-            });
-        else
-            reply(record.to, 0, bytes_of(out));
+        reply(record.to, 0, bytes_of(out));
     } else if (!ours) {
         reply(record.to, 0);
     }
@@ -459,9 +463,6 @@ ReplyTo FuseChannel::on_waited(std::uint32_t index) {
     const Record record = records_[index];
     SRPFS_ASSERT(record.holder == Holder::zero_job);
     free_record(index);
-    // Zeros have been written, perhaps; a write that follows them tells it for itself.
-    if (record.lun->cached.load(std::memory_order_relaxed) && host_)
-        host_->on_content_changed(index_, record.lun->node, [] {});
     note_answered(record.lun);
     return record.to;
 }
@@ -569,7 +570,8 @@ void FuseChannel::leave() {
 void FuseChannel::reply(const ReplyTo& to, int error, std::span<const std::byte> body) {
     if (to.channel == index_) [[likely]]
         return answer(to, error, body);
-    if (to.slot == no_slot && to.channel < peers_descriptors_.size() && peers_descriptors_[to.channel]->is_open()) {
+    if (to.slot == no_slot && to.channel < peers_descriptors_.size() && peers_descriptors_[to.channel] &&
+        peers_descriptors_[to.channel]->is_open()) {
         if (!peers_descriptors_[to.channel]->answer(to, error, body)) ++counters_.replies_lost;
         return;
     }

@@ -39,12 +39,6 @@ public:
     virtual void on_control_interrupt(const Origin& origin) = 0;
     // The connection has ended (umount, abort); `errno_value` is what read said. Once.
     virtual void on_disconnected(unsigned channel, int errno_value) = 0;
-    // The content of a file has changed of which the kernel may keep pages: `done` runs on this channel's executor,
-    // once the kernel has been told.
-    virtual void on_content_changed(unsigned channel, NodeId node, std::function<void()> done) {
-        (void)channel, (void)node;
-        done();
-    }
 
 protected:
     ~ChannelHost() = default;
@@ -201,7 +195,9 @@ private:
     bool disconnected_ = false;
     std::vector<std::weak_ptr<FuseChannel>> peers_;
     // Descriptors of the peers', of our own: an answer to what a peer has read goes the straight way.
-    std::vector<std::unique_ptr<DescriptorIntake>> peers_descriptors_;
+    std::vector<std::shared_ptr<DescriptorIntake>> peers_descriptors_;
+    std::weak_ptr<DescriptorIntake> shared_descriptor_;
+    std::shared_ptr<DescriptorIntake> share_descriptor();
     std::shared_ptr<FuseChannel> self_;  // after leave(), while operations are in flight
 };
 

@@ -92,7 +92,6 @@ Result<void> MountedFileSystem::start(const MountOptions& options) {
     defaults.owner_uid = geteuid();  // root; somebody else owns what he mounts
     defaults.owner_gid = getegid();
     defaults.read_only = options.read_only;
-    defaults.cached = options.cached;
     defaults.instant = control_.timers().now();
     clock_gettime(CLOCK_REALTIME, &defaults.wall_time);  // once: files show wall time, the reactors know only Instants
     tree_ = std::make_unique<TreeNodes>(defaults, static_cast<TreeWatcher&>(*this), files_);
@@ -172,14 +171,6 @@ void MountedFileSystem::on_control_interrupt(const Origin& origin) {
 
 void MountedFileSystem::on_disconnected(unsigned, int errno_value) {
     post_to_control([errno_value](MountedFileSystem& self) { self.unmounted(errno_value); });
-}
-
-void MountedFileSystem::on_content_changed(unsigned channel, NodeId node, std::function<void()> done) {
-    post_to_control([channel, node, done = std::move(done)](MountedFileSystem& self) {
-        self.notifier_->content_changed(node);
-        self.notifier_->after_delivery(
-            self.control_, [executor = &self.channels_[channel]->executor(), done] { executor->post(done); });
-    });
 }
 
 // ---- control thread ----

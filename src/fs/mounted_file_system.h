@@ -59,7 +59,6 @@ private:
     void on_control_request(const Origin& origin, std::vector<std::byte> request) override;
     void on_control_interrupt(const Origin& origin) override;
     void on_disconnected(unsigned channel, int errno_value) override;
-    void on_content_changed(unsigned channel, NodeId node, std::function<void()> done) override;
 
     void serve(const Origin& origin, const std::vector<std::byte>& request);
     // True: a SETATTR of a LUN's size, which is answered when its home has done what it means.

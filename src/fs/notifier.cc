@@ -104,12 +104,6 @@ void Notifier::attributes_changed(NodeId node) {
     queue(make_notification(FUSE_NOTIFY_INVAL_INODE, body));
 }
 
-void Notifier::content_changed(NodeId node) {
-    fuse_notify_inval_inode_out body{};
-    body.ino = static_cast<std::uint64_t>(node);  // from offset 0, and length 0 is up to the end
-    queue(make_notification(FUSE_NOTIFY_INVAL_INODE, body));
-}
-
 void Notifier::after_delivery(reactor::Executor& executor, std::function<void()> work) {
     {
         const std::lock_guard lock(state_->mutex);

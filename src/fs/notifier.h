@@ -31,9 +31,6 @@ public:
     // node is no error.
     void attributes_changed(NodeId node);
 
-    // What the kernel has of its content is read again when next needed.
-    void content_changed(NodeId node);
-
     // Posts `work` to `executor` once everything queued before has been told; runs it here and now when nothing is
     // queued.
     void after_delivery(reactor::Executor& executor, std::function<void()> work);

@@ -26,9 +26,7 @@ struct LunData {
     std::atomic<bool> may_have_holes{false};
     // Instant of the last write that was answered with success; Instant{} when there was none.
     std::atomic<Duration::rep> last_write{0};
-    std::atomic<bool> cached{false};  // the kernel may have pages of it: see Tree::set_cached()
-    NodeId node{};                    // constant, as the next
-    unsigned reactor = 0;             // index of the unit's home; constant
+    unsigned reactor = 0;  // index of the unit's home; constant
 };
 
 // What the reactors look at for each request. `lun` is constant while `handle` is published.

@@ -172,8 +172,6 @@ struct SessionOperations {
         out.fh = handle;
         out.open_flags = FOPEN_DIRECT_IO | FOPEN_NOFLUSH;
         if (found->kind == NodeKind::lun) out.open_flags |= FOPEN_PARALLEL_DIRECT_WRITES;
-        // Without FOPEN_KEEP_CACHE: this open(2) drops what others have read.
-        if (found->kind == NodeKind::lun && found->lun->cached && !is_writer) out.open_flags = FOPEN_NOFLUSH;
         if (found->kind == NodeKind::stream) out.open_flags |= FOPEN_STREAM;
         fuse_reply_buf(request, reinterpret_cast<const char*>(&out), sizeof out);
     }

@@ -121,8 +121,6 @@ NodeId TreeNodes::add_lun_file(NodeId parent, std::string_view name, const LunFi
     node.lun->io_bytes = file.io_bytes;
     node.lun->read_only = file.read_only;
     node.lun->may_have_holes = file.may_have_holes;
-    node.lun->node = node.id;
-    node.lun->cached = defaults_.cached;
     watcher_.on_attributes_changed(parent);
     return node.id;
 }
@@ -266,17 +264,6 @@ Tree::Permissions TreeNodes::permissions(NodeId id) const {
     SRPFS_ASSERT(found != nullptr);
     const struct stat st = attributes(*found);
     return {.uid = st.st_uid, .gid = st.st_gid, .mode = st.st_mode & 07777};
-}
-
-void TreeNodes::set_cached(NodeId id, bool cached) {
-    const Node& node = existing(id);
-    SRPFS_ASSERT(node.kind == NodeKind::lun);
-    node.lun->cached = cached;
-}
-
-bool TreeNodes::is_cached(NodeId id) const {
-    const Node* found = node(id);
-    return found && found->lun && found->lun->cached;
 }
 
 unsigned TreeNodes::writers(NodeId id) const { return files_.writers_of_node(id); }

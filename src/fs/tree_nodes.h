@@ -39,7 +39,6 @@ struct TreeDefaults {
     std::optional<unsigned> uid, gid, umask;  // of LUN files (MountOptions)
     unsigned owner_uid = 0, owner_gid = 0;    // of everything else
     bool read_only = false;                   // mode bits show r--
-    bool cached = false;                      // LUN files, see Tree::set_cached()
     timespec wall_time{};                     // at `instant`; times of files that have never been written
     Instant instant{};
 };
@@ -85,8 +84,6 @@ public:
     NodeId add_symlink(NodeId parent, std::string_view name, std::function<std::string()> destination) override;
     void change_lun_file(NodeId node, const LunFile& file) override;
     [[nodiscard]] Permissions permissions(NodeId node) const override;
-    void set_cached(NodeId node, bool cached) override;
-    [[nodiscard]] bool is_cached(NodeId node) const override;
     [[nodiscard]] unsigned writers(NodeId node) const override;
     void describe(NodeId node, std::function<ExtendedAttributes()> attributes) override;
     void remove(NodeId node, std::function<void()> when_released) override;

@@ -339,8 +339,12 @@ void Channel::on_received(std::span<const std::byte> message) {
 // Somebody was refused: to be told when there is room, which has to come some day.
 void Channel::want_room() {
     room_wanted_ = true;
+    if (state_ == ChannelState::live && credits_ <= reserve(false)) ++counters_.out_of_credits;
+    watch_credits();
+}
+
+void Channel::watch_credits() {
     if (state_ != ChannelState::live || credits_ > reserve(false)) return;
-    ++counters_.out_of_credits;
     if (starvation_timer_.armed()) return;
     ordinary_sent_ = false;
     starvation_timer_.arm_after(starvation_max);
@@ -362,7 +366,8 @@ void Channel::check_starvation() {
 }
 
 void Channel::tell_room() {
-    if (state_ != ChannelState::live || !has_room(true)) return;
+    if (state_ != ChannelState::live) return;
+    if (!has_room(true)) return watch_credits();  // who waits for a tag waits for a credit now
     room_wanted_ = false;
     listener_.on_channel_room(*this);
 }

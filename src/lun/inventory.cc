@@ -489,7 +489,11 @@ void Inventory::update(const UnitPointer& unit, const UnitReport& report, bool r
     if (before->blocks != unit->info_->blocks || before->read_only != unit->info_->read_only)
         listener_.on_unit_changed(*unit);
     // What is reserved may refuse I/O of those that are not registered.
-    unit->registration_->check([self = shared_from_this(), unit, info = unit->info_] {
+    unit->registration_->check([self = shared_from_this(), unit, info = unit->info_](bool asked) {
+        if (!asked && !self->closed_ && !unit->gone_) {
+            unit->look_wanted_ = true;
+            self->try_again(fence_retry_delay);
+        }
         self->reactor_.post([self, unit, info] {
             if (unit->unit_) self->fence_and_resume(unit, info);
         });
@@ -565,6 +569,7 @@ void Inventory::fence_and_resume(const UnitPointer& unit, std::shared_ptr<const 
         const Error why(EAGAIN, "the logical units changed while the LUN RESET was under way");
         return control_.post([self = shared_from_this(), unit, why] { self->on_fence(unit, why); });
     }
+    unit->unit_->note_found(*info);
     port_->link(0).reset_unit(unit->lun_, [self = shared_from_this(), unit, info](const Result<void>& done) {
         if (unit->unit_) unit->unit_->resume(info);
         self->control_.post([self, unit, done] { self->on_fence(unit, done); });

@@ -116,7 +116,7 @@ std::function<void()> Registration::enqueue(JobPointer job) {
         if (!still || !wanted || std::exchange(wanted->given_up, true)) return;
         const auto waiting = std::find(still->jobs_.begin(), still->jobs_.end(), wanted);
         if (waiting == still->jobs_.end()) {
-            if (still->give_up_) still->give_up_();
+            if (wanted == still->current_ && still->give_up_) still->give_up_();
             return;
         }
         still->jobs_.erase(waiting);
@@ -127,13 +127,15 @@ std::function<void()> Registration::enqueue(JobPointer job) {
 void Registration::next() {
     if (busy_ || jobs_.empty()) return;
     busy_ = true;
-    const JobPointer job = std::move(jobs_.front());
+    current_ = std::move(jobs_.front());
     jobs_.pop_front();
+    const JobPointer job = current_;
     job->begin(*job);
 }
 
 void Registration::end() {
     busy_ = false;
+    current_.reset();
     next();
 }
 
@@ -161,6 +163,7 @@ Error Registration::error_of(const UnitAnswer& answer, std::string_view what) co
 }
 
 void Registration::ask(scsi::Cdb cdb, std::function<void(Result<std::vector<std::byte>>)> on_done) {
+    if (current_ && current_->given_up) return on_done(Error(EINTR, name_ + ": given up"));
     UnitCommand command;
     command.cdb = cdb;
     command.data_in_bytes = answer_bytes_max;
@@ -174,6 +177,7 @@ void Registration::ask(scsi::Cdb cdb, std::function<void(Result<std::vector<std:
 
 void Registration::order(ReserveOut action, std::uint64_t key, std::uint64_t action_key,
                          std::optional<ReservationType> type, Waiter on_done) {
+    if (current_ && current_->given_up) return on_done(Error(EINTR, name_ + ": given up"));
     UnitCommand command;
     command.cdb = scsi::persistent_reserve_out(action, type);
     const auto data = scsi::encode_reserve_out(key, action_key);
@@ -229,7 +233,12 @@ void Registration::carry_out(const ReserveCommand& command, Waiter on_done) {
     const auto go = [self, own, on_done](ReserveOut action, std::uint64_t action_key,
                                          std::optional<ReservationType> type, std::function<void()> on_success) {
         self->order(action, own, action_key, type, [self, on_done, on_success](const Result<void>& done) {
-            if (!done) return on_done(done);
+            if (!done) {
+                // Without an answer nobody knows; what the target has refused it has not done.
+                const int value = done.error().errno_value();
+                if (value == EBUSY || value == EOPNOTSUPP || value == ENODEV) self->perhaps_.reset();
+                return on_done(done);
+            }
             on_success();
             self->note_generation(on_done);
         });
@@ -320,67 +329,62 @@ std::function<void()> Registration::read(Reader on_done) {
 
 // ---- after a login ----
 
-void Registration::check(std::function<void()> on_done) {
-    if (!key_ && !perhaps_) return on_done();
+void Registration::check(std::function<void(bool asked)> on_done) {
+    if (!key_ && !perhaps_) return on_done(true);
     const auto job = std::make_shared<Job>();
-    const auto finish = [self = shared_from_this(), on_done] {
-        on_done();
+    const auto finish = [self = shared_from_this(), on_done](bool asked) {
+        on_done(asked);
         self->end();
     };
-    job->fail = [on_done](const Error&) { on_done(); };
+    job->fail = [on_done](const Error&) { on_done(false); };
     job->begin = [this, finish](Job&) {
         ask_keys([self = shared_from_this(), finish](const Result<scsi::RegisteredKeys>& told) {
-            if (!told) return finish();  // the next look asks again
+            if (!told) return finish(false);
             const auto is_there = [&](std::optional<std::uint64_t> key) {
                 return key && std::find(told->keys.begin(), told->keys.end(), *key) != told->keys.end();
             };
             if (is_there(self->perhaps_)) self->key_ = std::exchange(self->perhaps_, std::nullopt);
             self->perhaps_.reset();
-            if (!self->key_) return finish();
+            if (!self->key_) return finish(true);
             if (is_there(self->key_) || told->is_cut) {
                 self->generation_ = told->generation;
-                return finish();
+                return finish(true);
             }
-            // It counts from zero again: the target has lost its power, and forgotten everybody.
-            if (told->keys.empty() && told->generation < self->generation_) return self->repeat(finish);
-            self->tell_(fmt::format("{}: the registration {} is gone: somebody has preempted or cleared it",
-                                    self->name_, text_of(*self->key_)),
-                        true);
+            // It counts from zero again, and nobody is registered: the target has lost its power, and forgotten
+            // everybody.
+            if (told->keys.empty() && told->generation == 0 && self->generation_ > 0) return self->repeat(finish);
+            self->tell_(
+                fmt::format("{}: the registration {} is gone: somebody has preempted or cleared it, or the target "
+                            "has forgotten it and others have registered since",
+                            self->name_, text_of(*self->key_)),
+                true);
             self->key_.reset();
             self->held_.reset();
-            finish();
+            finish(true);
         });
     };
     enqueue(job);
 }
 
-void Registration::repeat(std::function<void()> on_done) {
+// Not the reservation: somebody may have preempted us before the power was lost, and take it for his. Without any
+// reservation a registration gives no right that others do not have.
+void Registration::repeat(std::function<void(bool asked)> on_done) {
     const auto self = shared_from_this();
     order(ReserveOut::register_and_ignore_existing_key, 0, *key_, std::nullopt,
           [self, on_done](const Result<void>& registered) {
               if (!registered) {
-                  self->tell_(fmt::format("the registration {} could not be repeated: {}", text_of(*self->key_),
-                                          registered.error().context),
-                              false);
-                  return on_done();
+                  self->tell_(
+                      fmt::format("{}: the target has forgotten the registration {}, and it could not be repeated: {}",
+                                  self->name_, text_of(*self->key_), registered.error().context),
+                      false);
+                  return on_done(false);
               }
-              const auto finish = [self, on_done](const Result<void>&) { on_done(); };
-              const std::string text = fmt::format("{}: the target had forgotten the registration {}: repeated",
-                                                   self->name_, text_of(*self->key_));
-              if (!self->held_) {
-                  self->tell_(text, false);
-                  return self->note_generation(finish);
-              }
-              self->order(
-                  ReserveOut::reserve, *self->key_, 0, self->held_, [self, text, finish](const Result<void>& reserved) {
-                      if (reserved) {
-                          self->tell_(text + ", and the reservation", false);
-                      } else {
-                          self->tell_(text + "; the reservation could not be: " + reserved.error().context, true);
-                          self->held_.reset();
-                      }
-                      self->note_generation(finish);
-                  });
+              self->generation_ = 1;
+              const bool held = std::exchange(self->held_, std::nullopt).has_value();
+              self->tell_(fmt::format("{}: the target had forgotten the registration {}: repeated{}", self->name_,
+                                      text_of(*self->key_), held ? "; the reservation it held is gone" : ""),
+                          false);
+              self->note_generation([on_done](const Result<void>&) { on_done(true); });
           });
 }
 

@@ -252,6 +252,7 @@ void Unit::hold_io() {
 }
 
 void Unit::set_offline() {
+    held_at_ = engine_.next_stamp();  // what was found out before has been overtaken
     offline_ = true;
     // What one request gives back may be what the next has waited for: nothing may be sent while they are answered.
     held_ = true;
@@ -432,7 +433,10 @@ bool Unit::advance(Operation& operation) {
             }
             break;
         case OperationKind::raw:
-            if (operation.bytes_ > 0 && !operation.buffer_) {
+            // While the unit is held, waiting writes may have all the buffers that it may have: what fits travels in
+            // the IU.
+            if (operation.bytes_ > 0 && !operation.buffer_ &&
+                !(operation.parked_ && operation.bytes_ <= link_.immediate_bytes_max())) {
                 if (operation.parked_ ? !engine_.acquire_write_buffer(operation)
                                       : !engine_.acquire_read_buffer(operation, operation.bytes_)) {
                     operation.stage_ = Operation::Stage::waiting_memory;
@@ -514,8 +518,8 @@ bool Unit::next_part(Operation& operation, Operation::Part& part) {
                             : operation.parked_   ? DataDirection::to_target
                                                   : DataDirection::from_target;
         if (operation.bytes_ > 0) {
-            command.region = operation.buffer_->region;
-            command.data = operation.buffer_->bytes.first(operation.bytes_);
+            command.region = operation.buffer_ ? operation.buffer_->region : fabric::RegionId{};
+            command.data = operation.buffer_ ? operation.buffer_->bytes.first(operation.bytes_) : operation.payload_;
         } else {
             command.data = {};
         }
@@ -1301,6 +1305,10 @@ void Unit::on_reset_over(const scsi::Lun& lun, bool succeeded) {
     listener_.on_reset(*this);
 }
 
+void Unit::note_found(const UnitInfo& info) {
+    if (info.probed_at == 0 || info.probed_at >= held_at_) swap_suspected_ = false;
+}
+
 bool Unit::confirm_reset(const UnitInfo& info) {
     if (gone_ || reset_until_ == 0) return true;
     if (info.probed_at != 0 && (info.probed_at < reset_over_at_ || info.probed_at < held_at_)) return true;
@@ -1362,8 +1370,11 @@ void Unit::on_channel_lost(const initiator::Channel& channel) {
     operations_.for_each([&](Operation& operation) {
         for (Operation::Part& part : operation.parts_) {
             if (!part.in_flight || part.command.channel != &channel) continue;
-            part.lost_at = engine_.next_stamp();
-            if (operation.kind_ == OperationKind::write && part.command.direction == DataDirection::to_target)
+            // What task management has ended cannot run any more; unless that was a LUN RESET, which has its own stamp
+            // here.
+            if (part.command.fence != initiator::Command::Fence::proven) part.lost_at = engine_.next_stamp();
+            if (part.lost_at != 0 && operation.kind_ == OperationKind::write &&
+                part.command.direction == DataDirection::to_target)
                 exclude_writes(operation);
         }
     });

@@ -92,7 +92,7 @@ private:
     std::atomic<std::uint64_t> bytes_;
     const std::uint32_t block_bytes_;
     const bool models_cache_;
-    std::array<std::mutex, stripes> stripe_mutexes_;
+    mutable std::array<std::mutex, stripes> stripe_mutexes_;
     std::mutex cache_mutex_;                                   // taken after a stripe's
     std::map<std::uint64_t, std::vector<std::byte>> durable_;  // by offset of the block; guarded by cache_mutex_
 };
@@ -161,9 +161,10 @@ void RamStore::note_unmapped(std::uint64_t offset, std::uint64_t bytes) {
 
 // What has been written before this is asked is seen: the command that wrote it has been answered.
 BlockStore::Extent RamStore::extent_at(std::uint64_t offset) const {
-    constexpr std::uint64_t stripes_max = 1 << 20;  // looked at in one go
+    constexpr std::uint64_t stripes_max = 1 << 20;   // looked at in one go
+    const std::lock_guard lock(stripe_mutexes_[0]);  // against resize(), which holds all
     const std::uint64_t size = bytes();
-    if (!pages_) return {true, size};
+    if (!pages_ || offset >= size) return {true, size};
     const auto is_written = [](StripePages pages, unsigned page) { return (pages >> page & 1U) != 0; };
     std::uint64_t stripe = offset / stripe_bytes;
     auto page = static_cast<unsigned>(offset % stripe_bytes / page_bytes);

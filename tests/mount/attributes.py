@@ -2,7 +2,6 @@
 """lunN.attr: what the unit says of itself, and how this mount shows it."""
 
 import errno
-import mmap
 import os
 import re
 import struct
@@ -94,7 +93,7 @@ def owner_group_and_mode_of_a_unit_are_set_by_files(t):
     equal([value(unit / name) for name in ("uid", "gid", "mode")], ["1", "2", "0600"], "after chmod and chown")
     equal(oct(mount.lun(1).stat().st_mode & 0o7777), "0o640", "the other unit's mode")
     for name, texts in (("uid", ("-1", "root", "4294967295", "1 2", "0x10", "99999999999999999999")), ("gid", ("-1", "x")),
-                        ("mode", ("8", "1000", "rw", "-1", "0o644")), ("cached", ("2", "yes", "on")), ("read_only", ("2", "ro", "-1"))):
+                        ("mode", ("8", "1000", "rw", "-1", "0o644")), ("read_only", ("2", "ro", "-1"))):
         before = value(unit / name)
         for text in texts:
             fails_with(errno.EINVAL, f"{text} as {name}", lambda n=name, x=text: write_once(unit / n, x))
@@ -127,40 +126,3 @@ def a_unit_is_made_read_only_for_this_mount(t):
     equal(read_bytes(lun)[:5], b"again", "what was written then")
     fails_with(errno.EROFS, "making a write protected unit writable", lambda: write_once(mount.target / "lun1.attr" / "read_only", "0"))
     write_once(mount.target / "lun1.attr" / "read_only", "1")
-
-
-@test(intakes=BOTH)
-def a_cached_unit_is_read_once_and_never_old(t):
-    mount = t.mount("demo:ram:4M+ram:4M")
-    lun = mount.lun(0)
-    data = pattern(4 * MIB, 5)
-    lun.write_bytes(data)
-    equal(mount.attribute(0, "cached"), "0", "cached")
-    write_once(mount.target / "lun0.attr" / "cached", "1")
-    equal((mount.attribute(0, "cached"), mount.attribute(1, "cached")), ("1", "0"), "cached")
-    with opened(lun, os.O_RDONLY) as reader:
-        check(os.pread(reader, 4 * MIB, 0) == data, "first reading")
-        before = mount.lun_stats(0)["bytes_read"]
-        check(os.pread(reader, 4 * MIB, 0) == data, "second reading")
-        # The kernel may drop pages whenever it likes.
-        check(mount.lun_stats(0)["bytes_read"] - before < 2 * MIB, "the second reading has read most of the unit again")
-        with mmap.mmap(reader, MIB, mmap.MAP_SHARED, mmap.PROT_READ) as memory, opened(lun) as writer:
-            for number in range(50):
-                text = f"{number:08}".encode()
-                os.pwrite(writer, text, number * 5000)
-                equal((os.pread(reader, 8, number * 5000), memory[number * 5000:number * 5000 + 8]), (text, text), f"read after write {number}")
-            succeeds("fallocate", "--punch-hole", "-o", "8192", "-l", "8192", lun)
-            equal((os.pread(reader, 8192, 8192), memory[8192:16384]), (bytes(8192), bytes(8192)), "read after a hole was punched")
-            os.ftruncate(writer, 0)
-            os.pwrite(writer, b"end", 100000)
-            eventually(lambda: os.pread(reader, 100003, 0) == bytes(100000) + b"end", "what a sparse write has left")
-    write_once(mount.target / "lun0.attr" / "cached", "0")
-    with opened(lun, os.O_RDONLY) as reader:
-        before = mount.lun_stats(0)["bytes_read"]
-        os.pread(reader, MIB, 0)
-        os.pread(reader, MIB, 0)
-        equal(mount.lun_stats(0)["bytes_read"] - before, 2 * MIB, "bytes read without a cache")
-    mount.umount()
-    equal(t.mount("demo:ram:1M", "cache").attribute(0, "cached"), "1", "cached with -o cache")
-    done = run(t.program, "-o", "cache=yes", "demo", t.mountpoint())
-    equal(done.returncode, 1, "exit code of -o cache=yes")

@@ -12,7 +12,7 @@ namespace srpfs::fabric {
 
 // A completion queue that is waited for tells of completions only when there are so many of them or the first is so
 // old, whichever is earlier: fewer interrupts, later answers. 0 completions: at once.
-struct CompletionModeration {
+struct alignas(std::uint32_t) CompletionModeration {  // so that it is read and written whole
     std::uint16_t completions = 0;
     std::uint16_t microseconds = 0;
 };

@@ -36,7 +36,6 @@ struct MountOptions {
     bool allow_other = false;
     bool allow_root = false;
     bool read_only = false;
-    bool cached = false;                      // LUN files, see Tree::set_cached()
     bool debug = false;                       // log every request that libfuse answers
     std::optional<unsigned> uid, gid, umask;  // of LUN files (umask: clears bits of 0666-style modes)
     std::vector<std::string> kernel_options;  // dev, nodev, suid, nosuid, exec, noexec, atime, noatime, sync, dirsync

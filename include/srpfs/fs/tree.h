@@ -61,11 +61,6 @@ public:
         unsigned mode = 0;  // as stat(2) shows it, permission bits only
     };
     [[nodiscard]] virtual Permissions permissions(NodeId node) const = 0;
-    // Of a LUN file, opened for reading from now on: the kernel keeps what has been read, for as long as it is open
-    // somewhere. A write through this mount is answered when it has been told to forget it; other hosts' writes are
-    // seen after the next open(2).
-    virtual void set_cached(NodeId node, bool cached) = 0;
-    [[nodiscard]] virtual bool is_cached(NodeId node) const = 0;
     // Open handles of a LUN file that may write.
     [[nodiscard]] virtual unsigned writers(NodeId node) const = 0;
     // getxattr(2) and listxattr(2) are answered with what `attributes` gives when it is asked (control thread, until

@@ -192,6 +192,7 @@ private:
     void check_deadlines();
     void watch_deadline(Instant deadline);
     void want_room();
+    void watch_credits();
     void tell_room();
     void check_starvation();
     void finish_drain_if_empty();

@@ -166,7 +166,7 @@ private:
 
     reactor::Executor& executor_;
     Random& random_;
-    std::uint64_t stamp_ = 0;
+    std::uint64_t stamp_ = 1;  // 0 means none; the one before the first may be one as well
     std::unique_ptr<State> state_;
 };
 

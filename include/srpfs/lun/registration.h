@@ -3,8 +3,9 @@
 // registered, commands in words, and what happens to them when a target forgets (SPC-4 5.12).
 //
 // A registration belongs to the I_T nexus and outlives its connections. A target without APTPL forgets all of them when
-// it loses power: then, and only then, ours is repeated (and the reservation that we held, if nobody has one). One that
-// was preempted or cleared is not: somebody has fenced us off.
+// it loses power: when nobody is registered any more and its generation counts from zero, ours is repeated, but never a
+// reservation. One that was preempted or cleared is not repeated: somebody has fenced us off. Whose a key is the target
+// is not asked: where several nexuses use the same one, one that was forgotten may go unnoticed.
 
 #pragma once
 
@@ -58,8 +59,8 @@ public:
     // "reservation TYPE KEY" or "reservation none".
     std::function<void()> read(Reader on_done);
     // After a login or an attention: is the registration still there? Repeats it if the target has lost power. Does
-    // nothing without a key. Always ends, within a bound.
-    void check(std::function<void()> on_done);
+    // nothing without a key. Always ends, within a bound. False: it is not known, ask again.
+    void check(std::function<void(bool asked)> on_done);
 
     [[nodiscard]] std::optional<std::uint64_t> key() const { return key_; }
 
@@ -80,17 +81,18 @@ private:
     void ask_reservation(std::function<void(Result<scsi::ReservationData>)> on_done);
     void carry_out(const ReserveCommand& command, Waiter on_done);
     void note_generation(Waiter on_done);
-    void repeat(std::function<void()> on_done);
+    void repeat(std::function<void(bool asked)> on_done);
     [[nodiscard]] Error error_of(const UnitAnswer& answer, std::string_view what) const;
 
     const std::string name_;
     const Sender send_;
     const Teller tell_;
     std::optional<std::uint64_t> key_;
-    std::optional<std::uint64_t> perhaps_;  // of a registration whose end nobody knows
-    std::optional<scsi::ReservationType> held_;
-    std::uint32_t generation_ = 0;  // the last one seen with our key there
+    std::optional<std::uint64_t> perhaps_;       // of a registration whose end nobody knows
+    std::optional<scsi::ReservationType> held_;  // by us, as far as we know
+    std::uint32_t generation_ = 0;               // the last one seen with our key there
     std::deque<JobPointer> jobs_;
+    JobPointer current_;
     bool busy_ = false;
     std::function<void()> give_up_;  // the command under way
 };

@@ -119,6 +119,8 @@ public:
     // over, the reset was this unit's, and ends the ghosts and the waiting for a fence (decisions 1). False: another
     // unit may have had the number meanwhile, so the reset proves nothing. To be called before resume().
     bool confirm_reset(const UnitInfo& info);
+    // The same unit was found again, though resume() is not due yet: what is reset from now on is this one.
+    void note_found(const UnitInfo& info);
     [[nodiscard]] bool awaits_confirmation() const { return reset_until_ != 0; }
     // Which unit this is, when its I/O may not go yet: it waits for resume(). Shares locks and ghosts with the other
     // units of that identity, those that are gone included.

@@ -69,8 +69,6 @@ private:
     void set_mode(fs::NodeId, unsigned) override {}
     void set_owner(fs::NodeId, std::optional<unsigned>, std::optional<unsigned>) override {}
     Permissions permissions(fs::NodeId) const override { return {}; }
-    void set_cached(fs::NodeId, bool) override {}
-    bool is_cached(fs::NodeId) const override { return false; }
     unsigned writers(fs::NodeId) const override { return 0; }
     fs::NodeId find(fs::NodeId, std::string_view) const override { return {}; }
     unsigned open_handles(fs::NodeId) const override { return 0; }

@@ -258,10 +258,22 @@ TEST_F(RegistrationTest, ATargetThatHasLostPowerIsToldAgainBeforeAnyIo) {
     EXPECT_EQ(order(*a, "reserve exclusive-access"), 0);
     lose_power();
     ASSERT_EQ(a->repeated.size(), 1u);
-    EXPECT_NE(a->repeated[0].find("and the reservation"), std::string::npos) << a->repeated[0];
-    EXPECT_EQ(write(*b), OutcomeKind::reservation_conflict);
+    EXPECT_NE(a->repeated[0].find("the reservation it held is gone"), std::string::npos) << a->repeated[0];
+    EXPECT_EQ(text(*a), "generation 1\nregistered 0x000000000000000a\nkey 0x000000000000000a\nreservation none\n");
     EXPECT_EQ(write(*a), OutcomeKind::ok);
+    EXPECT_EQ(write(*b), OutcomeKind::ok) << "nobody has reserved since";
     EXPECT_TRUE(a->lost.empty());
+}
+
+TEST_F(RegistrationTest, ARefusedKeyIsNotTakenForOursWhenSomebodyElseHasIt) {
+    EXPECT_EQ(order(*a, "register 0xa"), 0);
+    EXPECT_EQ(order(*b, "register 0xb"), 0);
+    EXPECT_EQ(order(*b, "preempt 0xa write-exclusive"), 0);
+    EXPECT_EQ(order(*a, "register 0xb"), EBUSY);
+    a->inventory->scan("asked for");
+    settle();
+    EXPECT_FALSE(a->unit()->registration()->key());
+    EXPECT_EQ(a->lost.size(), 1u);
 }
 
 TEST_F(RegistrationTest, WhoeverClearedEverythingHasMeantUsToo) {
@@ -272,6 +284,22 @@ TEST_F(RegistrationTest, WhoeverClearedEverythingHasMeantUsToo) {
     settle();
     EXPECT_EQ(a->lost.size(), 1u);
     EXPECT_EQ(text(*a), "generation 3\nregistered none\nreservation none\n");
+}
+
+TEST_F(RegistrationTest, GivingUpEndsACommandThatIsUnderWay) {
+    const auto registration = a->unit()->registration();
+    a->port->link(0).set_state(initiator::PortState::blocked);
+    int value = -1;
+    const auto give_up = registration->execute(*parse_reserve_command("register 1"), [&](const Result<void>& done) {
+        value = done ? 0 : done.error().errno_value();
+    });
+    settle();
+    EXPECT_EQ(value, -1);
+    give_up();
+    advance(1s);
+    EXPECT_EQ(value, EINTR);
+    a->port->link(0).set_state(initiator::PortState::running);
+    EXPECT_EQ(order(*a, "register 2"), 0);
 }
 
 TEST_F(RegistrationTest, WhoGivesUpIsToldAndTheNextOneGoesOn) {
