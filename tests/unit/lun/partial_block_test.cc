@@ -402,6 +402,23 @@ TEST_F(Ghosts, AResetThatHasMetAnotherUnitDoesNotEndThem) {
     interrupt(waiting);
 }
 
+// Its channel drains because no answer comes, as with LIO; that it has ended is known all the same.
+TEST_F(Ghosts, WhatAbortTaskHasEndedIsSentAgainWithoutAFence) {
+    begin();
+    Request& request = write(0, pattern(512, 1));
+    ASSERT_TRUE(advance_until([this] { return !target().tasks.empty(); }, 60s));
+    EXPECT_EQ(target().tasks.back().function, 0x01u) << "ABORT TASK";
+    target().answer(target().tasks.back(), 0x00);
+    advance(3s);
+    EXPECT_EQ(fabric.live(), 0u) << "it should have drained";
+    reconnect();
+    resume();
+    EXPECT_EQ(fences_needed, 0u);
+    EXPECT_FALSE(unit().needs_fence());
+    serve_all();
+    EXPECT_TRUE(request.ok());
+}
+
 TEST_F(Ghosts, AnExchangeAndBackDuringAResetMakesItProveNothing) {
     begin();
     write(0, pattern(512, 1));
