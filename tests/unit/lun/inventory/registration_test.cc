@@ -25,8 +25,7 @@ using namespace std::chrono_literals;
 // A machine that has logged in.
 class Host final : private initiator::TargetPortListener, private InventoryListener, private OperationListener {
 public:
-    Host(test::ManualExecutor& executor, fabric::Fabric& fabric, std::uint64_t extension)
-        : executor_(executor), random_(extension) {
+    Host(test::ManualExecutor& executor, fabric::Fabric& fabric, std::uint64_t extension) : random_(extension) {
         EngineLimits limits;
         limits.intake_buffers = 8;
         limits.read_buffers_4k = limits.read_buffers_64k = 8;
@@ -92,7 +91,6 @@ private:
     void on_scanned(const Result<void>&) override {}
     void on_inventory_gone(bool) override { is_gone_ = true; }
 
-    test::ManualExecutor& executor_;
     Random random_;
     std::unique_ptr<Engine> engine_;
     bool is_gone_ = false, is_closed_ = false;
