@@ -370,6 +370,7 @@ def mirrors_work_through_loop(t, unit):
             tool(f"mkfs.ext4 -q -F {array}", says=None)
             with mounted(t, array, "ext4") as point:
                 wanted = tree(point)
+            # --wait fails when there is nothing to wait for (mdadm(8)).
             tool(f"mdadm --wait {array} || true; e2fsck -fn {array} && mdadm --examine {one} && mdadm --examine {two}", says=None)
             with mounted(t, array, "ext4", "ro") as point:
                 holds_tree(point, wanted, "of a mirror")
