@@ -221,7 +221,10 @@ const std::vector<Option>& options() {
              config.cpus = std::move(*list);
              return {};
          }},
-        {"spin", "USEC", "how long a reactor without work looks for some before it sleeps, 0..10000 (default 0)",
+        {"spin", "USEC",
+         "how long a reactor without work looks for some before it sleeps, as long as that helps, 0..10000 (default "
+         "50; "
+         "0 with one processor)",
          [](Config& config, std::string_view text) -> Result<void> {
              const auto value = number("spin", text, 0, 10000);
              if (!value) return value.error();

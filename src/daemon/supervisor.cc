@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
 #include <netdb.h>
 #include <netinet/in.h>
@@ -23,6 +24,8 @@
 namespace srpfs::daemon {
 namespace {
 
+// Longer than a good target takes for a small request, and not worth mentioning when it was in vain.
+constexpr Duration spin_default = std::chrono::microseconds(50);
 constexpr auto drain_check = std::chrono::milliseconds(20);
 constexpr auto flush_limit = std::chrono::seconds(2);  // decisions 18
 constexpr auto logout_limit = std::chrono::seconds(2);
@@ -201,7 +204,7 @@ Result<void> Supervisor::make_workers(bool demo) {
     config.moderation = config_.moderation;
     config.loopback = demo;
     config.verbs = !demo;
-    config.spin = config_.spin;
+    config.spin = config_.spin.value_or(std::thread::hardware_concurrency() > 1 ? spin_default : Duration::zero());
     const lun::EngineLimits& limits = config.limits;
     registered_bytes_ = count * limits.registered_bytes() + ring_bytes;
     log::info({},

@@ -78,7 +78,6 @@ bool Reactor::run_mailbox() {
 }
 
 void Reactor::run() {
-    Instant idle_since = instant_never;
     while (!stopping_.load(std::memory_order_relaxed)) {
         const Instant turn_start = clock_now();
         timers_.advance_to(turn_start);
@@ -87,17 +86,13 @@ void Reactor::run() {
         for (std::size_t i = 0; i < sources_.size(); ++i) worked = sources_[i]->poll() || worked;
         for (std::size_t i = 0; i < sources_.size(); ++i) sources_[i]->flush();
         if (worked) {
-            idle_since = instant_never;
+            spin_.on_work(turn_start);
             if (clock_now() - turn_start > slow_turn) slow_turns_.fetch_add(1, std::memory_order_relaxed);
             continue;
         }
-        if (spin_ > Duration::zero()) {
-            idle_since = std::min(idle_since, turn_start);
-            if (turn_start - idle_since < spin_) {
-                pause_briefly();
-                continue;
-            }
-            idle_since = instant_never;
+        if (spin_.goes_on(turn_start)) {
+            pause_briefly();
+            continue;
         }
         sleep();
     }

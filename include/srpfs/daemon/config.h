@@ -43,7 +43,7 @@ struct Config {
     unsigned ch_count = 1;         // of logins that name none
     unsigned reactors = 1;         // threads that carry I/O, 1..reactors_max
     std::vector<unsigned> cpus;    // the processors they are bound to, in turn; empty: the kernel chooses
-    Duration spin{};               // see reactor::Reactor::set_spin()
+    std::optional<Duration> spin;  // see reactor::Reactor::set_spin(); empty: spin_default, with one processor 0
     std::size_t memory_bytes = 0;  // budget of registered memory of all reactors; 0: the default
     std::size_t park_bytes = std::size_t{256} << 20;
     bool use_imm_data = true;  // of logins that name nothing else

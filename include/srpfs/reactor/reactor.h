@@ -5,6 +5,7 @@
 #pragma once
 
 #include <srpfs/reactor/executor.h>
+#include <srpfs/reactor/spin.h>
 
 #include <atomic>
 #include <memory>
@@ -46,9 +47,8 @@ public:
     void post(std::function<void()> work) override;
     TimerQueue& timers() override { return timers_; }
 
-    // How long turns without work go on before the thread sleeps: what arrives meanwhile is not waited for. Before
-    // run().
-    void set_spin(Duration spin) { spin_ = spin; }
+    // How long turns without work go on before the thread sleeps, as long as that helps (spin.h). Before run().
+    void set_spin(Duration most) { spin_ = Spin(most); }
 
     void run();   // turns until stop(); the calling thread is the reactor's thread
     void stop();  // thread-safe; the current turn is finished
@@ -74,7 +74,7 @@ private:
     std::atomic<bool> mail_waiting_ = false;
     std::atomic<bool> stopping_ = false;
     std::atomic<std::uint64_t> slow_turns_ = 0;
-    Duration spin_{};
+    Spin spin_{Duration::zero()};
 };
 
 }  // namespace srpfs::reactor
