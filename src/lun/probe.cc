@@ -267,6 +267,7 @@ private:
     }
     void on_path_lost() override {
         stop();
+        deadline_.disarm();
         on_lost_();
     }
     void on_deadline() {
@@ -458,6 +459,7 @@ public:
         start(std::make_unique<ListQuestion>(
             engine_, link_, time_limit,
             [this](std::vector<scsi::Lun> luns, std::uint64_t asked_at) {
+                if (finished_) return;
                 listener_.on_list(std::move(luns), asked_at);
                 end({});
             },
@@ -467,6 +469,7 @@ public:
         start(std::make_unique<Look>(
             engine_, link_, lun, time_limit,
             [this](UnitReport report) {
+                if (finished_) return;
                 listener_.on_unit(std::move(report));
                 end({});
             },
@@ -475,6 +478,7 @@ public:
                           fmt::format("{}: the connection was lost while looking at logical units", link_.name())));
             }));
     }
+    // Nothing more is told, whatever its questions, or their deadline, still bring.
     void cancel() { finish(); }
 
 private:

@@ -631,6 +631,25 @@ TEST_F(ScanOf, ALinkThatFailsEndsIt) {
     EXPECT_EQ(problem.errno_value(), ENOTCONN);
 }
 
+// What it has in flight may take longer to end than it had time.
+TEST_F(ScanOf, ALookThatIsOverDoesNotTellThatItsTimeIsUp) {
+    begin_target();
+    fakes[0] = disk_unit();
+    silent = true;
+    target().keeps_test_unit_ready = true;
+    begun = look_at(*engine, *link, scsi::Lun::from_number(0), 5s, listener());
+    settle();
+    advance(100ms);
+    cancel_probe(begun);
+    advance(10s);
+    ASSERT_FALSE(open().empty());
+    EXPECT_TRUE(found.empty());
+    EXPECT_EQ(scans, 0u);
+    answer(*open().at(0));
+    advance(1s);
+    EXPECT_EQ(gone, 1u);
+}
+
 TEST_F(ScanOf, ACancelledOneTellsNobody) {
     begin_target();
     silent = true;
