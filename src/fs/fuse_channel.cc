@@ -247,7 +247,7 @@ void FuseChannel::on_fsync(const Request& request) {
     lun::Operation* operation = engine_.take();
     if (!operation) return reply(request.to, EIO);
     lun::Unit& unit = *lun->unit.load(std::memory_order_relaxed);
-    operation->prepare_flush(unit, *this);
+    operation->prepare_flush(unit, *this, &file->losses_seen);
     start(unit, *operation, {.to = request.to, .operation = operation, .lun = lun});
 }
 
@@ -372,13 +372,19 @@ void FuseChannel::serve_for(const ReplyTo& to, std::span<const std::byte> whole)
     request.to = to;
     if (!read_struct(request.head, 0, request.header)) return;
     switch (request.header.opcode) {
-        case FUSE_READ: return on_read(request);
-        case FUSE_WRITE: return on_write(request);
-        case FUSE_FSYNC: return on_fsync(request);
-        case FUSE_FALLOCATE: return on_fallocate(request);
-        case FUSE_LSEEK: return on_lseek(request);
+        case FUSE_READ: on_read(request); break;
+        case FUSE_WRITE: on_write(request); break;
+        case FUSE_FSYNC: on_fsync(request); break;
+        case FUSE_FALLOCATE: on_fallocate(request); break;
+        case FUSE_LSEEK: on_lseek(request); break;
         default: return reply(to, ENOSYS);
     }
+    if (next_unmatched_ == 0) return;
+    const auto early = std::find(interrupts_unmatched_.begin(), interrupts_unmatched_.end(), to.unique);
+    if (early == interrupts_unmatched_.end() || to.unique == 0) [[likely]]
+        return;
+    *early = 0;
+    (void)mark_interrupted(to.unique);
 }
 
 // ---- operations ----
@@ -512,6 +518,7 @@ void FuseChannel::on_interrupt(const Request& request) {
     fuse_interrupt_in in{};
     if (!read_struct(request.head, sizeof request.header, in)) return malformed(request);
     if (mark_interrupted(in.unique)) return;
+    keep_interrupt(in.unique);
     // The kernel queues an INTERRUPT only once its request has been copied out. So another reactor has read it, and
     // will have served or noted it before it looks at its mail; or it has been answered, and then nobody finds it.
     for (std::size_t peer = 0; peer < peers_.size(); ++peer) {
@@ -527,8 +534,13 @@ void FuseChannel::on_interrupt(const Request& request) {
 bool FuseChannel::interrupt(std::uint64_t unique) {
     if (mark_interrupted(unique)) return true;
     // Its request may have been copied into an entry and not been looked at.
-    if (!ring_ || disconnected_ || ring_->poll(*this, whatever_has_come) == 0) return false;
-    return mark_interrupted(unique);
+    if (ring_ && !disconnected_ && ring_->poll(*this, whatever_has_come) > 0 && mark_interrupted(unique)) return true;
+    keep_interrupt(unique);
+    return false;
+}
+
+void FuseChannel::keep_interrupt(std::uint64_t unique) {
+    if (peers_.size() > 1) interrupts_unmatched_[next_unmatched_++ % interrupts_kept] = unique;
 }
 
 bool FuseChannel::mark_interrupted(std::uint64_t unique) {

@@ -19,6 +19,7 @@
 #include <srpfs/lun/operation.h>
 #include <srpfs/reactor/reactor.h>
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -91,7 +92,8 @@ public:
     void finish(const Origin& origin, std::span<const std::byte> reply);
     // Another channel's request for a unit that lives here; answered through that channel.
     void serve_for(const ReplyTo& to, std::span<const std::byte> request) override;
-    // Marks the request `unique` if it is here; true when it was. From another channel that has read the INTERRUPT.
+    // Marks the request `unique` if it is here, or when it is handed over soon; true when it was. From another channel
+    // that has read the INTERRUPT.
     bool interrupt(std::uint64_t unique);
     // `done` is called, here, when no request refers to `lun` any more; files showing it must be unpublished.
     void drain(const LunData* lun, std::function<void()> done);
@@ -168,6 +170,7 @@ private:
     void reply(const ReplyTo& to, int error, std::span<const std::byte> body = {});
     void answer(const ReplyTo& to, int error, std::span<const std::byte> body);
     bool mark_interrupted(std::uint64_t unique);
+    void keep_interrupt(std::uint64_t unique);
     [[nodiscard]] bool is_in_entry(const ReplyTo& to) const { return to.slot != no_slot && to.channel == index_; }
     void answer_whole(const ReplyTo& to, std::span<const std::byte> reply);
     void malformed(const Request& request);
@@ -194,6 +197,11 @@ private:
     ChannelHost* host_;  // nullptr after leave()
     bool disconnected_ = false;
     std::vector<std::weak_ptr<FuseChannel>> peers_;
+    // INTERRUPTs that others have read, and whose requests are not here: not any more, or not yet, because they are
+    // still on their way from whoever has read them. The newest ones; numbers are not used again.
+    static constexpr std::size_t interrupts_kept = 64;
+    std::array<std::uint64_t, interrupts_kept> interrupts_unmatched_{};
+    std::size_t next_unmatched_ = 0;
     // Descriptors of the peers', of our own: an answer to what a peer has read goes the straight way.
     std::vector<std::shared_ptr<DescriptorIntake>> peers_descriptors_;
     std::weak_ptr<DescriptorIntake> shared_descriptor_;

@@ -53,6 +53,7 @@ std::uint64_t OpenFiles::open(OpenFileDetails details) {
     entry.details->serial = ++opens_;
     OpenFile& file = file_at(index);
     file.lun = entry.details->lun.get();
+    file.losses_seen.store(entry.details->losses_seen, std::memory_order_relaxed);
     const auto handle = handle_of(entry.generation, index);
     file.handle.store(handle, std::memory_order_release);
     ++open_count_;

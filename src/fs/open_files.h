@@ -33,6 +33,8 @@ struct LunData {
 struct OpenFile {
     std::atomic<std::uint64_t> handle{0};  // fuse_file_info::fh; 0: closed, or the file was removed
     LunData* lun = nullptr;                // nullptr: a control or stream file, served by the control thread
+    // See lun::Operation::prepare_flush(). Written by the unit's home, once the file is open.
+    mutable std::atomic<std::uint64_t> losses_seen{0};
 };
 
 // The control thread's side of an open file.
@@ -42,6 +44,7 @@ struct OpenFileDetails {
     std::shared_ptr<ControlFile> control;
     std::shared_ptr<StreamFile> stream;
     bool writable = false;
+    std::uint64_t losses_seen = 0;          // of the LUN when it was opened
     std::int32_t pid = 0;                   // of the thread that has opened it
     std::uint64_t serial = 0;               // grows with each open
     bool removed = false;                   // its node is gone; one of the same name and number is another file

@@ -156,6 +156,8 @@ struct SessionOperations {
         OpenFileDetails details;
         details.node = found->id;
         details.lun = found->lun;
+        if (const lun::Unit* unit = found->lun ? found->lun->unit.load() : nullptr)
+            details.losses_seen = unit->counters()->write_losses_told.load();
         details.control = found->control;
         details.stream = found->stream;
         const bool is_writer = (info->flags & O_ACCMODE) != O_RDONLY;

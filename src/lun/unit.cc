@@ -74,6 +74,7 @@ void Operation::prepare(Unit& unit, OperationKind kind, OperationListener& liste
     retry_at_ = retry_until_ = loss_until_ = interrupt_at_ = instant_never;
     outcome_ = failure_ = {};
     result_ = {};
+    losses_seen_ = nullptr;
     for (Part& part : parts_) part.in_flight = part.again = false;
 }
 
@@ -108,8 +109,9 @@ void Operation::prepare_zero(Unit& unit, std::uint64_t offset, std::uint32_t byt
     }
 }
 
-void Operation::prepare_flush(Unit& unit, OperationListener& listener) {
+void Operation::prepare_flush(Unit& unit, OperationListener& listener, std::atomic<std::uint64_t>* losses_seen) {
     prepare(unit, OperationKind::flush, listener);
+    losses_seen_ = losses_seen;
 }
 
 void Operation::prepare_raw(Unit& unit, const scsi::Cdb& cdb, std::uint32_t data_in_bytes, OperationListener& listener,
@@ -426,8 +428,7 @@ bool Unit::advance(Operation& operation) {
             break;
         case OperationKind::flush:
             if (operation.parts_in_flight_ == 0 && operation.phase_ == Phase::flush) {
-                if (std::exchange(flush_error_pending_, false))
-                    return answer(operation, {OutcomeKind::medium_error}), true;
+                if (tell_losses(operation)) return answer(operation, {OutcomeKind::medium_error}), true;
                 // Nothing to do without a volatile cache, or when the last flush covered every acknowledged write.
                 if (!info_->write_cache || !has_unflushed_writes()) return answer(operation, {}), true;
             }
@@ -765,13 +766,15 @@ void Unit::finish_phase(Operation& operation) {
                 if (!(stable && info_->fua)) {
                     ++write_count_;  // before the answer (decisions 8)
                     // A part of it may have been acknowledged before the cache was lost.
-                    if (operation.cache_losses_seen_ != cache_losses_) flush_error_pending_ = true;
+                    if (operation.cache_losses_seen_ != cache_losses_) add(counters_->write_losses, 1);
                 }
                 if (stable && !info_->fua) return go_on(Phase::flush, 0);
             }
             return answer(operation, {});
         case Phase::flush:
             flushed_count_ = std::max(flushed_count_, operation.flush_snapshot_);
+            if (operation.kind_ == OperationKind::flush && tell_losses(operation))
+                return answer(operation, {OutcomeKind::medium_error});
             return answer(operation, {});
     }
 }
@@ -871,7 +874,7 @@ Unit::Verdict Unit::judge_check_condition(Operation& operation, const Operation:
         (sense.key == scsi::SenseKey::medium_error || sense.key == scsi::SenseKey::hardware_error)) {
         log::error(link_.name(), "{}: {}: an acknowledged write was lost; the next fsync reports it", lun_.file_name(),
                    scsi::describe(sense));
-        flush_error_pending_ = true;
+        add(counters_->write_losses, 1);
     }
     if (!sense.valid || sense.deferred) return counted(OutcomeKind::protocol_error);
     switch (sense.key) {
@@ -925,7 +928,16 @@ void Unit::on_target_restart() {
                "{}: the target may have restarted: acknowledged writes that were not flushed may be lost; the next "
                "fsync reports it",
                lun_.file_name());
-    flush_error_pending_ = true;
+    add(counters_->write_losses, 1);
+}
+
+// Each who flushes is told once of what was lost since he last was, or since he opened the unit.
+bool Unit::tell_losses(const Operation& flush) {
+    if (!flush.losses_seen_) return false;
+    const std::uint64_t losses = counters_->write_losses.load(std::memory_order_relaxed);
+    if (flush.losses_seen_->exchange(losses, std::memory_order_relaxed) == losses) return false;
+    counters_->write_losses_told.store(losses, std::memory_order_relaxed);
+    return true;
 }
 
 void Unit::on_unit_attention(const scsi::Sense& sense) {
@@ -938,7 +950,7 @@ void Unit::on_unit_attention(const scsi::Sense& sense) {
             log::error(link_.name(),
                        "{}: {}: acknowledged writes that were not flushed may be lost; the next fsync reports it",
                        lun_.file_name(), scsi::describe(sense));
-            flush_error_pending_ = true;
+            add(counters_->write_losses, 1);
         }
     }
     // These may mean another unit, another size, or another cache mode: nothing goes until that has been looked at
@@ -989,6 +1001,14 @@ void Unit::answer(Operation& operation, Outcome outcome) {
     operation.outcome_ = outcome;
     if (!outcome.ok()) operation.result_ = {};
     for (Operation::Part& part : operation.parts_) part.again = false;
+    // What a unit could not write back it may have forgotten: who flushes after this one would be told that all is
+    // well.
+    if (operation.kind_ == OperationKind::flush && outcome.status == scsi::Status::check_condition &&
+        (outcome.kind == OutcomeKind::medium_error || outcome.kind == OutcomeKind::hardware_error ||
+         outcome.kind == OutcomeKind::write_protected || outcome.kind == OutcomeKind::space_exhausted)) {
+        add(counters_->write_losses, 1);
+        (void)tell_losses(operation);
+    }
 
     if (had_lock && operation.phase_ != Operation::Phase::flush) {
         if (operation.parts_in_flight_ > 0 && operation.sent_)

@@ -9,6 +9,7 @@
 #include <srpfs/initiator/command.h>
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -104,7 +105,9 @@ public:
     // bytes. A write in every other respect. The unit refusing a method is OutcomeKind::illegal_request.
     void prepare_zero(Unit& unit, std::uint64_t offset, std::uint32_t bytes, ZeroMethod method,
                       OperationListener& listener);
-    void prepare_flush(Unit& unit, OperationListener& listener);
+    // `losses_seen` is UnitCounters::write_losses as whoever flushes knows it: when there have been more, he is told of
+    // them once, by a medium error, and it is moved on. nullptr: nobody who could be told. It outlives the answer.
+    void prepare_flush(Unit& unit, OperationListener& listener, std::atomic<std::uint64_t>* losses_seen = nullptr);
     // `data_in_bytes` 0..raw_bytes_max. Goes through while the unit is being probed. `channel`: see
     // Command::on_channel.
     void prepare_raw(Unit& unit, const scsi::Cdb& cdb, std::uint32_t data_in_bytes, OperationListener& listener,
@@ -204,7 +207,8 @@ private:
     scsi::Cdb raw_cdb_{};
     std::optional<unsigned> raw_channel_;
     std::uint64_t flush_snapshot_ = 0;
-    std::uint64_t cache_losses_seen_ = 0;  // of the unit when a write began
+    std::atomic<std::uint64_t>* losses_seen_ = nullptr;  // of whoever flushes
+    std::uint64_t cache_losses_seen_ = 0;                // of the unit when a write began
     std::array<Part, commands_max> parts_{};
 };
 

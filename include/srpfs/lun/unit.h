@@ -62,6 +62,10 @@ enum class UnitState : std::uint8_t {
 struct UnitCounters {
     std::atomic<std::uint64_t> reads{0}, writes{0}, flushes{0}, bytes_read{0}, bytes_written{0}, errors{0}, retries{0},
         interrupts{0}, attentions{0}, read_modify_writes{0}, ghosts{0};
+    // How often acknowledged writes may have been lost, by a volatile cache or because flushing it failed; and the last
+    // of these times that somebody has been told of. Whoever opens the unit now starts from the latter, so that what
+    // nobody knows is told to him.
+    std::atomic<std::uint64_t> write_losses{0}, write_losses_told{0};
 };
 
 class UnitListener {
@@ -144,6 +148,7 @@ public:
     // A volatile write cache may be gone: the next flush reports an error if acknowledged writes were in it (decisions
     // 8).
     void on_target_restart() override;
+    bool tell_losses(const Operation& flush);
     // Writes whose end nobody knows: a LUN RESET is needed before they, or others to the same blocks, can go
     // (decisions 1, 3). Any that succeeds will do once a look has confirmed it; the unit hears of it through its link.
     [[nodiscard]] bool needs_fence() const;
@@ -228,10 +233,9 @@ private:
     bool pumping_ = false;
     bool attention_told_ = false;
     bool refuses_write_same_ = false, refuses_deallocation_ = false, refuses_lba_status_ = false;
-    std::uint64_t held_at_ = 0;         // Engine::next_stamp(): what was found out before does not count
-    bool flush_error_pending_ = false;  // a volatile cache was lost with acknowledged writes in it (decisions 8)
-    std::uint64_t write_count_ = 0;     // acknowledged volatile writes
-    std::uint64_t cache_losses_ = 0;    // times the volatile write cache may have been lost
+    std::uint64_t held_at_ = 0;       // Engine::next_stamp(): what was found out before does not count
+    std::uint64_t write_count_ = 0;   // acknowledged volatile writes
+    std::uint64_t cache_losses_ = 0;  // times the volatile write cache may have been lost, with or without any in it
     std::uint64_t flushed_count_ = 0;
     std::array<unsigned, 6> buffers_held_{};  // buffers of each class of the engine
     std::size_t parked_bytes_ = 0;

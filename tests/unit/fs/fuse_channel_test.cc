@@ -200,6 +200,22 @@ TEST_F(CachedUnitTest, FsyncFlushesOnceForUnflushedWrites) {
     EXPECT_EQ(flushes(), 1u);
 }
 
+TEST_F(CachedUnitTest, FsyncTellsEachOpenFileOnceThatWritesAreLost) {
+    OpenFileDetails details;
+    details.lun = lun_;
+    const auto another = files_.open(std::move(details));
+    (void)write(0, pattern(512, 1));
+    lun_->unit.load()->on_target_restart();
+
+    channel_->flush_after_close(lun_);
+    world_.settle();
+
+    for (const auto handle : {handle_, another}) {
+        EXPECT_EQ(await(client_.fsync(handle)).error, EIO);
+        EXPECT_EQ(await(client_.fsync(handle)).error, 0);
+    }
+}
+
 TEST_F(CachedUnitTest, TheLastCloseOfAWriterFlushesAndAnswersNobody) {
     (void)write(0, pattern(512, 1));
 
@@ -891,6 +907,25 @@ TEST_F(TwoChannelsTest, AnInterruptFindsItsRequestOnTheOtherReactor) {
 
     EXPECT_EQ(await(unique).error, EINTR);
     world_.unblock();
+}
+
+// The signal comes while the request lies in the home's mailbox.
+TEST_F(TwoChannelsTest, AnInterruptThatIsReadBeforeItsRequestHasComeHomeCounts) {
+    for (const bool by_the_home : {true, false}) {
+        world_.block();
+        const auto unique = second_client_.read(handle_, 0, 512);
+        (void)second_->poll();
+        if (by_the_home) {
+            client_.interrupt(unique);
+            (void)channel_->poll();
+        } else {
+            EXPECT_FALSE(channel_->interrupt(unique));  // another one's mail
+        }
+
+        EXPECT_EQ(await_second(unique).error, EINTR);
+        world_.unblock();
+        EXPECT_EQ(await_second(second_client_.read(handle_, 0, 512)).error, 0);
+    }
 }
 
 TEST_F(TwoChannelsTest, ARequestOnItsWayHomeMeetsTheRemovalOfItsFile) {

@@ -241,6 +241,78 @@ TEST_F(Flush, ADurableWriteWhoseCacheIsLostBeforeItsFlushFails) {
     EXPECT_EQ(request.outcome.kind, OutcomeKind::medium_error);
 }
 
+// One program's fsync must not hide from another one that its writes are lost.
+class Losses : public Flush {
+protected:
+    // Acknowledged writes are lost.
+    void lose_writes() {
+        begin();
+        write_one();
+        unit().on_target_restart();
+        serving = true;
+    }
+    [[nodiscard]] std::uint64_t as_of_open() { return unit().counters()->write_losses_told; }
+    std::atomic<std::uint64_t> another{0};
+};
+
+TEST_F(Losses, AreToldOnceToEachWhoHadTheUnitOpen) {
+    lose_writes();
+    EXPECT_EQ(flush().outcome.kind, OutcomeKind::medium_error);
+    EXPECT_TRUE(flush().ok());
+    EXPECT_EQ(flush(another).outcome.kind, OutcomeKind::medium_error);
+    EXPECT_TRUE(flush(another).ok());
+    EXPECT_TRUE(flush().ok());
+}
+
+TEST_F(Losses, ThatNobodyKnowsAreToldToWhoOpensTheUnitNext) {
+    lose_writes();
+    another = as_of_open();
+    EXPECT_EQ(flush(another).outcome.kind, OutcomeKind::medium_error);
+}
+
+TEST_F(Losses, ThatWereToldDoNotConcernWhoOpensTheUnitLater) {
+    lose_writes();
+    flush();
+    another = as_of_open();
+    EXPECT_TRUE(flush(another).ok());
+}
+
+TEST_F(Losses, AreNotUsedUpByAFlushOfNobody) {
+    lose_writes();
+    Request& request = make_request();
+    request.operation->prepare_flush(unit(), request);
+    unit().start(*request.operation);
+    settle();
+    EXPECT_TRUE(request.ok());
+    EXPECT_EQ(flush().outcome.kind, OutcomeKind::medium_error);
+}
+
+TEST_F(Losses, ThatHappenDuringAFlushFailIt) {
+    begin();
+    write_one();
+    Request& request = flush();
+    unit().on_target_restart();
+    serve_all();
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::medium_error);
+    EXPECT_TRUE(flush().ok());
+}
+
+// A disk that cannot write back what it had in its cache says so once, and has forgotten it.
+TEST_F(Losses, OfAFlushThatFailedAreToldToTheOthersAsWell) {
+    begin();
+    write_one();
+    Request& request = flush();
+    answer(sent().back(), check_condition(0x3, 0x0c, 0));
+    for (int i = 0; i < 30 && !request.answered(); ++i) {  // it is tried again
+        advance(1s);
+        for (Seen* seen : open()) answer(*seen, check_condition(0x3, 0x0c, 0));
+    }
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::medium_error);
+    serving = true;
+    EXPECT_TRUE(flush().ok());
+    EXPECT_EQ(flush(another).outcome.kind, OutcomeKind::medium_error);
+}
+
 TEST_F(Flush, ADeferredErrorIsToldByTheNextFlush) {
     begin();
     write_one();

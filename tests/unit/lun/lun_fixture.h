@@ -12,6 +12,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstring>
 #include <deque>
 #include <memory>
@@ -209,9 +210,10 @@ protected:
         settle();
         return request;
     }
-    Request& flush() {
+    Request& flush() { return flush(losses_seen); }
+    Request& flush(std::atomic<std::uint64_t>& seen) {
         Request& request = make_request();
-        request.operation->prepare_flush(unit(), request);
+        request.operation->prepare_flush(unit(), request, &seen);
         unit().start(*request.operation);
         settle();
         return request;
@@ -288,6 +290,7 @@ protected:
     };
 
     EngineLimits limits;
+    std::atomic<std::uint64_t> losses_seen{0};  // of the only one who flushes, unless a test has more
     srp::LoginParameters parameters;
     UnitInfo info;
     unsigned queue_depth = 62;
