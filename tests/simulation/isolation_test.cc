@@ -108,7 +108,7 @@ struct Place final : MountListener {
         return mount && !mount->luns().empty() && mount->luns().front()->counters() ? mount->luns().front()->unit()
                                                                                     : nullptr;
     }
-    void on_lun_added(const std::shared_ptr<lun::ListedUnit>&) override {}
+    void on_lun_added(const std::shared_ptr<lun::ListedUnit>&, lun::Unit*) override {}
     void on_port_state(initiator::PortState, initiator::PortState) override {}
     void on_logged_in() override {}
     void on_gone() override { is_gone = true; }

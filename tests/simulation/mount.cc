@@ -31,7 +31,7 @@ void Mount::logout(const std::string& why) {
     if (std::exchange(leaving_, true)) return;
     inventory_->close(why);
     port_->close(why);
-    for (const auto& unit : std::vector(inventory_->units())) inventory_->release(unit);
+    for (const auto& unit : std::vector(inventory_->units())) release(unit);
     check_gone();
 }
 
@@ -67,14 +67,18 @@ void Mount::on_port_login(initiator::TargetPort&, bool) {
     inventory_->scan("login");
 }
 
-void Mount::on_unit_added(const std::shared_ptr<lun::ListedUnit>& unit, lun::Unit*) { listener_.on_lun_added(unit); }
+void Mount::release(const std::shared_ptr<lun::ListedUnit>& unit) {
+    listener_.on_lun_removed(unit, [inventory = inventory_, unit] { inventory->release(unit); });
+}
+
+void Mount::on_unit_added(const std::shared_ptr<lun::ListedUnit>& unit, lun::Unit* pointer) {
+    listener_.on_lun_added(unit, pointer);
+}
 
 void Mount::on_unit_offline(lun::ListedUnit& unit, const std::string& why) {
     log::info("mount", "{} is offline: {}", unit.lun().file_name(), why);
 }
 
-void Mount::on_unit_removed(const std::shared_ptr<lun::ListedUnit>& unit, const std::string&) {
-    inventory_->release(unit);
-}
+void Mount::on_unit_removed(const std::shared_ptr<lun::ListedUnit>& unit, const std::string&) { release(unit); }
 
 }  // namespace srpfs::simulation

@@ -8,6 +8,7 @@
 #include <srpfs/lun/inventory.h>
 #include <srpfs/lun/unit.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,7 +17,13 @@ namespace srpfs::simulation {
 
 class MountListener {
 public:
-    virtual void on_lun_added(const std::shared_ptr<lun::ListedUnit>& lun) = 0;
+    virtual void on_lun_added(const std::shared_ptr<lun::ListedUnit>& lun, lun::Unit* pointer) = 0;
+    virtual void on_lun_changed(const lun::ListedUnit& lun) { (void)lun; }
+    // Call `release` once nobody starts anything on it.
+    virtual void on_lun_removed(const std::shared_ptr<lun::ListedUnit>& lun, std::function<void()> release) {
+        (void)lun;
+        release();
+    }
     virtual void on_port_state(initiator::PortState from, initiator::PortState to) = 0;
     virtual void on_logged_in() = 0;
     virtual void on_gone() = 0;  // nothing of it is left; destroy it
@@ -54,7 +61,7 @@ private:
     void on_port_closed(initiator::TargetPort& port) override;
 
     void on_unit_added(const std::shared_ptr<lun::ListedUnit>& unit, lun::Unit* pointer) override;
-    void on_unit_changed(lun::ListedUnit&) override {}
+    void on_unit_changed(lun::ListedUnit& unit) override { listener_.on_lun_changed(unit); }
     void on_unit_offline(lun::ListedUnit& unit, const std::string& why) override;
     void on_unit_removed(const std::shared_ptr<lun::ListedUnit>& unit, const std::string& why) override;
     void on_unit_attention(lun::ListedUnit&, const scsi::Sense&) override {}
@@ -64,6 +71,7 @@ private:
     void on_scanned(const Result<void>&) override {}
     void on_inventory_gone(bool left_writes) override;
 
+    void release(const std::shared_ptr<lun::ListedUnit>& unit);
     void check_gone();
 
     MountListener& listener_;

@@ -60,16 +60,75 @@ void Oracle::end_write(WriteId id, End end, bool promised) {
     if (promised) write.promised = write.ended;
 }
 
-void Oracle::end_flush_ok(Moment began) {
-    ++now_;
-    for (Write& write : writes_)
-        if (write.firm < began && write.promised == never && !write.excused) write.promised = now_;
+Oracle::Gap Oracle::begin_gap(std::uint64_t begin, std::uint64_t end, Moment cut_began, Moment cut_ended) {
+    std::vector<std::uint64_t> cuts{begin, end};
+    for (const Write& write : writes_)
+        for (const std::uint64_t at : {write.begin, write.end})
+            if (at > begin && at < end) cuts.push_back(at);
+    std::sort(cuts.begin(), cuts.end());
+    cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+    enum class Part { zeros, unsure, kept };
+    Gap gap;
+    const auto add = [&](Part part, std::uint64_t from, std::uint64_t to) {
+        if (part == Part::kept || from == to) return;
+        const WriteId id = begin_write(from, static_cast<std::uint32_t>(to - from), Content::zeros);
+        writes_.back().is_gap = true;
+        (part == Part::zeros ? gap.firm : gap.unsure).push_back(id);
+    };
+    const std::size_t before = writes_.size();
+    Part last = Part::kept;
+    std::uint64_t last_begin = begin;
+    for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
+        Part part = Part::zeros;
+        for (std::size_t k = 0; k < before; ++k) {
+            const Write& write = writes_[k];
+            if (write.is_gap || write.begin >= cuts[i + 1] || write.end <= cuts[i] || write.ended < cut_began) continue;
+            if (write.began > cut_ended && write.firm != never) {
+                part = Part::kept;
+                break;
+            }
+            part = Part::unsure;
+        }
+        if (part == last) continue;
+        add(last, last_begin, cuts[i]);
+        last = part;
+        last_begin = cuts[i];
+    }
+    add(last, last_begin, end);
+    return gap;
 }
 
-void Oracle::end_flush_lost() {
+void Oracle::end_gap(const Gap& gap, End end, bool promised) {
+    // A write that came first after all, and has failed or may fail yet, counts as one that has been there.
+    const auto is_unsure = [this](const Write& zeros) {
+        return std::any_of(
+            writes_.begin() + static_cast<std::ptrdiff_t>(zeros.id), writes_.end(), [&](const Write& other) {
+                return !other.is_gap && other.firm == never && other.begin < zeros.end && zeros.begin < other.end;
+            });
+    };
+    for (const WriteId id : gap.firm) end_write(id, is_unsure(writes_[id - 1]) ? End::unknown : end, promised);
+    for (const WriteId id : gap.unsure) end_write(id, End::unknown, promised);
+}
+
+Oracle::Opener Oracle::open() {
+    excused_until_.push_back(told_);
+    return excused_until_.size() - 1;
+}
+
+void Oracle::end_flush_ok(Moment began, Opener opener) {
     ++now_;
     for (Write& write : writes_)
-        if (write.firm != never && write.promised == never) write.excused = true;
+        if (write.firm < began && write.firm > excused_until_.at(opener) && write.promised == never && !write.excused)
+            write.promised = now_;
+}
+
+void Oracle::end_flush_lost(Opener opener) { told_ = excused_until_.at(opener) = ++now_; }
+
+void Oracle::on_loss_unseen() {
+    ++now_;
+    for (Write& write : writes_)
+        // Parts of what is under way may have been acknowledged.
+        if ((write.firm != never || write.ended == never) && write.promised == never) write.excused = true;
 }
 
 void Oracle::on_forgotten() {
@@ -128,7 +187,8 @@ std::optional<std::string> Oracle::end_read(Moment began, std::uint64_t offset, 
                                .firm = 0,
                                .promised = 0,
                                .excused = false,
-                               .content = Content::zeros};
+                               .content = Content::zeros,
+                               .is_gap = false};
     std::vector<Write> now_seen;
     for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
         const std::uint64_t from = cuts[i], to = cuts[i + 1];
@@ -176,7 +236,8 @@ std::optional<std::string> Oracle::end_read(Moment began, std::uint64_t offset, 
                                     .firm = ended,
                                     .promised = never,
                                     .excused = false,
-                                    .content = found->content});
+                                    .content = found->content,
+                                    .is_gap = false});
             continue;
         }
         std::string text =

@@ -37,11 +37,27 @@ public:
     WriteId begin_write(std::uint64_t offset, std::uint32_t bytes, Content content = Content::pattern);
     // `promised`: acknowledged as durable.
     void end_write(WriteId id, End end, bool promised);
+    // What happened between `cut_began` and `cut_ended` was that somebody made his file end before `begin`; now he goes
+    // on at `end`, and what lies between becomes zeros, except what has been written since.
+    struct Gap {
+        std::vector<WriteId> firm;    // zeros, if all goes well
+        std::vector<WriteId> unsure;  // or not: somebody wrote there at the same time, or failed
+    };
+    Gap begin_gap(std::uint64_t begin, std::uint64_t end, Moment cut_began, Moment cut_ended);
+    void end_gap(const Gap& gap, End end, bool promised);
+    Moment tick() { return ++now_; }
+
+    // Somebody opens the unit, to flush it some day. What was lost and told before does not concern him.
+    using Opener = std::uint64_t;
+    Opener open();
     Moment begin_flush() { return ++now_; }
-    // A successful flush promises everything acknowledged before it began.
-    void end_flush_ok(Moment began);
-    // The flush has reported that the cache was lost: what was not promised may be gone.
-    void end_flush_lost();
+    // A successful flush promises everything acknowledged before it began, except what its opener has been told is
+    // lost.
+    void end_flush_ok(Moment began, Opener opener);
+    // The flush has reported that the cache was lost: what was not promised may be gone, and its opener knows.
+    void end_flush_lost(Opener opener);
+    // What was not promised may be gone, and nobody has to be told.
+    void on_loss_unseen();
     // Unflushed writes may be gone from here on.
     void on_cache_lost() { cache_losses_.push_back(++now_); }
     // The unit was removed and logged in to anew: nothing was fenced, so what was unknown stays unknown for ever (with
@@ -65,6 +81,7 @@ private:
         Moment promised = never;
         bool excused = false;
         Content content = Content::pattern;
+        bool is_gap = false;
     };
     [[nodiscard]] bool is_overwritten(const Write& older, const Write& newer, Moment read_began) const;
     [[nodiscard]] static bool matches(const Write& write, std::uint64_t offset, std::span<const std::byte> bytes);
@@ -75,6 +92,8 @@ private:
     std::vector<Write> writes_;
     std::vector<Write> seen_;  // parts of writes that a reader saw before they were acknowledged
     std::vector<Moment> cache_losses_;
+    Moment told_ = 0;                       // when somebody was told last of a loss
+    std::vector<Moment> excused_until_{0};  // for each opener; 0 is nobody
     struct Range {
         std::uint64_t begin = 0, end = 0;
     };

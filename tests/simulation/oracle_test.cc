@@ -28,6 +28,7 @@ protected:
     }
 
     Oracle oracle{512};
+    Oracle::Opener me = oracle.open();
 };
 
 TEST_F(OracleTest, ExpectsZerosWhereNobodyWrote) {
@@ -130,7 +131,7 @@ TEST_F(OracleTest, LetsTwoBlocksComeFromTwoConcurrentWrites) {
 
 TEST_F(OracleTest, ExcusesAnUnflushedWriteThatACacheLost) {
     const auto first = write(0, 512);
-    oracle.end_flush_ok(oracle.begin_flush());
+    oracle.end_flush_ok(oracle.begin_flush(), me);
     const auto second = write(0, 512);
     oracle.on_cache_lost();
     EXPECT_FALSE(read(first, 0, 512));
@@ -141,7 +142,7 @@ TEST_F(OracleTest, ExcusesAnUnflushedWriteThatACacheLost) {
 TEST_F(OracleTest, HoldsAFlushThatHidALossToItsPromise) {
     const auto first = write(0, 512);
     oracle.on_cache_lost();
-    oracle.end_flush_ok(oracle.begin_flush());
+    oracle.end_flush_ok(oracle.begin_flush(), me);
     EXPECT_FALSE(read(first, 0, 512));
     EXPECT_TRUE(read(0, 0, 512));
 }
@@ -149,8 +150,8 @@ TEST_F(OracleTest, HoldsAFlushThatHidALossToItsPromise) {
 TEST_F(OracleTest, ForgivesALossThatAFlushHasReported) {
     write(0, 512);
     oracle.on_cache_lost();
-    oracle.end_flush_lost();
-    oracle.end_flush_ok(oracle.begin_flush());
+    oracle.end_flush_lost(me);
+    oracle.end_flush_ok(oracle.begin_flush(), me);
     EXPECT_FALSE(read(0, 0, 512));
 }
 
@@ -160,6 +161,90 @@ TEST_F(OracleTest, TakesAStableWriteAtItsWord) {
     oracle.on_cache_lost();
     EXPECT_TRUE(read(0, 0, 512));
     EXPECT_FALSE(read(id, 0, 512));
+}
+
+TEST_F(OracleTest, WantsEachToldWhoHadItOpenWhenItWasLost) {
+    const auto another = oracle.open();
+    const auto lost = write(0, 512);
+    oracle.on_cache_lost();
+    oracle.end_flush_lost(me);
+    oracle.end_flush_ok(oracle.begin_flush(), me);
+    EXPECT_FALSE(read(0, 0, 512));
+    oracle.end_flush_ok(oracle.begin_flush(), another);
+    EXPECT_TRUE(read(0, 0, 512));
+    EXPECT_FALSE(read(lost, 0, 512));
+}
+
+TEST_F(OracleTest, WantsNobodyToldWhoOpensItAfterTheLossWasTold) {
+    write(0, 512);
+    oracle.on_cache_lost();
+    oracle.end_flush_lost(me);
+    oracle.end_flush_ok(oracle.begin_flush(), oracle.open());
+    EXPECT_FALSE(read(0, 0, 512));
+}
+
+// A file that somebody has cut at 0 and goes on with at 2048.
+class GapTest : public OracleTest {
+protected:
+    void cut() {
+        cut_began = oracle.tick();
+        cut_ended = oracle.tick();
+    }
+    void go_on(Oracle::End end = Oracle::End::acknowledged) {
+        oracle.end_gap(oracle.begin_gap(0, 2048, cut_began, cut_ended), end, false);
+    }
+    Moment cut_began = 0, cut_ended = 0;
+};
+
+TEST_F(GapTest, WhatWasThereBeforeTheCutHasToBeZeros) {
+    const auto before = write(0, 2048);
+    cut();
+    go_on();
+    EXPECT_TRUE(read(before, 0, 2048));
+    EXPECT_FALSE(read(0, 0, 2048));
+}
+
+TEST_F(GapTest, WhatSomebodyHasWrittenSinceMustStay) {
+    cut();
+    const auto since = write(512, 512);
+    go_on();
+    EXPECT_FALSE(read(since, 512, 512));
+    EXPECT_TRUE(read(0, 512, 512));
+    EXPECT_FALSE(read(0, 1024, 1024));
+}
+
+TEST_F(GapTest, AWriteAtTheTimeOfTheCutMayShowOrNot) {
+    const auto id = oracle.begin_write(0, 512);
+    cut();
+    oracle.end_write(id, Oracle::End::acknowledged, false);
+    go_on();
+    EXPECT_FALSE(read(id, 0, 512));
+    EXPECT_FALSE(read(0, 0, 512));
+}
+
+TEST_F(GapTest, AWriteThatFailedMayHaveKeptTheZerosAway) {
+    const auto before = write(0, 2048);
+    cut();
+    write(0, 512, Oracle::End::unknown);
+    go_on();
+    EXPECT_FALSE(read(before, 0, 512));
+    EXPECT_TRUE(read(before, 512, 512));
+}
+
+TEST_F(GapTest, ZerosThatFailedMayShowOrNot) {
+    const auto before = write(0, 2048);
+    cut();
+    go_on(Oracle::End::unknown);
+    EXPECT_FALSE(read(before, 0, 2048));
+    EXPECT_FALSE(read(0, 0, 512));
+}
+
+TEST_F(GapTest, ANewCutMakesWhatWasWrittenAfterTheFirstZeros) {
+    cut();
+    const auto since = write(0, 512);
+    cut();
+    go_on();
+    EXPECT_TRUE(read(since, 0, 512));
 }
 
 }  // namespace

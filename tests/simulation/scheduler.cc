@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "scheduler.h"
 
+#include <srpfs/base/assert.h>
+
 #include <algorithm>
 #include <array>
 #include <utility>
@@ -32,17 +34,20 @@ bool Scheduler::step_now() {
     if (jump_ > Duration::zero()) {
         const Duration by = std::exchange(jump_, Duration::zero());
         jumped_ += by;
-        timers.advance_to(timers.now() + by);
+        advance_to(timers.now() + by);
         return true;
     }
-    std::array<int, 8> ready{};
+    std::array<int, 16> ready{};
     std::size_t count = 0;
-    constexpr int the_fabric = -1, the_timers = -2;
+    constexpr int the_fabric = -1, the_timers = -2, first_source = -3;
     for (std::size_t i = 0; i < executors_.size(); ++i)
         if (executors_[i]->next_mail() <= timers.now()) ready[count++] = static_cast<int>(i);
     if (fabric && !fabric->arm()) ready[count++] = the_fabric;
     if (timers.next_deadline() <= timers.now()) ready[count++] = the_timers;
+    for (std::size_t i = 0; i < sources.size(); ++i)
+        if (sources[i]->is_ready()) ready[count++] = first_source - static_cast<int>(i);
     if (count == 0) return false;
+    SRPFS_ASSERT(count <= ready.size());
     ++steps;
     const int chosen = ready[count == 1 ? 0 : random_.below(count)];
     if (chosen == the_fabric) {
@@ -50,10 +55,22 @@ bool Scheduler::step_now() {
         fabric->flush();
     } else if (chosen == the_timers) {
         timers.advance_to(timers.now());
+    } else if (chosen <= first_source) {
+        sources[static_cast<std::size_t>(first_source - chosen)]->turn();
     } else {
         executors_[static_cast<std::size_t>(chosen)]->run_one();
     }
+    tell_sources();
     return true;
+}
+
+void Scheduler::tell_sources() {
+    for (SimulatedSource* source : sources) source->after_step();
+}
+
+void Scheduler::advance_to(Instant instant) {
+    timers.advance_to(instant);
+    tell_sources();
 }
 
 Instant Scheduler::next_instant() const {
@@ -66,7 +83,7 @@ bool Scheduler::step() {
     if (step_now()) return true;
     const Instant next = next_instant();
     if (next == instant_never) return false;
-    timers.advance_to(next);
+    advance_to(next);
     return true;
 }
 
@@ -79,10 +96,10 @@ void Scheduler::advance(Duration duration) {
     const Instant end = timers.now() + duration;
     settle();
     while (next_instant() <= end) {
-        timers.advance_to(next_instant());
+        advance_to(next_instant());
         settle();
     }
-    timers.advance_to(end);
+    advance_to(end);
     settle();
 }
 
@@ -92,10 +109,10 @@ bool Scheduler::run_until(const std::function<bool()>& done, Duration limit) {
         if (step_now()) continue;
         const Instant next = next_instant();
         if (next > end) {
-            timers.advance_to(end);
+            advance_to(end);
             return done();
         }
-        timers.advance_to(next);
+        advance_to(next);
     }
     return true;
 }

@@ -36,6 +36,18 @@ private:
     Instant last_ready_{};
 };
 
+// Something else that has work now and then.
+class SimulatedSource {
+public:
+    virtual bool is_ready() = 0;
+    virtual void turn() = 0;
+    // Somebody has had a turn.
+    virtual void after_step() = 0;
+
+protected:
+    ~SimulatedSource() = default;
+};
+
 class Scheduler {
 public:
     explicit Scheduler(std::uint64_t seed) : timers(Instant{}), random_(seed) {}
@@ -54,12 +66,15 @@ public:
 
     reactor::TimerQueue timers;
     fabric::Fabric* fabric = nullptr;
+    std::vector<SimulatedSource*> sources;
     Duration mail_lag_max{};  // how long a piece of mail may lie about
     std::uint64_t steps = 0;
 
 private:
     friend class SimulatedExecutor;
     bool step_now();
+    void advance_to(Instant instant);
+    void tell_sources();
     [[nodiscard]] Instant next_instant() const;
 
     Random random_;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "world.h"
 
+#include "files.h"
+
 #include <srpfs/base/bytes.h>
 #include <srpfs/base/log.h>
 #include <srpfs/lun/zeroing.h>
@@ -8,11 +10,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <deque>
 #include <map>
 #include <utility>
+
+#include <fcntl.h>
 
 namespace srpfs::simulation {
 namespace {
@@ -27,6 +32,7 @@ constexpr Duration arrival_bound = 1s;  // of a command after its request was an
 constexpr bool writes_are_issued_again = true;
 constexpr std::uint64_t steps_max = 20'000'000;
 constexpr std::uint64_t zeroing_salt = 114;  // chosen so that the named seeds stay what they were
+constexpr std::uint64_t files_salt = 1;      // the same
 constexpr unsigned identities = 2;           // of a LUN that is swapped
 
 double in_seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }
@@ -75,7 +81,7 @@ class Client final : public lun::OperationListener {
 public:
     Client(World& world, unsigned number);
     void start_after(Duration delay) { timer_.arm_after(delay); }
-    [[nodiscard]] bool is_busy() const { return operation_ != nullptr || zeroing_ != nullptr; }
+    [[nodiscard]] bool is_busy() const { return operation_ != nullptr || zeroing_ != nullptr || unique_ != 0; }
     [[nodiscard]] const std::optional<Asked>& asked() const { return request_; }  // and not answered; reads and writes
     // One request of a given kind, for the end of a run.
     void ask(const std::shared_ptr<lun::ListedUnit>& lun, lun::OperationKind kind, std::uint64_t offset,
@@ -88,8 +94,33 @@ public:
         bound_timer_.disarm();
     }
 
+    // Gives the memory of another connection's end back.
+    void forget_files() { open_.clear(); }
+
 private:
+    // What may be done to a file, and not to a unit.
+    enum class FileKind : std::uint8_t { plain, punch, zero, shrink, grow, extend };
+    // Where a file ends since somebody has truncated it.
+    struct Cut {
+        std::uint64_t end = 0;
+        Moment began = 0, ended = 0;
+    };
+    struct OpenedFile {
+        std::uint64_t handle = 0;
+        Oracle::Opener opener = 0;
+        std::optional<Cut> cut{};
+    };
+    struct OpenedUnit {
+        std::weak_ptr<lun::ListedUnit> unit;
+        Oracle::Opener opener = 0;
+        std::atomic<std::uint64_t> losses_seen{0};
+    };
+
     void next();
+    OpenedUnit& open_unit();
+    void ask_file(FileKind file_kind);
+    void on_file_answered(int error, std::span<const std::byte> body);
+    void close_file();
     void on_answered(lun::Operation& operation) override;
     void on_end(const lun::Outcome& outcome, std::span<const std::byte> data);
     void interrupt();
@@ -110,6 +141,13 @@ private:
     Instant started_{}, interrupted_at_{};
     Duration jumped_at_start_{}, jumped_at_interrupt_{};
     std::optional<Asked> request_;
+    std::map<const lun::ListedUnit*, OpenedUnit> units_open_;
+    std::map<const lun::ListedUnit*, OpenedFile> open_;
+    Oracle::Opener opener_ = 0;
+    std::uint64_t unique_ = 0;  // of the request to the file system that is not answered
+    FileKind file_kind_{};
+    Oracle::Gap gap_;
+    Moment cut_began_ = 0;
 };
 
 class World final : public MountListener {
@@ -159,6 +197,12 @@ public:
     std::unique_ptr<target::Device> device;
     std::unique_ptr<target::Portal> portal;
     std::unique_ptr<lun::Engine> engine;
+    // Every third seed: requests come to files, through one to three reactors, of which `reactor` is the units' home.
+    std::vector<std::unique_ptr<SimulatedExecutor>> other_reactors;
+    std::unique_ptr<fabric::LoopbackFabric> other_fabric;
+    std::vector<std::unique_ptr<lun::Engine>> other_engines;
+    std::unique_ptr<Files> files;
+    Random file_work{0};
     Duration rescan_interval{};
     std::shared_ptr<Mount> mount;
     initiator::TargetPortConfig port_config;
@@ -171,13 +215,16 @@ public:
 
 private:
     friend class Client;
-    void on_lun_added(const std::shared_ptr<lun::ListedUnit>& lun) override;
+    void on_lun_added(const std::shared_ptr<lun::ListedUnit>& lun, lun::Unit* pointer) override;
+    void on_lun_changed(const lun::ListedUnit& lun) override;
+    void on_lun_removed(const std::shared_ptr<lun::ListedUnit>& lun, std::function<void()> release) override;
     void on_port_state(initiator::PortState from, initiator::PortState to) override;
     void on_logged_in() override;
     void on_gone() override;
 
     void make_target();
-    void make_engine();
+    lun::EngineLimits make_engine();
+    void make_files(std::uint64_t seed, const lun::EngineLimits& limits);
     void log_in();
     void gremlin();
     void crash(Duration down);
@@ -220,8 +267,12 @@ Client::Client(World& world, unsigned number)
     : world_(world), number_(number), timer_(world.scheduler.timers, [this] { next(); }),
       interrupt_timer_(world.scheduler.timers, [this] { interrupt(); }), bound_timer_(world.scheduler.timers, [this] {
           // A zeroing is up to three requests, one after the other.
-          const Duration left =
-              (zeroing_ ? 3 : 1) * answer_bound - (world_.now() - started_ - (world_.jumped() - jumped_at_start_));
+          // One to a file may wait for that of another one.
+          const Duration left = (unique_ != 0 ? 8
+                                 : zeroing_   ? 3
+                                              : 1) *
+                                    answer_bound -
+                                (world_.now() - started_ - (world_.jumped() - jumped_at_start_));
           if (left > Duration::zero()) return bound_timer_.arm_after(left);
           world_.violated(fmt::format("{} is not answered after {} s", describe(), in_seconds(answer_bound)));
       }) {}
@@ -263,12 +314,22 @@ void Client::next() {
                 : random.chance(1, 2) ? lun::OperationKind::read
                                       : lun::OperationKind::write;
     if (world_.is_swapping()) kind = lun::OperationKind::read;
+    file_kind_ = FileKind::plain;
     stable_ = random.chance(1, 6);
     asked_ = false;
     const bool to_be_interrupted = world_.stormy && world_.plan.has(Fault::interrupts) && random.chance(1, 12);
     const auto patience = random.below(700'000'000);
     const bool zeroes = kind == lun::OperationKind::write && world_.has_zeroing && world_.zeroing_.chance(1, 4);
     if (zeroes) stable_ = false;
+    if (world_.files && kind == lun::OperationKind::write) {
+        Random& files = world_.file_work;
+        if (zeroes)
+            file_kind_ = files.chance(1, 2) ? FileKind::punch : FileKind::zero;
+        else if (files.chance(1, 8))
+            file_kind_ = FileKind::shrink;
+        else if (files.chance(1, 8))
+            file_kind_ = files.chance(1, 2) ? FileKind::grow : FileKind::extend;
+    }
     ask(lun, kind, offset, static_cast<std::uint32_t>(length), zeroes);
     if (is_busy() && to_be_interrupted)
         interrupt_timer_.arm_after(
@@ -287,8 +348,8 @@ void Client::ask(const std::shared_ptr<lun::ListedUnit>& lun, lun::OperationKind
     interrupted_ = ended_well_ = false;
     lun::Unit& unit = *lun->unit();
     const std::uint32_t block = unit.info()->block_bytes;
-    lun::Operation* operation = zeroes ? nullptr : world_.engine->take();
-    if (!operation && !zeroes) {
+    lun::Operation* operation = zeroes || world_.files ? nullptr : world_.engine->take();
+    if (!operation && !zeroes && !world_.files) {
         ++world_.statistics.failed;
         return start_after(50ms);
     }
@@ -302,6 +363,9 @@ void Client::ask(const std::shared_ptr<lun::ListedUnit>& lun, lun::OperationKind
                          .first_block = offset / block,
                          .block_end = (offset + bytes + block - 1) / block,
                          .is_write = kind == lun::OperationKind::write};
+    if (world_.files) return ask_file(asked_ ? FileKind::plain : file_kind_);
+    OpenedUnit& opened = open_unit();
+    opener_ = opened.opener;
     switch (kind) {
         case lun::OperationKind::read:
             ++world_.statistics.reads;
@@ -341,7 +405,7 @@ void Client::ask(const std::shared_ptr<lun::ListedUnit>& lun, lun::OperationKind
         case lun::OperationKind::flush:
             ++world_.statistics.flushes;
             began_ = disk_->oracle->begin_flush();
-            operation->prepare_flush(unit, *this);
+            operation->prepare_flush(unit, *this, &opened.losses_seen);
             break;
         case lun::OperationKind::raw: SRPFS_ASSERT(false);
     }
@@ -354,6 +418,153 @@ void Client::ask(const std::shared_ptr<lun::ListedUnit>& lun, lun::OperationKind
         unit.start(*operation);
 }
 
+Client::OpenedUnit& Client::open_unit() {
+    OpenedUnit& opened = units_open_[lun_.get()];
+    if (opened.unit.lock() != lun_) {
+        opened.unit = lun_;
+        opened.opener = disk_->oracle->open();
+        opened.losses_seen = lun_->unit()->counters()->write_losses_told.load();
+    }
+    return opened;
+}
+
+void Client::ask_file(FileKind file_kind) {
+    Files& files = *world_.files;
+    file_kind_ = file_kind;
+    if (const auto old = open_.find(lun_.get()); old != open_.end() && !files.shows(old->second.handle, lun_.get()))
+        close_file();
+    OpenedFile& file = open_[lun_.get()];
+    if (file.handle == 0) file = {.handle = files.open(lun_.get()), .opener = disk_->oracle->open(), .cut = {}};
+    opener_ = file.opener;
+    const auto capacity = files.capacity(lun_.get());
+    if (file.handle == 0 || !capacity || (bytes_ != 0 && offset_ + bytes_ > *capacity)) {
+        request_.reset();
+        file_kind_ = FileKind::plain;
+        open_.erase(lun_.get());
+        return start_after(50ms);
+    }
+    const auto on_answer = [this](int error, std::span<const std::byte> body) { on_file_answered(error, body); };
+    const std::uint64_t end = offset_ + bytes_;
+    Oracle& oracle = *disk_->oracle;
+    gap_ = {};
+    write_ = 0;
+    // What lies between where the file ends and where it goes on.
+    const auto begin_gap = [&](std::uint64_t until) {
+        if (!file.cut || file.cut->end >= until) return;
+        gap_ = oracle.begin_gap(file.cut->end, until, file.cut->began, file.cut->ended);
+        request_->first_block = std::min(request_->first_block, file.cut->end / lun_->unit()->info()->block_bytes);
+    };
+    if (world_.port_config.timers.fast_io_fail_tmo) bound_timer_.arm_after(8 * answer_bound);
+    switch (kind_) {
+        case lun::OperationKind::read:
+            ++world_.statistics.reads;
+            began_ = oracle.begin_read();
+            unique_ = files.read(file.handle, offset_, bytes_, on_answer);
+            break;
+        case lun::OperationKind::flush:
+            ++world_.statistics.flushes;
+            began_ = oracle.begin_flush();
+            unique_ = files.fsync(file.handle, on_answer);
+            break;
+        case lun::OperationKind::write:
+            switch (file_kind_) {
+                case FileKind::plain: {
+                    ++world_.statistics.writes;
+                    begin_gap(offset_);
+                    write_ = oracle.begin_write(offset_, bytes_);
+                    std::vector<std::byte> data(bytes_);
+                    Oracle::fill(write_, offset_, data);
+                    unique_ = files.write(file.handle, offset_, data, stable_, on_answer);
+                    break;
+                }
+                case FileKind::punch:
+                case FileKind::zero: {
+                    ++world_.statistics.zeroings;
+                    const bool keeps = file_kind_ == FileKind::punch || world_.file_work.chance(1, 2);
+                    if (!keeps) begin_gap(offset_);
+                    write_ = oracle.begin_write(offset_, bytes_, Oracle::Content::zeros);
+                    const int mode = (file_kind_ == FileKind::punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE) |
+                                     (keeps ? FALLOC_FL_KEEP_SIZE : 0);
+                    if (keeps && file_kind_ == FileKind::zero) file_kind_ = FileKind::punch;  // as far as the end goes
+                    unique_ = files.fallocate(file.handle, mode, offset_, bytes_, on_answer);
+                    break;
+                }
+                case FileKind::shrink:
+                case FileKind::grow: {
+                    ++world_.statistics.truncations;
+                    const std::uint64_t size = file_kind_ == FileKind::shrink || !file.cut ? offset_ : end;
+                    // A file that was never cut ends with the unit: this one cuts it, wherever.
+                    file_kind_ = file.cut && size > file.cut->end ? FileKind::grow : FileKind::shrink;
+                    if (file_kind_ == FileKind::grow) begin_gap(size);
+                    offset_ = size;
+                    bytes_ = 0;
+                    cut_began_ = oracle.tick();
+                    unique_ = files.truncate(file.handle, size, on_answer);
+                    break;
+                }
+                case FileKind::extend:
+                    ++world_.statistics.truncations;
+                    begin_gap(end);
+                    unique_ = files.fallocate(file.handle, 0, offset_, bytes_, on_answer);
+                    break;
+            }
+            break;
+        case lun::OperationKind::raw: SRPFS_ASSERT(false);
+    }
+    world_.tell("{} begins (request {}, file {}, {} zeroed, {} perhaps)", describe(), unique_,
+                static_cast<int>(file_kind_), gap_.firm.size(), gap_.unsure.size());
+}
+
+void Client::close_file() {
+    const auto file = open_.find(lun_.get());
+    if (file == open_.end()) return;
+    world_.files->close(file->second.handle);
+    open_.erase(file);
+}
+
+void Client::on_file_answered(int error, std::span<const std::byte> body) {
+    unique_ = 0;
+    lun::Outcome outcome;
+    switch (error) {
+        case 0: break;
+        case EINTR: outcome.kind = OutcomeKind::interrupted; break;
+        case ENODEV: outcome.kind = OutcomeKind::gone; break;
+        // What a flush reports, and all that has no number of its own.
+        default:
+            outcome.kind = world_.is_short_of_parking ? OutcomeKind::out_of_memory : OutcomeKind::medium_error;
+            break;
+    }
+    // The unit may have another size by now.
+    const bool resizes = world_.plan.has(Fault::shrunk_lun) || world_.plan.has(Fault::grown_lun);
+    if (kind_ == lun::OperationKind::read && error == 0 && body.size() < bytes_ && resizes)
+        bytes_ = static_cast<std::uint32_t>(body.size());
+    bool is_whole = outcome.ok();
+    if (kind_ == lun::OperationKind::write && file_kind_ == FileKind::plain && is_whole) {
+        fuse_write_out out{};
+        is_whole = fs::read_struct(body, 0, out) && out.size == bytes_;
+        if (!is_whole && !resizes) world_.violated(fmt::format("{} wrote {} bytes", describe(), out.size));
+    }
+    if (kind_ == lun::OperationKind::write) {
+        Oracle& oracle = *disk_->oracle;
+        const auto certainty = is_whole ? Oracle::End::acknowledged : Oracle::End::unknown;
+        const auto file = open_.find(lun_.get());
+        oracle.end_gap(std::exchange(gap_, {}), certainty, !disk_->config.write_cache);
+        // Without a write of its own, on_end() has nothing to end.
+        if (write_ != 0 && !is_whole) oracle.end_write(std::exchange(write_, 0), Oracle::End::unknown, false);
+        if (!is_whole) {
+            // Nobody knows where it ends now.
+            close_file();
+        } else if (file_kind_ == FileKind::shrink) {
+            file->second.cut = Cut{.end = offset_, .began = cut_began_, .ended = oracle.tick()};
+        } else if (file_kind_ != FileKind::punch && file->second.cut) {
+            file->second.cut->end = std::max(file->second.cut->end, offset_ + bytes_);
+        }
+    } else if (!outcome.ok()) {
+        close_file();
+    }
+    on_end(outcome, kind_ == lun::OperationKind::read ? body : std::span<const std::byte>{});
+}
+
 void Client::interrupt() {
     if (!is_busy() || interrupted_) return;
     interrupted_ = true;
@@ -361,7 +572,9 @@ void Client::interrupt() {
     jumped_at_interrupt_ = world_.jumped();
     ++world_.statistics.faults[static_cast<unsigned>(Fault::interrupts)];
     world_.tell("{} is interrupted", describe());
-    if (zeroing_)
+    if (unique_ != 0)
+        world_.files->interrupt(unique_);
+    else if (zeroing_)
         zeroing_->interrupt();
     else
         lun_->unit()->interrupt(*operation_);
@@ -409,15 +622,16 @@ void Client::on_end(const lun::Outcome& outcome, std::span<const std::byte> data
                 world_.violated(fmt::format("{} of {}: {}", describe(), lun_->info()->wwid, *wrong));
             break;
         case lun::OperationKind::write:
+            if (write_ == 0) break;
             disk_->oracle->end_write(write_, outcome.ok() ? Oracle::End::acknowledged : Oracle::End::unknown,
                                      stable_ || !disk_->config.write_cache);
             break;
         case lun::OperationKind::flush:
             if (outcome.ok()) {
-                disk_->oracle->end_flush_ok(began_);
-            } else if (outcome.kind == OutcomeKind::medium_error) {
+                disk_->oracle->end_flush_ok(began_, opener_);
+            } else if (outcome.kind == OutcomeKind::medium_error || world_.files) {
                 ++world_.statistics.cache_losses_told;
-                disk_->oracle->end_flush_lost();
+                disk_->oracle->end_flush_lost(opener_);
             }
             break;
         case lun::OperationKind::raw: break;
@@ -444,7 +658,8 @@ World::World(std::uint64_t seed, bool verbose)
                                      memory.chance(1, 2) ? fabric::Registration::window : fabric::Registration::pool);
     scheduler.fabric = fabric.get();
     make_target();
-    make_engine();
+    const lun::EngineLimits limits = make_engine();
+    if (Random(seed ^ files_salt).chance(1, 3)) make_files(seed, limits);
     if (paths.chance(1, 4))
         port_config.path.interval.reset();
     else
@@ -526,7 +741,7 @@ void World::make_target() {
     portal = std::move(*listening);
 }
 
-void World::make_engine() {
+lun::EngineLimits World::make_engine() {
     lun::EngineLimits limits;
     limits.intake_buffers = static_cast<unsigned>(random.between(3, 8));
     limits.read_buffers_4k = static_cast<unsigned>(random.between(2, 8));
@@ -578,6 +793,30 @@ void World::make_engine() {
     }
     SRPFS_ASSERT(initiator::validate(timers));
     if (random.chance(1, 2)) rescan_interval = std::chrono::milliseconds(random.between(100, 20'000));
+    return limits;
+}
+
+void World::make_files(std::uint64_t seed, const lun::EngineLimits& limits) {
+    file_work = Random(seed ^ 0xf11e5);
+    const auto reactors = static_cast<unsigned>(file_work.between(1, 3));
+    const auto home = static_cast<unsigned>(file_work.below(reactors));
+    std::vector<Files::Seat> seats;
+    if (reactors > 1)
+        other_fabric =
+            fabric::make_loopback_fabric(scheduler.timers, fabric::demo_port(), nullptr, fabric::Registration::pool);
+    for (unsigned index = 0; index < reactors; ++index) {
+        if (index == home) {
+            seats.push_back({&reactor, engine.get()});
+            continue;
+        }
+        other_reactors.push_back(std::make_unique<SimulatedExecutor>(scheduler));
+        auto made = lun::Engine::create(limits, {other_fabric.get()}, *other_reactors.back(), engine_random);
+        SRPFS_ASSERT(made.has_value());
+        other_engines.push_back(std::move(*made));
+        seats.push_back({other_reactors.back().get(), other_engines.back().get()});
+    }
+    files = std::make_unique<Files>(scheduler, control, std::move(seats), home, file_work.next(),
+                                    [this](const std::string& what) { violated(what); });
 }
 
 void World::log_in() {
@@ -596,7 +835,17 @@ void World::on_gone() {
     });
 }
 
-void World::on_lun_added(const std::shared_ptr<lun::ListedUnit>& lun) {
+void World::on_lun_changed(const lun::ListedUnit& lun) {
+    if (files) files->update(&lun, *lun.info());
+}
+
+void World::on_lun_removed(const std::shared_ptr<lun::ListedUnit>& lun, std::function<void()> release) {
+    if (!files) return release();
+    files->remove(lun.get(), std::move(release));
+}
+
+void World::on_lun_added(const std::shared_ptr<lun::ListedUnit>& lun, lun::Unit* pointer) {
+    if (files) files->add(lun.get(), pointer, *lun->info());
     Disk* disk = disk_of(*lun);
     tell("{} is {}", lun->lun().file_name(), lun->info()->wwid);
     if (!disk) return violated(fmt::format("a unit of unknown identity '{}' appeared", lun->info()->wwid));
@@ -610,7 +859,7 @@ void World::on_logged_in() {
     // new login would have come in any case. What it lost then is nobody's fault.
     if (std::exchange(crashed_since_login_, false) && mount->port().loss_was_own() &&
         !device->config().attention_at_login)
-        for (const auto& [wwid, disk] : disks_) disk->oracle->end_flush_lost();
+        for (const auto& [wwid, disk] : disks_) disk->oracle->on_loss_unseen();
 }
 
 void World::on_port_state(initiator::PortState from, initiator::PortState to) {
@@ -990,6 +1239,10 @@ bool World::is_quiet() const {
 }
 
 void World::check_idle() {
+    if (files && files->pending() != 0) violated("requests are left with a reactor at the end");
+    const auto is_idle = [](const auto& other) { return other->usage().operations_in_use == 0; };
+    if (!std::all_of(other_engines.begin(), other_engines.end(), is_idle))
+        violated("operations are left with a reactor that is not the home");
     const auto usage = engine->usage();
     if (usage.operations_in_use || usage.intake_in_use || usage.write_4k_in_use || usage.write_64k_in_use ||
         usage.read_4k_in_use || usage.read_64k_in_use || usage.read_1m_in_use || usage.edges_in_use ||
@@ -1024,6 +1277,14 @@ void World::shut_down() {
     scheduler.run_until([&] { return !mount; }, 60s);
     if (mount) return violated("logging out does not end: " + mount->describe_end());
     scheduler.advance(1s);
+    if (files) {
+        statistics.handed_over += files->handed_over();
+        files->leave();
+        scheduler.advance(1s);
+        for (auto& client : clients_) client->forget_files();
+        checker_->forget_files();
+        files.reset();
+    }
     portal->close();
     scheduler.advance(120s);
     if (!portal->is_closed()) return violated("the target does not come to an end");
@@ -1103,6 +1364,8 @@ void Statistics::add(const Statistics& other) {
     reads += other.reads;
     writes += other.writes;
     zeroings += other.zeroings;
+    truncations += other.truncations;
+    handed_over += other.handed_over;
     flushes += other.flushes;
     unaligned += other.unaligned;
     bytes_checked += other.bytes_checked;

@@ -22,7 +22,8 @@
 namespace srpfs::simulation {
 
 struct Statistics {
-    std::uint64_t operations = 0, reads = 0, writes = 0, zeroings = 0, flushes = 0, unaligned = 0, bytes_checked = 0;
+    std::uint64_t operations = 0, reads = 0, writes = 0, zeroings = 0, truncations = 0, handed_over = 0, flushes = 0,
+                  unaligned = 0, bytes_checked = 0;
     std::uint64_t failed = 0, interrupted = 0, logins = 0, reconnects = 0, ghosts = 0, retries = 0, late_writes = 0,
                   cache_losses_told = 0, fences = 0, steps = 0;
     double seconds = 0;  // of virtual time

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// The file layer of a world: a FuseChannel for each of several reactors, one of which is the home of all units, and the
+// kernel's side of their connection. The kernel hands a request to whichever reactor it likes, and takes the answer
+// only where it has been read.
+
+#pragma once
+
+#include "fuse_channel.h"
+#include "open_files.h"
+#include "scheduler.h"
+
+#include <srpfs/lun/engine.h>
+#include <srpfs/lun/unit.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace srpfs::simulation {
+
+class Files final : public fs::ChannelHost, public SimulatedSource {
+public:
+    struct Seat {  // of a reactor
+        SimulatedExecutor* executor;
+        lun::Engine* engine;
+    };
+    using OnAnswer = std::function<void(int error, std::span<const std::byte> body)>;
+
+    // `on_wrong` is told what the kernel would not stand.
+    Files(Scheduler& scheduler, SimulatedExecutor& control, std::vector<Seat> seats, unsigned home, std::uint64_t seed,
+          std::function<void(const std::string&)> on_wrong);
+    ~Files();
+
+    // ---- what the daemon does ----
+    void add(const void* unit, lun::Unit* pointer, const lun::UnitInfo& info);
+    void update(const void* unit, const lun::UnitInfo& info);
+    // `when_released`, on the control thread, once no reactor looks at the unit any more.
+    void remove(const void* unit, std::function<void()> when_released);
+    // 0: no such file (any more).
+    [[nodiscard]] std::uint64_t open(const void* unit);
+    void close(std::uint64_t handle);
+    // Whether it is a file of this unit, which may stand where an earlier one stood.
+    [[nodiscard]] bool shows(std::uint64_t handle, const void* unit) const;
+    [[nodiscard]] std::optional<std::uint64_t> capacity(const void* unit) const;
+
+    // ---- what the kernel does: `unique` numbers for interrupt() ----
+    std::uint64_t read(std::uint64_t handle, std::uint64_t offset, std::uint32_t bytes, OnAnswer on_answer);
+    std::uint64_t write(std::uint64_t handle, std::uint64_t offset, std::span<const std::byte> data, bool stable,
+                        OnAnswer on_answer);
+    std::uint64_t fsync(std::uint64_t handle, OnAnswer on_answer);
+    std::uint64_t fallocate(std::uint64_t handle, int mode, std::uint64_t offset, std::uint64_t length,
+                            OnAnswer on_answer);
+    std::uint64_t truncate(std::uint64_t handle, std::uint64_t size, OnAnswer on_answer);
+    // A signal for who waits.
+    void interrupt(std::uint64_t unique);
+
+    [[nodiscard]] unsigned pending() const;                                   // requests that some reactor has noted
+    [[nodiscard]] std::uint64_t handed_over() const { return handed_over_; }  // read by another than the home
+    // The end of the mount: the reactors let go. Then nothing may be asked any more.
+    void leave();
+
+private:
+    struct Asked {
+        unsigned channel;  // where it was put
+        OnAnswer on_answer;
+        bool truncates = false, interrupted = false;
+    };
+    struct Connection {
+        int kernel = -1;  // our end
+        std::uint64_t sent = 0;
+    };
+
+    void on_control_request(const fs::Origin& origin, std::vector<std::byte> request) override;
+    void on_control_interrupt(const fs::Origin&) override {
+        on_wrong_("an interrupt was handed to the control thread");
+    }
+    void on_disconnected(unsigned, int) override { on_wrong_("a connection has ended"); }
+
+    bool is_ready() override;
+    void turn() override;
+    void after_step() override;
+
+    template <typename In>
+    std::uint64_t ask(std::uint32_t opcode, const In& in, std::span<const std::byte> data, OnAnswer on_answer);
+    void send(unsigned channel, std::span<const std::byte> request);
+    void send_interrupt(std::uint64_t unique);
+    void answered(std::uint64_t unique, int error, std::span<const std::byte> body);
+    [[nodiscard]] bool has_requests(std::size_t channel) const;
+
+    Scheduler& scheduler_;
+    SimulatedExecutor& control_;
+    const std::vector<Seat> seats_;
+    const unsigned home_;
+    Random random_;
+    const std::function<void(const std::string&)> on_wrong_;
+    fs::OpenFiles open_files_;
+    std::map<const void*, std::shared_ptr<fs::LunData>> luns_;
+    std::map<std::uint64_t, std::shared_ptr<fs::LunData>> handles_;
+    std::vector<Connection> connections_;
+    std::vector<std::shared_ptr<fs::FuseChannel>> channels_;
+    std::map<std::uint64_t, Asked> asked_;  // and not answered, by unique number
+    std::uint64_t last_unique_ = 0, handed_over_ = 0;
+    std::vector<std::byte> received_;
+    std::uint64_t writes_seen_ = 0;
+    std::vector<std::unique_ptr<reactor::Timer>> again_;
+};
+
+}  // namespace srpfs::simulation
