@@ -254,6 +254,15 @@ const std::vector<Option>& options() {
                                                   : daemon::MemoryLock::off;
              return {};
          }},
+        {"raw_commands", "read|all|none", "SCSI commands that may be sent by hand: see lunN.attr/cdb (default read)",
+         [](Config& config, std::string_view text) -> Result<void> {
+             if (text != "read" && text != "all" && text != "none")
+                 return bad("raw_commands", text, "'read', 'all' or 'none' expected");
+             config.raw_commands = text == "read"  ? daemon::RawCommands::read
+                                   : text == "all" ? daemon::RawCommands::all
+                                                   : daemon::RawCommands::none;
+             return {};
+         }},
         flag("allow_other", "let other users see the files", [](Config& config) { config.mount.allow_other = true; }),
         flag("allow_root", "let root see the files of another user's mount",
              [](Config& config) { config.mount.allow_root = true; }),

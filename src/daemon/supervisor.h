@@ -46,6 +46,7 @@ private:
     EventLog& events() override { return events_; }
     Views& views() override { return *views_; }
     reactor::Executor& control() override { return control_; }
+    [[nodiscard]] const Config& mount_config() const override { return config_; }
     unsigned home_of(const lun::UnitInfo& info, unsigned proposed) override {
         return unit_homes_.home_of(info, proposed);
     }

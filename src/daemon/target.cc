@@ -4,6 +4,7 @@
 #include "text_file.h"
 
 #include <srpfs/base/log.h>
+#include <srpfs/daemon/raw_ioctl.h>
 #include <srpfs/lun/registration.h>
 #include <srpfs/lun/unit_question.h>
 #include <srpfs/scsi/page_text.h>
@@ -65,6 +66,7 @@ struct Target::Lun {
     fs::NodeId file{0}, attributes{0};
     Views::Key view = 0;
     bool refuses_writes = false;  // `read_only` has been set here
+    std::shared_ptr<RawDoor> door;
     std::string last_error;
 };
 
@@ -517,6 +519,56 @@ void Target::add_lun_files(const std::shared_ptr<Lun>& lun) {
     add_option_files(lun);
     add_reservations(lun);
     add_page_files(lun);
+    add_raw_door(lun);
+}
+
+// ---- commands of somebody's choice ----
+
+void Target::add_raw_door(const std::shared_ptr<Lun>& lun) {
+    using Call = std::shared_ptr<fs::PendingCall>;
+    fs::Tree& tree = host_.tree();
+    const std::weak_ptr<Lun> weak = lun;  // which holds the door
+    RawDoorConfig door;
+    door.allowed = host_.mount_config().raw_commands;
+    door.send = [this, unit = lun->unit](lun::UnitCommand command, std::function<void(lun::UnitAnswer)> on_done) {
+        return lun::send_command(host_.control(), reactor_, unit, std::move(command), std::move(on_done));
+    };
+    door.look = [inventory = inventory_, unit = lun->unit](std::function<void()> on_done) {
+        inventory->look(unit, "a raw command may have changed it",
+                        [on_done = std::move(on_done)](const Result<void>&) { on_done(); });
+    };
+    door.block_bytes = [unit = lun->unit] { return unit->info()->block_bytes; };
+    door.is_read_only = [this, weak] {
+        const auto still = weak.lock();
+        return host_.mount_config().mount.read_only || !still || still->refuses_writes;
+    };
+    door.on_refused = [self = weak_from_this(), weak](const Error& error) {
+        const auto target = self.lock();
+        const auto still = weak.lock();
+        if (!target || !still) return;
+        still->last_error = target->last_error_ = error.context;
+        log::warning(target->config().name, "{}: {}", still->name, error.context);
+    };
+    door.on_change = [self = weak_from_this(), weak](const std::string& cdb, unsigned uid) {
+        const auto target = self.lock();
+        const auto still = weak.lock();
+        if (!target || !still) return;
+        log::info(target->config().name, "{}: raw command {} of uid {}", still->name, cdb, uid);
+        target->event("raw_command", {{"lun", still->name}, {"cdb", cdb}, {"uid", uid}});
+    };
+    lun->door = std::make_shared<RawDoor>(std::move(door));
+    const fs::NodeId file = add_dialogue(
+        tree, lun->attributes, "cdb", [door = lun->door]() -> Result<std::string> { return door->last(); },
+        [door = lun->door](std::string_view text, const Call& call) { door->write(text, call); });
+    // Who may write this file has been decided by whoever set its mode; of a LUN file that means the data alone.
+    tree.serve_ioctl(file, SRPFS_RAW_COMMAND,
+                     [door = lun->door](std::string_view bytes, const fs::Tree::IoctlCaller& caller, const Call& call) {
+                         door->ioctl(bytes, caller.may_write, caller.uid, call);
+                     });
+    tree.serve_ioctl(lun->file, SRPFS_RAW_COMMAND,
+                     [door = lun->door](std::string_view bytes, const fs::Tree::IoctlCaller& caller, const Call& call) {
+                         door->ioctl(bytes, caller.may_write && caller.uid == 0, caller.uid, call);
+                     });
 }
 
 // ---- persistent reservations ----

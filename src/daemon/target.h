@@ -6,6 +6,7 @@
 
 #include "event_log.h"
 #include "login_lock.h"
+#include "raw_door.h"
 #include "views.h"
 #include "worker.h"
 
@@ -33,6 +34,7 @@ public:
     virtual EventLog& events() = 0;
     virtual Views& views() = 0;
     virtual reactor::Executor& control() = 0;
+    [[nodiscard]] virtual const Config& mount_config() const = 0;
     // See UnitHomes.
     virtual unsigned home_of(const lun::UnitInfo& info, unsigned proposed) = 0;
     // The directory srp-<hca>-<port>, made when it is not there yet.
@@ -103,6 +105,7 @@ private:
     void list();
     void add_control_files();
     void add_lun_files(const std::shared_ptr<Lun>& lun);
+    void add_raw_door(const std::shared_ptr<Lun>& lun);
     void add_reservations(const std::shared_ptr<Lun>& lun);
     void add_option_files(const std::shared_ptr<Lun>& lun);
     void add_page_files(const std::shared_ptr<Lun>& lun);

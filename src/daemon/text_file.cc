@@ -6,7 +6,7 @@
 namespace srpfs::daemon {
 namespace {
 
-class TextFile final : public fs::ControlFile {
+class TextFile : public fs::ControlFile {
 public:
     TextFile(ReadText read, WriteText write) : read_(std::move(read)), write_(std::move(write)) {}
 
@@ -22,6 +22,12 @@ public:
 private:
     ReadText read_;
     WriteText write_;
+};
+
+class DialogueFile final : public TextFile {
+public:
+    using TextFile::TextFile;
+    bool is_dialogue() const override { return true; }
 };
 
 class SlowFile final : public fs::ControlFile {
@@ -46,6 +52,11 @@ private:
 void add_slow(fs::Tree& tree, fs::NodeId parent, std::string_view name, ReadLater read, WriteText write) {
     const auto access = write ? fs::Tree::Access::read_write : fs::Tree::Access::read_only;
     tree.add_control_file(parent, name, access, std::make_unique<SlowFile>(std::move(read), std::move(write)));
+}
+
+fs::NodeId add_dialogue(fs::Tree& tree, fs::NodeId parent, std::string_view name, ReadText read, WriteText write) {
+    return tree.add_control_file(parent, name, fs::Tree::Access::owner_only,
+                                 std::make_unique<DialogueFile>(std::move(read), std::move(write)));
 }
 
 void add_value(fs::Tree& tree, fs::NodeId parent, std::string_view name, std::function<std::string()> read) {

@@ -20,6 +20,8 @@ using WriteText = std::function<void(std::string_view, std::shared_ptr<fs::Pendi
 void add_value(fs::Tree& tree, fs::NodeId parent, std::string_view name, std::function<std::string()> read);
 // `read` answers with the whole content when it has it. Without `write` it is read only.
 void add_slow(fs::Tree& tree, fs::NodeId parent, std::string_view name, ReadLater read, WriteText write = nullptr);
+// See ControlFile::is_dialogue(); mode 0600. `write` answers with what its handle is to read, or fails.
+fs::NodeId add_dialogue(fs::Tree& tree, fs::NodeId parent, std::string_view name, ReadText read, WriteText write);
 void add_text(fs::Tree& tree, fs::NodeId parent, std::string_view name, fs::Tree::Access access, ReadText read,
               WriteText write);
 

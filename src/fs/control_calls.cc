@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -33,7 +34,7 @@ struct ControlCalls::Registry {
 
 class ControlCall final : public PendingCall, public std::enable_shared_from_this<ControlCall> {
 public:
-    enum class Direction : bool { read, write };
+    enum class Direction : std::uint8_t { read, write, ioctl };
 
     ControlCall(std::shared_ptr<ControlCalls::Registry> registry, const Origin& origin, Direction direction,
                 std::uint32_t bytes, std::uint32_t open_flags, unsigned uid)
@@ -47,6 +48,7 @@ public:
     }
 
     void succeed() override {
+        SRPFS_ASSERT(direction_ != Direction::ioctl);
         end();
         if (direction_ == Direction::read) return send(make_reply(origin_.unique, 0));
         const fuse_write_out out{.size = bytes_, .padding = 0};
@@ -59,8 +61,20 @@ public:
     }
 
     void succeed_with(std::string text) override {
-        SRPFS_ASSERT(direction_ == Direction::read);
+        if (direction_ == Direction::write) {
+            SRPFS_ASSERT(on_content_ != nullptr);
+            if (registry_->sink) on_content_(std::move(text));
+            return succeed();
+        }
         end();
+        if (direction_ == Direction::ioctl) {
+            SRPFS_ASSERT(text.size() == bytes_);
+            const fuse_ioctl_out out{};
+            std::vector<std::byte> body(sizeof out + text.size());
+            std::memcpy(body.data(), &out, sizeof out);
+            std::memcpy(body.data() + sizeof out, text.data(), text.size());
+            return send(make_reply(origin_.unique, 0, body));
+        }
         if (on_content_ && registry_->sink) text = on_content_(std::move(text));
         text.resize(std::min<std::size_t>(text.size(), bytes_));
         send(make_reply(origin_.unique, 0, bytes_of_text(text)));
@@ -171,6 +185,7 @@ void ControlCalls::on_read(const Origin& origin, const fuse_in_header& header, c
                                                   header.uid);
         return stream->read_next(details->cursor, in.size, std::move(call));
     }
+    if (details->control->is_dialogue()) return on_read_dialogue(origin, in, *details);
     if (in.offset == 0 || !details->snapshot) {
         const auto control = details->control;
         if (control->is_slow()) {
@@ -196,6 +211,40 @@ void ControlCalls::on_read(const Origin& origin, const fuse_in_header& header, c
     sink_.answer(origin, make_reply(origin.unique, 0, bytes_of_text(left)));
 }
 
+void ControlCalls::on_read_dialogue(const Origin& origin, const fuse_read_in& in, OpenFileDetails& details) {
+    if (!details.snapshot) {
+        auto content = details.control->read();
+        if (!content) return answer_error(origin, content.error().errno_value());
+        details.snapshot = std::move(*content);
+        details.cursor = std::make_shared<std::uint64_t>(0);
+    }
+    std::uint64_t& position = *details.cursor;
+    const auto left = std::string_view(*details.snapshot).substr(position, in.size);
+    sink_.answer(origin, make_reply(origin.unique, 0, bytes_of_text(left)));
+    position += left.size();
+    if (!left.empty() || in.size == 0) return;
+    // To its end: from the beginning again. What nobody has asked for here may be another by then.
+    position = 0;
+    if (!details.has_asked) details.snapshot.reset();
+}
+
+void ControlCalls::on_ioctl(const Origin& origin, std::span<const std::byte> request, const Tree::Ioctl& carry_out) {
+    fuse_in_header header{};
+    fuse_ioctl_in in{};
+    if (!read_struct(request, 0, header) || !read_struct(request, sizeof header, in))
+        return answer_error(origin, EINVAL);
+    const auto data = request.subspan(sizeof header + sizeof in);
+    const OpenFileDetails* details = files_.details(in.fh);
+    if (!details || details->removed || static_cast<std::uint64_t>(details->node) != header.nodeid)
+        return answer_error(origin, ENODEV);
+    if (data.size() != in.in_size || in.out_size != in.in_size) return answer_error(origin, EINVAL);
+    auto call =
+        std::make_shared<ControlCall>(registry_, origin, ControlCall::Direction::ioctl, in.out_size, 0, header.uid);
+    const Tree::Ioctl carry_on = carry_out;  // its node may be removed meanwhile
+    carry_on({reinterpret_cast<const char*>(data.data()), data.size()},
+             {.may_write = details->writable, .uid = header.uid}, std::move(call));
+}
+
 void ControlCalls::on_write(const Origin& origin, const fuse_in_header& header, const fuse_write_in& in,
                             std::string_view written) {
     const OpenFileDetails* details = files_.details(in.fh);
@@ -208,6 +257,15 @@ void ControlCalls::on_write(const Origin& origin, const fuse_in_header& header, 
     const auto text = std::get<std::string_view>(command);
     if (text.empty()) return call->succeed();
     const auto control = details->control;  // `delete` removes its own node
+    if (control->is_dialogue())
+        call->set_on_content([this, handle = in.fh](std::string answer) {
+            if (OpenFileDetails* const file = files_.details(handle)) {
+                file->snapshot = std::move(answer);
+                file->cursor = std::make_shared<std::uint64_t>(0);
+                file->has_asked = true;
+            }
+            return std::string{};
+        });
     control->write(text, std::move(call));
 }
 

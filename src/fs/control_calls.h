@@ -47,6 +47,8 @@ public:
 
     // A FUSE_READ or FUSE_WRITE, header included, of a file that is not a LUN.
     void on_request(const Origin& origin, std::span<const std::byte> request);
+    // A FUSE_IOCTL, header included, whose number is that of `carry_out`.
+    void on_ioctl(const Origin& origin, std::span<const std::byte> request, const Tree::Ioctl& carry_out);
     // FUSE_INTERRUPT of such a request; nothing happens when it has been answered.
     void on_interrupt(const Origin& origin);
     [[nodiscard]] std::size_t pending() const;
@@ -55,6 +57,7 @@ public:
 
 private:
     void on_read(const Origin& origin, const fuse_in_header& header, const fuse_read_in& in);
+    void on_read_dialogue(const Origin& origin, const fuse_read_in& in, OpenFileDetails& details);
     void on_write(const Origin& origin, const fuse_in_header& header, const fuse_write_in& in,
                   std::string_view written);
     void answer_error(const Origin& origin, int errno_value);

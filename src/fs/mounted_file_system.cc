@@ -180,6 +180,11 @@ void MountedFileSystem::serve(const Origin& origin, const std::vector<std::byte>
     fuse_in_header header{};
     if (!read_struct(request, 0, header)) return;
     if (header.opcode == FUSE_READ || header.opcode == FUSE_WRITE) return calls_->on_request(origin, request);
+    if (fuse_ioctl_in ioctl{}; header.opcode == FUSE_IOCTL && read_struct(request, sizeof header, ioctl)) {
+        const Node* node = tree_->node(NodeId{header.nodeid});
+        if (node && node->ioctl && node->ioctl_number == ioctl.cmd)
+            return calls_->on_ioctl(origin, request, node->ioctl);
+    }
     if (header.opcode == FUSE_SETATTR && takes_truncation(origin, header, request)) return;
     answer(origin, session_->answer(request));
 }

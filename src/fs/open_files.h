@@ -49,7 +49,8 @@ struct OpenFileDetails {
     std::uint64_t serial = 0;               // grows with each open
     bool removed = false;                   // its node is gone; one of the same name and number is another file
     std::optional<std::string> snapshot;    // control file: content as of the last read at offset 0
-    std::shared_ptr<std::uint64_t> cursor;  // stream file
+    std::shared_ptr<std::uint64_t> cursor;  // stream file; dialogue: in the snapshot
+    bool has_asked = false;                 // dialogue: the snapshot is an answer to this handle
 };
 
 class OpenFiles {

@@ -174,7 +174,8 @@ struct SessionOperations {
         out.fh = handle;
         out.open_flags = FOPEN_DIRECT_IO | FOPEN_NOFLUSH;
         if (found->kind == NodeKind::lun) out.open_flags |= FOPEN_PARALLEL_DIRECT_WRITES;
-        if (found->kind == NodeKind::stream) out.open_flags |= FOPEN_STREAM;
+        if (found->kind == NodeKind::stream || (found->control && found->control->is_dialogue()))
+            out.open_flags |= FOPEN_STREAM;
         fuse_reply_buf(request, reinterpret_cast<const char*>(&out), sizeof out);
     }
 

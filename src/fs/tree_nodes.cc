@@ -147,6 +147,12 @@ void TreeNodes::describe(NodeId id, std::function<ExtendedAttributes()> attribut
     existing(id).attributes = std::move(attributes);
 }
 
+void TreeNodes::serve_ioctl(NodeId id, unsigned number, Ioctl carry_out) {
+    Node& node = existing(id);
+    node.ioctl_number = number;
+    node.ioctl = std::move(carry_out);
+}
+
 ExtendedAttributes TreeNodes::extended_attributes(const Node& node) {
     return node.attributes ? node.attributes() : ExtendedAttributes{};
 }
@@ -202,6 +208,7 @@ mode_t TreeNodes::default_mode(const Node& node) const {
                 case Access::read_only: mode = 0444; break;
                 case Access::write_only: mode = 0200; break;
                 case Access::read_write: mode = 0644; break;
+                case Access::owner_only: mode = 0600; break;
             }
             break;
         case NodeKind::lun: mode = defaults_.umask ? 0666 & ~*defaults_.umask : 0600; break;

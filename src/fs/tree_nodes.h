@@ -57,6 +57,8 @@ struct Node {
     std::shared_ptr<LunData> lun;
     std::function<std::string()> destination;
     std::function<ExtendedAttributes()> attributes;
+    unsigned ioctl_number = 0;
+    Tree::Ioctl ioctl;
     unsigned directories = 0;  // among the children
 };
 
@@ -86,6 +88,7 @@ public:
     [[nodiscard]] Permissions permissions(NodeId node) const override;
     [[nodiscard]] unsigned writers(NodeId node) const override;
     void describe(NodeId node, std::function<ExtendedAttributes()> attributes) override;
+    void serve_ioctl(NodeId node, unsigned number, Ioctl carry_out) override;
     void remove(NodeId node, std::function<void()> when_released) override;
     [[nodiscard]] NodeId find(NodeId parent, std::string_view name) const override;
     [[nodiscard]] unsigned open_handles(NodeId node) const override;

@@ -543,6 +543,13 @@ void Channel::close(std::uint32_t index) {
     if (connection_->revoke(slot.grant, index)) finish(index);
 }
 
+void Channel::expire(Command& command) {
+    SRPFS_ASSERT(command.channel == this);
+    if (ended_ || command.expired || command.fence != Command::Fence::none) return;
+    command.deadline = timers_.now();
+    watch_deadline(command.deadline);
+}
+
 Command* Channel::find_expired() const {
     Command* oldest = nullptr;
     if (failing_) return nullptr;

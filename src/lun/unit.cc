@@ -67,6 +67,7 @@ void Operation::prepare(Unit& unit, OperationKind kind, OperationListener& liste
     durability_ = Durability::cached;
     zeroes_.reset();
     released_ = answering_ = interrupted_ = sent_ = progressed_ = unaligned_ = excludes_writes_ = false;
+    foreign_ = changes_ = false;
     unknown_since_ = 0;
     retries_ = attentions_ = backoffs_ = losses_ = 0;
     offset_ = first_block_ = block_end_ = next_block_ = 0;
@@ -136,6 +137,14 @@ void Operation::prepare_raw_out(Unit& unit, const scsi::Cdb& cdb, std::span<cons
     parked_ = const_cast<std::byte*>(data.data());
     parked_in_entry_ = true;
     payload_ = {parked_, data.size()};
+}
+
+void Operation::mark_foreign(bool changes, Duration time_limit) {
+    SRPFS_ASSERT(stage_ == Stage::idle);
+    SRPFS_ASSERT(kind_ == OperationKind::raw);
+    foreign_ = true;
+    changes_ = changes;
+    raw_time_limit_ = time_limit;
 }
 
 void Operation::on_command_done(initiator::Command& command) {
@@ -247,7 +256,7 @@ void Unit::hold_io() {
     // A waiting read keeps no memory (decisions 11).
     std::vector<Operation*> reads;
     waiting_.for_each([&](Operation& operation) {
-        if (operation.buffer_ && operation.kind_ == OperationKind::read) reads.push_back(&operation);
+        if (operation.buffer_ && operation.is_reader()) reads.push_back(&operation);
     });
     for (Operation* operation : reads)
         if (operation->stage_ == Operation::Stage::waiting_path) give_up_read_memory(*operation);
@@ -277,7 +286,7 @@ void Unit::start(Operation& operation) {
         return answer(operation, {OutcomeKind::path_lost});
     if (link_.state() == PortState::lost) [[unlikely]]
         return answer(operation, {OutcomeKind::gone});
-    if (operation.kind_ == OperationKind::raw) return begin(operation);
+    if (operation.is_probe()) return begin(operation);
     SRPFS_ASSERT(info_ != nullptr);  // no file without a successful probe
     if (offline_) [[unlikely]]
         return answer(operation, {OutcomeKind::not_ready});
@@ -287,7 +296,15 @@ void Unit::start(Operation& operation) {
 // Works out the blocks, takes the lock, and gets in line.
 void Unit::begin(Operation& operation) {
     switch (operation.kind_) {
-        case OperationKind::raw: break;
+        case OperationKind::raw:
+            if (!operation.changes_) break;
+            // Nobody knows what it touches.
+            operation.block_end_ = std::numeric_limits<std::uint64_t>::max();
+            operation.unaligned_ = true;
+            if (must_wait_for_lock(operation)) return wait_for_lock(operation);
+            operation.cache_losses_seen_ = cache_losses_;
+            enter_lock(operation);
+            break;
         case OperationKind::flush: operation.phase_ = Operation::Phase::flush; break;
         case OperationKind::read:
         case OperationKind::write: {
@@ -301,13 +318,7 @@ void Unit::begin(Operation& operation) {
             if (operation.kind_ == OperationKind::read) break;
             SRPFS_ASSERT(!operation.unaligned_ || !operation.zeroes_ || *operation.zeroes_ == ZeroMethod::write);
             if (info_->read_only) return answer(operation, {OutcomeKind::write_protected});
-            if (must_wait_for_lock(operation)) {
-                operation.stage_ = Operation::Stage::waiting_lock;
-                locks_->waiters.push_back(operation);
-                operation.retry_at_ = engine_.timers().now() + retry_span;
-                if (!retry_timer_.armed()) retry_timer_.arm_at(operation.retry_at_);
-                return park_waiter(operation);
-            }
+            if (must_wait_for_lock(operation)) return wait_for_lock(operation);
             operation.cache_losses_seen_ = cache_losses_;
             enter_lock(operation);
             break;
@@ -317,7 +328,11 @@ void Unit::begin(Operation& operation) {
 }
 
 // Whoever has the lock may need a buffer: those that wait for it keep none. An entry is of no use to others.
-void Unit::park_waiter(Operation& operation) {
+void Unit::wait_for_lock(Operation& operation) {
+    operation.stage_ = Operation::Stage::waiting_lock;
+    locks_->waiters.push_back(operation);
+    operation.retry_at_ = engine_.timers().now() + retry_span;
+    if (!retry_timer_.armed()) retry_timer_.arm_at(operation.retry_at_);
     if (!operation.buffer_ || operation.buffer_ == operation.entry_) return;
     const bool room = engine_.make_parking_room(operation.bytes_);  // may fail others, and so let this one go
     if (operation.stage_ != Operation::Stage::waiting_lock) return;
@@ -341,14 +356,13 @@ void Unit::go_first(Operation& operation) {
     waiting_.push_front(operation);
 }
 
-// Gives operations in line their turn until one cannot go on. Held units let only raw operations through.
+// Gives operations in line their turn until one cannot go on. Held units let only probes through.
 void Unit::pump() {
     if (pumping_) return;
     pumping_ = true;
     while (!waiting_.empty()) {
         Operation* next =
-            held_ ? waiting_.find([](Operation& operation) { return operation.kind_ == OperationKind::raw; })
-                  : waiting_.front();
+            held_ ? waiting_.find([](Operation& operation) { return operation.is_probe(); }) : waiting_.front();
         if (!next) break;
         waiting_.remove(*next);
         if (advance(*next)) continue;
@@ -380,7 +394,7 @@ std::uint32_t Unit::blocks_of_command(std::uint64_t lba, std::uint64_t left) con
 // line, for credit or for the path.
 bool Unit::advance(Operation& operation) {
     using Phase = Operation::Phase;
-    if (held_ && operation.kind_ != OperationKind::raw) {
+    if (held_ && !operation.is_probe()) {
         give_up_read_memory(operation);
         return false;
     }
@@ -452,7 +466,7 @@ bool Unit::advance(Operation& operation) {
 
 // A waiting read keeps no memory (decisions 11): it begins anew when its turn comes.
 void Unit::give_up_read_memory(Operation& operation) {
-    if (operation.kind_ != OperationKind::read || operation.parts_in_flight_ > 0 || !operation.buffer_) return;
+    if (!operation.is_reader() || operation.parts_in_flight_ > 0 || !operation.buffer_) return;
     for (Operation::Part& part : operation.parts_) part.again = false;
     operation.next_block_ = operation.first_block_;
     operation.progressed_ = false;
@@ -480,7 +494,7 @@ bool Unit::send_parts(Operation& operation) {
         // A later part may have been prepared and refused before, even when there is nothing new for this one.
         if (!part.again && !(more = more && next_part(operation, part))) continue;
         part.again = true;  // until it is on its way
-        if (commands_in_flight_ >= queue_depth_ && operation.kind_ != OperationKind::raw) return false;
+        if (commands_in_flight_ >= queue_depth_ && !operation.is_probe()) return false;
         switch (link_.submit(part.command)) {
             case Submitted::sent: break;
             case Submitted::wait:
@@ -496,7 +510,7 @@ bool Unit::send_parts(Operation& operation) {
         part.lost_at = 0;
         ++operation.parts_in_flight_;
         ++commands_in_flight_;
-        if (part.command.direction == DataDirection::to_target) operation.sent_ = true;
+        if (part.command.direction == DataDirection::to_target || operation.changes_) operation.sent_ = true;
     }
     return true;
 }
@@ -524,7 +538,8 @@ bool Unit::next_part(Operation& operation, Operation::Part& part) {
         } else {
             command.data = {};
         }
-        command.privileged = true;
+        command.privileged = !operation.foreign_;
+        if (operation.foreign_) command.time_limit = operation.raw_time_limit_;
         return true;
     }
 
@@ -638,8 +653,7 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
     Verdict verdict = judge(operation, part, outcome);
     // An attention is told to one command; the others that were in flight have met what is there now. Whether that is
     // still the same unit is being looked at, so a read that succeeded is repeated (decisions 7).
-    if (verdict == Verdict::good && held_ && operation.kind_ == OperationKind::read &&
-        operation.stage_ != Operation::Stage::answered)
+    if (verdict == Verdict::good && held_ && operation.is_reader() && operation.stage_ != Operation::Stage::answered)
         verdict = Verdict::again;
 
     const auto& result = part.command.result;
@@ -761,6 +775,10 @@ void Unit::finish_phase(Operation& operation) {
                 const initiator::Command& command = operation.parts_[0].command;
                 if (command.direction == DataDirection::from_target)
                     operation.result_ = command.data.first(command.data.size() - command.result.residual);
+                if (operation.changes_ && info_->write_cache) {
+                    ++write_count_;
+                    if (operation.cache_losses_seen_ != cache_losses_) add(counters_->write_losses, 1);
+                }
             } else if (operation.kind_ == OperationKind::write && info_->write_cache) {
                 const bool stable = operation.durability_ == Durability::stable;
                 if (!(stable && info_->fua)) {
@@ -803,8 +821,12 @@ Unit::Verdict Unit::judge(Operation& operation, const Operation::Part& part, Out
         const CommandEnd end = fenced              ? CommandEnd::aborted
                                : part.lost_at != 0 ? CommandEnd::connection_lost
                                                    : result.end;
-        // A command of somebody's choice has no lock on what it writes, so it is his to repeat.
-        if (operation.kind_ == OperationKind::raw && part.command.direction == DataDirection::to_target)
+        // A command of somebody's choice is his to repeat. What it has written, or will yet, is for a fence to end.
+        if (operation.changes_ && end == CommandEnd::connection_lost)
+            operation.unknown_since_ =
+                std::max(operation.unknown_since_, part.lost_at != 0 ? part.lost_at : engine_.next_stamp());
+        if (operation.changes_ ||
+            (operation.kind_ == OperationKind::raw && part.command.direction == DataDirection::to_target))
             return fail(kind);
         switch (repeat_rule(part.command, end)) {
             case Repeat::now: return too_often ? fail(kind) : Verdict::again;
@@ -839,7 +861,7 @@ Unit::Verdict Unit::judge(Operation& operation, const Operation::Part& part, Out
             return out_of_time ? fail(OutcomeKind::busy) : Verdict::again_later;
         case scsi::Status::task_aborted:
             // The target has ended it: a LUN RESET, ours or another initiator's. Bounded by time, not by their number.
-            if (repeat_rule(part.command, CommandEnd::aborted) == Repeat::never || out_of_time)
+            if (repeat_rule(part.command, CommandEnd::aborted) == Repeat::never || operation.changes_ || out_of_time)
                 return fail(OutcomeKind::aborted);
             if (operation.retries_ >= retries_max) return Verdict::again_later;
             ++operation.retries_;
@@ -860,7 +882,7 @@ Unit::Verdict Unit::judge_check_condition(Operation& operation, const Operation:
     };
     // A target may have carried out what it complains about (LIO does so with PERSISTENT RESERVE OUT, and says
     // 02/08/00).
-    const bool once = repeat_rule(part.command, CommandEnd::aborted) == Repeat::never;
+    const bool once = operation.changes_ || repeat_rule(part.command, CommandEnd::aborted) == Repeat::never;
     const auto counted = [&](OutcomeKind kind) {
         if (operation.retries_ >= retries_max || out_of_time || once) return fail(kind);
         ++operation.retries_;
@@ -996,7 +1018,7 @@ void Unit::unlink(Operation& operation) {
 
 void Unit::answer(Operation& operation, Outcome outcome) {
     SRPFS_ASSERT(operation.stage_ == Operation::Stage::active);
-    const bool had_lock = operation.kind_ == OperationKind::write;
+    const bool had_lock = operation.is_writer();
     operation.stage_ = Operation::Stage::answered;
     operation.outcome_ = outcome;
     if (!outcome.ok()) operation.result_ = {};
@@ -1060,7 +1082,8 @@ void Unit::settle(Operation& operation) {
         }
     }
     if (!operation.released_) return;
-    const bool was_write = operation.kind_ == OperationKind::write;
+    if (operation.foreign_) operation.parts_[0].command.time_limit = {};
+    const bool was_write = operation.is_writer();
     operations_.remove(operation);
     engine_.recycle(operation);
     if (was_write && !locks_->waiters.empty()) [[unlikely]]
@@ -1186,6 +1209,11 @@ void Unit::run_interrupts() {
         if (operation->unit_ != this || operation->stage_ == Operation::Stage::answered ||
             operation->stage_ == Operation::Stage::idle || !operation->interrupted_)
             continue;
+        // Nobody else waits for what it would still do.
+        if (operation->foreign_ && operation->parts_[0].in_flight) {
+            initiator::Command& command = operation->parts_[0].command;
+            command.channel->expire(command);
+        }
         unlink(*operation);
         answer(*operation, {OutcomeKind::interrupted});
     }
@@ -1233,8 +1261,8 @@ bool Unit::must_wait_for_lock(Operation& operation) {
         }))
         return true;
     const auto excludes = [&](Operation& other) {
-        return &other != &operation && other.kind_ == OperationKind::write &&
-               other.stage_ != Operation::Stage::waiting_lock && other.stage_ != Operation::Stage::answered &&
+        return &other != &operation && other.is_writer() && other.stage_ != Operation::Stage::waiting_lock &&
+               other.stage_ != Operation::Stage::answered &&
                (other.unaligned_ || operation.unaligned_ || other.excludes_writes_) &&
                overlaps(other.first_block_, other.block_end_);
     };
@@ -1245,6 +1273,7 @@ bool Unit::must_wait_for_lock(Operation& operation) {
 void Unit::enter_lock(Operation& operation) {
     if (!operation.unaligned_) return;
     exclude_writes(operation);
+    if (operation.changes_) return;
     operation.phase_ = Operation::Phase::edge_read;
     add(counters_->read_modify_writes, 1);
 }

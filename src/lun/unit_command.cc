@@ -33,6 +33,7 @@ public:
             operation_->prepare_raw(*unit, command_.cdb, command_.data_in_bytes, *this);
         else
             operation_->prepare_raw_out(*unit, command_.cdb, command_.data_out, *this);
+        if (command_.is_foreign) operation_->mark_foreign(command_.changes, command_.time_limit);
         unit->start(*operation_);
     }
     void give_up() {
@@ -43,7 +44,16 @@ private:
     void on_answered(Operation& operation) override {
         UnitAnswer answer{.outcome = operation.outcome(), .timed_out = false, .data = {}};
         answer.data.assign(operation.data().begin(), operation.data().end());
-        answer.timed_out = is_late_ && answer.outcome.kind == OutcomeKind::interrupted;
+        answer.timed_out = is_late_ && (answer.outcome.kind == OutcomeKind::interrupted ||
+                                        answer.outcome.kind == OutcomeKind::aborted);
+        if (answer.outcome.ok() || answer.outcome.status != scsi::Status::good) {
+            const initiator::CommandResult& result = operation.raw_result();
+            answer.answered = true;
+            answer.outcome.status = result.status;
+            answer.outcome.sense = result.sense;
+            answer.residual = result.residual;
+            answer.overflow = result.overflow;
+        }
         operation_ = nullptr;
         operation.release();
         end(std::move(answer));

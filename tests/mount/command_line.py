@@ -195,7 +195,7 @@ def every_option_of_the_help_is_accepted(t):
     values = {"reconnect_delay": "7", "fast_io_fail_tmo": "8", "dev_loss_tmo": "900", "login_timeout": "5", "shutdown_timeout": "1",
               "command_timeout": "20", "abort_timeout": "4", "reset_timeout": "6",
               "ack_timeout": "14", "register": "window", "tur_interval": "off", "rescan_interval": "9", "tur_timeout": "12", "ch_count": "1", "use_imm_data": "0",
-              "max_imm_data": "4096", "reactors": "1", "cpus": "0", "spin": "10", "cq_moderation": "16:8", "memory": "24M", "memory_lock": "try", "park": "8M",
+              "max_imm_data": "4096", "reactors": "1", "cpus": "0", "spin": "10", "cq_moderation": "16:8", "memory": "24M", "memory_lock": "try", "raw_commands": "all", "park": "8M",
               "wait": "none", "uid": "1", "gid": "2", "umask": "077", "fsname": "name", "subtype": "srpfs",
               "max_background": "64", "truncate": "device", "io_uring": "auto", "io_uring_queue_depth": "16", "pid_file": str(t.path("other.pid"))}
     listed = re.findall(r"^  ([a-z_]+)(=\S+)? +\S", t.srpfs("--help").stdout.split("Options of -o:")[1], re.M)

@@ -25,6 +25,13 @@ enum class MemoryLock : std::uint8_t {
     required,  // or nothing is mounted
 };
 
+// Which SCSI commands may be sent to units by hand (RawDoor).
+enum class RawCommands : std::uint8_t {
+    none,
+    read,  // those that change nothing
+    all,
+};
+
 enum class WaitForTargets { until_done, none };
 
 struct Config {
@@ -51,6 +58,7 @@ struct Config {
     WaitForTargets wait = WaitForTargets::until_done;
     std::string pid_file;  // absolute; empty: none
     MemoryLock memory_lock = MemoryLock::off;
+    RawCommands raw_commands = RawCommands::read;
     bool foreground = false;
     bool debug = false;  // log level debug
 };

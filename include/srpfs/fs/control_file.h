@@ -15,13 +15,15 @@
 
 namespace srpfs::fs {
 
-// The caller's side of a write or a blocking read that is not finished yet. Answered exactly once; dropping the last
-// reference unanswered answers EIO.
+// The caller's side of a write, a blocking read or an ioctl that is not finished yet. Answered exactly once; dropping
+// the last reference unanswered answers EIO.
 class PendingCall {
 public:
     virtual ~PendingCall() = default;
-    virtual void succeed() = 0;                       // of a write: the whole command was carried out
-    virtual void succeed_with(std::string text) = 0;  // of a read: what comes next, or for read_later() everything
+    virtual void succeed() = 0;  // of a write: the whole command was carried out
+    // Of a read: what comes next, or for read_later() everything. Of a write to a dialogue: succeeds, and this is what
+    // the handle reads then. Of an ioctl: what is given back, as many bytes as came.
+    virtual void succeed_with(std::string text) = 0;
     virtual void fail(int errno_value) = 0;
     // Ctrl-C (FUSE_INTERRUPT): `handler` runs once on the control thread; it must answer (EINTR) soon.
     virtual void on_interrupt(std::function<void()> handler) = 0;
@@ -41,6 +43,9 @@ public:
     [[nodiscard]] virtual bool is_slow() const { return false; }
     // `call` is to succeed with the whole content, or fail.
     virtual void read_later(std::shared_ptr<PendingCall> call) { call->fail(EIO); }
+    // True: whoever has it open reads the answer to what he has written last, wherever his offset is, to its end and
+    // then from its beginning again; who has written nothing gets read().
+    [[nodiscard]] virtual bool is_dialogue() const { return false; }
     // One write(2) is one command: trimmed of blanks and a trailing newline, never empty, at most 64 KiB, without NUL.
     virtual void write(std::string_view command, std::shared_ptr<PendingCall> call) = 0;
 };

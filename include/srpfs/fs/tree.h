@@ -43,7 +43,8 @@ public:
     // Names are unique in their directory and contain no '/'. Adding an existing name is a bug.
     virtual NodeId add_directory(NodeId parent, std::string_view name) = 0;  // 0755
     // Mode 0644 (read and write), 0444 or 0200 by what is allowed; st_size 0, FOPEN_DIRECT_IO.
-    enum class Access { read_only, write_only, read_write };
+    // `owner_only`: 0600, read and write.
+    enum class Access { read_only, write_only, read_write, owner_only };
     virtual NodeId add_control_file(NodeId parent, std::string_view name, Access access,
                                     std::unique_ptr<ControlFile> file) = 0;
     virtual NodeId add_stream_file(NodeId parent, std::string_view name, std::unique_ptr<StreamFile> file) = 0;  // 0444
@@ -61,6 +62,16 @@ public:
         unsigned mode = 0;  // as stat(2) shows it, permission bits only
     };
     [[nodiscard]] virtual Permissions permissions(NodeId node) const = 0;
+    // ioctl(2) `number` of whoever has the node open is answered by `carry_out`: it gets the bytes of the caller's
+    // structure, and gives as many back. The number says how many (_IOWR, less than 16 KiB). One of a node. Control
+    // thread, until the node is removed.
+    struct IoctlCaller {
+        bool may_write = false;  // the handle was opened for writing
+        unsigned uid = 0;
+    };
+    using Ioctl =
+        std::function<void(std::string_view bytes, const IoctlCaller& caller, std::shared_ptr<PendingCall> call)>;
+    virtual void serve_ioctl(NodeId node, unsigned number, Ioctl carry_out) = 0;
     // Open handles of a LUN file that may write.
     [[nodiscard]] virtual unsigned writers(NodeId node) const = 0;
     // getxattr(2) and listxattr(2) are answered with what `attributes` gives when it is asked (control thread, until

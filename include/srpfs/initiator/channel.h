@@ -136,6 +136,8 @@ public:
     // As if the connection had been lost: the target does not answer any more.
     void fail(std::string why);
 
+    // The time limit of `command`, which is in flight here, is over now.
+    void expire(Command& command);
     // The command that is past its time limit for longest and that no task management has dealt with; null: none.
     [[nodiscard]] Command* find_expired() const;
     [[nodiscard]] Command* find(srp::Tag tag) const;  // in flight

@@ -117,6 +117,14 @@ public:
     void prepare_raw_out(Unit& unit, const scsi::Cdb& cdb, std::span<const std::byte> data,
                          OperationListener& listener);
 
+    // After either of them: somebody has asked for this command. It waits while the unit is looked at, as I/O does,
+    // uses no credit of others', and is aborted when it has not been answered after `time_limit`. One that `changes`
+    // the unit, or may do so, goes when no write is under way, no write goes beside it, and when nobody knows its end
+    // none goes before a fence. It counts as an acknowledged write.
+    void mark_foreign(bool changes, Duration time_limit);
+    // Of a raw operation whose outcome is ok, or a status: what came with it.
+    [[nodiscard]] const initiator::CommandResult& raw_result() const { return parts_[0].command.result; }
+
     [[nodiscard]] OperationKind kind() const { return kind_; }
     [[nodiscard]] Unit& unit() const { return *unit_; }
     [[nodiscard]] const Outcome& outcome() const { return outcome_; }
@@ -159,6 +167,14 @@ private:
 
     void prepare(Unit& unit, OperationKind kind, OperationListener& listener);
     void on_command_done(initiator::Command& command) override;
+    // Others may have to wait for what it does to the medium.
+    [[nodiscard]] bool is_writer() const { return kind_ == OperationKind::write || changes_; }
+    // Only looks, so it can begin anew at any time.
+    [[nodiscard]] bool is_reader() const {
+        return kind_ == OperationKind::read || (foreign_ && !changes_ && payload_.empty());
+    }
+    // Goes through while the unit is held.
+    [[nodiscard]] bool is_probe() const { return kind_ == OperationKind::raw && !foreign_; }
     [[nodiscard]] bool is_waiting() const {
         return ListHook<QueueTag>::is_linked() || stage_ == Stage::waiting_retry || stage_ == Stage::waiting_fence;
     }
@@ -206,6 +222,8 @@ private:
     std::uint8_t wanted_class_ = 0;  // of memory, while waiting_memory
     scsi::Cdb raw_cdb_{};
     std::optional<unsigned> raw_channel_;
+    bool foreign_ = false, changes_ = false;  // see mark_foreign()
+    Duration raw_time_limit_{};
     std::uint64_t flush_snapshot_ = 0;
     std::atomic<std::uint64_t>* losses_seen_ = nullptr;  // of whoever flushes
     std::uint64_t cache_losses_seen_ = 0;                // of the unit when a write began

@@ -187,7 +187,7 @@ private:
     void on_unit_attention(const scsi::Sense& sense);
 
     void begin(Operation& operation);
-    void park_waiter(Operation& operation);
+    void wait_for_lock(Operation& operation);
     void make_ready(Operation& operation);
     void go_first(Operation& operation);
     void pump();

@@ -22,16 +22,22 @@ struct UnitCommand {
     std::vector<std::byte> data_out;  // at most Operation::raw_bytes_max
     std::uint32_t data_in_bytes = 0;  // 0..Operation::raw_bytes_max; not both
     Duration time_limit = std::chrono::seconds(30);
+    bool is_foreign = false;  // somebody's choice, see Operation::mark_foreign()
+    bool changes = false;     // foreign ones only
 };
 struct UnitAnswer {
     // Like a request's; `interrupted` if it was given up, `gone` without the unit, `out_of_memory`.
     Outcome outcome;
     bool timed_out = false;       // given up because of time_limit
+    bool answered = false;        // outcome.status is the target's, and so is what follows
+    std::uint32_t residual = 0;   // of what the command had room for, the bytes that were not moved
+    bool overflow = false;        // the target had more
     std::vector<std::byte> data;  // in
 };
 
 // Control thread. `reactor` is the unit's. `on_done` is called once there, in a later turn, half a second after the
-// time limit at the latest. It waits like I/O while the port is blocked, but not while the unit is being looked at.
+// time limit at the latest. It waits like I/O while the port is blocked; while the unit is being looked at, a foreign
+// one does so, too.
 // What it returns gives up when called: on the control thread, at any time.
 std::function<void()> send_command(reactor::Executor& control, reactor::Executor& reactor,
                                    std::shared_ptr<ListedUnit> unit, UnitCommand command,

@@ -66,6 +66,7 @@ private:
     fs::NodeId add_lun_file(fs::NodeId, std::string_view, const fs::LunFile&) override { return {}; }
     void change_lun_file(fs::NodeId, const fs::LunFile&) override {}
     void describe(fs::NodeId, std::function<fs::ExtendedAttributes()>) override {}
+    void serve_ioctl(fs::NodeId, unsigned, Ioctl) override {}
     void set_mode(fs::NodeId, unsigned) override {}
     void set_owner(fs::NodeId, std::optional<unsigned>, std::optional<unsigned>) override {}
     Permissions permissions(fs::NodeId) const override { return {}; }

@@ -81,10 +81,10 @@ public:
         header.opcode = opcode;
         header.unique = unique;
         header.nodeid = node;
-        std::vector<std::byte> request(header.len);
+        std::vector<std::byte> request(sizeof header);
         std::memcpy(request.data(), &header, sizeof header);
-        if (!in.empty()) std::memcpy(request.data() + sizeof header, in.data(), in.size());
-        if (!data.empty()) std::memcpy(request.data() + sizeof header + in.size(), data.data(), data.size());
+        request.insert(request.end(), in.begin(), in.end());
+        request.insert(request.end(), data.begin(), data.end());
         return request;
     }
     std::uint64_t send_bytes(std::uint32_t opcode, std::uint64_t node, std::span<const std::byte> in,

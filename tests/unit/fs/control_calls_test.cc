@@ -157,6 +157,125 @@ TEST_F(ControlCallsTest, ASlowContentIsAskedForOnceAndCanFailOrBeGivenUp) {
     asked.clear();
 }
 
+class DialogueTest : public ControlCallsTest {
+protected:
+    DialogueTest() {
+        record_->content = "what others asked";
+        record_->on_write = [](std::string_view question, const std::shared_ptr<PendingCall>& call) {
+            if (question == "no") return call->fail(EPERM);
+            call->succeed_with("answer to " + std::string(question));
+        };
+        one_ = open();
+        other_ = open();
+    }
+    std::uint64_t open() {
+        OpenFileDetails details;
+        details.node = NodeId{8};
+        details.control = std::make_shared<DialogueControlFile>(record_);
+        return files_.open(std::move(details));
+    }
+    Reply ask(std::uint64_t handle, std::string_view question) {
+        handle_ = handle;
+        return replies_[write(question)];
+    }
+    // Wherever the caller's offset is.
+    std::string next(std::uint64_t handle, std::uint32_t size = 100) { return replies_[read(handle, 7, size)].text(); }
+    std::uint64_t one_ = 0, other_ = 0;
+};
+
+TEST_F(DialogueTest, EachHandleReadsItsOwnAnswer) {
+    EXPECT_EQ(ask(one_, "a\n").as<fuse_write_out>().size, 2u);
+    EXPECT_EQ(ask(other_, "b").error, 0);
+    EXPECT_EQ(next(one_), "answer to a");
+    EXPECT_EQ(next(other_), "answer to b");
+}
+
+TEST_F(DialogueTest, AnAnswerIsReadInPiecesAndThenAgain) {
+    (void)ask(one_, "a");
+    EXPECT_EQ(next(one_, 6), "answer");
+    EXPECT_EQ(next(one_), " to a");
+    EXPECT_EQ(next(one_), "");
+    EXPECT_EQ(next(one_), "answer to a");
+    (void)ask(one_, "b");
+    EXPECT_EQ(next(one_), "answer to b");
+    EXPECT_EQ(record_->reads, 0u);
+}
+
+TEST_F(DialogueTest, AFailedQuestionLeavesTheAnswerBefore) {
+    (void)ask(one_, "a");
+    EXPECT_EQ(ask(one_, "no").error, EPERM);
+    EXPECT_EQ(next(one_), "answer to a");
+}
+
+TEST_F(DialogueTest, WhoHasNotAskedReadsTheContentAnewEachTime) {
+    EXPECT_EQ(next(one_), "what others asked");
+    record_->content = "and then";
+    EXPECT_EQ(next(one_), "");
+    EXPECT_EQ(next(one_), "and then");
+}
+
+TEST_F(DialogueTest, AnAnswerForAClosedHandleIsDropped) {
+    std::shared_ptr<PendingCall> kept;
+    record_->on_write = [&](std::string_view, std::shared_ptr<PendingCall> call) { kept = std::move(call); };
+    handle_ = one_;
+    const auto unique = write("a");
+    (void)files_.close(one_);
+    kept->succeed_with("late");
+    EXPECT_EQ(replies_[unique].error, 0);
+}
+
+class IoctlTest : public ControlCallsTest {
+protected:
+    std::uint64_t ioctl(std::uint64_t handle, std::string_view bytes, std::uint32_t in_bytes, std::uint32_t out_bytes) {
+        fuse_ioctl_in in{};
+        in.fh = handle;
+        in.in_size = in_bytes;
+        in.out_size = out_bytes;
+        ++unique_;
+        const auto request = Client::make(FUSE_IOCTL, unique_, 5, bytes_of(in), bytes_of_text(bytes));
+        calls_->on_ioctl(
+            {.unique = unique_}, request,
+            [this](std::string_view got, const Tree::IoctlCaller& caller, std::shared_ptr<PendingCall> call) {
+                got_ = got;
+                may_write_ = caller.may_write;
+                call_ = std::move(call);
+            });
+        return unique_;
+    }
+    std::string got_;
+    bool may_write_ = true;
+    std::shared_ptr<PendingCall> call_;
+};
+
+TEST_F(IoctlTest, GivesBackAsMuchAsCame) {
+    const auto unique = ioctl(handle_, "four", 4, 4);
+    EXPECT_EQ(got_, "four");
+    EXPECT_FALSE(may_write_);
+    EXPECT_FALSE(replies_.contains(unique));
+    call_->succeed_with("4444");
+    EXPECT_EQ(replies_[unique].error, 0);
+    EXPECT_EQ(replies_[unique].text(), std::string(sizeof(fuse_ioctl_out), '\0') + "4444");
+}
+
+TEST_F(IoctlTest, CanFailAndBeInterrupted) {
+    const auto first = ioctl(handle_, "four", 4, 4);
+    call_->fail(EPERM);
+    EXPECT_EQ(replies_[first].error, EPERM);
+    const auto second = ioctl(handle_, "four", 4, 4);
+    call_->on_interrupt([this] { call_->fail(EINTR); });
+    calls_->on_interrupt({.unique = second});
+    control_.run();
+    EXPECT_EQ(replies_[second].error, EINTR);
+}
+
+TEST_F(IoctlTest, OfOddSizeOrFileIsRefused) {
+    EXPECT_EQ(replies_[ioctl(handle_, "four", 5, 5)].error, EINVAL);
+    EXPECT_EQ(replies_[ioctl(handle_, "four", 4, 8)].error, EINVAL);
+    EXPECT_EQ(replies_[ioctl(handle_ + 1000, "four", 4, 4)].error, ENODEV);
+    EXPECT_EQ(replies_[ioctl(stream_, "four", 4, 4)].error, ENODEV);  // another node's
+    EXPECT_EQ(call_, nullptr);
+}
+
 TEST_F(ControlCallsTest, AFailedReadHasItsErrno) {
     record_->read_error = ENXIO;
     EXPECT_EQ(replies_[read(handle_, 0, 100)].error, ENXIO);

@@ -36,7 +36,7 @@ private:
     std::vector<std::shared_ptr<PendingCall>>& calls_;
 };
 
-class RecordingControlFile final : public ControlFile {
+class RecordingControlFile : public ControlFile {
 public:
     explicit RecordingControlFile(std::shared_ptr<ControlFileRecord> record) : record_(std::move(record)) {}
     Result<std::string> read() override {
@@ -52,6 +52,12 @@ public:
 
 private:
     std::shared_ptr<ControlFileRecord> record_;
+};
+
+class DialogueControlFile final : public RecordingControlFile {
+public:
+    using RecordingControlFile::RecordingControlFile;
+    bool is_dialogue() const override { return true; }
 };
 
 // Lines that are there at once, and readers that wait for the next.

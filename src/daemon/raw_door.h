@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// SCSI commands of somebody's choice to one unit, as text in lunN.attr/cdb and as an ioctl (raw_ioctl.h): who may send
+// what, and what came of it. Control thread.
+
+#pragma once
+
+#include <srpfs/base/result.h>
+#include <srpfs/daemon/config.h>
+#include <srpfs/fs/tree.h>
+#include <srpfs/lun/unit_command.h>
+#include <srpfs/scsi/raw_command.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+namespace srpfs::daemon {
+
+// What a door needs of the unit it belongs to.
+struct RawDoorConfig {
+    RawCommands allowed = RawCommands::read;
+    // lun::send_command() to the unit.
+    std::function<std::function<void()>(lun::UnitCommand, std::function<void(lun::UnitAnswer)>)> send;
+    // Looks at the unit again, then calls.
+    std::function<void(std::function<void()>)> look;
+    std::function<std::uint32_t()> block_bytes;
+    std::function<bool()> is_read_only;  // this mount refuses to write
+    std::function<void(const Error&)> on_refused;
+    // Before one that may change the unit is sent.
+    std::function<void(const std::string& cdb, unsigned uid)> on_change;
+};
+
+class RawDoor final : public std::enable_shared_from_this<RawDoor> {
+public:
+    explicit RawDoor(RawDoorConfig config) : config_(std::move(config)) {}
+
+    static constexpr unsigned commands_max = 8;  // at a time
+
+    void write(std::string_view text, std::shared_ptr<fs::PendingCall> call);
+    // The answer to the last command in words; empty before the first.
+    [[nodiscard]] const std::string& last() const { return last_; }
+    // `may_change`: he is allowed to change the unit, as far as files say so.
+    void ioctl(std::string_view bytes, bool may_change, unsigned uid, std::shared_ptr<fs::PendingCall> call);
+
+private:
+    using Done = std::function<void(const lun::UnitAnswer& answer)>;
+    [[nodiscard]] Result<scsi::RawPlan> check(const scsi::RawCommand& command, bool may_change) const;
+    void send(const scsi::RawCommand& command, bool may_change, unsigned uid,
+              const std::shared_ptr<fs::PendingCall>& call, Done on_done);
+    void refuse(const std::shared_ptr<fs::PendingCall>& call, const Error& error) const;
+
+    const RawDoorConfig config_;
+    std::string last_;
+    unsigned under_way_ = 0;
+};
+
+}  // namespace srpfs::daemon
