@@ -540,7 +540,10 @@ bool FuseChannel::interrupt(std::uint64_t unique) {
 }
 
 void FuseChannel::keep_interrupt(std::uint64_t unique) {
-    if (peers_.size() > 1) interrupts_unmatched_[next_unmatched_++ % interrupts_kept] = unique;
+    if (peers_.size() < 2 ||
+        std::find(interrupts_unmatched_.begin(), interrupts_unmatched_.end(), unique) != interrupts_unmatched_.end())
+        return;
+    interrupts_unmatched_[next_unmatched_++ % interrupts_kept] = unique;
 }
 
 bool FuseChannel::mark_interrupted(std::uint64_t unique) {

@@ -199,7 +199,7 @@ private:
     std::vector<std::weak_ptr<FuseChannel>> peers_;
     // INTERRUPTs that others have read, and whose requests are not here: not any more, or not yet, because they are
     // still on their way from whoever has read them. The newest ones; numbers are not used again.
-    static constexpr std::size_t interrupts_kept = 64;
+    static constexpr std::size_t interrupts_kept = 256;
     std::array<std::uint64_t, interrupts_kept> interrupts_unmatched_{};
     std::size_t next_unmatched_ = 0;
     // Descriptors of the peers', of our own: an answer to what a peer has read goes the straight way.

@@ -108,7 +108,9 @@ void PathChecker::alive() {
 void PathChecker::on_command_done(Command& command) {
     in_flight_ = false;
     const CommandResult& result = command.result;
-    if (result.end == CommandEnd::answered && result.sense.valid && result.sense.key == scsi::SenseKey::unit_attention)
+    // Both are told once, to whatever command comes first.
+    if (result.end == CommandEnd::answered && result.sense.valid &&
+        (result.sense.deferred || result.sense.key == scsi::SenseKey::unit_attention))
         host_.on_path_attention(command.lun, result.sense);
     if (!watching_) return;
     if (result.end == CommandEnd::answered) return alive();

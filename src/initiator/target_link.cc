@@ -260,9 +260,10 @@ void TargetLink::Proof::on_command_done(Command& done) {
     in_flight = false;
     if (done.result.end != CommandEnd::answered) return;
     const bool counts = about != nullptr;
-    // The target tells an attention once: it has to reach the unit it was meant for.
+    // The target tells an attention, or a deferred error, once: it has to reach the unit it was meant for.
     const scsi::Sense& sense = done.result.sense;
-    if (sense.valid && sense.key == scsi::SenseKey::unit_attention) link.tell_event(done.lun, sense);
+    if (sense.valid && (sense.deferred || sense.key == scsi::SenseKey::unit_attention))
+        link.tell_event(done.lun, sense);
     if (counts) link.end_probation();
 }
 

@@ -120,8 +120,8 @@ private:
     void on_attention(Unit& unit, const scsi::Sense& sense, bool hold) override {
         if (hold) link_.tell_event(unit.lun(), sense);  // us, too
     }
-    void on_link_event(const scsi::Lun& lun, const scsi::Sense&) override {
-        if (lun.is_same_unit_as(unit_.lun())) attention_told_ = true;
+    void on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) override {
+        if (!sense.deferred && lun.is_same_unit_as(unit_.lun())) attention_told_ = true;
     }
     // What was asked over another connection may have been about another unit.
     void on_link_changed() override { connection_lost_ = true; }

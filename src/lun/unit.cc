@@ -76,6 +76,7 @@ void Operation::prepare(Unit& unit, OperationKind kind, OperationListener& liste
     outcome_ = failure_ = {};
     result_ = {};
     losses_seen_ = nullptr;
+    wrote_past_cache_ = true;
     for (Part& part : parts_) part.in_flight = part.again = false;
 }
 
@@ -302,7 +303,7 @@ void Unit::begin(Operation& operation) {
             operation.block_end_ = std::numeric_limits<std::uint64_t>::max();
             operation.unaligned_ = true;
             if (must_wait_for_lock(operation)) return wait_for_lock(operation);
-            operation.cache_losses_seen_ = cache_losses_;
+            note_losses_before(operation);
             enter_lock(operation);
             break;
         case OperationKind::flush: operation.phase_ = Operation::Phase::flush; break;
@@ -319,7 +320,7 @@ void Unit::begin(Operation& operation) {
             SRPFS_ASSERT(!operation.unaligned_ || !operation.zeroes_ || *operation.zeroes_ == ZeroMethod::write);
             if (info_->read_only) return answer(operation, {OutcomeKind::write_protected});
             if (must_wait_for_lock(operation)) return wait_for_lock(operation);
-            operation.cache_losses_seen_ = cache_losses_;
+            note_losses_before(operation);
             enter_lock(operation);
             break;
         }
@@ -601,6 +602,7 @@ bool Unit::next_part(Operation& operation, Operation::Part& part) {
     const auto fua = operation.durability_ == Durability::stable && info_->write_cache && info_->fua
                          ? scsi::ForceUnitAccess::yes
                          : scsi::ForceUnitAccess::no;
+    if (fua == scsi::ForceUnitAccess::no) operation.wrote_past_cache_ = false;
     command.direction = DataDirection::to_target;
     command.privileged = operation.unaligned_;
     if (head && lba == operation.first_block_) {
@@ -777,21 +779,22 @@ void Unit::finish_phase(Operation& operation) {
                     operation.result_ = command.data.first(command.data.size() - command.result.residual);
                 if (operation.changes_ && info_->write_cache) {
                     ++write_count_;
-                    if (operation.cache_losses_seen_ != cache_losses_) add(counters_->write_losses, 1);
+                    if (operation.cache_losses_seen_ != cache_losses_) count_loss();
                 }
             } else if (operation.kind_ == OperationKind::write && info_->write_cache) {
-                const bool stable = operation.durability_ == Durability::stable;
-                if (!(stable && info_->fua)) {
+                if (!operation.wrote_past_cache_) {
                     ++write_count_;  // before the answer (decisions 8)
                     // A part of it may have been acknowledged before the cache was lost.
-                    if (operation.cache_losses_seen_ != cache_losses_) add(counters_->write_losses, 1);
+                    if (operation.cache_losses_seen_ != cache_losses_) count_loss();
+                    if (operation.durability_ == Durability::stable) return go_on(Phase::flush, 0);
                 }
-                if (stable && !info_->fua) return go_on(Phase::flush, 0);
             }
             return answer(operation, {});
         case Phase::flush:
             flushed_count_ = std::max(flushed_count_, operation.flush_snapshot_);
-            if (operation.kind_ == OperationKind::flush && tell_losses(operation))
+            // What was lost meanwhile, perhaps because the unit failed the flush at first, may be what it was for.
+            if (operation.kind_ == OperationKind::flush ? tell_losses(operation)
+                                                        : operation.losses_before_ != counters_->write_losses.load())
                 return answer(operation, {OutcomeKind::medium_error});
             return answer(operation, {});
     }
@@ -891,12 +894,19 @@ Unit::Verdict Unit::judge_check_condition(Operation& operation, const Operation:
     const auto is = [&](unsigned asc, unsigned ascq) { return sense.asc == asc && sense.ascq == ascq; };
 
     // Deferred sense is about an earlier command; this one did not run (SPC-4 4.5.5). It may be about a write that was
-    // acknowledged from the cache: whoever flushes has to be told.
-    if (sense.valid && sense.deferred && info_ && info_->write_cache &&
-        (sense.key == scsi::SenseKey::medium_error || sense.key == scsi::SenseKey::hardware_error)) {
-        log::error(link_.name(), "{}: {}: an acknowledged write was lost; the next fsync reports it", lun_.file_name(),
-                   scsi::describe(sense));
-        add(counters_->write_losses, 1);
+    // acknowledged from the cache. What a flush could not write back a unit may have forgotten when it is asked again.
+    const auto opcode = part.command.cdb.opcode();
+    const bool flushes = opcode == scsi::opcode::synchronize_cache_10 || opcode == scsi::opcode::synchronize_cache_16;
+    if (flushes && !sense.valid && info_) {
+        log::error(link_.name(), "{}: a flush has failed without a reason; the next fsync reports it",
+                   lun_.file_name());
+        count_loss();
+    }
+    if (sense.valid && (sense.deferred || flushes)) {
+        if (info_)
+            on_loss_told(sense);
+        else
+            link_.tell_event(lun_, sense);  // we only look; the unit that has been known until now is concerned
     }
     if (!sense.valid || sense.deferred) return counted(OutcomeKind::protocol_error);
     switch (sense.key) {
@@ -950,7 +960,28 @@ void Unit::on_target_restart() {
                "{}: the target may have restarted: acknowledged writes that were not flushed may be lost; the next "
                "fsync reports it",
                lun_.file_name());
-    add(counters_->write_losses, 1);
+    count_loss();
+}
+
+void Unit::note_losses_before(Operation& write) const {
+    write.cache_losses_seen_ = cache_losses_;
+    write.losses_before_ = counters_->write_losses.load(std::memory_order_relaxed);
+}
+
+// Deferred sense, or that of a flush: acknowledged writes are lost if it is an error of the medium.
+void Unit::on_loss_told(const scsi::Sense& sense) {
+    if (!info_ || !info_->write_cache) return;
+    if (sense.key != scsi::SenseKey::medium_error && sense.key != scsi::SenseKey::hardware_error &&
+        sense.key != scsi::SenseKey::data_protect)
+        return;
+    log::error(link_.name(), "{}: {}: an acknowledged write was lost; the next fsync reports it", lun_.file_name(),
+               scsi::describe(sense));
+    count_loss();
+}
+
+// Whatever path it was written by. All are this reactor's.
+void Unit::count_loss() {
+    for (const Unit* unit : locks_->units) add(unit->counters_->write_losses, 1);
 }
 
 // Each who flushes is told once of what was lost since he last was, or since he opened the unit.
@@ -972,7 +1003,7 @@ void Unit::on_unit_attention(const scsi::Sense& sense) {
             log::error(link_.name(),
                        "{}: {}: acknowledged writes that were not flushed may be lost; the next fsync reports it",
                        lun_.file_name(), scsi::describe(sense));
-            add(counters_->write_losses, 1);
+            count_loss();
         }
     }
     // These may mean another unit, another size, or another cache mode: nothing goes until that has been looked at
@@ -1023,14 +1054,9 @@ void Unit::answer(Operation& operation, Outcome outcome) {
     operation.outcome_ = outcome;
     if (!outcome.ok()) operation.result_ = {};
     for (Operation::Part& part : operation.parts_) part.again = false;
-    // What a unit could not write back it may have forgotten: who flushes after this one would be told that all is
-    // well.
-    if (operation.kind_ == OperationKind::flush && outcome.status == scsi::Status::check_condition &&
-        (outcome.kind == OutcomeKind::medium_error || outcome.kind == OutcomeKind::hardware_error ||
-         outcome.kind == OutcomeKind::write_protected || outcome.kind == OutcomeKind::space_exhausted)) {
-        add(counters_->write_losses, 1);
+    // Who flushes is being told.
+    if (operation.kind_ == OperationKind::flush && outcome.status == scsi::Status::check_condition && !outcome.ok())
         (void)tell_losses(operation);
-    }
 
     if (had_lock && operation.phase_ != Operation::Phase::flush) {
         if (operation.parts_in_flight_ > 0 && operation.sent_)
@@ -1289,7 +1315,7 @@ void Unit::grant_locks() {
         next->retry_at_ = instant_never;
         next->stage_ = Operation::Stage::active;
         Unit& unit = *next->unit_;
-        next->cache_losses_seen_ = unit.cache_losses_;
+        unit.note_losses_before(*next);
         unit.enter_lock(*next);
         unit.make_ready(*next);
     }
@@ -1431,7 +1457,11 @@ void Unit::on_channel_lost(const initiator::Channel& channel) {
 
 void Unit::on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) {
     // Paths are checked by asking LUN 0, whatever way the target spells that.
-    if (lun.is_same_unit_as(lun_) && sense.valid && info_) on_unit_attention(sense);
+    if (!lun.is_same_unit_as(lun_) || !sense.valid || !info_) return;
+    if (sense.deferred || sense.key != scsi::SenseKey::unit_attention)
+        on_loss_told(sense);
+    else
+        on_unit_attention(sense);
 }
 
 void Unit::on_memory(Operation& operation) {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "faults.h"
 
+#include <algorithm>
 #include <array>
+#include <iterator>
 
 namespace srpfs::simulation {
 
@@ -66,6 +68,7 @@ const char* to_string(Fault fault) {
         case Fault::shrunk_lun: return "shrunk_lun";
         case Fault::reordered_luns: return "reordered_luns";
         case Fault::live_swaps: return "live_swaps";
+        case Fault::failed_flushes: return "failed_flushes";
         case Fault::count: break;
     }
     return "?";
@@ -139,6 +142,7 @@ bool is_delay(Fault fault) {
         case Fault::shrunk_lun:
         case Fault::reordered_luns:
         case Fault::live_swaps:
+        case Fault::failed_flushes:
         case Fault::count: return false;
     }
     return false;
@@ -183,6 +187,20 @@ bool FaultPlan::only_delays() const {
     for (unsigned i = 0; i < fault_count; ++i)
         if (enabled_[i] && !is_delay(static_cast<Fault>(i))) return false;
     return true;
+}
+
+bool FaultPlan::loses_answers() const {
+    constexpr Fault kinds[] = {
+        Fault::broken_connections, Fault::silent_peer,     Fault::link_flaps,        Fault::slow_commands,
+        Fault::slow_responses,     Fault::no_answer,       Fault::credit_starvation, Fault::crash,
+        Fault::cache_loss,         Fault::disabled,        Fault::dropped_channels,  Fault::logouts_by_target,
+        Fault::lost_lun,           Fault::swapped_lun,     Fault::wrong_tags,        Fault::repeated_responses,
+        Fault::short_units,        Fault::length_lies,     Fault::credit_lies,       Fault::residual_lies,
+        Fault::host_resets,        Fault::lun_resets,      Fault::logouts,           Fault::black_hole,
+        Fault::device_removal,     Fault::link_flickers,   Fault::overtaken_writes,  Fault::overtaken_tasks,
+        Fault::slow_channel,       Fault::fewer_after_all, Fault::clock_jumps,       Fault::shrunk_lun,
+        Fault::reordered_luns,     Fault::live_swaps};
+    return std::any_of(std::begin(kinds), std::end(kinds), [this](Fault kind) { return has(kind); });
 }
 
 // ---- network ----
@@ -275,6 +293,11 @@ target::CommandPlan SimulatedTarget::on_command(const target::CommandView& comma
                                                                      {0x28, 0x00}}};
         const auto& kind = kinds[random_.below(kinds.size())];
         complain(scsi::SenseKey::unit_attention, kind[0], kind[1]);
+    }
+    if ((opcode == scsi::opcode::synchronize_cache_10 || opcode == scsi::opcode::synchronize_cache_16) &&
+        !plan.status && active && plan_.has(Fault::failed_flushes) && !plan_.loses_answers() && random_.chance(1, 8)) {
+        complain(scsi::SenseKey::medium_error, 0x0c, 0x00);
+        if (on_flush_failed) on_flush_failed(command.lun);
     }
     if (is_data && strikes(Fault::sense, 2)) {
         switch (random_.below(6)) {

@@ -82,6 +82,9 @@ enum class Fault : unsigned {
     shrunk_lun,
     reordered_luns,  // between logins
     live_swaps,      // of a unit that is being read
+    // The unit forgets what it could not write back. Who never hears of it cannot know, so only where each answer
+    // arrives.
+    failed_flushes,
     count
 };
 inline constexpr auto fault_count = static_cast<unsigned>(Fault::count);
@@ -95,6 +98,8 @@ public:
     explicit FaultPlan(std::initializer_list<Fault> only);
     [[nodiscard]] bool has(Fault fault) const { return enabled_[static_cast<unsigned>(fault)]; }
     [[nodiscard]] std::string describe() const;
+    // Answers may be lost on their way.
+    [[nodiscard]] bool loses_answers() const;
     // None of the kinds gives a reason to fail a request while fast_io_fail_tmo is off: they only delay it.
     [[nodiscard]] bool only_delays() const;
 
@@ -138,6 +143,8 @@ public:
     unsigned channels_max = 0;  // granted to one initiator; 0: no limit
     // A command has arrived.
     std::function<void(const target::CommandView&)> on_arrival;
+    // A flush has failed, and nothing is left to be flushed.
+    std::function<void(scsi::Lun)> on_flush_failed;
     // This channel is to be cut soon.
     std::function<void(target::ChannelId)> cut;
     // Channels whose credits cannot be right any more, because of what was said to them.

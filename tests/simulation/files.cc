@@ -140,6 +140,11 @@ bool Files::shows(std::uint64_t handle, const void* unit) const {
     return file != handles_.end() && lun != luns_.end() && file->second == lun->second;
 }
 
+std::uint64_t Files::losses_seen(std::uint64_t handle) const {
+    const fs::OpenFile* file = open_files_.find(handle);
+    return file ? file->losses_seen.load() : 0;
+}
+
 std::optional<std::uint64_t> Files::capacity(const void* unit) const {
     const auto found = luns_.find(unit);
     if (found == luns_.end()) return std::nullopt;

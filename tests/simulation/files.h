@@ -48,6 +48,8 @@ public:
     void close(std::uint64_t handle);
     // Whether it is a file of this unit, which may stand where an earlier one stood.
     [[nodiscard]] bool shows(std::uint64_t handle, const void* unit) const;
+    // What its user knows of lost writes, see lun::UnitCounters.
+    [[nodiscard]] std::uint64_t losses_seen(std::uint64_t handle) const;
     [[nodiscard]] std::optional<std::uint64_t> capacity(const void* unit) const;
 
     // ---- what the kernel does: `unique` numbers for interrupt() ----

@@ -118,11 +118,14 @@ Oracle::Opener Oracle::open() {
 void Oracle::end_flush_ok(Moment began, Opener opener) {
     ++now_;
     for (Write& write : writes_)
-        if (write.firm < began && write.firm > excused_until_.at(opener) && write.promised == never && !write.excused)
+        if (write.firm < began && write.began > excused_until_.at(opener) && write.promised == never && !write.excused)
             write.promised = now_;
 }
 
-void Oracle::end_flush_lost(Opener opener) { told_ = excused_until_.at(opener) = ++now_; }
+void Oracle::end_flush_lost(Opener opener) {
+    ++now_;
+    told_ = excused_until_.at(opener) = cache_losses_.empty() ? 0 : cache_losses_.back();
+}
 
 void Oracle::on_loss_unseen() {
     ++now_;

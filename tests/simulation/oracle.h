@@ -92,7 +92,7 @@ private:
     std::vector<Write> writes_;
     std::vector<Write> seen_;  // parts of writes that a reader saw before they were acknowledged
     std::vector<Moment> cache_losses_;
-    Moment told_ = 0;                       // when somebody was told last of a loss
+    Moment told_ = 0;                       // the last loss that somebody knows of
     std::vector<Moment> excused_until_{0};  // for each opener; 0 is nobody
     struct Range {
         std::uint64_t begin = 0, end = 0;

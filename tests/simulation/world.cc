@@ -144,6 +144,8 @@ private:
     std::map<const lun::ListedUnit*, OpenedUnit> units_open_;
     std::map<const lun::ListedUnit*, OpenedFile> open_;
     Oracle::Opener opener_ = 0;
+    std::uint64_t losses_seen_ = 0;
+    bool told_of_loss_ = false;
     std::uint64_t unique_ = 0;  // of the request to the file system that is not answered
     FileKind file_kind_{};
     Oracle::Gap gap_;
@@ -268,9 +270,9 @@ Client::Client(World& world, unsigned number)
       interrupt_timer_(world.scheduler.timers, [this] { interrupt(); }), bound_timer_(world.scheduler.timers, [this] {
           // A zeroing is up to three requests, one after the other.
           // One to a file may wait for that of another one.
-          const Duration left = (unique_ != 0 ? 8
-                                 : zeroing_   ? 3
-                                              : 1) *
+          const Duration left = (unique_ != 0 && kind_ == lun::OperationKind::write ? 8
+                                 : zeroing_                                         ? 3
+                                                                                    : 1) *
                                     answer_bound -
                                 (world_.now() - started_ - (world_.jumped() - jumped_at_start_));
           if (left > Duration::zero()) return bound_timer_.arm_after(left);
@@ -454,7 +456,7 @@ void Client::ask_file(FileKind file_kind) {
         gap_ = oracle.begin_gap(file.cut->end, until, file.cut->began, file.cut->ended);
         request_->first_block = std::min(request_->first_block, file.cut->end / lun_->unit()->info()->block_bytes);
     };
-    if (world_.port_config.timers.fast_io_fail_tmo) bound_timer_.arm_after(8 * answer_bound);
+    if (world_.port_config.timers.fast_io_fail_tmo) bound_timer_.arm_after(answer_bound);
     switch (kind_) {
         case lun::OperationKind::read:
             ++world_.statistics.reads;
@@ -464,6 +466,7 @@ void Client::ask_file(FileKind file_kind) {
         case lun::OperationKind::flush:
             ++world_.statistics.flushes;
             began_ = oracle.begin_flush();
+            losses_seen_ = files.losses_seen(file.handle);
             unique_ = files.fsync(file.handle, on_answer);
             break;
         case lun::OperationKind::write:
@@ -559,8 +562,11 @@ void Client::on_file_answered(int error, std::span<const std::byte> body) {
         } else if (file_kind_ != FileKind::punch && file->second.cut) {
             file->second.cut->end = std::max(file->second.cut->end, offset_ + bytes_);
         }
-    } else if (!outcome.ok()) {
-        close_file();
+    } else {
+        const auto file = open_.find(lun_.get());
+        told_of_loss_ = kind_ == lun::OperationKind::flush && error == EIO && file != open_.end() &&
+                        world_.files->losses_seen(file->second.handle) != losses_seen_;
+        if (error == ENODEV) close_file();
     }
     on_end(outcome, kind_ == lun::OperationKind::read ? body : std::span<const std::byte>{});
 }
@@ -629,7 +635,7 @@ void Client::on_end(const lun::Outcome& outcome, std::span<const std::byte> data
         case lun::OperationKind::flush:
             if (outcome.ok()) {
                 disk_->oracle->end_flush_ok(began_, opener_);
-            } else if (outcome.kind == OutcomeKind::medium_error || world_.files) {
+            } else if (world_.files ? told_of_loss_ : outcome.kind == OutcomeKind::medium_error) {
                 ++world_.statistics.cache_losses_told;
                 disk_->oracle->end_flush_lost(opener_);
             }
@@ -675,6 +681,13 @@ World::World(std::uint64_t seed, bool verbose)
     login_timer_ = std::make_unique<reactor::Timer>(scheduler.timers, [this] { log_in(); });
     swap_timer_ = std::make_unique<reactor::Timer>(scheduler.timers, [this] { try_swap(); });
     behaviour.on_arrival = [this](const target::CommandView& command) { on_arrival(command); };
+    behaviour.on_flush_failed = [this](scsi::Lun lun) {
+        const auto number = lun.small_number();
+        if (!number || *number >= slots_.size()) return;
+        Disk& disk = slots_[*number].disk();
+        disk.store->lose_cache([](std::uint64_t) { return true; });
+        disk.oracle->on_cache_lost();
+    };
     behaviour.cut = [this](target::ChannelId channel) {
         ++statistics.faults[static_cast<unsigned>(Fault::overtaken_writes)];
         repairs_.push_back(

@@ -226,6 +226,8 @@ private:
     Duration raw_time_limit_{};
     std::uint64_t flush_snapshot_ = 0;
     std::atomic<std::uint64_t>* losses_seen_ = nullptr;  // of whoever flushes
+    std::uint64_t losses_before_ = 0;                    // UnitCounters::write_losses when a write began
+    bool wrote_past_cache_ = true;                       // all that was written so far, with FUA
     std::uint64_t cache_losses_seen_ = 0;                // of the unit when a write began
     std::array<Part, commands_max> parts_{};
 };

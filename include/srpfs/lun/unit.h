@@ -149,6 +149,9 @@ public:
     // 8).
     void on_target_restart() override;
     bool tell_losses(const Operation& flush);
+    void on_loss_told(const scsi::Sense& sense);
+    void count_loss();
+    void note_losses_before(Operation& write) const;
     // Writes whose end nobody knows: a LUN RESET is needed before they, or others to the same blocks, can go
     // (decisions 1, 3). Any that succeeds will do once a look has confirmed it; the unit hears of it through its link.
     [[nodiscard]] bool needs_fence() const;

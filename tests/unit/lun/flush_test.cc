@@ -297,6 +297,105 @@ TEST_F(Losses, ThatHappenDuringAFlushFailIt) {
     EXPECT_TRUE(flush().ok());
 }
 
+// The unit says it once: whoever asks again hears that all is well.
+TEST_F(Losses, OfAFlushThatTheUnitFailsOnceFailTheFsync) {
+    begin();
+    write_one();
+    Request& request = flush();
+    answer(sent().back(), check_condition(0x3, 0x0c, 0));
+    advance(1s);
+    serve_all();
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::medium_error);
+    serving = true;
+    EXPECT_TRUE(flush().ok());
+    EXPECT_EQ(flush(another).outcome.kind, OutcomeKind::medium_error);
+}
+
+TEST_F(Losses, MayBeBehindAFlushThatFailsWithoutAReason) {
+    begin();
+    write_one();
+    Request& request = flush();
+    answer(sent().back(), {.status = 0x02});
+    advance(1s);
+    serve_all();
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::medium_error);
+}
+
+TEST_F(Losses, OfAFlushThatWasInterruptedAreToldByTheNext) {
+    begin();
+    write_one();
+    Request& request = flush();
+    Seen& command = sent().back();
+    interrupt(request);
+    advance(1s);
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::interrupted);
+    answer(command, check_condition(0x3, 0x0c, 0));
+    serving = true;
+    EXPECT_EQ(flush().outcome.kind, OutcomeKind::medium_error);
+}
+
+TEST_F(Losses, OfTheFlushOfADurableWriteFailItAndAreToldToTheOthers) {
+    begin();
+    write_one();
+    Request& durable = write(4096, pattern(512, 2), Durability::stable);
+    serve_one(sent().back());
+    ASSERT_TRUE(sent().back().is_flush());
+    answer(sent().back(), check_condition(0x3, 0x0c, 0));
+    advance(1s);
+    serve_all();
+    EXPECT_EQ(durable.outcome.kind, OutcomeKind::medium_error);
+    serving = true;
+    EXPECT_EQ(flush().outcome.kind, OutcomeKind::medium_error);
+}
+
+TEST_F(Losses, ToldToALookAtTheUnitAreToldByTheNextFlush) {
+    begin();
+    write_one();
+    scsi::Sense sense;
+    sense.valid = sense.deferred = true;
+    sense.key = scsi::SenseKey::data_protect;
+    sense.asc = 0x27;
+    sense.ascq = 0x07;
+    link->tell_event(unit().lun(), sense);
+    EXPECT_EQ(unit().state(), UnitState::running);
+    serving = true;
+    EXPECT_EQ(flush().outcome.kind, OutcomeKind::medium_error);
+}
+
+// By whatever path it is flushed.
+TEST_F(Losses, AreThoseOfTheUnitAndNotOfThePath) {
+    begin();
+    Unit& other = add_unit(1);  // of the same identity
+    write_one();
+    Request& request = make_request();
+    request.operation->prepare_flush(other, request, &another);
+    EXPECT_TRUE(write(other, 4096, pattern(512, 2)).answers == 0);
+    serve_one(sent().back());
+    other.start(*request.operation);
+    settle();
+    answer(sent().back(), check_condition(0x3, 0x0c, 0));
+    advance(1s);
+    serve_all();
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::medium_error);
+    serving = true;
+    EXPECT_EQ(flush().outcome.kind, OutcomeKind::medium_error);
+}
+
+// It was sent while the unit had no cache, so without FUA.
+TEST_F(Losses, CanStillHitADurableWriteThatWasSentBeforeTheUnitHadACache) {
+    info.write_cache = false;
+    begin();
+    Request& request = write(0, pattern(512, 1), Durability::stable);
+    Seen& command = sent().back();
+    info.write_cache = info.fua = true;
+    resume();
+    serve_one(command);
+    EXPECT_FALSE(request.answered());
+    ASSERT_TRUE(sent().back().is_flush());
+    serve_all();
+    EXPECT_TRUE(request.ok());
+}
+
 // A disk that cannot write back what it had in its cache says so once, and has forgotten it.
 TEST_F(Losses, OfAFlushThatFailedAreToldToTheOthersAsWell) {
     begin();
