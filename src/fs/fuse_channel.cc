@@ -20,6 +20,7 @@ namespace {
 
 constexpr std::uint64_t offset_max = std::numeric_limits<std::int64_t>::max();
 constexpr std::uint32_t records_at_start = 4096;
+constexpr unsigned turns_not_looked_max = 4;
 constexpr int first_private_fd = 10;  // away from 0..2, whatever the program does with them
 
 bool is_durable(std::uint32_t open_flags) { return (open_flags & (O_DSYNC | O_SYNC)) != 0; }
@@ -71,6 +72,7 @@ void FuseChannel::set_reading(bool reading) {
 // ---- intake ----
 
 bool FuseChannel::poll() {
+    undisturbed_.after_answers();
     if (disconnected_) return false;
     bool worked = false;
     if (ring_) {
@@ -80,10 +82,12 @@ bool FuseChannel::poll() {
         if (!both) return worked;
     }
     // Looking again at a descriptor that was empty a turn ago costs a system call and hardly ever finds anything;
-    // before the reactor sleeps, it looks.
-    if (!ring_ && (std::exchange(nothing_to_read_, false) || !is_reading_)) return worked;
+    // the reactor does not sleep while there is something.
+    if (!ring_ && (!is_reading_ || !is_worth_looking())) return worked;
     const unsigned taken = descriptor_.poll(*this, Batch{});
+    if (Habit* const look = std::exchange(look_, nullptr)) look->tried(taken > 0);
     nothing_to_read_ = is_told_ && descriptor_.is_drained();
+    turns_not_looked_ = 0;
     if (ring_ && taken < batch_max && !disconnected_) ring_->watch_descriptor();
     return worked || taken > 0;
 }
@@ -105,7 +109,26 @@ void FuseChannel::sleep_on(std::vector<int>& fds) {
 
 void FuseChannel::woken(std::span<const int> readable) {
     is_told_ = true;
+    look_ = nullptr;
+    turns_not_looked_ = 0;
     nothing_to_read_ = std::find(readable.begin(), readable.end(), descriptor_.fd()) == readable.end();
+}
+
+bool FuseChannel::is_worth_looking() {
+    if (!nothing_to_read_) return true;
+    ++turns_not_looked_;
+    if (turns_not_looked_ == 1 || (turns_not_looked_ < turns_not_looked_max && !later_looks_.is_due())) return false;
+    look_ = &later_looks_;
+    return true;
+}
+
+// While requests are in flight, whoever ran may just as well have worked on one of them.
+void FuseChannel::look_again() {
+    if (!is_told_) return;
+    look_ = nullptr;
+    turns_not_looked_ = 0;
+    nothing_to_read_ = pending() > 0 && !extra_looks_.is_due();
+    if (!nothing_to_read_ && pending() > 0) look_ = &extra_looks_;
 }
 
 void FuseChannel::on_intake_ended(int errno_value) {
@@ -587,6 +610,7 @@ void FuseChannel::reply(const ReplyTo& to, int error, std::span<const std::byte>
         return answer(to, error, body);
     if (to.slot == no_slot && to.channel < peers_descriptors_.size() && peers_descriptors_[to.channel] &&
         peers_descriptors_[to.channel]->is_open()) {
+        undisturbed_.before_answer();
         if (!peers_descriptors_[to.channel]->answer(to, error, body)) ++counters_.replies_lost;
         return;
     }
@@ -597,6 +621,7 @@ void FuseChannel::reply(const ReplyTo& to, int error, std::span<const std::byte>
 }
 
 void FuseChannel::answer(const ReplyTo& to, int error, std::span<const std::byte> body) {
+    if (to.slot == no_slot) undisturbed_.before_answer();
     Intake& intake = to.slot == no_slot ? static_cast<Intake&>(descriptor_) : *ring_;
     if (!intake.answer(to, error, body)) [[unlikely]]
         ++counters_.replies_lost;

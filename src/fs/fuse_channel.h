@@ -11,9 +11,11 @@
 #include "intake.h"
 #include "open_files.h"
 #include "request.h"
+#include "undisturbed.h"
 #include "zero_jobs.h"
 #include "ring.h"
 
+#include <srpfs/base/habit.h>
 #include <srpfs/lun/engine.h>
 #include <srpfs/lun/extent_search.h>
 #include <srpfs/lun/operation.h>
@@ -86,6 +88,7 @@ public:
     bool prepare_to_sleep() override { return !ring_ || ring_->prepare_to_sleep(); }
     void sleep_on(std::vector<int>& fds) override;
     void woken(std::span<const int> readable) override;
+    void look_again() override;
 
     // ---- by mail ----
     // The control thread's answer (fuse_out_header first; empty: none) to a request handed to it.
@@ -141,6 +144,7 @@ private:
         std::function<void()> done;
     };
 
+    bool is_worth_looking();
     void on_incoming(const Incoming& request) override;
     void on_intake_ended(int errno_value) override;
     void on_answered(lun::Operation& operation) override;
@@ -180,7 +184,12 @@ private:
     DescriptorIntake descriptor_;
     std::shared_ptr<Ring> ring_;    // nullptr: none
     bool is_told_ = false;          // by woken(), so that poll() may leave the descriptor alone:
-    bool nothing_to_read_ = false;  // it was empty a turn ago
+    bool nothing_to_read_ = false;  // it was empty, or is not thought to have anything
+    unsigned turns_not_looked_ = 0;
+    Habit* look_ = nullptr;  // what the next look at it is for
+    Habit later_looks_;      // two turns after it was empty
+    Habit extra_looks_;      // see look_again()
+    Undisturbed undisturbed_{kernel_scheduling()};
     bool is_reading_ = true;
     const OpenFiles& files_;
     std::uint32_t first_free_ = no_record;

@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <srpfs/base/habit.h>
 #include <srpfs/lun/engine.h>
 
 #include <climits>
@@ -81,14 +82,16 @@ public:
     void close() override;
     [[nodiscard]] bool is_open() const override { return fd_ >= 0; }
     void sleep_on(std::vector<int>& fds) override;
-    [[nodiscard]] bool is_drained() const { return is_drained_; }  // the last poll() has left nothing
-    [[nodiscard]] int fd() const { return fd_; }                   // -1 after close()
+    // The last poll() has left nothing, or hardly ever does.
+    [[nodiscard]] bool is_drained() const { return is_drained_; }
+    [[nodiscard]] int fd() const { return fd_; }  // -1 after close()
 
 private:
     bool on_refused(const ReplyTo& to, int errno_value, bool retry_as_error);
 
     int fd_;
     bool is_drained_ = false;
+    Habit second_reads_;  // after the first request of a poll()
     lun::Engine& engine_;
 };
 

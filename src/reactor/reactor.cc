@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -78,26 +80,47 @@ bool Reactor::run_mailbox() {
 }
 
 void Reactor::run() {
+    Instant turn_start = clock_now();
     while (!stopping_.load(std::memory_order_relaxed)) {
-        const Instant turn_start = clock_now();
         timers_.advance_to(turn_start);
         bool worked = run_mailbox();
+        unsigned sources_worked = 0;
         // Sources may be removed by what they call.
-        for (std::size_t i = 0; i < sources_.size(); ++i) worked = sources_[i]->poll() || worked;
+        for (std::size_t i = 0; i < sources_.size(); ++i)
+            if (sources_[i]->poll()) sources_worked |= 1U << std::min<std::size_t>(i, 31);
+        worked = worked || sources_worked != 0;
         for (std::size_t i = 0; i < sources_.size(); ++i) sources_[i]->flush();
         if (worked) {
             spin_.on_work(turn_start);
-            if (clock_now() - turn_start > slow_turn) slow_turns_.fetch_add(1, std::memory_order_relaxed);
+            stepping_back_.on_work(turn_start, sources_worked);
+            const Instant turn_end = clock_now();
+            if (turn_end - turn_start > slow_turn) slow_turns_.fetch_add(1, std::memory_order_relaxed);
+            turn_start = turn_end;
             continue;
         }
         if (spin_.goes_on(turn_start)) {
             pause_briefly();
+            turn_start = clock_now();
             continue;
         }
+        if (step_back(turn_start)) continue;
         sleep();
+        turn_start = clock_now();
     }
     timers_.advance_to(clock_now());
     run_mailbox();
+}
+
+// True: others have run, until the new `now`.
+bool Reactor::step_back(Instant& now) {
+    while (stepping_back_.wants(now)) {
+        sched_yield();
+        const Instant before = std::exchange(now, clock_now());
+        if (now - before < SteppingBack::short_step) continue;
+        for (Source* source : sources_) source->look_again();
+        return true;
+    }
+    return false;
 }
 
 void Reactor::tell_sources(std::span<const pollfd> polled, bool nothing_known) {

@@ -6,6 +6,7 @@
 
 #include <srpfs/reactor/executor.h>
 #include <srpfs/reactor/spin.h>
+#include <srpfs/reactor/stepping_back.h>
 
 #include <atomic>
 #include <memory>
@@ -34,6 +35,9 @@ public:
     // After each sleep, before poll(): which of those descriptors are readable now. What is not among them need not be
     // looked at, which saves a system call.
     virtual void woken(std::span<const int> readable) { (void)readable; }
+    // Other threads may have run since the last poll(), which this one has made room for instead of sleeping: what was
+    // looked at in vain is worth another look.
+    virtual void look_again() {}
 };
 
 class Reactor final : public Executor {
@@ -58,6 +62,7 @@ public:
 
 private:
     bool run_mailbox();
+    bool step_back(Instant& now);
     void sleep();
     void tell_sources(std::span<const pollfd> polled, bool nothing_known);
 
@@ -75,6 +80,7 @@ private:
     std::atomic<bool> stopping_ = false;
     std::atomic<std::uint64_t> slow_turns_ = 0;
     Spin spin_{Duration::zero()};
+    SteppingBack stepping_back_;
 };
 
 }  // namespace srpfs::reactor

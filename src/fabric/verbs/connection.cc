@@ -564,6 +564,7 @@ unsigned VerbsConnection::poll(unsigned completions_max) {
             end_with(EndReason::transport_error, EIO, "polling the completion queue failed");
             return 1;
         }
+        has_completed_ = has_completed_ || completions_end_ > 0;
     }
     unsigned done = 0;
     // The handler may end the connection: the rest is nobody's then.
@@ -627,6 +628,7 @@ bool VerbsConnection::arm() {
         return false;
     }
     armed_ = true;
+    has_completed_ = false;
     ++resources_.channel->armed;
     // Once more after arming: a completion between the last poll and ibv_req_notify_cq raises no event.
     completions_begin_ = 0;

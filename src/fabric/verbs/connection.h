@@ -139,8 +139,10 @@ public:
 
     // What follows is for VerbsFabric.
     unsigned poll(unsigned completions_max);
-    void flush();                // posts what was collected
-    bool arm();                  // false: completions are waiting
+    void flush();  // posts what was collected
+    bool arm();    // false: completions are waiting
+    // Armed, and something has completed since: so there is, or will be, an event that tells nothing new.
+    [[nodiscard]] bool has_old_event() const { return armed_ && has_completed_; }
     void on_completion_event();  // the queue has woken the reactor and has to be armed again
     void on_device_event(const DeviceEvent& event);
     void deliver_end();
@@ -199,6 +201,7 @@ private:
     ConnectionHandler& handler_;
     State state_ = State::resolving_address;
     bool armed_ = false;
+    bool has_completed_ = false;  // since it was armed
     SendLedger ledger_;
     Resources resources_;
     struct Window {

@@ -353,6 +353,9 @@ void VerbsFabric::flush() {
 
 bool VerbsFabric::arm() {
     bool is_idle = ending_.empty() && inbox_.empty() && sending_.empty();
+    // Left there, it would wake us at once.
+    if (std::any_of(connections_.begin(), connections_.end(), [](const auto& it) { return it->has_old_event(); }))
+        consume_completion_events();
     for (const auto& connection : connections_) is_idle = connection->arm() && is_idle;
     is_idle = is_idle && ending_.empty();
     if (is_idle) may_have_completion_events_ = may_have_cm_events_ = true;
