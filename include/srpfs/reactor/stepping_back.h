@@ -22,13 +22,13 @@ public:
 
     static constexpr unsigned kinds = 8;
     // So often at most before sleeping.
-    static constexpr unsigned steps_max = 8;
+    static constexpr unsigned steps_max = 12;
     // What takes less than this has let nobody run, and that so often in a row means that nobody wants to: Linux's
-    // scheduler has to be asked up to three times.
+    // scheduler may have to be asked half a dozen times.
     static constexpr Duration short_step = std::chrono::microseconds(2);
-    static constexpr unsigned short_steps_max = 4;
+    static constexpr unsigned short_steps_max = 8;
     // Longer than this: somebody wants the processor for himself, to whom we would have been preferred had we slept.
-    static constexpr Duration too_long = std::chrono::microseconds(500);
+    static constexpr Duration too_long = std::chrono::milliseconds(2);
     static constexpr int too_long_cost = Habit::score_max / 2;
 
 private:

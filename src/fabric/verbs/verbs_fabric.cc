@@ -22,7 +22,7 @@ constexpr unsigned accepting_rdma_max = 128;
 // Nothing tells a program of a new device, so while one is missed somebody has to look.
 constexpr auto look_interval = std::chrono::seconds(1);
 // Without sleep in between, the event channel is looked at every so many polls: each look is a system call.
-constexpr unsigned polls_between_cm_looks = 32;
+constexpr unsigned polls_between_cm_looks = 256;
 constexpr unsigned cm_events_at_once = 64;
 
 sockaddr* as_sockaddr(sockaddr_storage& address) { return reinterpret_cast<sockaddr*>(&address); }
