@@ -2,9 +2,11 @@
 #include "demo_hold.h"
 
 #include <srpfs/base/log.h>
+#include <srpfs/base/random.h>
 
 #include <cstdlib>
 #include <fstream>
+#include <utility>
 
 #include <unistd.h>
 
@@ -95,6 +97,44 @@ void DemoBlackHole::look() {
 }
 
 DemoBlackHole::~DemoBlackHole() = default;
+
+// ---- a power cut ----
+
+std::unique_ptr<DemoPowerCut> DemoPowerCut::from_environment(reactor::Executor& control) {
+    const char* path = std::getenv("SRPFS_DEMO_POWER_CUT");
+    if (!path || path[0] != '/') return nullptr;
+    log::warning({}, "SRPFS_DEMO_POWER_CUT is set: the embedded target has no power while {} exists", path);
+    return std::make_unique<DemoPowerCut>(path, control);
+}
+
+DemoPowerCut::DemoPowerCut(std::string path, reactor::Executor& control)
+    : path_(std::move(path)), control_(control), timer_(control.timers(), [this] { look(); }) {}
+
+void DemoPowerCut::watch(target::Device& device, reactor::Executor& reactor) {
+    device_ = &device;
+    reactor_ = &reactor;
+    look();
+}
+
+void DemoPowerCut::look() {
+    timer_.arm_after(look_interval);
+    std::ifstream file(path_);
+    if (!file) {
+        if (std::exchange(is_cut_, false)) reactor_->post([device = device_] { device->restart(); });
+        return;
+    }
+    if (std::exchange(is_cut_, true)) return;
+    std::uint64_t seed = 0;
+    const bool loses_all = !(file >> seed);
+    reactor_->post([this, weak = std::weak_ptr(alive_), control = &control_, device = device_, loses_all, seed] {
+        Random random(seed);
+        device->crash([&](unsigned, std::uint64_t) { return loses_all || random.below(2) == 0; });
+        control->post([this, weak] {
+            // Whoever made the file waits for this.
+            if (!weak.expired()) std::ofstream(path_, std::ios::in) << "in effect\n";
+        });
+    });
+}
 
 fabric::FaultInjector& DemoBlackHole::injector() {
     return *injectors_.emplace_back(std::make_unique<Injector>(is_there_));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-// For tests only: makes units of the embedded target stuck, as a broken disk would be, or the way to it a black hole,
-// for as long as a file exists.
+// For tests only: makes units of the embedded target stuck, as a broken disk would be, the way to it a black hole, or
+// cuts its power, for as long as a file exists.
 
 #pragma once
 
@@ -60,6 +60,31 @@ private:
     const std::string path_;
     std::atomic<bool> is_there_{false};
     std::vector<std::unique_ptr<Injector>> injectors_;
+    reactor::Timer timer_;
+};
+
+// While the file exists the embedded target has no power: connections end, nobody listens, and of what units with a
+// volatile cache (ram, wce) had acknowledged and not made durable all is lost if the file is empty, else, if it has a
+// number, half of the blocks, drawn with that as seed. Once that is so the file says so.
+class DemoPowerCut final {
+public:
+    // The file of the environment variable SRPFS_DEMO_POWER_CUT; nullptr when that is not set. Control thread.
+    static std::unique_ptr<DemoPowerCut> from_environment(reactor::Executor& control);
+
+    DemoPowerCut(std::string path, reactor::Executor& control);
+    // Before power is cut. `reactor` is where the portal of `device` works: no command is half-way done at that
+    // moment. Both outlive what is posted there.
+    void watch(target::Device& device, reactor::Executor& reactor);
+
+private:
+    void look();
+
+    const std::string path_;
+    reactor::Executor& control_;
+    target::Device* device_ = nullptr;
+    reactor::Executor* reactor_ = nullptr;
+    bool is_cut_ = false;
+    const std::shared_ptr<int> alive_ = std::make_shared<int>();
     reactor::Timer timer_;
 };
 

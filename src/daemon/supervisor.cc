@@ -260,14 +260,17 @@ Result<void> Supervisor::start_demo(std::string_view luns) {
     const auto lists = target::parse_target_list(luns.empty() ? target::default_lun_list : luns);
     if (!lists) return lists.error();
     const auto count = static_cast<unsigned>(lists->size());
+    demo_power_cut_ = DemoPowerCut::from_environment(control_);
     for (const auto& list : *lists) {
         target::DeviceConfig config;
         config.service_guid = demos_.size() + 1;
+        if (demo_power_cut_) config.volatile_cache = target::VolatileCache::modelled;
         auto device = target::Device::create(config, list);
         if (!device) return device.error();
         demos_.push_back(std::move(*device));
     }
     demo_hold_ = DemoHold::from_environment(*demos_.front(), control_);
+    if (demo_power_cut_) demo_power_cut_->watch(*demos_.front(), worker().reactor());
     for (const auto& one : workers_) {
         for (unsigned index = 0; index < count; ++index)
             if (const auto opened = one->open_portal(*demos_[index], demo_name(index), count); !opened)

@@ -93,6 +93,7 @@ private:
     EventLog events_;
     std::vector<std::unique_ptr<target::Device>> demos_;  // the embedded targets
     std::unique_ptr<DemoHold> demo_hold_;
+    std::unique_ptr<DemoPowerCut> demo_power_cut_;
     std::unique_ptr<DemoBlackHole> demo_black_hole_;
     std::vector<std::unique_ptr<Worker>> workers_;  // not empty while serving
     UnitHomes unit_homes_;
