@@ -55,7 +55,7 @@ Files::Files(Scheduler& scheduler, SimulatedExecutor& control, std::vector<Seat>
         for (const int fd : pair)
             for (const int option : {SO_SNDBUF, SO_SNDBUFFORCE, SO_RCVBUF, SO_RCVBUFFORCE})
                 (void)setsockopt(fd, SOL_SOCKET, option, &bytes, sizeof bytes);
-        connections_.push_back({.kernel = pair[0], .sent = 0});
+        connections_.push_back({.kernel = pair[0], .other = fcntl(pair[1], F_DUPFD_CLOEXEC, 0)});
         channels_.push_back(
             std::make_shared<fs::FuseChannel>(index, pair[1], *seats_[index].engine, open_files_, *this));
         peers.push_back(channels_.back());
@@ -67,7 +67,10 @@ Files::Files(Scheduler& scheduler, SimulatedExecutor& control, std::vector<Seat>
 
 Files::~Files() {
     std::erase(scheduler_.sources, this);
-    for (const Connection& connection : connections_) ::close(connection.kernel);
+    for (const Connection& connection : connections_) {
+        ::close(connection.kernel);
+        ::close(connection.other);
+    }
 }
 
 // ---- what the daemon does ----
@@ -165,17 +168,9 @@ std::uint64_t Files::ask(std::uint32_t opcode, const In& in, std::span<const std
     std::memcpy(request.data(), &header, sizeof header);
     std::memcpy(request.data() + sizeof header, &in, sizeof in);
     if (!data.empty()) std::memcpy(request.data() + sizeof header + sizeof in, data.data(), data.size());
-    const auto channel = static_cast<unsigned>(random_.below(channels_.size()));
-    if (channel != home_) ++handed_over_;
-    asked_[unique] = {.channel = channel, .on_answer = std::move(on_answer)};
-    send(channel, request);
+    asked_[unique] = {.on_answer = std::move(on_answer)};
+    queue_.push_back({unique, std::move(request)});
     return unique;
-}
-
-void Files::send(unsigned channel, std::span<const std::byte> request) {
-    ++connections_[channel].sent;
-    SRPFS_ASSERT(::send(connections_[channel].kernel, request.data(), request.size(), MSG_NOSIGNAL) ==
-                 static_cast<ssize_t>(request.size()));
 }
 
 std::uint64_t Files::read(std::uint64_t handle, std::uint64_t offset, std::uint32_t bytes, OnAnswer on_answer) {
@@ -215,7 +210,7 @@ std::uint64_t Files::fallocate(std::uint64_t handle, int mode, std::uint64_t off
 // Truncations come through the control thread (MountedFileSystem), which sends them to the home.
 std::uint64_t Files::truncate(std::uint64_t handle, std::uint64_t size, OnAnswer on_answer) {
     const std::uint64_t unique = last_unique_ += 2;
-    asked_[unique] = {.channel = home_, .on_answer = std::move(on_answer), .truncates = true};
+    asked_[unique] = {.on_answer = std::move(on_answer), .channel = home_, .truncates = true};
     control_.post([this, handle, size, unique] {
         const auto found = handles_.find(handle);
         const auto is_there = [&](const auto& lun) { return lun.second == found->second; };
@@ -239,19 +234,16 @@ void Files::interrupt(std::uint64_t unique) {
         });
         return;
     }
-    send_interrupt(unique);
+    // Not read yet: nobody else need know of it.
+    const auto waiting =
+        std::find_if(queue_.begin(), queue_.end(), [&](const Message& one) { return one.unique == unique; });
+    if (waiting == queue_.end()) return queue_interrupt(unique);
+    queue_.erase(waiting);
+    answered(unique, EINTR, {});
 }
 
-// The kernel hands one out only after its request: here, once the channel has nothing to read any more.
-void Files::send_interrupt(std::uint64_t unique) {
-    const auto found = asked_.find(unique);
-    if (found == asked_.end()) return;
-    if (has_requests(found->second.channel)) {
-        again_.push_back(
-            std::make_unique<reactor::Timer>(scheduler_.timers, [this, unique] { send_interrupt(unique); }));
-        again_.back()->arm_after(10us);
-        return;
-    }
+void Files::queue_interrupt(std::uint64_t unique) {
+    if (!asked_.contains(unique)) return;
     fuse_in_header header{};
     fuse_interrupt_in in{};
     in.unique = unique;
@@ -261,7 +253,8 @@ void Files::send_interrupt(std::uint64_t unique) {
     std::vector<std::byte> request(header.len);
     std::memcpy(request.data(), &header, sizeof header);
     std::memcpy(request.data() + sizeof header, &in, sizeof in);
-    send(static_cast<unsigned>(random_.below(channels_.size())), request);
+    // They go before requests.
+    queue_.push_front({unique | 1, std::move(request)});
 }
 
 void Files::on_control_request(const fs::Origin&, std::vector<std::byte>) {
@@ -270,24 +263,64 @@ void Files::on_control_request(const fs::Origin&, std::vector<std::byte>) {
 
 // ---- turns ----
 
-bool Files::has_requests(std::size_t channel) const {
-    return connections_[channel].sent > channels_[channel]->counters().requests;
+std::vector<int> Files::descriptors_of(std::size_t channel) const {
+    std::vector<int> fds;
+    channels_[channel]->sleep_on(fds);
+    return fds;
 }
 
-bool Files::is_ready() {
-    for (std::size_t channel = 0; channel < channels_.size(); ++channel)
-        if (has_requests(channel)) return true;
-    return false;
-}
-
-void Files::turn() {
+std::vector<std::size_t> Files::ready() const {
     std::vector<std::size_t> ready;
     for (std::size_t channel = 0; channel < channels_.size(); ++channel)
-        if (has_requests(channel)) ready.push_back(channel);
-    channels_[ready[random_.below(ready.size())]]->poll();
+        if (connections_[channel].awake || (!queue_.empty() && !descriptors_of(channel).empty()))
+            ready.push_back(channel);
+    return ready;
 }
 
-void Files::after_step() {
+bool Files::is_ready() { return !left_ && !ready().empty(); }
+
+// What a reactor does, with the next few requests where it would find them.
+void Files::turn() {
+    const auto candidates = ready();
+    const std::size_t chosen = candidates[random_.below(candidates.size())];
+    Connection& connection = connections_[chosen];
+    fs::FuseChannel& channel = *channels_[chosen];
+    if (!connection.awake) {
+        connection.awake = true;
+        const auto fds = descriptors_of(chosen);
+        channel.woken(fds);
+    }
+    const std::size_t offered = std::min<std::size_t>(queue_.size(), random_.between(1, 8));
+    for (std::size_t i = 0; i < offered; ++i) {
+        const auto& bytes = queue_[i].bytes;
+        SRPFS_ASSERT(::send(connection.kernel, bytes.data(), bytes.size(), MSG_NOSIGNAL) ==
+                     static_cast<ssize_t>(bytes.size()));
+    }
+    const bool worked = channel.poll();
+    channel.flush();
+    std::size_t left = 0;
+    while (recv(connection.other, received_.data(), received_.size(), MSG_DONTWAIT) > 0) ++left;
+    for (std::size_t i = 0; i < offered - left; ++i) {
+        const std::uint64_t unique = queue_.front().unique;
+        queue_.pop_front();
+        if ((unique & 1) != 0) continue;
+        if (chosen != home_) ++handed_over_;
+        if (const auto asked = asked_.find(unique); asked != asked_.end())
+            asked->second.channel = static_cast<unsigned>(chosen);
+    }
+    if (!worked && channel.prepare_to_sleep()) connection.awake = false;
+}
+
+void Files::after_step(const SimulatedExecutor* thread) {
+    if (left_) return;
+    for (std::size_t channel = 0; channel < channels_.size(); ++channel) {
+        if (thread == seats_[channel].executor) connections_[channel].awake = true;
+        channels_[channel]->flush();
+    }
+    take_answers();
+}
+
+void Files::take_answers() {
     if (writes_seen_ == writes) return;
     writes_seen_ = writes;
     for (unsigned channel = 0; channel < connections_.size(); ++channel) {
@@ -301,8 +334,7 @@ void Files::after_step() {
                 continue;
             }
             if ((header.unique & 1) != 0) {  // of an INTERRUPT: EAGAIN has it sent again
-                const std::uint64_t unique = header.unique & ~std::uint64_t{1};
-                if (header.error == -EAGAIN) send_interrupt(unique);
+                if (header.error == -EAGAIN) queue_interrupt(header.unique & ~std::uint64_t{1});
                 continue;
             }
             const auto found = asked_.find(header.unique);
@@ -332,7 +364,7 @@ unsigned Files::pending() const {
 }
 
 void Files::leave() {
-    again_.clear();
+    left_ = true;
     for (std::size_t index = 0; index < channels_.size(); ++index)
         seats_[index].executor->post([channel = channels_[index]] { channel->leave(); });
 }

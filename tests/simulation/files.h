@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // The file layer of a world: a FuseChannel for each of several reactors, one of which is the home of all units, and the
-// kernel's side of their connection. The kernel hands a request to whichever reactor it likes, and takes the answer
-// only where it has been read.
+// kernel's side of their connection. Requests stand in one queue; whoever reads gets the next. The kernel takes the
+// answer only where the request was read, and hands out an INTERRUPT only after that.
 
 #pragma once
 
@@ -14,11 +14,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -70,13 +70,18 @@ public:
 
 private:
     struct Asked {
-        unsigned channel;  // where it was put
         OnAnswer on_answer;
+        std::optional<unsigned> channel{};  // that has read it
         bool truncates = false, interrupted = false;
     };
     struct Connection {
         int kernel = -1;  // our end
-        std::uint64_t sent = 0;
+        int other = -1;   // a duplicate of the channel's
+        bool awake = true;
+    };
+    struct Message {
+        std::uint64_t unique;  // odd: an INTERRUPT
+        std::vector<std::byte> bytes;
     };
 
     void on_control_request(const fs::Origin& origin, std::vector<std::byte> request) override;
@@ -87,14 +92,16 @@ private:
 
     bool is_ready() override;
     void turn() override;
-    void after_step() override;
+    void after_step(const SimulatedExecutor* thread) override;
 
     template <typename In>
     std::uint64_t ask(std::uint32_t opcode, const In& in, std::span<const std::byte> data, OnAnswer on_answer);
-    void send(unsigned channel, std::span<const std::byte> request);
-    void send_interrupt(std::uint64_t unique);
+    void queue_interrupt(std::uint64_t unique);
+    void take_answers();
     void answered(std::uint64_t unique, int error, std::span<const std::byte> body);
-    [[nodiscard]] bool has_requests(std::size_t channel) const;
+    [[nodiscard]] std::vector<int> descriptors_of(std::size_t channel) const;
+    // Channels whose reactor has a reason to have a turn.
+    [[nodiscard]] std::vector<std::size_t> ready() const;
 
     Scheduler& scheduler_;
     SimulatedExecutor& control_;
@@ -108,10 +115,11 @@ private:
     std::vector<Connection> connections_;
     std::vector<std::shared_ptr<fs::FuseChannel>> channels_;
     std::map<std::uint64_t, Asked> asked_;  // and not answered, by unique number
+    std::deque<Message> queue_;             // and not read
     std::uint64_t last_unique_ = 0, handed_over_ = 0;
     std::vector<std::byte> received_;
     std::uint64_t writes_seen_ = 0;
-    std::vector<std::unique_ptr<reactor::Timer>> again_;
+    bool left_ = false;
 };
 
 }  // namespace srpfs::simulation

@@ -60,12 +60,12 @@ bool Scheduler::step_now() {
     } else {
         executors_[static_cast<std::size_t>(chosen)]->run_one();
     }
-    tell_sources();
+    tell_sources(chosen >= 0 ? executors_[static_cast<std::size_t>(chosen)] : nullptr);
     return true;
 }
 
-void Scheduler::tell_sources() {
-    for (SimulatedSource* source : sources) source->after_step();
+void Scheduler::tell_sources(const SimulatedExecutor* thread) {
+    for (SimulatedSource* source : sources) source->after_step(thread);
 }
 
 void Scheduler::advance_to(Instant instant) {

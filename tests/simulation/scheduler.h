@@ -41,8 +41,8 @@ class SimulatedSource {
 public:
     virtual bool is_ready() = 0;
     virtual void turn() = 0;
-    // Somebody has had a turn.
-    virtual void after_step() = 0;
+    // Somebody has had a turn: mail of `thread` was run, if that is not nullptr.
+    virtual void after_step(const SimulatedExecutor* thread) = 0;
 
 protected:
     ~SimulatedSource() = default;
@@ -74,7 +74,7 @@ private:
     friend class SimulatedExecutor;
     bool step_now();
     void advance_to(Instant instant);
-    void tell_sources();
+    void tell_sources(const SimulatedExecutor* thread = nullptr);
     [[nodiscard]] Instant next_instant() const;
 
     Random random_;
