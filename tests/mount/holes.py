@@ -62,6 +62,129 @@ def a_truncated_lun_is_written_like_a_file(t):
                   f"turn {turn}: the device differs from a file within its {end} bytes")
 
 
+class Model:
+    """What a device that is truncated by some of its users has to contain (user interface 6)."""
+
+    def __init__(self, size):
+        self.size = size
+        self.content = bytearray(OLD * size)
+        self.handles = {}                             # open ones: [end, what has been written beyond it] or None
+
+    def write(self, handle, offset, data):
+        self._fill_gap(handle, offset)
+        self._put(offset, data)
+        self._advance(handle, offset + len(data))
+
+    def truncate(self, handle, end):
+        state = self.handles[handle]
+        if state and end > state[0]:
+            self._fill_gap(handle, end)
+            self._advance(handle, end)
+        else:
+            self.handles[handle] = [end, bytearray(self.size)]
+
+    def zero(self, handle, offset, length, keeps_size):
+        state = self.handles[handle]
+        grows = bool(state) and not keeps_size and state[0] < offset + length
+        if grows:
+            self._fill_gap(handle, offset)
+        self._put(offset, bytes(length))
+        if grows:
+            self._advance(handle, offset + length)
+
+    def allocate(self, handle, offset, length):
+        self._fill_gap(handle, offset + length)
+        self._advance(handle, offset + length)
+
+    def _put(self, offset, data):
+        self.content[offset:offset + len(data)] = data
+        for state in filter(None, self.handles.values()):
+            state[1][offset:offset + len(data)] = b"\1" * len(data)
+
+    def _fill_gap(self, handle, end):
+        state = self.handles[handle]
+        place = state[1].find(0, state[0], end) if state else -1
+        while place >= 0:
+            stop = state[1].find(1, place, end)
+            stop = end if stop < 0 else stop
+            self.content[place:stop] = bytes(stop - place)
+            place = state[1].find(0, stop, end)
+
+    def _advance(self, handle, end):
+        state = self.handles[handle]
+        if state:
+            state[0] = max(state[0], end)
+
+
+# As fsx does it, with several handles. SRPFS_TESTS_STEPS and SRPFS_TESTS_SEED make it longer and another one.
+@test(intakes=BOTH)
+def whatever_several_handles_do_the_content_is_that_of_a_model(t):
+    steps, seed = int(os.environ.get("SRPFS_TESTS_STEPS", "400")), int(os.environ.get("SRPFS_TESTS_SEED", "1"))
+    mount = t.mount("demo:ram:1M+ram:1M,bs=4096,wce,thin")
+    for number in (0, 1):
+        exercise(mount.lun(number), MIB, steps, random.Random(seed + number), f"seed {seed}, lun{number}")
+
+
+def exercise(lun, size, steps, numbers, name):
+    fill(lun, size)
+    model = Model(size)
+
+    def open_another():
+        truncates = numbers.randrange(4) == 0
+        handle = os.open(lun, os.O_RDWR | (os.O_TRUNC if truncates else 0) | numbers.choice((0, 0, os.O_DSYNC)))
+        model.handles[handle] = None
+        if truncates:
+            model.truncate(handle, 0)
+
+    def compare(handle, offset, length, what):
+        got = b"".join(os.pread(handle, min(MIB, offset + length - place), place) for place in range(offset, min(size, offset + length), MIB))
+        wanted = model.content[offset:offset + length]
+        if got != wanted:
+            at = next((place for place, (one, other) in enumerate(zip(got, wanted)) if one != other), min(len(got), len(wanted)))
+            check(False, f"{name}, {what}: byte {offset + at} differs ({len(got)} bytes of {len(wanted)})")
+
+    for step in range(steps):
+        if len(model.handles) < 2 or (len(model.handles) < 5 and numbers.randrange(12) == 0):
+            open_another()
+        handle = numbers.choice(list(model.handles))
+        align = numbers.choice((1, 1, 512, 4096))
+        length = max(align, numbers.choice((1, 100, 512, 4096, 65536, 200000)) * numbers.randrange(1, 3) // align * align)
+        offset = numbers.randrange(size - length + 1) // align * align
+        what = numbers.choice(("write", "write", "write", "read", "read", "truncate", "truncate", "punch", "zero", "zero and grow", "allocate", "fsync",
+                               "close", "by name"))
+        if what == "write":
+            data = pattern(length, step)
+            equal(os.pwrite(handle, data, offset), length, f"{name}, step {step}: bytes written")
+            model.write(handle, offset, data)
+        elif what == "read":
+            compare(handle, offset, length, f"step {step}, read")
+        elif what == "truncate":
+            os.ftruncate(handle, offset)
+            model.truncate(handle, offset)
+        elif what == "by name":
+            os.truncate(lun, offset)                  # it is that of who has opened it last here
+            model.truncate(list(model.handles)[-1], offset)
+        elif what in ("punch", "zero"):
+            fallocate(handle, KEEP_SIZE | (PUNCH_HOLE if what == "punch" else ZERO_RANGE), offset, length)
+            model.zero(handle, offset, length, True)
+        elif what == "zero and grow":
+            fallocate(handle, ZERO_RANGE, offset, length)
+            model.zero(handle, offset, length, False)
+        elif what == "allocate":
+            fallocate(handle, 0, offset, length)
+            model.allocate(handle, offset, length)
+        elif what == "fsync":
+            os.fsync(handle)
+        elif what == "close" and numbers.randrange(2) == 0:
+            os.close(handle)
+            del model.handles[handle]
+        if step % 50 == 49 and model.handles:
+            compare(next(iter(model.handles)), 0, size, f"step {step} ({what}), all of it")
+    for handle in model.handles:
+        os.close(handle)
+    check(read_bytes(lun) == model.content, f"{name}: the content in the end")
+
+
 @test
 def nothing_beyond_the_logical_end_is_touched(t):
     lun, size = t.mount("demo:ram:4M").lun(0), 4 * MIB
