@@ -85,7 +85,7 @@ bool FuseChannel::poll() {
     // the reactor does not sleep while there is something.
     if (!ring_ && (!is_reading_ || !is_worth_looking())) return worked;
     const unsigned taken = descriptor_.poll(*this, Batch{});
-    if (Habit* const look = std::exchange(look_, nullptr)) look->tried(taken > 0);
+    if (reactor::Habit* const look = std::exchange(look_, nullptr)) look->tried(taken > 0);
     nothing_to_read_ = is_told_ && descriptor_.is_drained();
     turns_not_looked_ = 0;
     if (ring_ && taken < batch_max && !disconnected_) ring_->watch_descriptor();

@@ -15,7 +15,7 @@
 #include "zero_jobs.h"
 #include "ring.h"
 
-#include <srpfs/base/habit.h>
+#include <srpfs/reactor/habit.h>
 #include <srpfs/lun/engine.h>
 #include <srpfs/lun/extent_search.h>
 #include <srpfs/lun/operation.h>
@@ -186,9 +186,9 @@ private:
     bool is_told_ = false;          // by woken(), so that poll() may leave the descriptor alone:
     bool nothing_to_read_ = false;  // it was empty, or is not thought to have anything
     unsigned turns_not_looked_ = 0;
-    Habit* look_ = nullptr;  // what the next look at it is for
-    Habit later_looks_;      // two turns after it was empty
-    Habit extra_looks_;      // see look_again()
+    reactor::Habit* look_ = nullptr;  // what the next look at it is for
+    reactor::Habit later_looks_;      // two turns after it was empty
+    reactor::Habit extra_looks_;      // see look_again()
     Undisturbed undisturbed_{kernel_scheduling()};
     bool is_reading_ = true;
     const OpenFiles& files_;

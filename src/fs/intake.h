@@ -4,7 +4,7 @@
 
 #pragma once
 
-#include <srpfs/base/habit.h>
+#include <srpfs/reactor/habit.h>
 #include <srpfs/lun/engine.h>
 
 #include <climits>
@@ -91,7 +91,7 @@ private:
 
     int fd_;
     bool is_drained_ = false;
-    Habit second_reads_;  // after the first request of a poll()
+    reactor::Habit second_reads_;  // after the first request of a poll()
     lun::Engine& engine_;
 };
 

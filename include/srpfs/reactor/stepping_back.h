@@ -6,7 +6,7 @@
 
 #pragma once
 
-#include <srpfs/base/habit.h>
+#include <srpfs/reactor/habit.h>
 #include <srpfs/base/instant.h>
 
 #include <array>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-#include <srpfs/base/habit.h>
+#include <srpfs/reactor/habit.h>
 
 #include <gtest/gtest.h>
 
-namespace srpfs {
+namespace srpfs::reactor {
 namespace {
 
 unsigned tries_in(Habit& habit, unsigned chances, bool pays) {
@@ -55,4 +55,4 @@ TEST(Habit, PausesSoonerWhenFailingIsDearer) {
 }
 
 }  // namespace
-}  // namespace srpfs
+}  // namespace srpfs::reactor

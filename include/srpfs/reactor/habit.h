@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 
-namespace srpfs {
+namespace srpfs::reactor {
 
 class Habit {
 public:
@@ -45,4 +45,4 @@ private:
     std::uint32_t chances_left_out_ = 0;
 };
 
-}  // namespace srpfs
+}  // namespace srpfs::reactor
