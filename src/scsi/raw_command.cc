@@ -37,7 +37,6 @@ constexpr bool asks = false, changes = true;
 constexpr Known known[] = {
     // What asks or reads.
     {0x00, any, DataWay::none, Length::nothing, 0, 0, asks},  // TEST UNIT READY
-    {0x03, any, DataWay::in, Length::bytes, 4, 1, asks},      // REQUEST SENSE
     {0x08, any, DataWay::in, Length::blocks, 4, 1, asks},     // READ(6)
     {0x12, any, DataWay::in, Length::bytes, 3, 2, asks},      // INQUIRY
     {0x1a, any, DataWay::in, Length::bytes, 4, 1, asks},      // MODE SENSE(6)
@@ -60,7 +59,6 @@ constexpr Known known[] = {
     {0x9e, 0x10, DataWay::in, Length::bytes, 10, 4, asks},    // READ CAPACITY(16)
     {0x9e, 0x12, DataWay::in, Length::bytes, 10, 4, asks},    // GET LBA STATUS
     {0x9e, 0x13, DataWay::in, Length::bytes, 10, 4, asks},    // REPORT REFERRALS
-    {0xa0, any, DataWay::in, Length::bytes, 6, 4, asks},      // REPORT LUNS
     {0xa3, 0x05, DataWay::in, Length::bytes, 6, 4, asks},     // REPORT IDENTIFYING INFORMATION
     {0xa3, 0x0a, DataWay::in, Length::bytes, 6, 4, asks},     // REPORT TARGET PORT GROUPS
     {0xa3, 0x0b, DataWay::in, Length::bytes, 6, 4, asks},     // REPORT ALIASES
@@ -229,7 +227,7 @@ Result<RawCommand> parse_raw_command(std::string_view text) {
             if (!bytes) return wrong("out: an even number of hexadecimal digits is expected, without blanks");
             command.out = std::move(*bytes);
         } else if (name == "timeout" && !has_time_limit) {
-            constexpr auto most = std::chrono::duration_cast<std::chrono::seconds>(raw_time_limit_max).count();
+            constexpr auto most = std::chrono::duration_cast<std::chrono::seconds>(raw_text_time_limit_max).count();
             const auto seconds = parse_number(value, static_cast<std::uint64_t>(most), 10);
             if (!seconds || *seconds == 0)
                 return wrong(fmt::format("timeout={}: a number from 1 to {} is expected", shown(value), most));
@@ -248,6 +246,11 @@ Result<RawPlan> plan_raw_command(const RawCommand& command, std::uint32_t block_
     if (cdb.length < 6 || cdb.length > cdb.bytes.size())
         return wrong(fmt::format("a CDB has 6 to 16 bytes, this one has {}", cdb.length));
     if (cdb.opcode() == 0x7f) return wrong("CDBs of variable length are not sent");
+    // These take unit attentions away that have to be seen here: another unit, or a cache that was lost.
+    if (cdb.opcode() == 0x03)
+        return wrong("REQUEST SENSE is not sent: sense data comes with the answer to the command it is about");
+    if (cdb.opcode() == 0xa0)
+        return wrong("REPORT LUNS is not sent: the directory shows the units, and 'rescan' looks for others");
     const unsigned wanted = cdb_bytes_of(cdb.opcode());
     if (wanted != 0 && cdb.length != wanted)
         return wrong(fmt::format("CDBs with operation code {:02x} have {} bytes, this one has {}", cdb.opcode(), wanted,

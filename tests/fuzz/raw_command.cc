@@ -18,7 +18,7 @@ SRPFS_FUZZ_TARGET(raw_command) {
     }
     PROPERTY(command->cdb.length >= 1 && command->cdb.length <= 16);
     PROPERTY(command->in_bytes.value_or(0) <= raw_data_bytes_max);
-    PROPERTY(command->time_limit > command->time_limit.zero() && command->time_limit <= raw_time_limit_max);
+    PROPERTY(command->time_limit >= raw_time_limit_min && command->time_limit <= raw_text_time_limit_max);
     for (const std::uint32_t block_bytes : {512u, 4096u, 65536u}) {
         const auto plan = plan_raw_command(*command, block_bytes);
         if (!plan) {

@@ -79,7 +79,7 @@ def a_command_written_to_cdb_is_answered_to_whoever_has_written_it(t):
     shell = f"exec 3<>'{door}'; echo '{INQUIRY}' >&3 && cat <&3 | grep '^0' | cut -c11-57 | tr -d ' \\n'"
     equal(bytes.fromhex(succeeds(shell)), read_bytes(mount.target / "lun0.attr" / "inquiry"), "INQUIRY of a shell")
     with opened(door) as handle:
-        for text in ("12 00", f"{INQUIRY} in=95", "12 00 00 00 60 04", "x", READ_1 + " out=" + "00" * 512):
+        for text in ("12 00", f"{INQUIRY} in=95", "12 00 00 00 60 04", "x", "03 00 00 00 12 00", INQUIRY + " timeout=61", READ_1 + " out=" + "00" * 512):
             fails_with(errno.EINVAL, text, lambda x=text: os.write(handle, x.encode()))
             check(value(mount.target / "lun0.attr" / "last_error").startswith("cdb: "), "last_error")
     equal(json.loads(read_file(mount.path / "stats"))["requests_pending"], 1, "requests left")

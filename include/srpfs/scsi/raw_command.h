@@ -21,7 +21,10 @@ enum class DataWay : std::uint8_t { none, in, out };
 // Data in or out of one raw command.
 inline constexpr std::uint32_t raw_data_bytes_max = 65536;
 inline constexpr std::chrono::milliseconds raw_time_limit_default = std::chrono::seconds(30),
+                                           raw_time_limit_min = std::chrono::seconds(1),
                                            raw_time_limit_max = std::chrono::hours(24);
+// As text: the next one who writes to the file waits in the kernel, and no signal ends that.
+inline constexpr std::chrono::milliseconds raw_text_time_limit_max = std::chrono::seconds(60);
 
 struct RawCommand {
     Cdb cdb;
@@ -42,7 +45,8 @@ struct RawPlan {
 };
 // What the CDB of a known command says of its data has to be what `command` brings, the direction included: a target
 // that believes the direction rather than the operation code would write what it was to read. Not sent at all are CDBs
-// of another length than their operation code says, those that ask for ACA, and more data than raw_data_bytes_max.
+// of another length than their operation code says, those that ask for ACA, those that take unit attentions away
+// (REQUEST SENSE, REPORT LUNS), and more data than raw_data_bytes_max.
 // EINVAL with the reason. `block_bytes` is the unit's.
 Result<RawPlan> plan_raw_command(const RawCommand& command, std::uint32_t block_bytes);
 

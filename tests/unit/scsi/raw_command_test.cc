@@ -60,7 +60,7 @@ TEST(ParseRawCommand, SaysWhatIsWrong) {
                              "12 out=zz",
                              "12 out=00 out=00",
                              "12 timeout=0",
-                             "12 timeout=86401",
+                             "12 timeout=61",
                              "12 timeout=1 timeout=1",
                              "12 in=6 00",
                              "12 bytes=6",
@@ -86,8 +86,8 @@ TEST(PlanRawCommand, TakesTheLengthFromTheCdb) {
     EXPECT_EQ(plan("88 00 00 00 00 00 00 00 00 00 00 00 00 80 00 00"), "in 65536");
     EXPECT_EQ(plan("a8 00 00 00 00 00 00 00 00 81 00 00"), "EINVAL");
     EXPECT_EQ(plan("9e 10 00 00 00 00 00 00 00 00 00 00 00 20 00 00"), "in 32");
-    EXPECT_EQ(plan("a0 00 00 00 00 00 00 00 10 00 00 00"), "in 4096");
-    EXPECT_EQ(plan("a0 00 00 00 00 00 00 10 00 00 00 00"), "EINVAL");
+    EXPECT_EQ(plan("a3 0a 00 00 00 00 00 00 10 00 00 00"), "in 4096");
+    EXPECT_EQ(plan("a3 0a 00 00 00 00 00 10 00 00 00 00"), "EINVAL");
     EXPECT_EQ(plan("5e 00 00 00 00 00 00 20 00 00"), "in 8192");
     EXPECT_EQ(plan("4d 00 40 00 00 00 00 00 ff 00"), "in 255");
     EXPECT_EQ(plan("3c 02 00 00 00 00 00 10 00 00"), "in 4096");
@@ -145,6 +145,17 @@ TEST(PlanRawCommand, RefusesCdbsThatNoTargetShouldSee) {
     EXPECT_EQ(plan("12 00 00 00 60 04"), "EINVAL");  // NACA
     EXPECT_EQ(plan("12 00 00 00 60 01"), "EINVAL");  // linked
     EXPECT_EQ(plan("12 00 00 00 60 40"), "in 96");   // vendor specific bits
+}
+
+TEST(PlanRawCommand, RefusesWhatTakesUnitAttentionsAway) {
+    EXPECT_EQ(plan("03 00 00 00 12 00"), "EINVAL");
+    EXPECT_EQ(plan("03 01 00 00 fc 00 in=252"), "EINVAL");
+    EXPECT_EQ(plan("a0 00 00 00 00 00 00 00 10 00 00 00"), "EINVAL");
+}
+
+TEST(ParseRawCommand, TakesNoLongTimeLimits) {
+    EXPECT_EQ(parsed("00 00 00 00 00 00 timeout=60").time_limit, 60s);
+    EXPECT_NE(complaint("00 00 00 00 00 00 timeout=61").find("1 to 60"), std::string::npos);
 }
 
 }  // namespace
