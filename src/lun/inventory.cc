@@ -58,9 +58,10 @@ const char* describe(OperationKind kind) {
 }
 
 // Power on and resets, changed parameters and capacity, a changed medium: what the unit says of itself. Everything else
-// (SPC-4 5.14: 3F/0E and what a target may find besides) may be about others as well.
+// (SPC-4 5.14: 3F/0E and what a target may find besides) may be about others as well. Not valid: a command has been
+// sent to it by hand.
 bool concerns_only_itself(const scsi::Sense& sense) {
-    return sense.asc == 0x29 || sense.asc == 0x2a || sense.asc == 0x28;
+    return !sense.valid || sense.asc == 0x29 || sense.asc == 0x2a || sense.asc == 0x28;
 }
 
 bool is_same_unit(const UnitInfo& a, const UnitInfo& b) {
@@ -520,10 +521,10 @@ void Inventory::remove(const UnitPointer& unit, const std::string& why) {
 
 void Inventory::on_attention(const UnitPointer& unit, const scsi::Sense& sense, std::uint64_t stamp) {
     if (closed_ || unit->gone_) return;
-    listener_.on_unit_attention(*unit, sense);
+    if (sense.valid) listener_.on_unit_attention(*unit, sense);
     if (!runs()) return;  // the next login asks for everything
     unit->stale_at_ = std::max(unit->stale_at_, stamp);
-    const std::string why = scsi::describe(sense);
+    const std::string why = sense.valid ? scsi::describe(sense) : "a command sent by hand may have changed it";
     if (!concerns_only_itself(sense)) {
         stale_at_ = std::max(stale_at_, stamp);
         if (!scanning_ && stale_at_ > listed_at_) start_scan(why, false);

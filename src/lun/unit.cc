@@ -225,6 +225,8 @@ void Unit::resume(std::shared_ptr<const UnitInfo> info) {
     SRPFS_ASSERT(info->block_bytes <= edge_block_bytes_max);
     if (gone_) return;
     if (info_ && info->probed_at != 0 && info->probed_at < held_at_) return;
+    // What was acknowledged before may be in a cache now: the next flush is not for nothing.
+    if (info_ && !info_->write_cache && info->write_cache) ++write_count_;
     recognise(info);
     info_ = std::move(info);
     held_ = swap_suspected_ = false;
@@ -667,6 +669,17 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
     // It is told once, so it counts whatever becomes of the command that has met it.
     const bool attention = result.end == CommandEnd::answered && result.status == scsi::Status::check_condition &&
                            sense.valid && !sense.deferred && sense.key == scsi::SenseKey::unit_attention;
+    // The block size, the cache mode or the unit may be another now, on every path: what has waited for this one goes
+    // when that has been looked at.
+    if (operation.changes_ &&
+        (operation.stage_ == Operation::Stage::answered || verdict == Verdict::good || verdict == Verdict::failed)) {
+        for (Unit* unit : std::vector(locks_->units)) {
+            if (unit->gone_) continue;
+            unit->hold_io();
+            unit->attention_told_ = true;
+            unit->listener_.on_attention(*unit, {}, true);
+        }
+    }
     if (operation.stage_ == Operation::Stage::answered) {
         // Answered early; only the bookkeeping is left.
         if (attention) on_unit_attention(sense);
@@ -1235,8 +1248,8 @@ void Unit::run_interrupts() {
         if (operation->unit_ != this || operation->stage_ == Operation::Stage::answered ||
             operation->stage_ == Operation::Stage::idle || !operation->interrupted_)
             continue;
-        // Nobody else waits for what it would still do.
-        if (operation->foreign_ && operation->parts_[0].in_flight) {
+        // Others may be waiting for it. What only asks stays in flight, as a read does.
+        if (operation->foreign_ && operation->raw_time_limit_ > Duration::zero() && operation->parts_[0].in_flight) {
             initiator::Command& command = operation->parts_[0].command;
             command.channel->expire(command);
         }

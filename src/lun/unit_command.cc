@@ -33,7 +33,8 @@ public:
             operation_->prepare_raw(*unit, command_.cdb, command_.data_in_bytes, *this);
         else
             operation_->prepare_raw_out(*unit, command_.cdb, command_.data_out, *this);
-        if (command_.is_foreign) operation_->mark_foreign(command_.changes, command_.time_limit);
+        if (command_.is_foreign)
+            operation_->mark_foreign(command_.changes, command_.aborts ? command_.time_limit : Duration::zero());
         unit->start(*operation_);
     }
     void give_up() {

@@ -118,9 +118,9 @@ public:
                          OperationListener& listener);
 
     // After either of them: somebody has asked for this command. It waits while the unit is looked at, as I/O does,
-    // uses no credit of others', and is aborted when it has not been answered after `time_limit`. One that `changes`
-    // the unit, or may do so, goes when no write is under way, no write goes beside it, and when nobody knows its end
-    // none goes before a fence. It counts as an acknowledged write.
+    // uses no credit of others'. Aborted when given up or unanswered after `time_limit`; zero: as a read. One that
+    // `changes` the unit, or may do so, goes when no write is under way, and no write goes beside it; when nobody knows
+    // its end none before a fence; and when it has ended none before a look. It counts as an acknowledged write.
     void mark_foreign(bool changes, Duration time_limit);
     // Of a raw operation whose outcome is ok, or a status: what came with it.
     [[nodiscard]] const initiator::CommandResult& raw_result() const { return parts_[0].command.result; }

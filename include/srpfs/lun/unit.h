@@ -71,8 +71,8 @@ struct UnitCounters {
 class UnitListener {
 public:
     // The target says something changed (unit attention 3F/0E, 2A/09, 29/xx, 25/00 ...): probe again. I/O of the unit
-    // is held until Unit::resume() when `hold` (decisions 7). Reactor thread. What holds is told each time, because a
-    // probe that is under way may have asked too early; the others once until the next resume().
+    // is held until Unit::resume() when `hold` (decisions 7). Sense that is not valid: a foreign command has ended that
+    // may have changed it. Reactor thread. What holds is told each time, a probe may have asked too early; others once.
     virtual void on_attention(Unit& unit, const scsi::Sense& sense, bool hold) = 0;
     // The end of a write has become unknown: see Unit::needs_fence().
     virtual void on_fence_needed(Unit& unit) = 0;

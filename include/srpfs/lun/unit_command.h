@@ -24,6 +24,7 @@ struct UnitCommand {
     Duration time_limit = std::chrono::seconds(30);
     bool is_foreign = false;  // somebody's choice, see Operation::mark_foreign()
     bool changes = false;     // foreign ones only
+    bool aborts = true;       // foreign ones only: when it is given up; false: it stays in flight, as a read does
 };
 struct UnitAnswer {
     // Like a request's; `interrupted` if it was given up, `gone` without the unit, `out_of_memory`.

@@ -47,6 +47,8 @@ TEST_F(ForeignCommand, ThatChangesGoesAlone) {
     EXPECT_EQ(sent().size(), 3u);
     answer(sent()[1]);
     EXPECT_TRUE(alone.ok());
+    EXPECT_EQ(sent().size(), 3u);
+    resume();
     serve_all();
     EXPECT_TRUE(after.ok() && reader.ok());
 }
@@ -70,6 +72,7 @@ TEST_F(ForeignCommand, ThatChangesCountsAsAnAcknowledgedWrite) {
     answer(sent()[0]);
     EXPECT_TRUE(request.ok());
     EXPECT_TRUE(unit().has_unflushed_writes());
+    resume();
     foreign(scsi::inquiry(96), false, 96);
     Request& flushed = flush();
     serve_all();
@@ -106,6 +109,7 @@ TEST_F(ForeignCommand, ThatChangesIsNotRepeatedForWhatTheTargetSays) {
         Request& request = foreign_out(write_block_1, pattern(512, 3));
         answer(*open()[0], said);
         EXPECT_EQ(request.outcome.kind, OutcomeKind::aborted);
+        resume();
     }
     EXPECT_EQ(sent().size(), 2u);
 }
@@ -167,6 +171,8 @@ TEST_F(ForeignCommand, GivenUpIsAborted) {
     target().answer(target().tasks[0], 0x00);
     settle();
     answer(sent()[0], {.status = 0x40});
+    EXPECT_EQ(sent().size(), 1u);  // the unit is looked at first
+    resume();
     serve_all();
     EXPECT_TRUE(later.ok());
 }
@@ -181,11 +187,65 @@ TEST_F(ForeignCommand, HasATimeLimitOfItsOwn) {
     settle();
     answer(sent()[0], {.status = 0x40});
     EXPECT_EQ(request.outcome.kind, OutcomeKind::aborted);
+    resume();
     // The next user of its memory has the usual one.
     read(0, 512);
     advance(29s);
     EXPECT_EQ(target().tasks.size(), 1u);
     serve_all();
+}
+
+// MODE SELECT may have set WCE, FORMAT UNIT the block size: a write that has waited goes by what a look finds.
+TEST_F(ForeignCommand, ThatChangesHoldsTheUnitHoweverItEnds) {
+    begin();
+    add_unit(1);  // the same unit by another path
+    const Answer ends[] = {{}, {.status = 0x02, .sense = scripted::fixed_sense(5, 0x20, 0)}, {.status = 0x18}};
+    for (const Answer& end : ends) {
+        attentions.clear();
+        (void)foreign(start_stop_unit, true);
+        Request& later = write(0, pattern(512, 1));
+        Request& other = write(*units[1], 512, pattern(512, 2));
+        answer(*open()[0], end);
+        EXPECT_TRUE(open().empty());
+        ASSERT_EQ(attentions.size(), 2u);
+        for (const Attention& told : attentions) EXPECT_TRUE(told.hold && !told.sense.valid);
+        info.write_cache = true;
+        resume();
+        resume(*units[1]);
+        ASSERT_EQ(open().size(), 2u);
+        serve_all();
+        EXPECT_TRUE(later.ok() && other.ok());
+        EXPECT_TRUE(unit().has_unflushed_writes());
+    }
+}
+
+TEST_F(ForeignCommand, AfterWhichThereIsACacheIsFlushed) {
+    begin();
+    Request& before = write(0, pattern(512, 1));
+    serve_all();
+    EXPECT_TRUE(before.ok());
+    (void)foreign(start_stop_unit, true);
+    serve_all();
+    info.write_cache = true;
+    resume();
+    Request& flushed = flush();
+    ASSERT_EQ(open().size(), 1u);
+    EXPECT_EQ(open()[0]->opcode(), 0x35);
+    serve_all();
+    EXPECT_TRUE(flushed.ok());
+}
+
+// Whoever may read a file may give up soon: the others' connection does not suffer.
+TEST_F(ForeignCommand, ThatAsksAndIsGivenUpIsNotAborted) {
+    begin();
+    Request& request = foreign(scsi::inquiry(96), false, 96, Duration::zero());
+    interrupt(request);
+    advance(500ms);
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::interrupted);
+    advance(29s);
+    EXPECT_TRUE(target().tasks.empty());
+    serve_all();
+    EXPECT_TRUE(target().tasks.empty());
 }
 
 TEST_F(ForeignCommand, DoesNotGoToAUnitThatIsOffline) {
