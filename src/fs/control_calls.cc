@@ -237,6 +237,7 @@ void ControlCalls::on_ioctl(const Origin& origin, std::span<const std::byte> req
     const OpenFileDetails* details = files_.details(in.fh);
     if (!details || details->removed || static_cast<std::uint64_t>(details->node) != header.nodeid)
         return answer_error(origin, ENODEV);
+    if (!details->readable) return answer_error(origin, EBADF);  // what comes back may be what the file has
     if (data.size() != in.in_size || in.out_size != in.in_size) return answer_error(origin, EINVAL);
     auto call =
         std::make_shared<ControlCall>(registry_, origin, ControlCall::Direction::ioctl, in.out_size, 0, header.uid);

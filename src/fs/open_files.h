@@ -44,6 +44,7 @@ struct OpenFileDetails {
     std::shared_ptr<ControlFile> control;
     std::shared_ptr<StreamFile> stream;
     bool writable = false;
+    bool readable = true;
     std::uint64_t losses_seen = 0;          // of the LUN when it was opened
     std::int32_t pid = 0;                   // of the thread that has opened it
     std::uint64_t serial = 0;               // grows with each open

@@ -162,6 +162,7 @@ struct SessionOperations {
         details.stream = found->stream;
         const bool is_writer = (info->flags & O_ACCMODE) != O_RDONLY;
         details.writable = is_writer;
+        details.readable = (info->flags & O_ACCMODE) != O_WRONLY;
         details.pid = fuse_req_ctx(request)->pid;
         if (found->stream) details.cursor = std::make_shared<std::uint64_t>(found->stream->open_cursor());
         const std::uint64_t handle = self.files_->open(std::move(details));

@@ -268,6 +268,12 @@ TEST_F(IoctlTest, CanFailAndBeInterrupted) {
     EXPECT_EQ(replies_[second].error, EINTR);
 }
 
+TEST_F(IoctlTest, OfAHandleThatMayNotReadIsRefused) {
+    files_.details(handle_)->readable = false;
+    EXPECT_EQ(replies_[ioctl(handle_, "four", 4, 4)].error, EBADF);
+    EXPECT_EQ(call_, nullptr);
+}
+
 TEST_F(IoctlTest, OfOddSizeOrFileIsRefused) {
     EXPECT_EQ(replies_[ioctl(handle_, "four", 5, 5)].error, EINVAL);
     EXPECT_EQ(replies_[ioctl(handle_, "four", 4, 8)].error, EINVAL);
