@@ -18,6 +18,7 @@ using lun::OutcomeKind;
 using Call = std::shared_ptr<fs::PendingCall>;
 
 static_assert(sizeof(srpfs_raw_command) == 64 + SRPFS_RAW_DATA_MAX);
+static_assert(sizeof(srpfs_raw_command) < 1 << 13);  // _IOC_SIZEBITS of ppc, mips, sparc and alpha
 static_assert(_IOC_SIZE(SRPFS_RAW_COMMAND) == sizeof(srpfs_raw_command));
 
 std::string hex_of(std::span<const std::byte> bytes) {
@@ -53,9 +54,11 @@ std::string text_of(const scsi::Cdb& cdb, unsigned uid, const lun::UnitAnswer& a
 
 // Why there is no answer of the target.
 Error error_of(const lun::UnitAnswer& answer) {
-    if (answer.timed_out) return {ETIMEDOUT, "cdb: no answer in time; the command was aborted"};
+    if (answer.timed_out)
+        return {ETIMEDOUT, "cdb: no answer in time; the command was aborted if it may change anything"};
     switch (answer.outcome.kind) {
-        case OutcomeKind::interrupted: return {EINTR, "cdb: given up; the command is aborted if it was sent"};
+        case OutcomeKind::interrupted:
+            return {EINTR, "cdb: given up; the command is aborted if it may change anything"};
         case OutcomeKind::gone: return {ENODEV, "cdb: the unit is gone"};
         case OutcomeKind::not_ready: return {EIO, "cdb: the unit is offline"};
         case OutcomeKind::path_lost:
@@ -69,9 +72,20 @@ Error error_of(const lun::UnitAnswer& answer) {
 
 }  // namespace
 
-void RawDoor::refuse(const Call& call, const Error& error) const {
-    config_.on_refused(error);
-    call->fail(error.errno_value());
+void RawDoor::refuse(const Sender& sender, const Error& error) {
+    const Instant now = config_.now();
+    if (!sender.by_ioctl) {
+        config_.on_refused(error);
+    } else if (refusals_ > 0 && now - refusal_told_at_ < refusal_pause) {
+        ++refusals_;
+    } else {
+        config_.on_refused(refusals_ > 1 ? Error(error.errno_value(), fmt::format("{} (and {} refusals before)",
+                                                                                  error.context, refusals_ - 1))
+                                         : error);
+        refusals_ = 1;
+        refusal_told_at_ = now;
+    }
+    sender.call->fail(error.errno_value());
 }
 
 Result<scsi::RawPlan> RawDoor::check(const scsi::RawCommand& command, bool may_change) const {
@@ -85,12 +99,13 @@ Result<scsi::RawPlan> RawDoor::check(const scsi::RawCommand& command, bool may_c
     return plan;
 }
 
-void RawDoor::send(const scsi::RawCommand& command, bool may_change, unsigned uid, const Call& call, Done on_done) {
-    const auto plan = check(command, may_change);
-    if (!plan) return refuse(call, plan.error());
-    if (under_way_ >= commands_max)
-        return refuse(call, Error(EBUSY, fmt::format("cdb: {} commands are under way", under_way_)));
-    if (plan->changes) config_.on_change(hex_of(command.cdb.span()), uid);
+void RawDoor::send(const scsi::RawCommand& command, const Sender& sender, Done on_done) {
+    const auto plan = check(command, sender.may_change);
+    if (!plan) return refuse(sender, plan.error());
+    const bool is_root = sender.uid == 0;
+    if (under_way_ >= commands_max || (!is_root && under_way_of_others_ >= commands_of_others_max))
+        return refuse(sender, Error(EBUSY, fmt::format("cdb: {} commands are under way", under_way_)));
+    if (plan->changes) config_.on_change(hex_of(command.cdb.span()), sender.uid);
     lun::UnitCommand wanted;
     wanted.cdb = command.cdb;
     wanted.data_out = command.out;
@@ -98,37 +113,42 @@ void RawDoor::send(const scsi::RawCommand& command, bool may_change, unsigned ui
     wanted.time_limit = command.time_limit;
     wanted.is_foreign = true;
     wanted.changes = plan->changes;
+    // An abort may cost all the others their connection: whoever may only read does not get it. Root may ask what takes
+    // longer than I/O.
+    wanted.aborts = plan->changes || (is_root && command.time_limit > config_.command_timeout);
     ++under_way_;
-    const auto give_up = config_.send(std::move(wanted), [self = shared_from_this(), call, changes = plan->changes,
+    if (!is_root) ++under_way_of_others_;
+    const auto give_up = config_.send(std::move(wanted), [self = shared_from_this(), sender, changes = plan->changes,
                                                           on_done = std::move(on_done)](const lun::UnitAnswer& answer) {
         --self->under_way_;
+        if (sender.uid != 0) --self->under_way_of_others_;
         const auto told = std::make_shared<bool>(false);
-        const auto tell = [self, call, on_done, answer, told] {
+        const auto tell = [self, sender, on_done, answer, told] {
             if (std::exchange(*told, true)) return;
             if (answer.answered) return on_done(answer);
-            self->refuse(call, error_of(answer));
+            self->refuse(sender, error_of(answer));
         };
         if (!changes) return tell();
         // Its size, its cache mode or what it is may be another now: who is answered sees it.
-        call->on_interrupt(tell);
+        sender.call->on_interrupt(tell);
         self->config_.look(tell);
     });
-    call->on_interrupt(give_up);
+    sender.call->on_interrupt(give_up);
 }
 
 void RawDoor::write(std::string_view text, Call call) {
     const auto command = scsi::parse_raw_command(text);
-    if (!command) return refuse(call, command.error());
-    const unsigned uid = call->caller_uid();
-    send(*command, true, uid, call,
-         [self = shared_from_this(), call, uid, cdb = command->cdb](const lun::UnitAnswer& answer) {
-             self->last_ = text_of(cdb, uid, answer);
-             call->succeed_with(self->last_);
-         });
+    const Sender sender{.uid = call->caller_uid(), .may_change = true, .by_ioctl = false, .call = call};
+    if (!command) return refuse(sender, command.error());
+    send(*command, sender, [self = shared_from_this(), sender, cdb = command->cdb](const lun::UnitAnswer& answer) {
+        self->last_ = text_of(cdb, sender.uid, answer);
+        sender.call->succeed_with(self->last_);
+    });
 }
 
 void RawDoor::ioctl(std::string_view bytes, bool may_change, unsigned uid, Call call) {
-    const auto wrong = [&](const char* what) { refuse(call, Error(EINVAL, fmt::format("cdb: ioctl: {}", what))); };
+    const Sender sender{.uid = uid, .may_change = may_change, .by_ioctl = true, .call = call};
+    const auto wrong = [&](const char* what) { refuse(sender, Error(EINVAL, fmt::format("cdb: ioctl: {}", what))); };
     const auto raw = std::make_shared<srpfs_raw_command>();
     if (bytes.size() != sizeof *raw) return wrong("the structure has another size");
     std::memcpy(raw.get(), bytes.data(), sizeof *raw);
@@ -138,7 +158,9 @@ void RawDoor::ioctl(std::string_view bytes, bool may_change, unsigned uid, Call 
     if (raw->reserved[0] != 0 || raw->reserved[1] != 0) return wrong("reserved is not 0");
     if ((raw->direction == SRPFS_RAW_NO_DATA) != (raw->data_bytes == 0))
         return wrong("direction and data_bytes disagree");
-    if (std::chrono::milliseconds(raw->timeout_ms) > scsi::raw_time_limit_max) return wrong("timeout_ms is too much");
+    const std::chrono::milliseconds limit(raw->timeout_ms);
+    if (limit > scsi::raw_time_limit_max) return wrong("timeout_ms is too much");
+    if (raw->timeout_ms != 0 && limit < scsi::raw_time_limit_min) return wrong("timeout_ms is less than a second");
 
     scsi::RawCommand command;
     command.cdb.length = raw->cdb_bytes;
@@ -148,8 +170,8 @@ void RawDoor::ioctl(std::string_view bytes, bool may_change, unsigned uid, Call 
         command.out.assign(data.begin(), data.end());
     else
         command.in_bytes = raw->data_bytes;
-    if (raw->timeout_ms != 0) command.time_limit = std::chrono::milliseconds(raw->timeout_ms);
-    send(command, may_change, uid, call,
+    if (raw->timeout_ms != 0) command.time_limit = limit;
+    send(command, sender,
          [self = shared_from_this(), call, raw, uid, cdb = command.cdb](const lun::UnitAnswer& answer) {
              self->last_ = text_of(cdb, uid, answer);
              const lun::Outcome& outcome = answer.outcome;

@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <srpfs/base/instant.h>
 #include <srpfs/base/result.h>
 #include <srpfs/daemon/config.h>
 #include <srpfs/fs/tree.h>
@@ -27,6 +28,9 @@ struct RawDoorConfig {
     std::function<void(std::function<void()>)> look;
     std::function<std::uint32_t()> block_bytes;
     std::function<bool()> is_read_only;  // this mount refuses to write
+    Duration command_timeout{};          // of the unit's I/O
+    std::function<Instant()> now;
+    // For people: each refusal of what was written; of ioctls, which any reader may repeat, one a second.
     std::function<void(const Error&)> on_refused;
     // Before one that may change the unit is sent.
     std::function<void(const std::string& cdb, unsigned uid)> on_change;
@@ -36,7 +40,9 @@ class RawDoor final : public std::enable_shared_from_this<RawDoor> {
 public:
     explicit RawDoor(RawDoorConfig config) : config_(std::move(config)) {}
 
-    static constexpr unsigned commands_max = 8;  // at a time
+    static constexpr unsigned commands_max = 8;            // at a time
+    static constexpr unsigned commands_of_others_max = 4;  // of them, of those that are not root
+    static constexpr Duration refusal_pause = std::chrono::seconds(1);
 
     void write(std::string_view text, std::shared_ptr<fs::PendingCall> call);
     // The answer to the last command in words; empty before the first.
@@ -47,13 +53,20 @@ public:
 private:
     using Done = std::function<void(const lun::UnitAnswer& answer)>;
     [[nodiscard]] Result<scsi::RawPlan> check(const scsi::RawCommand& command, bool may_change) const;
-    void send(const scsi::RawCommand& command, bool may_change, unsigned uid,
-              const std::shared_ptr<fs::PendingCall>& call, Done on_done);
-    void refuse(const std::shared_ptr<fs::PendingCall>& call, const Error& error) const;
+    struct Sender {
+        unsigned uid = 0;
+        bool may_change = false;
+        bool by_ioctl = false;
+        std::shared_ptr<fs::PendingCall> call;
+    };
+    void send(const scsi::RawCommand& command, const Sender& sender, Done on_done);
+    void refuse(const Sender& sender, const Error& error);
 
     const RawDoorConfig config_;
     std::string last_;
-    unsigned under_way_ = 0;
+    unsigned under_way_ = 0, under_way_of_others_ = 0;
+    unsigned refusals_ = 0;  // of ioctls, since refusal_told_at_
+    Instant refusal_told_at_{};
 };
 
 }  // namespace srpfs::daemon

@@ -542,6 +542,8 @@ void Target::add_raw_door(const std::shared_ptr<Lun>& lun) {
         const auto still = weak.lock();
         return host_.mount_config().mount.read_only || !still || still->refuses_writes;
     };
+    door.command_timeout = port_->config().command_time;
+    door.now = [&control = host_.control()] { return control.timers().now(); };
     door.on_refused = [self = weak_from_this(), weak](const Error& error) {
         const auto target = self.lock();
         const auto still = weak.lock();

@@ -17,7 +17,7 @@ MIB = 1 << 20
 INQUIRY = "12 00 00 00 60 00"
 READ_1 = "28 00 00 00 00 01 00 00 01 00"                # block 1
 WRITE_1 = "2a 00 00 00 00 01 00 00 01 00"
-DATA_MAX = 15872
+DATA_MAX = 7680
 RAW_COMMAND = 3 << 30 | 64 + DATA_MAX << 16 | 0xE5 << 8 | 1
 HEAD = struct.Struct("16sBB2xIIIBBBBBB26x")
 IN, OUT = 1, 2
@@ -116,6 +116,8 @@ def commands_that_change_a_unit_need_more_than_a_file_that_can_be_opened(t):
     equal(read_bytes(mount.lun(0))[512:1024], bytes(512), "what that has written")
     with opened(mount.lun(0), os.O_RDONLY) as handle:
         fails_with(errno.EPERM, "WRITE by ioctl on a file open for reading", lambda: ioctl(handle, WRITE_1, OUT, data))
+    with opened(mount.lun(0), os.O_WRONLY) as handle:
+        fails_with(errno.EBADF, "READ by ioctl on a file open for writing", lambda: ioctl(handle, READ_1, IN, bytes_in=512))
     write_once(mount.target / "lun0.attr" / "read_only", "1")
     fails_with(errno.EROFS, "a read-only unit", lambda: write_once(door, write))
     mount.umount()
@@ -129,7 +131,7 @@ def the_ioctl_sends_commands_of_whoever_can_open_the_file(t):
 
     def reads():
         with opened(mount.lun(0), os.O_RDONLY) as handle:
-            equal(ioctl(handle, "28 00 00 00 00 00 00 00 1f 00", IN, bytes_in=DATA_MAX)[3], pattern(MIB, 3)[:DATA_MAX], "READ(10) by ioctl")
+            equal(ioctl(handle, "28 00 00 00 00 00 00 00 0f 00", IN, bytes_in=DATA_MAX)[3], pattern(MIB, 3)[:DATA_MAX], "READ(10) by ioctl")
             equal(ioctl(handle, INQUIRY, IN, bytes_in=96)[:3], (0, 60, None), "INQUIRY by ioctl")
             equal(ioctl(handle, "00 00 00 00 00 00")[:3], (0, 0, None), "TEST UNIT READY by ioctl")
             equal(ioctl(handle, "28 00 7f 00 00 00 00 00 01 00", IN, bytes_in=512)[:3:2], (2, (5, 0x21, 0)), "beyond the end")
@@ -206,17 +208,21 @@ def write_new(path, data):
 
 @test
 def no_more_than_some_commands_wait_at_a_time(t):
-    stuck = Stuck(t)
+    stuck = Stuck(t, options="allow_other,umask=0")
     mount = stuck.mount
     door = mount.target / "lun0.attr" / "cdb"
     stuck.hold("lun0")
+
     def read():
         with opened(mount.lun(0), os.O_RDONLY) as handle:
             return ioctl(handle, READ_1, IN, bytes_in=512)[0]
 
     # By ioctl, because the kernel lets one writer of a control file in at a time; and by processes, because Python keeps its
     # lock in an ioctl with so much data.
-    waiting = [Background(in_child, lambda: check(read() == 0, "not GOOD")) for _ in range(8)]
+    waiting = [Background(in_child, lambda: check(read() == 0, "not GOOD"), NOBODY) for _ in range(4)]
+    eventually(lambda: mount.requests() == 4, "four commands wait")
+    equal(in_child(read, NOBODY), errno.EBUSY, "the fifth of those that are not root")
+    waiting += [Background(in_child, lambda: check(read() == 0, "not GOOD")) for _ in range(4)]
     eventually(lambda: mount.requests() == 8, "eight commands wait")
     equal(in_child(read), errno.EBUSY, "the ninth")
     fails_with(errno.EBUSY, "the tenth", lambda: write_once(door, INQUIRY))
@@ -224,3 +230,16 @@ def no_more_than_some_commands_wait_at_a_time(t):
     for one in waiting:
         equal(one.wait("one of eight"), 0, "errno of one of eight")
     write_once(door, INQUIRY)
+
+
+# Who may only read costs nobody else the connection: what he gives up is not aborted.
+@test
+def a_read_by_hand_that_is_given_up_is_not_aborted(t):
+    stuck = Stuck(t)
+    mount = stuck.mount
+    with opened(mount.lun(0), os.O_RDONLY) as handle:
+        fails_with(errno.EINVAL, "a millisecond", lambda: ioctl(handle, READ_1, IN, bytes_in=512, timeout=1))
+        stuck.hold("lun0")
+        fails_with(errno.ETIMEDOUT, "a second", lambda: ioctl(handle, READ_1, IN, bytes_in=512, timeout=1000))
+        stuck.go_on()
+        equal(ioctl(handle, READ_1, IN, bytes_in=512)[0], 0, "the next one")

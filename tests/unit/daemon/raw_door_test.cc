@@ -24,8 +24,9 @@ public:
     void fail(int errno_value) override { end(errno_value); }
     void on_interrupt(std::function<void()> handler) override { interrupt = std::move(handler); }
     [[nodiscard]] bool nonblocking() const override { return false; }
-    [[nodiscard]] unsigned caller_uid() const override { return 7; }
+    [[nodiscard]] unsigned caller_uid() const override { return uid; }
 
+    unsigned uid = 7;
     std::optional<int> error;
     std::string told;
     std::function<void()> interrupt;
@@ -54,18 +55,21 @@ protected:
         config.look = [this](std::function<void()> on_done) { looks.push_back(std::move(on_done)); };
         config.block_bytes = [] { return 512u; };
         config.is_read_only = [this] { return read_only; };
+        config.command_timeout = std::chrono::seconds(30);
+        config.now = [this] { return now; };
         config.on_refused = [this](const Error& error) { refused.push_back(error.context); };
         config.on_change = [this](const std::string& cdb, unsigned uid) { changes.emplace_back(cdb, uid); };
         door = std::make_shared<RawDoor>(std::move(config));
     }
     std::shared_ptr<Caller> write(std::string_view text) {
         auto caller = std::make_shared<Caller>();
+        caller->uid = sender;
         door->write(text, caller);
         return caller;
     }
     std::shared_ptr<Caller> ioctl(const srpfs_raw_command& raw, bool may_change = true) {
         auto caller = std::make_shared<Caller>();
-        door->ioctl({reinterpret_cast<const char*>(&raw), sizeof raw}, may_change, 7, caller);
+        door->ioctl({reinterpret_cast<const char*>(&raw), sizeof raw}, may_change, sender, caller);
         return caller;
     }
     static srpfs_raw_command inquiry() {
@@ -85,6 +89,8 @@ protected:
 
     static inline RawCommands allowed = RawCommands::all;
     bool read_only = false;
+    unsigned sender = 7;
+    Instant now{};
     std::vector<Sent> sent;
     std::vector<std::function<void()>> looks;
     std::vector<std::string> refused;
@@ -139,7 +145,7 @@ TEST_F(RawDoorTest, WhoIsNotAllowedToChangeAUnitDoesNot) {
     read_only = true;
     EXPECT_EQ(ioctl(raw, true)->error, EROFS);
     EXPECT_EQ(write("1b 00 00 00 01 00")->error, EROFS);
-    EXPECT_EQ(refused.size(), 3u);
+    EXPECT_EQ(refused.size(), 2u);
     EXPECT_TRUE(sent.empty() && changes.empty());
     EXPECT_FALSE(write("00 00 00 00 00 00")->error);
 }
@@ -173,10 +179,53 @@ TEST_F(RawDoorTest, ASignalGivesTheCommandUp) {
 }
 
 TEST_F(RawDoorTest, NoMoreThanSomeGoAtATime) {
+    sender = 0;
     for (unsigned i = 0; i < RawDoor::commands_max; ++i) EXPECT_FALSE(write("00 00 00 00 00 00")->error);
     EXPECT_EQ(write("00 00 00 00 00 00")->error, EBUSY);
     sent[3].on_done(good());
     EXPECT_FALSE(write("00 00 00 00 00 00")->error);
+}
+
+TEST_F(RawDoorTest, OthersLeaveRootRoom) {
+    for (unsigned i = 0; i < RawDoor::commands_of_others_max; ++i) EXPECT_FALSE(ioctl(inquiry())->error);
+    EXPECT_EQ(ioctl(inquiry())->error, EBUSY);
+    sender = 0;
+    for (unsigned i = RawDoor::commands_of_others_max; i < RawDoor::commands_max; ++i)
+        EXPECT_FALSE(ioctl(inquiry())->error);
+    EXPECT_EQ(ioctl(inquiry())->error, EBUSY);
+    sent[5].on_done(good());
+    sender = 7;
+    EXPECT_EQ(ioctl(inquiry())->error, EBUSY);
+    sent[0].on_done(good());
+    EXPECT_FALSE(ioctl(inquiry())->error);
+}
+
+TEST_F(RawDoorTest, RefusedIoctlsAreToldOnceASecond) {
+    auto wrong = inquiry();
+    wrong.direction = 3;
+    now += std::chrono::hours(1);
+    for (unsigned i = 0; i < 5; ++i) EXPECT_EQ(ioctl(wrong)->error, EINVAL);
+    EXPECT_EQ(refused.size(), 1u);
+    EXPECT_EQ(write("x")->error, EINVAL);
+    EXPECT_EQ(refused.size(), 2u);
+    now += RawDoor::refusal_pause;
+    EXPECT_EQ(ioctl(wrong)->error, EINVAL);
+    ASSERT_EQ(refused.size(), 3u);
+    EXPECT_NE(refused[2].find("4 refusals before"), std::string::npos) << refused[2];
+}
+
+TEST_F(RawDoorTest, WhoeverOnlyReadsHasNothingAborted) {
+    const auto aborts = [this](const char* text, unsigned of) {
+        sender = of;
+        EXPECT_FALSE(write(text)->error);
+        sent.back().on_done(good());
+        return sent.back().command.aborts;
+    };
+    EXPECT_FALSE(aborts("00 00 00 00 00 00 timeout=1", 7));
+    EXPECT_FALSE(aborts("00 00 00 00 00 00 timeout=1", 0));
+    EXPECT_FALSE(aborts("2f 00 00 00 00 00 00 00 08 00 timeout=60", 7));
+    EXPECT_TRUE(aborts("2f 00 00 00 00 00 00 00 08 00 timeout=60", 0));
+    EXPECT_TRUE(aborts("1b 00 00 00 01 00 timeout=1", 7));
 }
 
 TEST_F(RawDoorTest, TheIoctlGivesTheStructureBack) {
@@ -213,6 +262,7 @@ TEST_F(RawDoorTest, AnIoctlThatMakesNoSenseIsRefused) {
     EXPECT_EQ(with([](auto& raw) { raw.data_bytes = SRPFS_RAW_DATA_MAX + 1; }), EINVAL);
     EXPECT_EQ(with([](auto& raw) { raw.reserved[1] = 1; }), EINVAL);
     EXPECT_EQ(with([](auto& raw) { raw.timeout_ms = UINT32_MAX; }), EINVAL);
+    EXPECT_EQ(with([](auto& raw) { raw.timeout_ms = 999; }), EINVAL);
     EXPECT_EQ(with([](auto& raw) { raw.direction = SRPFS_RAW_DATA_OUT; }), EINVAL);
     EXPECT_TRUE(sent.empty());
     auto caller = std::make_shared<Caller>();
