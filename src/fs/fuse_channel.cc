@@ -126,9 +126,11 @@ bool FuseChannel::is_worth_looking() {
 void FuseChannel::look_again() {
     if (!is_told_) return;
     look_ = nullptr;
+    const bool is_extra = pending() > 0;
+    nothing_to_read_ = is_extra && !extra_looks_.is_due();
+    if (nothing_to_read_) return;
     turns_not_looked_ = 0;
-    nothing_to_read_ = pending() > 0 && !extra_looks_.is_due();
-    if (!nothing_to_read_ && pending() > 0) look_ = &extra_looks_;
+    if (is_extra) look_ = &extra_looks_;
 }
 
 void FuseChannel::on_intake_ended(int errno_value) {
@@ -588,6 +590,7 @@ bool FuseChannel::mark_interrupted(std::uint64_t unique) {
 }
 
 void FuseChannel::leave() {
+    undisturbed_.after_answers();  // poll() will not
     if (ring_) ring_->close();
     descriptor_.close();
     peers_descriptors_.clear();
@@ -610,7 +613,7 @@ void FuseChannel::reply(const ReplyTo& to, int error, std::span<const std::byte>
         return answer(to, error, body);
     if (to.slot == no_slot && to.channel < peers_descriptors_.size() && peers_descriptors_[to.channel] &&
         peers_descriptors_[to.channel]->is_open()) {
-        undisturbed_.before_answer();
+        if (host_) undisturbed_.before_answer();
         if (!peers_descriptors_[to.channel]->answer(to, error, body)) ++counters_.replies_lost;
         return;
     }
@@ -621,7 +624,7 @@ void FuseChannel::reply(const ReplyTo& to, int error, std::span<const std::byte>
 }
 
 void FuseChannel::answer(const ReplyTo& to, int error, std::span<const std::byte> body) {
-    if (to.slot == no_slot) undisturbed_.before_answer();
+    if (to.slot == no_slot && host_) undisturbed_.before_answer();
     Intake& intake = to.slot == no_slot ? static_cast<Intake&>(descriptor_) : *ring_;
     if (!intake.answer(to, error, body)) [[unlikely]]
         ++counters_.replies_lost;

@@ -11,16 +11,22 @@ constexpr int lowest_real_time_priority = 1;  // what sched_get_priority_min(SCH
 
 class KernelScheduling final : public Scheduling {
 public:
-    bool is_ordinary() override { return sched_getscheduler(0) == SCHED_OTHER; }
+    bool is_ordinary() override { return (sched_getscheduler(0) & ~SCHED_RESET_ON_FORK) == SCHED_OTHER; }
     std::uint64_t involuntary_switches() override {
         rusage usage{};
         getrusage(RUSAGE_THREAD, &usage);
         return static_cast<std::uint64_t>(usage.ru_nivcsw);
     }
     bool set_real_time(bool real_time) override {
+        // The time is counted from one sleep as a real-time thread to the next, and we never sleep as one: in the end
+        // we would be killed.
+        rlimit limit{};
+        if (real_time && (getrlimit(RLIMIT_RTTIME, &limit) != 0 || limit.rlim_cur != RLIM_INFINITY)) return false;
         sched_param parameters{};
         parameters.sched_priority = real_time ? lowest_real_time_priority : 0;
-        return sched_setscheduler(0, real_time ? SCHED_FIFO : SCHED_OTHER, &parameters) == 0;
+        // What is started meanwhile is no real-time thread. Taking the flag back would need a privilege.
+        const int policy = (real_time ? SCHED_FIFO : SCHED_OTHER) | SCHED_RESET_ON_FORK;
+        return sched_setscheduler(0, policy, &parameters) == 0;
     }
 };
 

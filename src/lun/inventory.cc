@@ -410,6 +410,11 @@ void Inventory::on_look_end(const scsi::Lun& lun, const Result<void>& result) {
     auto waiters = std::move(look.waiters);
     const bool in_scan = look.in_scan;
     looks_.erase(place);
+    // The port may run on with other channels, and the unit be held until somebody has looked.
+    if (!result && unit && !unit->gone_ && runs()) {
+        unit->look_wanted_ = true;
+        try_again(retry_delay);
+    }
     if (in_scan && !result && scan_result_) scan_result_ = result;
     for (auto& waiter : waiters) waiter(result);
     start_looks();

@@ -81,6 +81,7 @@ bool Reactor::run_mailbox() {
 
 void Reactor::run() {
     Instant turn_start = clock_now();
+    bool stepped_back = false;  // before this turn, so that sleeping is what is put off
     while (!stopping_.load(std::memory_order_relaxed)) {
         timers_.advance_to(turn_start);
         bool worked = run_mailbox();
@@ -91,6 +92,7 @@ void Reactor::run() {
         worked = worked || sources_worked != 0;
         for (std::size_t i = 0; i < sources_.size(); ++i) sources_[i]->flush();
         if (worked) {
+            stepped_back = false;
             spin_.on_work(turn_start);
             stepping_back_.on_work(turn_start, sources_worked);
             const Instant turn_end = clock_now();
@@ -98,12 +100,12 @@ void Reactor::run() {
             turn_start = turn_end;
             continue;
         }
-        if (spin_.goes_on(turn_start)) {
+        if (!std::exchange(stepped_back, false) && spin_.goes_on(turn_start)) {
             pause_briefly();
             turn_start = clock_now();
             continue;
         }
-        if (step_back(turn_start)) continue;
+        if ((stepped_back = step_back(turn_start))) continue;
         sleep();
         turn_start = clock_now();
     }

@@ -700,6 +700,30 @@ TEST_F(FuseChannelTest, ADescriptorThatIsSaidToBeReadableIsLookedAtAtOnce) {
     EXPECT_TRUE(channel_->poll());
 }
 
+// Looking in vain for long makes looks rare, but no request waits for more than a few turns.
+TEST_F(FuseChannelTest, ADescriptorThatWasEmptyForLongIsLookedAtAgainSoon) {
+    slow_.holding = true;
+    (void)client_.write(handle_, 0, pattern(4096, 1));
+    world_.settle();
+    channel_->woken({});
+    for (int i = 0; i < 20'000; ++i) {
+        channel_->look_again();
+        (void)channel_->poll();
+    }
+    (void)client_.read(handle_, 0, 512);
+
+    unsigned turns = 0;
+    do {
+        channel_->look_again();
+        ++turns;
+    } while (!channel_->poll() && turns < 100);
+
+    EXPECT_LE(turns, 5u);
+    slow_.holding = false;
+    world_.device().release_held();
+    world_.settle();
+}
+
 TEST_F(FuseChannelTest, LivesOnAfterLeavingUntilItsOperationsHaveEnded) {
     slow_.holding = true;
     (void)client_.write(handle_, 0, pattern(4096, 1));
