@@ -185,7 +185,8 @@ void RawDoor::ioctl(std::string_view bytes, bool may_change, unsigned uid, Call 
              std::memset(raw->filler, 0, sizeof raw->filler);
              if (raw->direction == SRPFS_RAW_DATA_IN) {
                  std::memset(raw->data, 0, sizeof raw->data);
-                 std::memcpy(raw->data, answer.data.data(), std::min(answer.data.size(), sizeof raw->data));
+                 if (!answer.data.empty())
+                     std::memcpy(raw->data, answer.data.data(), std::min(answer.data.size(), sizeof raw->data));
              }
              call->succeed_with(std::string(reinterpret_cast<const char*>(raw.get()), sizeof *raw));
          });
