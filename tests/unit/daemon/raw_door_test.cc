@@ -61,14 +61,22 @@ protected:
         config.on_change = [this](const std::string& cdb, unsigned uid) { changes.emplace_back(cdb, uid); };
         door = std::make_shared<RawDoor>(std::move(config));
     }
+    // What a caller keeps for a signal refers to him again.
+    ~RawDoorTest() override {
+        for (const auto& caller : callers) caller->interrupt = nullptr;
+    }
+    std::shared_ptr<Caller> make_caller() {
+        callers.push_back(std::make_shared<Caller>());
+        return callers.back();
+    }
     std::shared_ptr<Caller> write(std::string_view text) {
-        auto caller = std::make_shared<Caller>();
+        auto caller = make_caller();
         caller->uid = sender;
         door->write(text, caller);
         return caller;
     }
     std::shared_ptr<Caller> ioctl(const srpfs_raw_command& raw, bool may_change = true) {
-        auto caller = std::make_shared<Caller>();
+        auto caller = make_caller();
         door->ioctl({reinterpret_cast<const char*>(&raw), sizeof raw}, may_change, sender, caller);
         return caller;
     }
@@ -91,6 +99,7 @@ protected:
     bool read_only = false;
     unsigned sender = 7;
     Instant now{};
+    std::vector<std::shared_ptr<Caller>> callers;
     std::vector<Sent> sent;
     std::vector<std::function<void()>> looks;
     std::vector<std::string> refused;
