@@ -495,15 +495,16 @@ void Inventory::update(const UnitPointer& unit, const UnitReport& report, bool r
     if (before->blocks != unit->info_->blocks || before->read_only != unit->info_->read_only)
         listener_.on_unit_changed(*unit);
     // What is reserved may refuse I/O of those that are not registered.
-    unit->registration_->check([self = shared_from_this(), unit, info = unit->info_](bool asked) {
-        if (!asked && !self->closed_ && !unit->gone_) {
-            unit->look_wanted_ = true;
-            self->try_again(fence_retry_delay);
-        }
-        self->reactor_.post([self, unit, info] {
-            if (unit->unit_) self->fence_and_resume(unit, info);
-        });
-    });
+    unit->registration_->check(unit->info_->probed_at,
+                               [self = shared_from_this(), unit, info = unit->info_](bool asked) {
+                                   if (!asked && !self->closed_ && !unit->gone_) {
+                                       unit->look_wanted_ = true;
+                                       self->try_again(fence_retry_delay);
+                                   }
+                                   self->reactor_.post([self, unit, info] {
+                                       if (unit->unit_) self->fence_and_resume(unit, info);
+                                   });
+                               });
 }
 
 void Inventory::set_offline(const UnitPointer& unit, const std::string& why) {

@@ -105,10 +105,10 @@ Result<ReserveCommand> parse_reserve_command(std::string_view text) {
 
 // ---- one thing at a time ----
 
-std::function<void()> Registration::enqueue(JobPointer job) {
+std::function<void()> Registration::enqueue(JobPointer job, bool first) {
     const std::weak_ptr<Registration> self = weak_from_this();
     const std::weak_ptr<Job> weak = job;
-    jobs_.push_back(std::move(job));
+    jobs_.insert(first ? jobs_.begin() : jobs_.end(), std::move(job));
     next();
     return [self, weak] {
         const auto still = self.lock();
@@ -150,6 +150,9 @@ Error Registration::error_of(const UnitAnswer& answer, std::string_view what) co
     switch (outcome.kind) {
         case OutcomeKind::interrupted: return because(EINTR, "given up");
         case OutcomeKind::gone: return because(ENODEV, "the unit is gone");
+        case OutcomeKind::not_ready:
+            if (outcome.status == scsi::Status::check_condition) break;
+            return because(EIO, "the unit is offline");
         case OutcomeKind::path_lost: return because(EIO, "no connection; whether it was carried out is not known");
         case OutcomeKind::reservation_conflict:
             return because(EBUSY,
@@ -176,12 +179,15 @@ void Registration::ask(scsi::Cdb cdb, std::function<void(Result<std::vector<std:
 }
 
 void Registration::order(ReserveOut action, std::uint64_t key, std::uint64_t action_key,
-                         std::optional<ReservationType> type, Waiter on_done) {
+                         std::optional<ReservationType> type, std::optional<std::uint64_t> found_at, Waiter on_done) {
     if (current_ && current_->given_up) return on_done(Error(EINTR, name_ + ": given up"));
     UnitCommand command;
     command.cdb = scsi::persistent_reserve_out(action, type);
     const auto data = scsi::encode_reserve_out(key, action_key);
     command.data_out.assign(data.begin(), data.end());
+    command.is_foreign = !found_at;
+    command.only_found_at = found_at.value_or(0);
+    command.aborts = false;
     give_up_ = send_(std::move(command), [self = shared_from_this(), on_done = std::move(on_done)](UnitAnswer answer) {
         self->give_up_ = nullptr;
         if (!answer.outcome.ok()) return on_done(self->error_of(answer, "PERSISTENT RESERVE OUT"));
@@ -218,6 +224,7 @@ std::function<void()> Registration::execute(const ReserveCommand& command, Waite
         self->end();
     };
     job->fail = on_done;
+    job->is_order = true;
     job->begin = [this, command, finish](Job&) { carry_out(command, finish); };
     return enqueue(job);
 }
@@ -232,7 +239,7 @@ void Registration::carry_out(const ReserveCommand& command, Waiter on_done) {
     // Sends it, and remembers what it has changed.
     const auto go = [self, own, on_done](ReserveOut action, std::uint64_t action_key,
                                          std::optional<ReservationType> type, std::function<void()> on_success) {
-        self->order(action, own, action_key, type, [self, on_done, on_success](const Result<void>& done) {
+        self->order(action, own, action_key, type, std::nullopt, [self, on_done, on_success](const Result<void>& done) {
             if (!done) {
                 // Without an answer nobody knows; what the target has refused it has not done.
                 const int value = done.error().errno_value();
@@ -329,16 +336,17 @@ std::function<void()> Registration::read(Reader on_done) {
 
 // ---- after a login ----
 
-void Registration::check(std::function<void(bool asked)> on_done) {
+void Registration::check(std::uint64_t found_at, std::function<void(bool asked)> on_done) {
     if (!key_ && !perhaps_) return on_done(true);
+    if (current_ && current_->is_order) return on_done(false);
     const auto job = std::make_shared<Job>();
     const auto finish = [self = shared_from_this(), on_done](bool asked) {
         on_done(asked);
         self->end();
     };
     job->fail = [on_done](const Error&) { on_done(false); };
-    job->begin = [this, finish](Job&) {
-        ask_keys([self = shared_from_this(), finish](const Result<scsi::RegisteredKeys>& told) {
+    job->begin = [this, found_at, finish](Job&) {
+        ask_keys([self = shared_from_this(), found_at, finish](const Result<scsi::RegisteredKeys>& told) {
             if (!told) return finish(false);
             const auto is_there = [&](std::optional<std::uint64_t> key) {
                 return key && std::find(told->keys.begin(), told->keys.end(), *key) != told->keys.end();
@@ -352,7 +360,8 @@ void Registration::check(std::function<void(bool asked)> on_done) {
             }
             // It counts from zero again, and nobody is registered: the target has lost its power, and forgotten
             // everybody.
-            if (told->keys.empty() && told->generation == 0 && self->generation_ > 0) return self->repeat(finish);
+            if (told->keys.empty() && told->generation == 0 && self->generation_ > 0)
+                return self->repeat(found_at, finish);
             self->tell_(
                 fmt::format("{}: the registration {} is gone: somebody has preempted or cleared it, or the target "
                             "has forgotten it and others have registered since",
@@ -363,14 +372,14 @@ void Registration::check(std::function<void(bool asked)> on_done) {
             finish(true);
         });
     };
-    enqueue(job);
+    enqueue(job, true);
 }
 
 // Not the reservation: somebody may have preempted us before the power was lost, and take it for his. Without any
 // reservation a registration gives no right that others do not have.
-void Registration::repeat(std::function<void(bool asked)> on_done) {
+void Registration::repeat(std::uint64_t found_at, std::function<void(bool asked)> on_done) {
     const auto self = shared_from_this();
-    order(ReserveOut::register_and_ignore_existing_key, 0, *key_, std::nullopt,
+    order(ReserveOut::register_and_ignore_existing_key, 0, *key_, std::nullopt, found_at,
           [self, on_done](const Result<void>& registered) {
               if (!registered) {
                   self->tell_(

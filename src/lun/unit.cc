@@ -68,6 +68,7 @@ void Operation::prepare(Unit& unit, OperationKind kind, OperationListener& liste
     zeroes_.reset();
     released_ = answering_ = interrupted_ = sent_ = progressed_ = unaligned_ = excludes_writes_ = false;
     foreign_ = changes_ = false;
+    raw_found_at_ = 0;
     unknown_since_ = 0;
     retries_ = attentions_ = backoffs_ = losses_ = 0;
     offset_ = first_block_ = block_end_ = next_block_ = 0;
@@ -138,6 +139,12 @@ void Operation::prepare_raw_out(Unit& unit, const scsi::Cdb& cdb, std::span<cons
     parked_ = const_cast<std::byte*>(data.data());
     parked_in_entry_ = true;
     payload_ = {parked_, data.size()};
+}
+
+void Operation::mark_only_for_unit_found_at(std::uint64_t stamp) {
+    SRPFS_ASSERT(stage_ == Stage::idle);
+    SRPFS_ASSERT(kind_ == OperationKind::raw);
+    raw_found_at_ = stamp;
 }
 
 void Operation::mark_foreign(bool changes, Duration time_limit) {
@@ -451,6 +458,8 @@ bool Unit::advance(Operation& operation) {
             }
             break;
         case OperationKind::raw:
+            if (operation.raw_found_at_ != 0 && operation.raw_found_at_ < held_at_)
+                return answer(operation, {OutcomeKind::path_lost}), true;
             // While the unit is held, waiting writes may have all the buffers that it may have: what fits travels in
             // the IU.
             if (operation.bytes_ > 0 && !operation.buffer_ &&

@@ -35,6 +35,7 @@ public:
             operation_->prepare_raw_out(*unit, command_.cdb, command_.data_out, *this);
         if (command_.is_foreign)
             operation_->mark_foreign(command_.changes, command_.aborts ? command_.time_limit : Duration::zero());
+        if (command_.only_found_at != 0) operation_->mark_only_for_unit_found_at(command_.only_found_at);
         unit->start(*operation_);
     }
     void give_up() {

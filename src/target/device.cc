@@ -6,6 +6,8 @@
 
 #include <srpfs/base/assert.h>
 
+#include <srpfs/base/bytes.h>
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -159,6 +161,11 @@ std::shared_ptr<LogicalUnit> find_unit(DeviceState& state, unsigned number) {
     const auto* unit = state.units->find(number);
     return unit ? *unit : nullptr;
 }
+Nexus nexus_of(const DeviceState& state, const srp::PortId& initiator) {
+    Nexus nexus{.initiator = initiator, .target = {}};
+    ByteWriter(nexus.target).u64(state.config.service_guid).u64(state.config.service_guid);
+    return nexus;
+}
 }  // namespace
 
 Result<void> Device::resize_lun(unsigned number, std::uint64_t bytes) {
@@ -194,6 +201,28 @@ std::string Device::wwid(unsigned number) const {
 
 void Device::raise_attention(unsigned number, std::uint8_t asc, std::uint8_t ascq) {
     state_->attention_for_all(number, {scsi::SenseKey::unit_attention, asc, ascq});
+}
+
+Result<void> Device::reserve_as(const srp::PortId& initiator, unsigned number, const scsi::Cdb& cdb,
+                                std::span<const std::byte> data) {
+    const auto unit = find_unit(*state_, number);
+    if (!unit) return no_unit(number);
+    const auto done = unit->reservations->carry_out(nexus_of(*state_, initiator), cdb.bytes, data);
+    for (const auto& [nexus, what] : done.attentions) state_->attention_for(nexus, number, what);
+    if (done.conflict) return Error(EBUSY, fmt::format("LUN {}: RESERVATION CONFLICT", number));
+    if (done.failure) return Error(EINVAL, fmt::format("LUN {}: refused", number));
+    return {};
+}
+
+ReservationState Device::reservations(unsigned number) const {
+    const auto unit = find_unit(*state_, number);
+    return unit ? unit->reservations->state() : ReservationState{};
+}
+
+bool Device::refuses(const srp::PortId& initiator, unsigned number, bool writes) const {
+    const auto unit = find_unit(*state_, number);
+    return unit && unit->reservations->refuses(nexus_of(*state_, initiator),
+                                               writes ? Reservations::Access::writes : Reservations::Access::reads);
 }
 
 void Device::set_enabled(bool enabled) {

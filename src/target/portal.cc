@@ -666,11 +666,15 @@ void PortalCore::carry_out(Task& task) {
         }
         case Task::Work::reserve: {
             if (!task.channel) return complete(task);
-            const auto done = task.unit->reservations->carry_out(task.channel->record().nexus, task.cdb,
-                                                                 {task.staging.memory, task.data_bytes});
-            for (const auto& [nexus, what] : done.attentions) device_.attention_for(nexus, task.unit->number, what);
+            const Nexus nexus = task.channel->record().nexus;
+            const std::span<const std::byte> data(task.staging.memory, task.data_bytes);
+            const auto done = task.unit->reservations->carry_out(nexus, task.cdb, data);
+            for (const auto& [other, what] : done.attentions) device_.attention_for(other, task.unit->number, what);
             if (done.failure) return fail(task, *done.failure);
-            if (done.conflict) task.status = scsi::Status::reservation_conflict;
+            if (done.conflict)
+                task.status = scsi::Status::reservation_conflict;
+            else if (Behaviour* b = behaviour())
+                b->on_reservation_command(task.unit->number, nexus.initiator, task.cdb, data);
             return complete(task);
         }
         case Task::Work::flush: return submit(task, StoreIo::Kind::flush, task.range.lba, task.range.count);
@@ -752,7 +756,10 @@ Told PortalCore::tell(Task& task, std::span<std::byte> out) {
             refresh_units();
             return tell_luns(units_->numbers(), device_.config.flat_lun_addresses, task.cdb, out);
         case opcode::maintenance_in: return tell_target_port_groups(task.cdb, out);
-        case opcode::persistent_reserve_in: return task.unit->reservations->tell(task.cdb, out);
+        case opcode::persistent_reserve_in:
+            if (Behaviour* b = behaviour(); b && task.channel)
+                b->on_reservation_command(task.unit->number, task.channel->record().nexus.initiator, task.cdb, {});
+            return task.unit->reservations->tell(task.cdb, out);
         case opcode::request_sense: {
             std::optional<Failure> pending;
             if (task.channel && task.unit) pending = device_.take_attention(task.channel->record(), task.unit->number);

@@ -191,4 +191,11 @@ void Reservations::lose_power() {
     set_reservation(std::nullopt, {});
 }
 
+ReservationState Reservations::state() const {
+    const std::lock_guard lock(mutex_);
+    ReservationState state{.generation = generation_, .registrants = {}, .type = type_};
+    for (const Registration& one : registrations_) state.registrants.push_back({one.nexus.initiator, one.key});
+    return state;
+}
+
 }  // namespace srpfs::target

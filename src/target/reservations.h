@@ -8,6 +8,7 @@
 
 #include <srpfs/scsi/reservation.h>
 #include <srpfs/srp/srp.h>
+#include <srpfs/target/device.h>
 
 #include <atomic>
 #include <mutex>
@@ -44,6 +45,7 @@ public:
     Done carry_out(const Nexus& nexus, const CdbBytes& cdb, std::span<const std::byte> data);
 
     void lose_power();
+    [[nodiscard]] ReservationState state() const;
 
 private:
     struct Registration {

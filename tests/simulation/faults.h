@@ -145,6 +145,10 @@ public:
     std::function<void(const target::CommandView&)> on_arrival;
     // A flush has failed, and nothing is left to be flushed.
     std::function<void(scsi::Lun)> on_flush_failed;
+    // As Behaviour's.
+    std::function<void(unsigned lun, const srp::PortId& initiator, std::span<const std::byte> cdb,
+                       std::span<const std::byte> data)>
+        on_reservation;
     // This channel is to be cut soon.
     std::function<void(target::ChannelId)> cut;
     // Channels whose credits cannot be right any more, because of what was said to them.
@@ -157,6 +161,10 @@ public:
     std::int32_t credits(target::ChannelId channel, std::int32_t owed) override;
     std::optional<srp::RejectReason> on_login(const srp::LoginRequest& login, unsigned channels) override;
     bool grants_immediate_data(const srp::LoginRequest& login) override;
+    void on_reservation_command(unsigned lun, const srp::PortId& initiator, std::span<const std::byte> cdb,
+                                std::span<const std::byte> data) override {
+        if (on_reservation) on_reservation(lun, initiator, cdb, data);
+    }
 
 private:
     [[nodiscard]] bool strikes(Fault fault, unsigned times_rarer = 1);

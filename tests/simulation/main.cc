@@ -218,11 +218,14 @@ int run(const Options& options) {
         "{} seeds, {} failed, {:.1f} s; {} requests ({} reads, {} writes, {} of them zeroing, {} truncations, {} "
         "flushes, {} unaligned), {} handed to another reactor, {} failed, "
         "{} interrupted, {} MiB checked; {} logins, {} reconnects, {} ghosts, {} retries, {} late writes, {} task "
-        "management, {} lost caches told; {:.1f} h of virtual time, {} steps\n",
+        "management, {} lost caches told; {} orders of reservations, {} fencings, {} registrations found lost, {} "
+        "repeated, "
+        "{} conflicts; {:.1f} h of virtual time, {} steps\n",
         done, failures.size(), elapsed(), sum.operations, sum.reads, sum.writes, sum.zeroings, sum.truncations,
         sum.flushes, sum.unaligned, sum.handed_over, sum.failed, sum.interrupted, sum.bytes_checked >> 20, sum.logins,
-        sum.reconnects, sum.ghosts, sum.retries, sum.late_writes, sum.fences, sum.cache_losses_told, sum.seconds / 3600,
-        sum.steps);
+        sum.reconnects, sum.ghosts, sum.retries, sum.late_writes, sum.fences, sum.cache_losses_told,
+        sum.reservation_orders, sum.fencings, sum.registrations_lost, sum.registrations_repeated, sum.conflicts,
+        sum.seconds / 3600, sum.steps);
     if (options.expect_failure) {
         if (failures.empty()) {
             fmt::print("the defect was NOT caught\n");

@@ -24,6 +24,7 @@ public:
         (void)lun;
         release();
     }
+    virtual void on_lun_registration(const lun::ListedUnit& lun, bool lost) { (void)lun, (void)lost; }
     virtual void on_port_state(initiator::PortState from, initiator::PortState to) = 0;
     virtual void on_logged_in() = 0;
     virtual void on_gone() = 0;  // nothing of it is left; destroy it
@@ -65,7 +66,9 @@ private:
     void on_unit_offline(lun::ListedUnit& unit, const std::string& why) override;
     void on_unit_removed(const std::shared_ptr<lun::ListedUnit>& unit, const std::string& why) override;
     void on_unit_attention(lun::ListedUnit&, const scsi::Sense&) override {}
-    void on_unit_registration(lun::ListedUnit&, const std::string&, bool) override {}
+    void on_unit_registration(lun::ListedUnit& unit, const std::string&, bool lost) override {
+        listener_.on_lun_registration(unit, lost);
+    }
     void on_unit_failure(lun::ListedUnit&, const std::string&) override {}
     void on_listed() override {}
     void on_scanned(const Result<void>&) override {}

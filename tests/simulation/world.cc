@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "world.h"
 
+#include "cluster.h"
 #include "files.h"
 
 #include <srpfs/base/bytes.h>
@@ -33,7 +34,8 @@ constexpr bool writes_are_issued_again = true;
 constexpr std::uint64_t steps_max = 20'000'000;
 constexpr std::uint64_t zeroing_salt = 114;  // chosen so that the named seeds stay what they were
 constexpr std::uint64_t files_salt = 1;      // the same
-constexpr unsigned identities = 2;           // of a LUN that is swapped
+constexpr std::uint64_t cluster_salt = 0xc1;
+constexpr unsigned identities = 2;  // of a LUN that is swapped
 
 double in_seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }
 
@@ -160,7 +162,7 @@ public:
 
     // nullopt: there is an excuse for that failure.
     [[nodiscard]] std::optional<std::string> why_not_excused(lun::OperationKind kind, const lun::Outcome& outcome,
-                                                             bool write_cache) const;
+                                                             bool write_cache, unsigned number, Instant since) const;
     void remember_answered(Asked asked);
     [[nodiscard]] bool is_swapping() const { return swap_number_.has_value(); }
 
@@ -205,6 +207,7 @@ public:
     std::vector<std::unique_ptr<lun::Engine>> other_engines;
     std::unique_ptr<Files> files;
     Random file_work{0};
+    std::unique_ptr<Cluster> cluster;  // every fourth seed
     Duration rescan_interval{};
     std::shared_ptr<Mount> mount;
     initiator::TargetPortConfig port_config;
@@ -220,6 +223,9 @@ private:
     void on_lun_added(const std::shared_ptr<lun::ListedUnit>& lun, lun::Unit* pointer) override;
     void on_lun_changed(const lun::ListedUnit& lun) override;
     void on_lun_removed(const std::shared_ptr<lun::ListedUnit>& lun, std::function<void()> release) override;
+    void on_lun_registration(const lun::ListedUnit& lun, bool lost) override {
+        if (cluster) cluster->on_registration(lun, lost);
+    }
     void on_port_state(initiator::PortState from, initiator::PortState to) override;
     void on_logged_in() override;
     void on_gone() override;
@@ -227,6 +233,8 @@ private:
     void make_target();
     lun::EngineLimits make_engine();
     void make_files(std::uint64_t seed, const lun::EngineLimits& limits);
+    void make_cluster(std::uint64_t seed);
+    void count_cluster();
     void log_in();
     void gremlin();
     void crash(Duration down);
@@ -532,6 +540,7 @@ void Client::on_file_answered(int error, std::span<const std::byte> body) {
         case 0: break;
         case EINTR: outcome.kind = OutcomeKind::interrupted; break;
         case ENODEV: outcome.kind = OutcomeKind::gone; break;
+        case EBUSY: outcome.kind = world_.cluster ? OutcomeKind::reservation_conflict : OutcomeKind::busy; break;
         // What a flush reports, and all that has no number of its own.
         default:
             outcome.kind = world_.is_short_of_parking ? OutcomeKind::out_of_memory : OutcomeKind::medium_error;
@@ -602,6 +611,7 @@ void Client::on_end(const lun::Outcome& outcome, std::span<const std::byte> data
     if (interrupted_ && world_.now() - interrupted_at_ - (world_.jumped() - jumped_at_interrupt_) > interrupt_bound)
         world_.violated(fmt::format("{} was answered {:.3f} s after its interrupt", describe(),
                                     in_seconds(world_.now() - interrupted_at_)));
+    if (outcome.kind == OutcomeKind::reservation_conflict) ++world_.statistics.conflicts;
     if (outcome.kind == OutcomeKind::interrupted) {
         ++world_.statistics.interrupted;
         if (!interrupted_) world_.violated(fmt::format("{} ended as interrupted, but nobody did", describe()));
@@ -610,7 +620,8 @@ void Client::on_end(const lun::Outcome& outcome, std::span<const std::byte> data
     }
     ended_well_ = outcome.ok();
     if (!outcome.ok())
-        if (const auto why = world_.why_not_excused(kind_, outcome, disk_->config.write_cache))
+        if (const auto why = world_.why_not_excused(kind_, outcome, disk_->config.write_cache,
+                                                    lun_->lun().small_number().value_or(~0U), started_))
             world_.violated(
                 fmt::format("{} failed with kind {} although {}", describe(), static_cast<int>(outcome.kind), *why));
     switch (kind_) {
@@ -666,6 +677,7 @@ World::World(std::uint64_t seed, bool verbose)
     make_target();
     const lun::EngineLimits limits = make_engine();
     if (Random(seed ^ files_salt).chance(1, 3)) make_files(seed, limits);
+    if (Random(seed ^ cluster_salt).chance(1, 4)) make_cluster(seed);
     if (paths.chance(1, 4))
         port_config.path.interval.reset();
     else
@@ -832,6 +844,29 @@ void World::make_files(std::uint64_t seed, const lun::EngineLimits& limits) {
                                     [this](const std::string& what) { violated(what); });
 }
 
+void World::make_cluster(std::uint64_t seed) {
+    const auto port = fabric::demo_port();
+    cluster = std::make_unique<Cluster>(
+        Cluster::World{.scheduler = scheduler,
+                       .control = control,
+                       .device = *device,
+                       .initiator = srp::initiator_port_id(port_config.parameters, port.guid, port.node_guid),
+                       .units = static_cast<unsigned>(slots_.size()),
+                       .trouble = plan.describe() != "none",
+                       .loses_answers = plan.loses_answers(),
+                       .arrival_bound = arrival_bound,
+                       .answer_bound = answer_bound,
+                       .give_up_bound = interrupt_bound,
+                       .any_lun = [this](Random& from) { return is_swapping() ? nullptr : any_lun(from); },
+                       .violated = [this](const std::string& what) { violated(what); },
+                       .tell = [this](const std::string& what) { tell("{}", what); }},
+        seed ^ 0xc1a55);
+    behaviour.on_reservation = [this](unsigned number, const srp::PortId& initiator, std::span<const std::byte> cdb,
+                                      std::span<const std::byte> data) {
+        cluster->on_carried_out(number, initiator, cdb, data);
+    };
+}
+
 void World::log_in() {
     if (mount || finished_) return;
     tell("logging in");
@@ -898,6 +933,8 @@ void World::crash(Duration down) {
     device->crash([&](unsigned, std::uint64_t) { return mode == 0 || (mode == 1 && trouble_.chance(1, 2)); });
     for (Slot& slot : slots_)
         if (slot.present) slot.disk().oracle->on_cache_lost();
+    if (cluster)
+        for (unsigned number = 0; number < slots_.size(); ++number) cluster->on_forgotten(number);
     repairs_.push_back(std::make_unique<reactor::Timer>(scheduler.timers, [this] {
         if (!std::exchange(crashed_, false)) return;
         tell("the target is up again");
@@ -1080,12 +1117,14 @@ void World::add_lun(unsigned number) {
     SRPFS_ASSERT(device->add_lun(number, slot.disk().config, std::make_unique<SharedStore>(slot.disk().store)));
     slot.present = true;
     slot.read_only = false;
+    if (cluster) cluster->on_forgotten(number);
     device->raise_attention(number, 0x3f, 0x0e);
 }
 
 void World::remove_lun(unsigned number) {
     SRPFS_ASSERT(device->remove_lun(number));
     slots_[number].present = false;
+    if (cluster) cluster->on_forgotten(number);
 }
 
 // Another unit under the number of one that is in use. A target tells a session only once, in answer to one of the
@@ -1107,7 +1146,7 @@ void World::try_swap() {
     const bool has_written = std::any_of(answered_.begin(), answered_.end(), [this](const Asked& asked) {
         return asked.is_write && now() - asked.answered_at <= arrival_bound;
     });
-    if (is_writing || has_written) return later(20ms);
+    if (is_writing || has_written || (cluster && !cluster->is_quiet())) return later(20ms);
     Slot& slot = slots_[*swap_number_];
     if (!slot.present) return swap_number_.reset();
     tell("LUN {} is another unit now", *swap_number_);
@@ -1134,8 +1173,10 @@ void World::on_arrival(const target::CommandView& command) {
     const auto opcode = static_cast<std::uint8_t>(command.cdb[0]);
     const bool is_same = opcode == scsi::opcode::write_same_16;
     const bool is_write = opcode == scsi::opcode::write_10 || opcode == scsi::opcode::write_16 || is_same;
-    if (!is_write && opcode != scsi::opcode::read_10 && opcode != scsi::opcode::read_16) return;
+    const bool reserves = cluster && opcode == scsi::opcode::persistent_reserve_out;
+    if (!is_write && !reserves && opcode != scsi::opcode::read_10 && opcode != scsi::opcode::read_16) return;
     if (plan.has(Fault::link_flickers)) return;  // messages lie about for as long as the link is down
+    if (reserves) return cluster->on_arrival(command);
     const bool is_16 = is_same || opcode == scsi::opcode::write_16 || opcode == scsi::opcode::read_16;
     ByteReader in(command.cdb.subspan(2));
     const std::uint64_t lba = is_16 ? in.u64() : in.u32();
@@ -1159,8 +1200,12 @@ void World::on_arrival(const target::CommandView& command) {
 }
 
 std::optional<std::string> World::why_not_excused(lun::OperationKind kind, const lun::Outcome& outcome,
-                                                  bool write_cache) const {
+                                                  bool write_cache, unsigned number, Instant since) const {
     if (outcome.kind == OutcomeKind::interrupted) return std::nullopt;
+    if (outcome.kind == OutcomeKind::reservation_conflict) {
+        if (!cluster || !cluster->may_have_refused(number, since)) return "nobody else had it reserved";
+        return std::nullopt;
+    }
     // Who has little memory for waiting writes may have to give one up at any time (decisions 11).
     if (outcome.kind == OutcomeKind::out_of_memory && is_short_of_parking) return std::nullopt;
     if (plan.describe() == "none") return "nothing went wrong";
@@ -1193,6 +1238,7 @@ void World::calm_down() {
         if (std::exchange(slot.read_only, false)) SRPFS_ASSERT(device->set_read_only(number, false));
     }
     for (auto& repair : repairs_) repair->disarm();
+    if (cluster) cluster->make_peace();
     // After many attempts in vain the next is a long time off (up to a hundred times reconnect_delay). Whoever has put
     // everything right writes to `reset`.
     if (mount && mount->port().state() != initiator::PortState::running && mount->port().failed_reconnects() > 10)
@@ -1304,6 +1350,9 @@ void World::shut_down() {
     if (fabric->connections() != 0) return violated("connections are left at the end");
     for (auto& client : clients_) client->stop();
     checker_->stop();
+    behaviour.on_reservation = nullptr;
+    count_cluster();
+    cluster.reset();
     gremlin_timer_.reset();
     rescan_timer_.reset();
     login_timer_.reset();
@@ -1318,6 +1367,14 @@ void World::shut_down() {
     if (usage.operations_in_use) violated("operations are left after logging out");
 }
 
+void World::count_cluster() {
+    if (!cluster) return;
+    statistics.reservation_orders = cluster->orders;
+    statistics.fencings = cluster->fencings;
+    statistics.registrations_lost = cluster->losses;
+    statistics.registrations_repeated = cluster->repeats;
+}
+
 Outcome World::run() {
     tell("plan: {}", plan.describe());
     login_timer_->arm_after(Duration::zero());
@@ -1328,7 +1385,7 @@ Outcome World::run() {
     const Duration storm = std::chrono::seconds(random.between(5, 120));
     const auto over = [&] { return violation_.has_value() || scheduler.steps > steps_max; };
     const auto idle = [&] {
-        return operations_left == 0 &&
+        return operations_left == 0 && !(cluster && cluster->is_busy()) &&
                std::none_of(clients_.begin(), clients_.end(), [](const auto& client) { return client->is_busy(); });
     };
     // The time that the clock jumps over does not count.
@@ -1361,11 +1418,13 @@ Outcome World::run() {
     // answered in time is tried again.
     if (!over()) scheduler.run_until([&] { return is_quiet(); }, quiet_bound);
     if (!over()) check_idle();
+    if (!over() && cluster && mount) cluster->check_end(mount->luns());
     if (!over()) shut_down();
     if (scheduler.steps > steps_max) violated("time stands still");
     statistics.late_writes = device->counters().late;
     statistics.fences = device->counters().task_managements;
     statistics.steps = scheduler.steps;
+    count_cluster();
     statistics.seconds = in_seconds(now() - Instant{});
     return {violation_, plan.describe(), statistics};
 }
@@ -1392,6 +1451,11 @@ void Statistics::add(const Statistics& other) {
     cache_losses_told += other.cache_losses_told;
     fences += other.fences;
     steps += other.steps;
+    reservation_orders += other.reservation_orders;
+    fencings += other.fencings;
+    registrations_lost += other.registrations_lost;
+    registrations_repeated += other.registrations_repeated;
+    conflicts += other.conflicts;
     seconds += other.seconds;
     for (unsigned i = 0; i < fault_count; ++i) faults[i] += other.faults[i];
 }

@@ -26,6 +26,10 @@ struct Statistics {
                   unaligned = 0, bytes_checked = 0;
     std::uint64_t failed = 0, interrupted = 0, logins = 0, reconnects = 0, ghosts = 0, retries = 0, late_writes = 0,
                   cache_losses_told = 0, fences = 0, steps = 0;
+    // Persistent reservations: what people asked for, how often others have fenced us off, and what the units found
+    // out.
+    std::uint64_t reservation_orders = 0, fencings = 0, registrations_lost = 0, registrations_repeated = 0,
+                  conflicts = 0;
     double seconds = 0;  // of virtual time
     std::array<std::uint64_t, fault_count> faults{};
     void add(const Statistics& other);

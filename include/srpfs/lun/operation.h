@@ -122,6 +122,9 @@ public:
     // `changes` the unit, or may do so, goes when no write is under way, and no write goes beside it; when nobody knows
     // its end none before a fence; and when it has ended none before a look. It counts as an acknowledged write.
     void mark_foreign(bool changes, Duration time_limit);
+    // After either of them, of a command that does not wait for a look, and must not meet another unit than that look
+    // has found: path_lost once something has happened since the stamp (UnitInfo::probed_at) that asks for another.
+    void mark_only_for_unit_found_at(std::uint64_t stamp);
     // Of a raw operation whose outcome is ok, or a status: what came with it.
     [[nodiscard]] const initiator::CommandResult& raw_result() const { return parts_[0].command.result; }
 
@@ -223,6 +226,7 @@ private:
     scsi::Cdb raw_cdb_{};
     std::optional<unsigned> raw_channel_;
     bool foreign_ = false, changes_ = false;  // see mark_foreign()
+    std::uint64_t raw_found_at_ = 0;          // see mark_only_for_unit_found_at(); 0: not marked
     Duration raw_time_limit_{};
     std::uint64_t flush_snapshot_ = 0;
     std::atomic<std::uint64_t>* losses_seen_ = nullptr;  // of whoever flushes

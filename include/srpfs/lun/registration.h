@@ -58,9 +58,11 @@ public:
     // Lines "generation N", "registered KEY" or "registered none" (this nexus), "key KEY" for each registered nexus,
     // "reservation TYPE KEY" or "reservation none".
     std::function<void()> read(Reader on_done);
-    // After a login or an attention: is the registration still there? Repeats it if the target has lost power. Does
-    // nothing without a key. Always ends, within a bound. False: it is not known, ask again.
-    void check(std::function<void(bool asked)> on_done);
+    // After a login or an attention, when a look has found the unit (UnitInfo::probed_at): is the registration still
+    // there? Repeats it if the target has lost power. Does
+    // nothing without a key. Always ends, within a bound. False: it is not known, ask again. So it is while a command
+    // is being executed: that may have to wait until the unit has been looked at, which must not wait for it.
+    void check(std::uint64_t found_at, std::function<void(bool asked)> on_done);
 
     [[nodiscard]] std::optional<std::uint64_t> key() const { return key_; }
 
@@ -68,20 +70,22 @@ private:
     struct Job {
         std::function<void(Job&)> begin;
         std::function<void(Error)> fail;
+        bool is_order = false;  // see execute()
         bool given_up = false;
     };
     using JobPointer = std::shared_ptr<Job>;
-    std::function<void()> enqueue(JobPointer job);
+    std::function<void()> enqueue(JobPointer job, bool first = false);
     void next();
     void end();
     void ask(scsi::Cdb cdb, std::function<void(Result<std::vector<std::byte>>)> on_done);
+    // Only to the unit that a look has found at this stamp; without one it waits until it is known which unit is there.
     void order(scsi::ReserveOut action, std::uint64_t key, std::uint64_t action_key,
-               std::optional<scsi::ReservationType> type, Waiter on_done);
+               std::optional<scsi::ReservationType> type, std::optional<std::uint64_t> found_at, Waiter on_done);
     void ask_keys(std::function<void(Result<scsi::RegisteredKeys>)> on_done);
     void ask_reservation(std::function<void(Result<scsi::ReservationData>)> on_done);
     void carry_out(const ReserveCommand& command, Waiter on_done);
     void note_generation(Waiter on_done);
-    void repeat(std::function<void(bool asked)> on_done);
+    void repeat(std::uint64_t found_at, std::function<void(bool asked)> on_done);
     [[nodiscard]] Error error_of(const UnitAnswer& answer, std::string_view what) const;
 
     const std::string name_;

@@ -22,9 +22,10 @@ struct UnitCommand {
     std::vector<std::byte> data_out;  // at most Operation::raw_bytes_max
     std::uint32_t data_in_bytes = 0;  // 0..Operation::raw_bytes_max; not both
     Duration time_limit = std::chrono::seconds(30);
-    bool is_foreign = false;  // somebody's choice, see Operation::mark_foreign()
-    bool changes = false;     // foreign ones only
-    bool aborts = true;       // foreign ones only: when it is given up; false: it stays in flight, as a read does
+    bool is_foreign = false;          // somebody's choice, see Operation::mark_foreign()
+    bool changes = false;             // foreign ones only
+    std::uint64_t only_found_at = 0;  // see Operation::mark_only_for_unit_found_at(); 0: whatever unit is there
+    bool aborts = true;  // foreign ones only: when it is given up; false: it stays in flight, as a read does
 };
 struct UnitAnswer {
     // Like a request's; `interrupted` if it was given up, `gone` without the unit, `out_of_memory`.

@@ -91,6 +91,12 @@ public:
     virtual void on_flushed(unsigned lun, std::uint64_t lba, std::uint64_t blocks) {
         (void)lun, (void)lba, (void)blocks;
     }
+    // PERSISTENT RESERVE IN, just before it is answered, or OUT, just after it was carried out (`data`: its parameter
+    // list) and not refused.
+    virtual void on_reservation_command(unsigned lun, const srp::PortId& initiator, std::span<const std::byte> cdb,
+                                        std::span<const std::byte> data) {
+        (void)lun, (void)initiator, (void)cdb, (void)data;
+    }
 
 protected:
     ~Behaviour() = default;

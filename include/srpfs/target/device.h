@@ -8,6 +8,7 @@
 #pragma once
 
 #include <srpfs/base/result.h>
+#include <srpfs/scsi/reservation.h>
 #include <srpfs/srp/srp.h>
 #include <srpfs/target/behaviour.h>
 #include <srpfs/target/block_store.h>
@@ -18,6 +19,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -61,6 +63,17 @@ struct ChannelInfo {
     bool live = false;  // established and not ended
 };
 
+// Persistent reservations of a unit, as they are now.
+struct ReservationState {
+    struct Registrant {
+        srp::PortId initiator{};
+        std::uint64_t key = 0;
+    };
+    std::uint32_t generation = 0;
+    std::vector<Registrant> registrants;
+    std::optional<scsi::ReservationType> type;  // of the reservation there is
+};
+
 struct DeviceState;
 
 class Device {
@@ -85,6 +98,14 @@ public:
     [[nodiscard]] std::string wwid(unsigned number) const;
     // A unit attention for every channel that is logged in now.
     void raise_attention(unsigned number, std::uint8_t asc, std::uint8_t ascq);
+
+    // ---- persistent reservations, as another initiator has them that has no channel here ----
+    // PERSISTENT RESERVE OUT. ENXIO: no such unit; EBUSY: RESERVATION CONFLICT; EINVAL: refused otherwise.
+    Result<void> reserve_as(const srp::PortId& initiator, unsigned number, const scsi::Cdb& cdb,
+                            std::span<const std::byte> data);
+    [[nodiscard]] ReservationState reservations(unsigned number) const;  // of no unit: none
+    // Whether the medium may not be read, or not be written, by an initiator now. False without such a unit.
+    [[nodiscard]] bool refuses(const srp::PortId& initiator, unsigned number, bool writes) const;
 
     // ---- trouble ----
     // false: as LIO's enable=0: all channels are disconnected, logins rejected with 00010001.

@@ -176,6 +176,19 @@ protected:
         settle();
     }
 
+    // Another unit under the same number.
+    void exchange() {
+        ASSERT_TRUE(device->remove_lun(0));
+        target::LunConfig other = target::parse_lun_list("ram:1M")->at(0);
+        other.wwid = "naa.60014050000000000000000000000bad";
+        ASSERT_TRUE(device->add_lun(0, other));
+        device->raise_attention(0, 0x3f, 0x0e);
+    }
+    void return_to_run() {
+        for (unsigned turn = 0; turn < 100 && a->port->state() != initiator::PortState::running; ++turn) advance(100ms);
+        advance(100ms);
+    }
+
     test::ManualExecutor executor;
     std::unique_ptr<fabric::LoopbackFabric> fabric;
     std::unique_ptr<target::Device> device;
@@ -284,6 +297,62 @@ TEST_F(RegistrationTest, WhoeverClearedEverythingHasMeantUsToo) {
     EXPECT_EQ(text(*a), "generation 3\nregistered none\nreservation none\n");
 }
 
+TEST_F(RegistrationTest, WhatWaitedForAConnectionIsNotSentToAnotherUnit) {
+    device->set_enabled(false);
+    settle();
+    int value = -1;
+    a->unit()->registration()->execute(*parse_reserve_command("register 1"), [&](const Result<void>& done) {
+        value = done ? 0 : done.error().errno_value();
+    });
+    exchange();
+    device->set_enabled(true);
+    return_to_run();
+    EXPECT_EQ(value, ENODEV);
+    EXPECT_TRUE(device->reservations(0).registrants.empty());
+}
+
+TEST_F(RegistrationTest, WhatWaitedForAConnectionKeepsNobodyWaitingWhenThereIsOneAgain) {
+    EXPECT_EQ(order(*a, "register 1"), 0);
+    device->set_enabled(false);
+    settle();
+    int value = -1;
+    a->unit()->registration()->execute(*parse_reserve_command("register 2"), [&](const Result<void>& done) {
+        value = done ? 0 : done.error().errno_value();
+    });
+    device->set_enabled(true);
+    return_to_run();
+    EXPECT_EQ(value, 0);
+    EXPECT_EQ(write(*a), OutcomeKind::ok);
+    advance(5s);
+    EXPECT_TRUE(a->lost.empty());
+}
+
+// The unit is exchanged between the look that found it, and found its registration forgotten, and the repetition.
+TEST_F(RegistrationTest, ARegistrationIsNotRepeatedToAnotherUnit) {
+    struct Slow final : target::Behaviour {
+        target::CommandPlan on_command(const target::CommandView& command) override {
+            const bool asks = command.cdb[0] == std::byte{scsi::opcode::persistent_reserve_in};
+            if (!asks || !on_question) return {};
+            std::exchange(on_question, nullptr)();
+            target::CommandPlan plan;
+            plan.response_delay = 1s;
+            return plan;
+        }
+        std::function<void()> on_question;
+    } behaviour;
+    device->set_behaviour(&behaviour);
+    EXPECT_EQ(order(*a, "register 1"), 0);
+    bool asked = false;
+    behaviour.on_question = [&] { asked = true; };
+    lose_power();
+    ASSERT_TRUE(asked);
+    exchange();
+    advance(30s);
+    EXPECT_TRUE(device->reservations(0).registrants.empty());
+    EXPECT_TRUE(a->repeated.empty() || a->repeated[0].find("could not be repeated") != std::string::npos);
+    device->set_behaviour(nullptr);
+}
+
 TEST_F(RegistrationTest, GivingUpEndsACommandThatIsUnderWay) {
     const auto registration = a->unit()->registration();
     a->port->link(0).set_state(initiator::PortState::blocked);
@@ -297,6 +366,7 @@ TEST_F(RegistrationTest, GivingUpEndsACommandThatIsUnderWay) {
     advance(1s);
     EXPECT_EQ(value, EINTR);
     a->port->link(0).set_state(initiator::PortState::running);
+    a->inventory->scan("asked for");
     EXPECT_EQ(order(*a, "register 2"), 0);
 }
 
