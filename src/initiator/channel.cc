@@ -219,7 +219,11 @@ bool Channel::has_room(bool privileged) const {
 
 bool Channel::submit(Command& command) {
     if (command.checks_path) [[unlikely]] {
-        if (state_ != ChannelState::live || credits_ <= reserve(true) || in_flight_ == slots_.size()) return false;
+        if (state_ != ChannelState::live || in_flight_ == slots_.size()) return false;
+        if (credits_ <= reserve(true)) {
+            watch_credits();
+            return false;
+        }
     } else if (!has_room(command.privileged)) [[unlikely]] {
         want_room();
         return false;
@@ -361,7 +365,7 @@ void Channel::check_starvation() {
         ordinary_sent_ = false;
         return starvation_timer_.arm_after(starvation_max);
     }
-    fail(fmt::format("requests have waited for {} s and the target grants no credit ({} left)",
+    fail(fmt::format("for {} s nothing was under way and the target grants no credit ({} left)",
                      std::chrono::seconds(starvation_max).count(), credits_));
 }
 

@@ -1292,7 +1292,14 @@ void World::check_everything() {
 bool World::is_quiet() const {
     const auto channels = mount->port().link(0).report();
     return engine->usage().operations_in_use == 0 &&
-           std::all_of(channels.begin(), channels.end(), [](const auto& channel) { return channel.in_flight == 0; }) &&
+           std::all_of(channels.begin(), channels.end(),
+                       [this](const auto& channel) {
+                           // Credits that were lost with a message that never arrived end a channel in the end.
+                           const bool has_all = !behaviour.lied_about_credits.empty() ||
+                                                channel.state != initiator::ChannelState::live ||
+                                                channel.credits == channel.facts.credits_initial;
+                           return channel.in_flight == 0 && has_all;
+                       }) &&
            std::none_of(mount->luns().begin(), mount->luns().end(),
                         [](const auto& lun) { return lun->unit() && lun->unit()->needs_fence(); });
 }

@@ -256,6 +256,20 @@ TEST_F(ChannelCommands, ATargetThatGrantsNoCreditFor30SecondsIsLeft) {
     expect_dropped("grants no credit");
 }
 
+// An idle channel whose peer is gone looks like one that only has no credit.
+TEST_F(ChannelCommands, AnIdleTargetThatGrantsNoCreditForAQuestionIsLeftAfter30Seconds) {
+    fabric.login.credits = 4;
+    connect_live();
+    say(credit_request(-3, 1));
+    Asked& question = prepare();
+    question.command.checks_path = true;
+    EXPECT_FALSE(submit(question));
+    advance(30s - 1ns);
+    EXPECT_TRUE(ends.empty());
+    advance(1ns);
+    expect_dropped("grants no credit");
+}
+
 // They use a credit that nobody else gets. Looking at the units every few seconds must not hide that the others starve.
 TEST_F(ChannelCommands, PrivilegedCommandsThatGoOnDoNotHideThatTheOthersStarve) {
     fabric.login.credits = 4;
