@@ -14,7 +14,8 @@ namespace {
 
 constexpr std::size_t events_kept = 4096;
 
-// Wall-clock time for people; nothing is decided by it.
+}  // namespace
+
 std::string utc_now() {
     timespec now{};
     clock_gettime(CLOCK_REALTIME, &now);
@@ -23,8 +24,6 @@ std::string utc_now() {
     return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", parts.tm_year + 1900, parts.tm_mon + 1,
                        parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec, now.tv_nsec / 1000000);
 }
-
-}  // namespace
 
 void EventLog::add(std::string_view name, const nlohmann::json& details) {
     nlohmann::ordered_json event;

@@ -16,6 +16,9 @@
 
 namespace srpfs::daemon {
 
+// Wall-clock time for people ("2026-01-31T23:59:59.123Z"); nothing is decided by it.
+std::string utc_now();
+
 class EventLog {
 public:
     // Adds {"schema":1,"sequence":N,"time":"...","event":name, ...details}. Readers that wait get it.

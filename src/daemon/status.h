@@ -22,6 +22,7 @@ struct StatusInput {
     std::uint64_t uptime_seconds = 0;
 };
 std::string stats_text(const StatusInput& input);
+std::string metrics_text(const StatusInput& input);
 std::string version_text();
 
 }  // namespace srpfs::daemon

@@ -318,18 +318,21 @@ void Supervisor::show_top_files() {
     add_value(tree, top, "last_error", [this] { return last_error_; });
     add_text(
         tree, top, "version", Access::read_only, []() -> Result<std::string> { return version_text(); }, nullptr);
+    const auto status = [this] {
+        const auto uptime =
+            std::chrono::duration_cast<std::chrono::seconds>(control_.timers().now() - started_at_).count();
+        return StatusInput{.targets = targets_,
+                           .workers = workers_,
+                           .file_system = *file_system_,
+                           .registered_bytes = registered_bytes_,
+                           .park_bytes_max = config_.park_bytes,
+                           .uptime_seconds = static_cast<std::uint64_t>(uptime)};
+    };
     add_text(
-        tree, top, "stats", Access::read_only,
-        [this]() -> Result<std::string> {
-            const auto uptime =
-                std::chrono::duration_cast<std::chrono::seconds>(control_.timers().now() - started_at_).count();
-            return stats_text({.targets = targets_,
-                               .workers = workers_,
-                               .file_system = *file_system_,
-                               .registered_bytes = registered_bytes_,
-                               .park_bytes_max = config_.park_bytes,
-                               .uptime_seconds = static_cast<std::uint64_t>(uptime)});
-        },
+        tree, top, "stats", Access::read_only, [status]() -> Result<std::string> { return stats_text(status()); },
+        nullptr);
+    add_text(
+        tree, top, "metrics", Access::read_only, [status]() -> Result<std::string> { return metrics_text(status()); },
         nullptr);
 
     class EventsFile final : public fs::StreamFile {

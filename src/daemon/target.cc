@@ -19,6 +19,7 @@
 namespace srpfs::daemon {
 namespace {
 
+constexpr std::size_t history_kept = 16;
 constexpr std::uint16_t inquiry_bytes_max = 255;
 
 using initiator::PortState;
@@ -172,6 +173,9 @@ void Target::check_gone() {
 
 void Target::on_port_state(initiator::TargetPort& port, PortState from, PortState to, const std::string& why) {
     if (to != PortState::running) last_error_ = why;
+    if (from == PortState::running) ++losses_;
+    history_.push_back({utc_now(), from, to, why});
+    if (history_.size() > history_kept) history_.pop_front();
     event("target_state",
           {{"from", to_string(from)}, {"to", to_string(to)}, {"reason", why}, {"channels", port.facts().channels}});
     if (to == PortState::lost && !leaving_) logout(why);
@@ -179,6 +183,7 @@ void Target::on_port_state(initiator::TargetPort& port, PortState from, PortStat
 
 void Target::on_port_login(initiator::TargetPort& port, bool first) {
     if (leaving_) return;
+    ++logins_;
     const auto& facts = port.facts();
     const auto& parameters = port.config().parameters;
     if (first) {
@@ -469,7 +474,7 @@ void Target::add_control_files() {
         value("orig_dgid", [parameters] { return gid_text(parameters.ib->dgid); });
     }
     value("sgid", [this] { return gid_text(port_->facts().port.gid); });
-    value("req_lim", [this] { return fmt::format("{}", port_->gauges(0)->req_lim.load(std::memory_order_relaxed)); });
+    value("req_lim", [this] { return fmt::format("{}", port_->gauges(0)->req_lim()); });
     value("zero_req_lim",
           [this] { return fmt::format("{}", port_->gauges(0)->zero_req_lim.load(std::memory_order_relaxed)); });
     value("local_ib_device", [this] { return port_->facts().port.device; });
@@ -739,6 +744,47 @@ void Target::add_page_files(const std::shared_ptr<Lun>& lun) {
              [this, lun](const Call& call) { add_vpd_text(lun, std::make_shared<std::string>(), 0, call); });
 }
 
+namespace {
+
+nlohmann::ordered_json latency_report(const lun::LatencyHistogram& histogram) {
+    const lun::LatencySnapshot snapshot = histogram.read();
+    nlohmann::ordered_json json;
+    json["count"] = snapshot.count;
+    json["sum_us"] = snapshot.sum_us;
+    json["p50_us"] = snapshot.quantile_us(500);
+    json["p99_us"] = snapshot.quantile_us(990);
+    json["p999_us"] = snapshot.quantile_us(999);
+    // Of each bucket that has any: what they took less than, and how many there are.
+    json["buckets_us"] = nlohmann::ordered_json::array();
+    for (std::size_t bucket = 0; bucket < lun::latency_buckets; ++bucket)
+        if (snapshot.counts[bucket] != 0)
+            json["buckets_us"].push_back({lun::latency_bucket_end_us(bucket), snapshot.counts[bucket]});
+    return json;
+}
+
+nlohmann::ordered_json channel_report(const initiator::ChannelGauges& channel) {
+    nlohmann::ordered_json json;
+    json["index"] = channel.index;
+    json["state"] = to_string(channel.state.load());
+    json["credits"] = channel.credits.load();
+    json["credits_initial"] = channel.credits_initial.load();
+    json["in_flight"] = channel.in_flight.load();
+    const initiator::ChannelCounters& counters = channel.counters;
+    json["commands"] = std::uint64_t{counters.commands};
+    json["responses"] = std::uint64_t{counters.responses};
+    json["task_management"] = std::uint64_t{counters.task_management};
+    json["path_checks"] = std::uint64_t{counters.path_checks};
+    json["timeouts"] = std::uint64_t{counters.timeouts};
+    json["out_of_credits"] = std::uint64_t{counters.out_of_credits};
+    json["credit_requests"] = std::uint64_t{counters.credit_requests};
+    json["async_events"] = std::uint64_t{counters.async_events};
+    json["unknown_tags"] = std::uint64_t{counters.unknown_tags};
+    json["malformed"] = std::uint64_t{counters.malformed};
+    return json;
+}
+
+}  // namespace
+
 nlohmann::ordered_json Target::lun_report(const Lun& lun) const {
     nlohmann::ordered_json json;
     json["name"] = lun.name;
@@ -763,6 +809,13 @@ nlohmann::ordered_json Target::lun_report(const Lun& lun) const {
         count("unit_attentions", counters->attentions);
         count("read_modify_writes", counters->read_modify_writes);
         count("ghosts", counters->ghosts);
+        json["errors_by_kind"] = nlohmann::ordered_json::object();
+        for (std::size_t kind = 0; kind < lun::outcome_kinds; ++kind)
+            if (const std::uint64_t errors = counters->errors_by_kind[kind]; errors != 0)
+                json["errors_by_kind"][to_string(static_cast<lun::OutcomeKind>(kind))] = errors;
+        json["latency"]["read"] = latency_report(counters->read_latency);
+        json["latency"]["write"] = latency_report(counters->write_latency);
+        json["latency"]["flush"] = latency_report(counters->flush_latency);
     }
     return json;
 }
@@ -776,9 +829,17 @@ nlohmann::ordered_json Target::report() const {
     json["state"] = to_string(port_->state());
     json["channels"] = port_->facts().channels;
     json["failed_reconnects"] = port_->failed_reconnects();
-    json["req_lim"] = gauges->req_lim.load(std::memory_order_relaxed);
+    json["req_lim"] = gauges->req_lim();
     json["zero_req_lim"] = gauges->zero_req_lim.load(std::memory_order_relaxed);
     json["commands"] = gauges->commands.load(std::memory_order_relaxed);
+    json["logins"] = logins_;
+    json["losses"] = losses_;
+    json["history"] = nlohmann::ordered_json::array();
+    for (const Transition& one : history_)
+        json["history"].push_back(nlohmann::ordered_json{
+            {"time", one.time}, {"from", to_string(one.from)}, {"to", to_string(one.to)}, {"reason", one.reason}});
+    json["channel_list"] = nlohmann::ordered_json::array();
+    for (const auto& channel : gauges->channels()) json["channel_list"].push_back(channel_report(*channel));
     json["luns"] = nlohmann::ordered_json::array();
     for (const auto& lun : luns_) json["luns"].push_back(lun_report(*lun));
     return json;

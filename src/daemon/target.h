@@ -16,6 +16,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -139,6 +140,14 @@ private:
     bool leaving_ = false;
     bool gone_told_ = false;
     std::string last_error_;
+    // What became of the connections, the latest last.
+    struct Transition {
+        std::string time;
+        initiator::PortState from, to;
+        std::string reason;
+    };
+    std::deque<Transition> history_;
+    std::uint64_t logins_ = 0, losses_ = 0;
 };
 
 }  // namespace srpfs::daemon

@@ -44,8 +44,14 @@ int errno_of(fabric::EndReason reason, int suggested) {
 
 }  // namespace
 
+const char* to_string(ChannelState state) {
+    static constexpr const char* names[] = {"idle", "connecting", "live", "draining", "dead"};
+    return names[static_cast<std::size_t>(state)];
+}
+
 Channel::Channel(fabric::Fabric& fabric, reactor::TimerQueue& timers, ChannelConfig config, ChannelListener& listener)
-    : fabric_(fabric), timers_(timers), config_(std::move(config)), listener_(listener),
+    : gauges_(std::make_shared<ChannelGauges>(config.index)), fabric_(fabric), timers_(timers),
+      config_(std::move(config)), listener_(listener),
       login_timer_(
           timers,
           [this] {
@@ -69,15 +75,15 @@ Channel::~Channel() {
 }
 
 void Channel::enter(ChannelState state) {
-    static constexpr const char* names[] = {"idle", "connecting", "live", "draining", "dead"};
     const bool allowed =
         (state_ == ChannelState::idle && state == ChannelState::connecting) ||
         (state_ == ChannelState::connecting && (state == ChannelState::live || state == ChannelState::dead)) ||
         (state_ == ChannelState::live && (state == ChannelState::draining || state == ChannelState::dead)) ||
         (state_ == ChannelState::draining && state == ChannelState::dead);
     SRPFS_ASSERT(allowed);
-    log::debug(config_.name, "{} -> {}", names[static_cast<int>(state_)], names[static_cast<int>(state)]);
+    log::debug(config_.name, "{} -> {}", to_string(state_), to_string(state));
     state_ = state;
+    gauges_->state.store(state, std::memory_order_relaxed);
 }
 
 // ---- login ----
@@ -182,6 +188,8 @@ std::optional<fabric::ReceiveRing> Channel::on_reply(std::span<const std::byte> 
         facts_.immediate_bytes_max =
             std::min(config_.parameters.max_imm_data, facts_.it_iu_bytes_max - srp::immediate_data_offset);
     credits_ = response->credits;
+    gauges_->credits_initial.store(credits_, std::memory_order_relaxed);
+    publish();
 
     const unsigned queue = std::min(config_.parameters.queue_size, slots_max);
     slots_.resize(queue + check_slots);
@@ -271,7 +279,8 @@ bool Channel::submit(Command& command) {
     slot.command = &command;
     ++in_flight_;
     --credits_;
-    ++(command.checks_path ? counters_.path_checks : counters_.commands);
+    publish();
+    ++(command.checks_path ? gauges_->counters.path_checks : gauges_->counters.commands);
     if (!command.checks_path && !command.privileged) ordinary_sent_ = true;
     command.channel = this;
     command.tag = tag;
@@ -295,7 +304,8 @@ bool Channel::submit(TaskRequest& request) {
     const std::size_t length = srp::encode(task, bytes);
     if (!connection_->send(std::span(bytes).first(length), {})) return false;
     --credits_;
-    ++counters_.task_management;
+    publish();
+    ++gauges_->counters.task_management;
     task_ = &request;
     task_tag_ = task.tag;
     task_timer_.arm_after(request.time_limit);
@@ -312,6 +322,7 @@ void Channel::free_slot(std::uint32_t index) {
     slot.next_free = free_slot_;
     free_slot_ = index;
     --in_flight_;
+    publish();
 }
 
 // ---- receiving ----
@@ -329,7 +340,7 @@ void Channel::on_received(std::span<const std::byte> message) {
                                     logout ? srp::describe_logout_reason(logout->reason) : "malformed request"));
         }
         default:
-            ++counters_.malformed;
+            ++gauges_->counters.malformed;
             return fail(fmt::format("the target sent an information unit of unknown type 0x{:02x}",
                                     static_cast<unsigned>(message[0])));
     }
@@ -343,7 +354,7 @@ void Channel::on_received(std::span<const std::byte> message) {
 // Somebody was refused: to be told when there is room, which has to come some day.
 void Channel::want_room() {
     room_wanted_ = true;
-    if (state_ == ChannelState::live && credits_ <= reserve(false)) ++counters_.out_of_credits;
+    if (state_ == ChannelState::live && credits_ <= reserve(false)) ++gauges_->counters.out_of_credits;
     watch_credits();
 }
 
@@ -379,21 +390,23 @@ void Channel::tell_room() {
 void Channel::on_response(std::span<const std::byte> message) {
     const auto response = srp::parse_response(message);
     if (!response) [[unlikely]] {
-        ++counters_.malformed;
+        ++gauges_->counters.malformed;
         return fail(fmt::format("the target sent a malformed response ({}, {} bytes)", srp::to_string(response.fault),
                                 message.size()));
     }
     if (!grant_credits(response->credit_delta)) [[unlikely]]
         return fail(fmt::format("the target granted {} more credits, which cannot be counted", response->credit_delta));
-    if (response->tag & task_tag_bit) [[unlikely]]
+    if (response->tag & task_tag_bit) [[unlikely]] {
+        publish();
         return on_task_response(*response);
+    }
 
     Command* const found = find(response->tag);
     if (!found) [[unlikely]]
         return on_strange_tag(response->tag);
     Command& command = *found;
     const auto index = static_cast<std::uint32_t>(response->tag & slot_mask);
-    ++counters_.responses;
+    ++gauges_->counters.responses;
 
     CommandResult& result = command.result;
     result.end = CommandEnd::answered;
@@ -445,7 +458,7 @@ void Channel::on_task_response(const srp::Response& response) {
 }
 
 void Channel::on_strange_tag(srp::Tag tag) {
-    ++counters_.unknown_tags;
+    ++gauges_->counters.unknown_tags;
     const Instant now = timers_.now();
     std::erase_if(strange_tags_, [&](Instant seen) { return now - seen > std::chrono::minutes(1); });
     strange_tags_.push_back(now);
@@ -462,14 +475,15 @@ bool Channel::grant_credits(std::int32_t delta) {
 }
 
 void Channel::on_credit_request(std::span<const std::byte> message) {
-    ++counters_.credit_requests;
+    ++gauges_->counters.credit_requests;
     const auto request = srp::parse_credit_request(message);
     if (!request) {
-        ++counters_.malformed;
+        ++gauges_->counters.malformed;
         log::warning(config_.name, "malformed credit request ({}); not answered", srp::to_string(request.fault));
         return;
     }
     if (!grant_credits(request->credit_delta)) return fail("the target granted more credits than can be counted");
+    publish();
     std::array<std::byte, 16> answer;
     const std::size_t length = srp::encode_credit_response(request->tag, answer);
     if (!connection_->send(std::span(answer).first(length), {}))
@@ -477,14 +491,15 @@ void Channel::on_credit_request(std::span<const std::byte> message) {
 }
 
 void Channel::on_async(std::span<const std::byte> message) {
-    ++counters_.async_events;
+    ++gauges_->counters.async_events;
     const auto event = srp::parse_async_event(message);
     if (!event) {
-        ++counters_.malformed;
+        ++gauges_->counters.malformed;
         log::warning(config_.name, "malformed asynchronous event ({}); not answered", srp::to_string(event.fault));
         return;
     }
     if (!grant_credits(event->credit_delta)) return fail("the target granted more credits than can be counted");
+    publish();
     std::array<std::byte, 16> answer;
     const std::size_t length = srp::encode_async_event_response(event->tag, answer);
     if (!connection_->send(std::span(answer).first(length), {})) return;
@@ -516,7 +531,7 @@ void Channel::check_deadlines() {
         if (command->deadline > now) {
             next = std::min(next, command->deadline);
         } else if (command->vital) {
-            ++counters_.timeouts;
+            ++gauges_->counters.timeouts;
             return fail("the target does not answer any more");
         } else if (command->fence == Command::Fence::none) {
             command->expired = true;
@@ -532,7 +547,7 @@ void Channel::check_deadlines() {
         drain(fmt::format("task management left {} command{} unanswered; the channel is replaced", stragglers,
                           stragglers == 1 ? "" : "s"));
     if (expired == 0) return;
-    counters_.timeouts += expired;
+    gauges_->counters.timeouts += expired;
     log::warning(config_.name, "{} command{} not answered in time", expired, expired == 1 ? "" : "s");
     listener_.on_commands_expired(*this);
 }

@@ -328,26 +328,44 @@ void TargetLink::bury() {
     if (channels_.empty()) owner_.on_link_empty();
 }
 
+std::vector<std::shared_ptr<const ChannelGauges>> LinkGauges::channels() const {
+    const std::lock_guard lock(mutex_);
+    return channels_;
+}
+
+void LinkGauges::set_channels(std::vector<std::shared_ptr<const ChannelGauges>> channels) {
+    const std::lock_guard lock(mutex_);
+    channels_ = std::move(channels);
+}
+
+std::int32_t LinkGauges::req_lim() const {
+    std::optional<std::int32_t> least;
+    for (const auto& channel : channels())
+        if (channel->state == ChannelState::live)
+            least = std::min(least.value_or(channel->credits), channel->credits.load());
+    return least.value_or(0);
+}
+
 void TargetLink::refresh() {
     live_.clear();
     immediate_bytes_max_ = std::numeric_limits<std::uint32_t>::max();
-    std::int32_t req_lim = std::numeric_limits<std::int32_t>::max();
+    std::vector<std::shared_ptr<const ChannelGauges>> all;
     for (const auto& channel : channels_) {
+        all.push_back(channel->gauges());
         if (channel->state() != ChannelState::live || is_on_probation(*channel)) continue;
         live_.push_back(channel.get());
         immediate_bytes_max_ = std::min(immediate_bytes_max_, channel->facts().immediate_bytes_max);
-        req_lim = std::min(req_lim, channel->credits());
     }
-    if (live_.empty()) immediate_bytes_max_ = 0, req_lim = 0;
+    if (live_.empty()) immediate_bytes_max_ = 0;
     gauges_->channels_live.store(static_cast<unsigned>(live_.size()), std::memory_order_relaxed);
-    gauges_->req_lim.store(req_lim, std::memory_order_relaxed);
+    gauges_->set_channels(std::move(all));
 }
 
 std::vector<TargetLink::ChannelReport> TargetLink::report() const {
     std::vector<ChannelReport> reports;
     for (const auto& channel : channels_)
         reports.push_back({channel->config().index, channel->state(), channel->credits(), channel->in_flight(),
-                           channel->counters(), channel->facts()});
+                           channel->counters().commands, channel->facts()});
     return reports;
 }
 

@@ -55,6 +55,31 @@ const char* to_string(UnitState state) {
     return "?";
 }
 
+const char* to_string(OutcomeKind kind) {
+    static constexpr const char* names[] = {
+        "ok",
+        "interrupted",
+        "path_lost",
+        "gone",
+        "not_ready",
+        "medium_error",
+        "hardware_error",
+        "illegal_request",
+        "out_of_range",
+        "write_protected",
+        "space_exhausted",
+        "reservation_conflict",
+        "miscompare",
+        "aborted",
+        "busy",
+        "short_transfer",
+        "protocol_error",
+        "out_of_memory",
+    };
+    static_assert(std::size(names) == outcome_kinds);
+    return names[static_cast<std::size_t>(kind)];
+}
+
 // ---- operation ----
 
 void Operation::prepare(Unit& unit, OperationKind kind, OperationListener& listener) {
@@ -290,6 +315,7 @@ void Unit::start(Operation& operation) {
     SRPFS_ASSERT(operation.unit_ == this);
     operations_.push_back(operation);
     operation.stage_ = Operation::Stage::active;
+    operation.started_at_ = engine_.timers().now();
     if (gone_) [[unlikely]]
         return answer(operation, {OutcomeKind::gone});
     if (link_.state() == PortState::fail_fast) [[unlikely]]
@@ -1087,22 +1113,29 @@ void Unit::answer(Operation& operation, Outcome outcome) {
             add_ghost(operation, false);
     }
     if (outcome.ok()) {
+        const Duration duration = engine_.timers().now() - operation.started_at_;
         switch (operation.kind_) {
             case OperationKind::read:
+                counters_->read_latency.add(duration);
                 add(counters_->reads, 1);
                 add(counters_->bytes_read, operation.bytes_);
                 break;
             case OperationKind::write:
+                counters_->write_latency.add(duration);
                 add(counters_->writes, 1);
                 add(counters_->bytes_written, operation.bytes_);
                 break;
-            case OperationKind::flush: add(counters_->flushes, 1); break;
+            case OperationKind::flush:
+                counters_->flush_latency.add(duration);
+                add(counters_->flushes, 1);
+                break;
             case OperationKind::raw: break;
         }
     } else if (outcome.kind == OutcomeKind::interrupted) {
         add(counters_->interrupts, 1);
     } else {
         add(counters_->errors, 1);
+        ++counters_->errors_by_kind[static_cast<std::size_t>(outcome.kind)];
         // Zeros have other ways.
         const bool only_refused = operation.zeroes_ && outcome.kind == OutcomeKind::illegal_request;
         if (operation.kind_ != OperationKind::raw && !only_refused) listener_.on_failure(*this, operation);

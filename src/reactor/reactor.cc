@@ -93,10 +93,11 @@ void Reactor::run() {
         for (std::size_t i = 0; i < sources_.size(); ++i) sources_[i]->flush();
         if (worked) {
             stepped_back = false;
+            ++busy_turns_;
             spin_.on_work(turn_start);
             stepping_back_.on_work(turn_start, sources_worked);
             const Instant turn_end = clock_now();
-            if (turn_end - turn_start > slow_turn) slow_turns_.fetch_add(1, std::memory_order_relaxed);
+            if (turn_end - turn_start > slow_turn) ++slow_turns_;
             turn_start = turn_end;
             continue;
         }
@@ -106,6 +107,7 @@ void Reactor::run() {
             continue;
         }
         if ((stepped_back = step_back(turn_start))) continue;
+        ++sleeps_;
         sleep();
         turn_start = clock_now();
     }

@@ -397,7 +397,7 @@ class Mount:
         self.process = process                # with -f
         self.pid = int(pid_file.read_text()) if pid_file else process.pid
         # For cleaning up: umount -l hides a connection that processes may still hang in.
-        (path.parent / f"connection.{os.minor(os.stat(path).st_dev)}").touch()
+        remember_connection(path.parent, os.minor(os.stat(path).st_dev))
         self.port = path / PORT
         self.target = self.port / TARGET
 
@@ -568,13 +568,20 @@ def connections():
     return usual
 
 
-def abort_connections(numbers):
-    """Ends all requests of FUSE mounts, for processes that hang in them."""
-    mounted = {str(number) for _, number in mounts_below("/")}
-    for number in numbers:
-        if number not in mounted:                 # else it is somebody else's by now
-            with contextlib.suppress(OSError):
-                (connections() / number / "abort").write_text("1")
+def remember_connection(directory, number):
+    """For clean_up(): a number is given to another mount as soon as it is free, the inode of its directory is not."""
+    with contextlib.suppress(OSError):
+        (directory / f"connection.{number}.{(connections() / str(number)).stat().st_ino}").touch()
+
+
+def abort_connections(directory):
+    """Ends all requests of the FUSE mounts of a test, for processes that hang in them."""
+    for name in directory.glob("connection.*"):
+        _, number, inode = name.name.split(".")
+        with contextlib.suppress(OSError):
+            place = connections() / number
+            if place.stat().st_ino == int(inode):
+                (place / "abort").write_text("1")
 
 
 def clean_up(directory, exit_codes=(0,)):
@@ -582,10 +589,9 @@ def clean_up(directory, exit_codes=(0,)):
     trouble = []
     for device in loop_devices_below(directory):
         run("losetup", "-d", device)
-    numbers = {name.suffix[1:] for name in directory.glob("connection.*")}
     for point, number in mounts_below(directory):
+        remember_connection(directory, number)
         run("umount", "-l", point)
-        numbers.add(number)
     # Children of an ended child become ours, so look again until there are none.
     end = time.monotonic() + 60
     while (pids := children_of(os.getpid())) and time.monotonic() < end:
@@ -594,7 +600,7 @@ def clean_up(directory, exit_codes=(0,)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if time.monotonic() > end - 50:
-            abort_connections(numbers)
+            abort_connections(directory)
         time.sleep(0.01)
     if pids:
         trouble.append(f"processes {pids} could not be ended")

@@ -18,7 +18,7 @@ GID = "[0-9a-f]{4}(:[0-9a-f]{4}){7}"
 COUNT = r"\d+"
 
 # name: (mode, content); None: not looked at here
-TOP = {"add_target": (0o644, None), "stats": (0o444, None), "events": (0o444, None), "version": (0o444, None),
+TOP = {"add_target": (0o644, None), "stats": (0o444, None), "metrics": (0o444, None), "events": (0o444, None), "version": (0o444, None),
        "last_error": (0o444, ".*")}
 IN_PORT = {"add_target": (0o200, None), "ibdev": (0o444, "demo0"), "port": (0o444, "1"), "last_error": (0o444, ".*")}
 # dgid, orig_dgid, pkey and service_id belong to InfiniBand targets (decisions 38).
@@ -414,15 +414,21 @@ def poll_says_ready(t):
 
 # ---- golden shapes ----
 
+LATENCY = {"count": int, "sum_us": int, "p50_us": int, "p99_us": int, "p999_us": int, "buckets_us": list}
 STATS = {
     "schema": 1, "version": "0.1.0", "uptime_seconds": int, "requests_pending": int,
-    "memory": {"registered_bytes": int, "park_bytes_max": 268435456}, "reactors": [{"name": "srpfs-0", "slow_turns": int}],
+    "memory": {"registered_bytes": int, "park_bytes_max": 268435456}, "reactors": [{"name": "srpfs-0", "busy_turns": int, "slow_turns": int, "sleeps": int}],
     "targets": [{
         "name": TARGET, "address": "demo", "port": PORT, "state": "running", "channels": 1, "failed_reconnects": 0,
-        "req_lim": int, "zero_req_lim": int, "commands": int,
+        "req_lim": int, "zero_req_lim": int, "commands": int, "logins": 1, "losses": 0,
+        "history": [{"time": str, "from": "connecting", "to": "running", "reason": str}],
+        "channel_list": [{"index": 0, "state": "live", "credits": int, "credits_initial": int, "in_flight": int, "commands": int,
+                          "responses": int, "task_management": 0, "path_checks": int, "timeouts": 0, "out_of_credits": int,
+                          "credit_requests": 0, "async_events": 0, "unknown_tags": 0, "malformed": 0}],
         "luns": [{"name": "lun0", "wwid": str, "bytes": 1 << 20, "block_bytes": 512, "read_only": False, "write_cache": True,
                   "state": "running", "reads": int, "writes": int, "flushes": int, "bytes_read": int, "bytes_written": int,
-                  "errors": 0, "retries": int, "interrupts": 0, "unit_attentions": int, "read_modify_writes": int, "ghosts": 0}]}]}
+                  "errors": 0, "retries": int, "interrupts": 0, "unit_attentions": int, "read_modify_writes": int, "ghosts": 0,
+                  "errors_by_kind": {}, "latency": {"read": LATENCY, "write": LATENCY, "flush": LATENCY}}]}]}
 
 
 def compare(got, wanted, where):
@@ -467,6 +473,27 @@ def stats_count_what_happened(t):
         after = mount.lun_stats(0)
     changes = {name: after[name] - before[name] for name in ("reads", "writes", "flushes", "bytes_read", "bytes_written", "read_modify_writes")}
     equal(changes, {"reads": 5, "writes": 4, "flushes": 1, "bytes_read": 5 * 8192, "bytes_written": 3 * 4096 + 1, "read_modify_writes": 1}, "what was counted")
+
+
+@test
+def latencies_and_metrics_count_each_request(t):
+    mount = t.mount("demo:ram:1M,wce")
+    before = mount.lun_stats(0)["latency"]
+    with opened(mount.lun(0)) as handle:
+        for _ in range(7):
+            os.pwrite(handle, b"x" * 4096, 0)
+        os.pread(handle, 4096, 0)
+        os.fsync(handle)
+        after = mount.lun_stats(0)["latency"]
+    for operation, times in (("write", 7), ("read", 1), ("flush", 1)):
+        one = after[operation]
+        equal(one["count"] - before[operation]["count"], times, f"{operation}: count")
+        equal(sum(count for _, count in one["buckets_us"]), one["count"], f"{operation}: in buckets")
+        check(0 < one["p50_us"] <= one["p99_us"] <= one["p999_us"] <= one["buckets_us"][-1][0], f"{operation}: {one}")
+    text = read_file(mount.path / "metrics")
+    labels = f'port="{PORT}",target="{TARGET}",lun="lun0",operation="write"'
+    check(f'srpfs_lun_request_duration_seconds_count{{{labels}}} {after["write"]["count"]}\n' in text, text)
+    check(f'srpfs_target_up{{port="{PORT}",target="{TARGET}"}} 1\n' in text, text)
 
 
 @test

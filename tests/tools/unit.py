@@ -15,7 +15,7 @@ import re
 import subprocess
 
 import harness
-from harness import Skip, equal, needs, pattern, read_bytes, run, shorten
+from harness import Skip, equal, needs, pattern, read_bytes, remember_connection, run, shorten
 
 MIB = 1 << 20
 OLD = b"\xaa"                                 # what was on the unit before
@@ -153,7 +153,7 @@ def peer_unit(t, peer, size):
         subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # pylint: disable=consider-using-with
     harness.eventually(lambda: os.path.ismount(point) and lun.exists() and lun.stat().st_size == size, f"{peer} shows its file")
     # For cleaning up: umount -l hides a connection that processes may still hang in.
-    (t.dir / f"connection.{os.minor(os.stat(lun).st_dev)}").touch()
+    remember_connection(t.dir, os.minor(os.stat(lun).st_dev))
     return Unit(0, lun, backing, size, 512, t.dir)
 
 

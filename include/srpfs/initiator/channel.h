@@ -7,6 +7,7 @@
 
 #pragma once
 
+#include <srpfs/base/count.h>
 #include <srpfs/base/intrusive_list.h>
 #include <srpfs/base/random.h>
 #include <srpfs/fabric/fabric.h>
@@ -15,6 +16,8 @@
 #include <srpfs/srp/login_string.h>
 #include <srpfs/srp/srp.h>
 
+#include <atomic>
+#include <memory>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -60,6 +63,7 @@ struct ChannelConfig {
 };
 
 enum class ChannelState : std::uint8_t { idle, connecting, live, draining, dead };
+[[nodiscard]] const char* to_string(ChannelState state);
 
 // Why a login did not succeed or a channel ended, for program and person.
 struct ChannelEnd {
@@ -83,8 +87,18 @@ struct ChannelFacts {
 };
 
 struct ChannelCounters {
-    std::uint64_t commands = 0, responses = 0, task_management = 0, out_of_credits = 0, unknown_tags = 0, malformed = 0,
-                  timeouts = 0, credit_requests = 0, async_events = 0, path_checks = 0;
+    Count commands, responses, task_management, out_of_credits, unknown_tags, malformed, timeouts, credit_requests,
+        async_events, path_checks;
+};
+
+// Written by the channel's reactor, read by anybody; the parts one after the other.
+struct ChannelGauges {
+    explicit ChannelGauges(unsigned index_) : index(index_) {}
+    const unsigned index;  // within its target port
+    std::atomic<ChannelState> state = ChannelState::idle;
+    std::atomic<std::int32_t> credits{0}, credits_initial{0};
+    std::atomic<unsigned> in_flight{0};
+    ChannelCounters counters;
 };
 
 // How long a draining channel waits for commands that have nothing to do with the reason.
@@ -159,7 +173,8 @@ public:
     [[nodiscard]] ChannelState state() const { return state_; }
     [[nodiscard]] const ChannelConfig& config() const { return config_; }
     [[nodiscard]] const ChannelFacts& facts() const { return facts_; }
-    [[nodiscard]] const ChannelCounters& counters() const { return counters_; }
+    [[nodiscard]] const ChannelCounters& counters() const { return gauges_->counters; }
+    [[nodiscard]] std::shared_ptr<const ChannelGauges> gauges() const { return gauges_; }
     [[nodiscard]] std::int32_t credits() const { return credits_; }
     [[nodiscard]] unsigned in_flight() const { return in_flight_; }
     [[nodiscard]] bool has_room(bool privileged) const;
@@ -204,6 +219,10 @@ private:
     void finish(std::uint32_t index);
     void refuse(int errno_value, std::string text);
     [[nodiscard]] std::int32_t reserve(bool privileged) const;
+    void publish() {
+        gauges_->credits.store(credits_, std::memory_order_relaxed);
+        gauges_->in_flight.store(in_flight_, std::memory_order_relaxed);
+    }
 
     // Written for every command.
     std::int32_t credits_ = 0;
@@ -215,6 +234,7 @@ private:
     bool ordinary_sent_ = false;  // a command without privileges, since starvation_timer_ was armed
 
     // Read for every command.
+    const std::shared_ptr<ChannelGauges> gauges_;
     fabric::Connection* connection_ = nullptr;
     ChannelState state_ = ChannelState::idle;
     ChannelFacts facts_;
@@ -224,7 +244,6 @@ private:
     reactor::TimerQueue& timers_;
     ChannelConfig config_;
     ChannelListener& listener_;
-    ChannelCounters counters_;
     reactor::Timer login_timer_;
     reactor::Timer deadline_timer_;
     reactor::Timer drain_timer_;

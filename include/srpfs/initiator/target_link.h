@@ -11,6 +11,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 namespace srpfs::initiator {
@@ -75,11 +76,18 @@ protected:
 
 // Numbers that other threads show; written by the link's reactor.
 struct LinkGauges {
-    std::atomic<std::int32_t> req_lim{0};  // minimum over live channels
     std::atomic<std::uint64_t> zero_req_lim{0};
     std::atomic<unsigned> channels_live{0};
-    std::atomic<unsigned> commands_in_flight{0};
     std::atomic<std::uint64_t> commands{0};
+
+    // Any thread. Of all channels there are, dead ones as well until they are buried.
+    [[nodiscard]] std::vector<std::shared_ptr<const ChannelGauges>> channels() const;
+    void set_channels(std::vector<std::shared_ptr<const ChannelGauges>> channels);
+    [[nodiscard]] std::int32_t req_lim() const;  // the credits of the live channel that has least; 0 without one
+
+private:
+    mutable std::mutex mutex_;
+    std::vector<std::shared_ptr<const ChannelGauges>> channels_;
 };
 
 class PathChecker;
@@ -129,7 +137,7 @@ public:
         ChannelState state;
         std::int32_t credits;
         unsigned in_flight;
-        ChannelCounters counters;
+        std::uint64_t commands;  // sent so far
         ChannelFacts facts;
     };
     [[nodiscard]] std::vector<ChannelReport> report() const;

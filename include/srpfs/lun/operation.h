@@ -50,6 +50,8 @@ enum class OutcomeKind : std::uint8_t {
     protocol_error,  // no usable answer
     out_of_memory,   // parking memory exhausted: this target had the largest share
 };
+inline constexpr std::size_t outcome_kinds = static_cast<std::size_t>(OutcomeKind::out_of_memory) + 1;
+[[nodiscard]] const char* to_string(OutcomeKind kind);  // the enumerator: "path_lost"
 
 // Trivially copyable; no strings.
 struct Outcome {
@@ -213,6 +215,7 @@ private:
     Instant retry_until_ = instant_never;  // set at the first retry
     Instant loss_until_ = instant_never;   // set at the first loss
     Instant interrupt_at_ = instant_never;
+    Instant started_at_{};  // as of the turn in which it came
     Outcome outcome_{};
     Outcome failure_{};  // the first failure of a part; the others are waited for
     std::span<const std::byte> result_{};

@@ -5,10 +5,12 @@
 
 #pragma once
 
+#include <srpfs/base/count.h>
 #include <srpfs/base/intrusive_list.h>
 #include <srpfs/base/result.h>
 #include <srpfs/initiator/target_link.h>
 #include <srpfs/lun/engine.h>
+#include <srpfs/lun/latency.h>
 #include <srpfs/lun/operation.h>
 #include <srpfs/reactor/timer_queue.h>
 
@@ -66,6 +68,10 @@ struct UnitCounters {
     // of these times that somebody has been told of. Whoever opens the unit now starts from the latter, so that what
     // nobody knows is told to him.
     std::atomic<std::uint64_t> write_losses{0}, write_losses_told{0};
+    // By OutcomeKind; their sum is `errors`, without the interrupted.
+    std::array<Count, outcome_kinds> errors_by_kind;
+    // From Unit::start() to the answer, of those that succeeded; what was read, written and flushed, waiting included.
+    LatencyHistogram read_latency, write_latency, flush_latency;
 };
 
 class UnitListener {

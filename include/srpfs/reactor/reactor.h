@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <srpfs/base/count.h>
 #include <srpfs/reactor/executor.h>
 #include <srpfs/reactor/spin.h>
 #include <srpfs/reactor/stepping_back.h>
@@ -58,7 +59,10 @@ public:
     void stop();  // thread-safe; the current turn is finished
     [[nodiscard]] const std::string& name() const { return name_; }
     // Turns that took longer than 10 ms (architecture: a slow handler stalls its reactor).
-    [[nodiscard]] std::uint64_t slow_turns() const { return slow_turns_.load(std::memory_order_relaxed); }
+    [[nodiscard]] std::uint64_t slow_turns() const { return slow_turns_; }
+    // Turns in which there was something to do, and how often the thread has slept.
+    [[nodiscard]] std::uint64_t busy_turns() const { return busy_turns_; }
+    [[nodiscard]] std::uint64_t sleeps() const { return sleeps_; }
 
 private:
     bool run_mailbox();
@@ -78,7 +82,7 @@ private:
     std::vector<std::size_t> sleep_fds_end_;  // of each source's, in the order of sources_
     std::atomic<bool> mail_waiting_ = false;
     std::atomic<bool> stopping_ = false;
-    std::atomic<std::uint64_t> slow_turns_ = 0;
+    Count slow_turns_, busy_turns_, sleeps_;
     Spin spin_{Duration::zero()};
     SteppingBack stepping_back_;
 };

@@ -65,7 +65,7 @@ TEST_F(Channels, OneDiesAndTheOthersCarryOn) {
         const auto then =
             std::find_if(reports.begin(), reports.end(), [&](const auto& one) { return one.index == now.index; });
         ASSERT_NE(then, reports.end());
-        EXPECT_EQ(now.counters.commands - then->counters.commands, 10U) << now.index;
+        EXPECT_EQ(now.commands - then->commands, 10U) << now.index;
     }
 }
 

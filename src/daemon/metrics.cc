@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "metrics.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <array>
+#include <cstdint>
+#include <initializer_list>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace srpfs::daemon {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Labels = std::vector<std::pair<std::string_view, std::string>>;
+
+// Every other power of two from 4 us to 67 s, in microseconds: ends of buckets of LatencyHistogram.
+constexpr std::array<std::uint64_t, 13> histogram_ends_us = {
+    1 << 2, 1 << 4, 1 << 6, 1 << 8, 1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26};
+
+std::string escaped(std::string_view text) {
+    std::string out;
+    for (const char one : text) {
+        if (one == '\\' || one == '"') out += '\\';
+        if (one == '\n')
+            out += "\\n";
+        else
+            out += one;
+    }
+    return out;
+}
+
+std::string text_of(const Labels& labels) {
+    if (labels.empty()) return {};
+    std::string out = "{";
+    for (const auto& [name, value] : labels)
+        out += fmt::format("{}{}=\"{}\"", out.size() > 1 ? "," : "", name, escaped(value));
+    return out + "}";
+}
+
+Labels with(Labels labels, std::initializer_list<std::pair<std::string_view, std::string>> more) {
+    labels.insert(labels.end(), more.begin(), more.end());
+    return labels;
+}
+
+class Exposition {
+public:
+    void family(std::string_view name, std::string_view type, std::string_view help) {
+        name_ = name;
+        text_ += fmt::format("# HELP {0} {1}\n# TYPE {0} {2}\n", name, help, type);
+    }
+    void sample(const Labels& labels, std::uint64_t value) { line("", labels, fmt::format("{}", value)); }
+    void signed_sample(const Labels& labels, std::int64_t value) { line("", labels, fmt::format("{}", value)); }
+    void histogram(const Labels& labels, const Json& latency) {
+        auto bucket = latency.at("buckets_us").begin();
+        const auto end = latency.at("buckets_us").end();
+        std::uint64_t sum = 0;
+        for (const std::uint64_t limit : histogram_ends_us) {
+            for (; bucket != end && bucket->at(0).get<std::uint64_t>() <= limit; ++bucket)
+                sum += bucket->at(1).get<std::uint64_t>();
+            line("_bucket", with(labels, {{"le", fmt::format("{}", static_cast<double>(limit) / 1e6)}}),
+                 fmt::format("{}", sum));
+        }
+        const auto count = latency.at("count").get<std::uint64_t>();
+        line("_bucket", with(labels, {{"le", "+Inf"}}), fmt::format("{}", count));
+        line("_sum", labels, fmt::format("{}", latency.at("sum_us").get<double>() / 1e6));
+        line("_count", labels, fmt::format("{}", count));
+    }
+    [[nodiscard]] std::string take() { return std::move(text_); }
+
+private:
+    void line(std::string_view suffix, const Labels& labels, std::string_view value) {
+        text_ += fmt::format("{}{}{} {}\n", name_, suffix, text_of(labels), value);
+    }
+    std::string text_;
+    std::string name_;
+};
+
+// What becomes a family as it is: a field, the family's name after its prefix, and its help.
+struct Simple {
+    const char* field;
+    const char* name;
+    const char* help;
+};
+constexpr Simple reactor_counters[] = {
+    {"busy_turns", "busy_turns_total", "Turns of the reactor in which there was something to do."},
+    {"slow_turns", "slow_turns_total", "Turns that took longer than 10 ms."},
+    {"sleeps", "sleeps_total", "How often the reactor has slept."},
+};
+constexpr Simple target_counters[] = {
+    {"commands", "commands_total", "SCSI commands sent to the target."},
+    {"zero_req_lim", "zero_req_lim_total", "Commands that had to wait because no channel had credit or a free tag."},
+    {"logins", "logins_total", "Successful logins, the first one included."},
+    {"losses", "losses_total", "How often the last connection to the target was lost."},
+};
+constexpr Simple channel_counters[] = {
+    {"commands", "commands_total", "SCSI commands sent."},
+    {"responses", "responses_total", "Responses received."},
+    {"task_management", "task_management_total", "Task management functions sent (ABORT TASK, LUN RESET)."},
+    {"path_checks", "path_checks_total", "Questions to a target of which nothing was heard (TEST UNIT READY)."},
+    {"timeouts", "timeouts_total", "Commands that were not answered in time."},
+    {"out_of_credits", "out_of_credits_total", "Commands refused for want of credit."},
+    {"credit_requests", "credit_requests_total", "SRP_CRED_REQ received."},
+    {"async_events", "async_events_total", "SRP_AER_REQ received."},
+    {"unknown_tags", "unknown_tags_total", "Responses to no command that is under way."},
+    {"malformed", "malformed_total", "Messages that could not be understood."},
+};
+constexpr Simple channel_gauges[] = {
+    {"credits", "credits", "Commands that the target would take now."},
+    {"credits_initial", "credits_initial", "Credits that the login brought."},
+    {"in_flight", "in_flight", "Commands that have not been answered."},
+};
+constexpr Simple lun_counters[] = {
+    {"bytes_read", "read_bytes_total", "Bytes read by users."},
+    {"bytes_written", "written_bytes_total", "Bytes written by users."},
+    {"retries", "retries_total", "Commands sent again."},
+    {"interrupts", "interrupts_total", "Requests given up by their users."},
+    {"unit_attentions", "unit_attentions_total", "Unit attentions."},
+    {"read_modify_writes", "read_modify_writes_total", "Writes that began or ended inside a block."},
+    {"ghosts", "ghosts_total", "Writes that were answered before their end was known."},
+};
+
+}  // namespace
+
+std::string metrics_of(const Json& stats) {
+    Exposition out;
+    const auto family = [&](std::string_view prefix, const Simple& one, std::string_view type) {
+        out.family(fmt::format("srpfs_{}_{}", prefix, one.name), type, one.help);
+    };
+    const auto number = [](const Json& object, const char* field) { return object.at(field).get<std::uint64_t>(); };
+    const auto word = [](const Json& object, const char* field) { return object.at(field).get<std::string>(); };
+
+    out.family("srpfs_build_info", "gauge", "The version, always 1.");
+    out.sample({{"version", word(stats, "version")}}, 1);
+    out.family("srpfs_uptime_seconds", "gauge", "Since srpfs was started.");
+    out.sample({}, number(stats, "uptime_seconds"));
+    out.family("srpfs_requests_pending", "gauge", "Requests to the file system that have not been answered.");
+    out.sample({}, number(stats, "requests_pending"));
+    out.family("srpfs_registered_bytes", "gauge", "Memory registered with RDMA devices.");
+    out.sample({}, number(stats.at("memory"), "registered_bytes"));
+
+    for (const Simple& one : reactor_counters) {
+        family("reactor", one, "counter");
+        for (const Json& reactor : stats.at("reactors"))
+            out.sample({{"reactor", word(reactor, "name")}}, number(reactor, one.field));
+    }
+
+    const auto of_target = [&](const Json& target) -> Labels {
+        return {{"port", word(target, "port")}, {"target", word(target, "name")}};
+    };
+    const auto for_targets = [&](const auto& work) {
+        for (const Json& target : stats.at("targets")) work(target, of_target(target));
+    };
+    const auto for_parts = [&](const char* list, const auto& work) {
+        for_targets([&](const Json& target, const Labels& labels) {
+            for (const Json& part : target.at(list)) work(part, labels);
+        });
+    };
+    out.family("srpfs_target_info", "gauge", "Where the target is, always 1.");
+    for_targets([&](const Json& target, const Labels& labels) {
+        out.sample(with(labels, {{"address", word(target, "address")}}), 1);
+    });
+    out.family("srpfs_target_up", "gauge", "Whether the state of the target is running.");
+    for_targets(
+        [&](const Json& target, const Labels& labels) { out.sample(labels, word(target, "state") == "running"); });
+    out.family("srpfs_target_channels", "gauge", "Channels that the login brought.");
+    for_targets([&](const Json& target, const Labels& labels) { out.sample(labels, number(target, "channels")); });
+    out.family("srpfs_target_failed_reconnects", "gauge", "Attempts to reconnect in vain since the last success.");
+    for_targets(
+        [&](const Json& target, const Labels& labels) { out.sample(labels, number(target, "failed_reconnects")); });
+    for (const Simple& one : target_counters) {
+        family("target", one, "counter");
+        for_targets([&](const Json& target, const Labels& labels) { out.sample(labels, number(target, one.field)); });
+    }
+
+    const auto of_channel = [&](const Json& channel, const Labels& labels) {
+        return with(labels, {{"channel", fmt::format("{}", number(channel, "index"))}});
+    };
+    const auto for_channels = [&](const auto& work) {
+        for_parts("channel_list", [&](const Json& channel, const Labels& labels) {
+            // One that has ended may still be there beside the one that takes its place.
+            const std::string state = word(channel, "state");
+            if (state != "dead" && state != "draining") work(channel, of_channel(channel, labels));
+        });
+    };
+    out.family("srpfs_channel_up", "gauge", "Whether the channel is live.");
+    for_channels(
+        [&](const Json& channel, const Labels& labels) { out.sample(labels, word(channel, "state") == "live"); });
+    for (const Simple& one : channel_gauges) {
+        family("channel", one, "gauge");
+        for_channels([&](const Json& channel, const Labels& labels) {
+            out.signed_sample(labels, channel.at(one.field).get<std::int64_t>());
+        });
+    }
+    for (const Simple& one : channel_counters) {
+        family("channel", one, "counter");
+        for_channels(
+            [&](const Json& channel, const Labels& labels) { out.sample(labels, number(channel, one.field)); });
+    }
+
+    const auto for_luns = [&](const auto& work) {
+        for_parts("luns", [&](const Json& lun, const Labels& labels) {
+            if (lun.contains("reads")) work(lun, with(labels, {{"lun", word(lun, "name")}}));
+        });
+    };
+    out.family("srpfs_lun_info", "gauge", "Which unit it is, always 1.");
+    for_luns([&](const Json& lun, const Labels& labels) {
+        out.sample(with(labels, {{"wwid", word(lun, "wwid")}}), 1);
+    });
+    out.family("srpfs_lun_up", "gauge", "Whether the state of the unit is running.");
+    for_luns([&](const Json& lun, const Labels& labels) { out.sample(labels, word(lun, "state") == "running"); });
+    out.family("srpfs_lun_size_bytes", "gauge", "Capacity.");
+    for_luns([&](const Json& lun, const Labels& labels) { out.sample(labels, number(lun, "bytes")); });
+    out.family("srpfs_lun_errors_total", "counter", "Requests that have failed, by kind.");
+    for_luns([&](const Json& lun, const Labels& labels) {
+        for (const auto& [kind, errors] : lun.at("errors_by_kind").items())
+            out.sample(with(labels, {{"kind", kind}}), errors.get<std::uint64_t>());
+    });
+    for (const Simple& one : lun_counters) {
+        family("lun", one, "counter");
+        for_luns([&](const Json& lun, const Labels& labels) { out.sample(labels, number(lun, one.field)); });
+    }
+    out.family("srpfs_lun_request_duration_seconds", "histogram", "How long requests took that succeeded.");
+    for_luns([&](const Json& lun, const Labels& labels) {
+        for (const auto& [operation, latency] : lun.at("latency").items())
+            out.histogram(with(labels, {{"operation", operation}}), latency);
+    });
+    return out.take();
+}
+
+}  // namespace srpfs::daemon
