@@ -99,12 +99,23 @@ Result<scsi::RawPlan> RawDoor::check(const scsi::RawCommand& command, bool may_c
     return plan;
 }
 
+RawDoor::Load RawDoor::load() {
+    std::erase_if(given_up_, [](const GivenUp& one) { return one.flight.expired(); });
+    Load sum = under_way_;
+    for (const GivenUp& one : given_up_) {
+        ++sum.all;
+        if (!one.of_root) ++sum.of_others;
+    }
+    return sum;
+}
+
 void RawDoor::send(const scsi::RawCommand& command, const Sender& sender, Done on_done) {
     const auto plan = check(command, sender.may_change);
     if (!plan) return refuse(sender, plan.error());
     const bool is_root = sender.uid == 0;
-    if (under_way_ >= commands_max || (!is_root && under_way_of_others_ >= commands_of_others_max))
-        return refuse(sender, Error(EBUSY, fmt::format("cdb: {} commands are under way", under_way_)));
+    const Load now = load();
+    if (now.all >= commands_max || (!is_root && now.of_others >= commands_of_others_max))
+        return refuse(sender, Error(EBUSY, fmt::format("cdb: {} commands are under way", now.all)));
     if (plan->changes) config_.on_change(hex_of(command.cdb.span()), sender.uid);
     lun::UnitCommand wanted;
     wanted.cdb = command.cdb;
@@ -116,12 +127,13 @@ void RawDoor::send(const scsi::RawCommand& command, const Sender& sender, Done o
     // An abort may cost all the others their connection: whoever may only read does not get it. Root may ask what takes
     // longer than I/O.
     wanted.aborts = plan->changes || (is_root && command.time_limit > config_.command_timeout);
-    ++under_way_;
-    if (!is_root) ++under_way_of_others_;
+    ++under_way_.all;
+    if (!is_root) ++under_way_.of_others;
     const auto give_up = config_.send(std::move(wanted), [self = shared_from_this(), sender, changes = plan->changes,
                                                           on_done = std::move(on_done)](const lun::UnitAnswer& answer) {
-        --self->under_way_;
-        if (sender.uid != 0) --self->under_way_of_others_;
+        --self->under_way_.all;
+        if (sender.uid != 0) --self->under_way_.of_others;
+        if (!answer.flight.expired()) self->given_up_.push_back({answer.flight, sender.uid == 0});
         const auto told = std::make_shared<bool>(false);
         const auto tell = [self, sender, on_done, answer, told] {
             if (std::exchange(*told, true)) return;

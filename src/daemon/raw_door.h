@@ -16,6 +16,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace srpfs::daemon {
 
@@ -40,7 +41,8 @@ class RawDoor final : public std::enable_shared_from_this<RawDoor> {
 public:
     explicit RawDoor(RawDoorConfig config) : config_(std::move(config)) {}
 
-    static constexpr unsigned commands_max = 8;            // at a time
+    // At a time; those that were given up count as long as the target has them.
+    static constexpr unsigned commands_max = 8;
     static constexpr unsigned commands_of_others_max = 4;  // of them, of those that are not root
     static constexpr Duration refusal_pause = std::chrono::seconds(1);
 
@@ -61,10 +63,20 @@ private:
     };
     void send(const scsi::RawCommand& command, const Sender& sender, Done on_done);
     void refuse(const Sender& sender, const Error& error);
+    // Commands that the target may have.
+    struct Load {
+        unsigned all = 0, of_others = 0;
+    };
+    [[nodiscard]] Load load();
 
     const RawDoorConfig config_;
     std::string last_;
-    unsigned under_way_ = 0, under_way_of_others_ = 0;
+    Load under_way_;  // their callers wait
+    struct GivenUp {
+        std::weak_ptr<const void> flight;
+        bool of_root = false;
+    };
+    std::vector<GivenUp> given_up_;
     unsigned refusals_ = 0;  // of ioctls, since refusal_told_at_
     Instant refusal_told_at_{};
 };

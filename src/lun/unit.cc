@@ -1163,7 +1163,10 @@ void Unit::settle(Operation& operation) {
         }
     }
     if (!operation.released_) return;
-    if (operation.foreign_) operation.parts_[0].command.time_limit = {};
+    if (operation.foreign_) {
+        operation.parts_[0].command.time_limit = {};
+        operation.kept_.reset();
+    }
     const bool was_write = operation.is_writer();
     operations_.remove(operation);
     engine_.recycle(operation);

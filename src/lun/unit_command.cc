@@ -20,9 +20,10 @@ public:
 
     void start() {
         Unit* const unit = unit_->unit();
-        if (!unit) return end({.outcome = {OutcomeKind::gone}, .timed_out = false, .data = {}});
+        if (!unit) return end({.outcome = {OutcomeKind::gone}, .timed_out = false, .data = {}, .flight = {}});
         operation_ = unit->engine().take();
-        if (!operation_) return end({.outcome = {OutcomeKind::out_of_memory}, .timed_out = false, .data = {}});
+        if (!operation_)
+            return end({.outcome = {OutcomeKind::out_of_memory}, .timed_out = false, .data = {}, .flight = {}});
         self_ = shared_from_this();
         deadline_.emplace(reactor_.timers(), [this] {
             is_late_ = true;
@@ -44,7 +45,12 @@ public:
 
 private:
     void on_answered(Operation& operation) override {
-        UnitAnswer answer{.outcome = operation.outcome(), .timed_out = false, .data = {}};
+        UnitAnswer answer{.outcome = operation.outcome(), .timed_out = false, .data = {}, .flight = {}};
+        if (command_.is_foreign && operation.is_in_flight()) {
+            const auto flight = std::make_shared<char>();
+            answer.flight = flight;
+            operation.keep(flight);
+        }
         answer.data.assign(operation.data().begin(), operation.data().end());
         answer.timed_out = is_late_ && (answer.outcome.kind == OutcomeKind::interrupted ||
                                         answer.outcome.kind == OutcomeKind::aborted);

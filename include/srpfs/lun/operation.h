@@ -11,8 +11,10 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 
 namespace srpfs::lun {
 
@@ -138,6 +140,10 @@ public:
     [[nodiscard]] std::uint64_t offset() const { return offset_; }
     [[nodiscard]] std::uint32_t bytes() const { return bytes_; }
     [[nodiscard]] bool answered() const { return stage_ == Stage::answered; }
+    // A target has commands of it: of one that has been answered because it was given up, say.
+    [[nodiscard]] bool is_in_flight() const { return parts_in_flight_ > 0; }
+    // From within on_answered() of a foreign command: is let go of when none of its commands is in flight any more.
+    void keep(std::shared_ptr<const void> token) { kept_ = std::move(token); }
     // Ends the listener's use of the operation, from within or after on_answered(). One that was never started goes
     // back to its pool.
     void release();
@@ -231,6 +237,7 @@ private:
     bool foreign_ = false, changes_ = false;  // see mark_foreign()
     std::uint64_t raw_found_at_ = 0;          // see mark_only_for_unit_found_at(); 0: not marked
     Duration raw_time_limit_{};
+    std::shared_ptr<const void> kept_;
     std::uint64_t flush_snapshot_ = 0;
     std::atomic<std::uint64_t>* losses_seen_ = nullptr;  // of whoever flushes
     std::uint64_t losses_before_ = 0;                    // UnitCounters::write_losses when a write began

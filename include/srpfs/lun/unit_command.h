@@ -35,6 +35,8 @@ struct UnitAnswer {
     std::uint32_t residual = 0;   // of what the command had room for, the bytes that were not moved
     bool overflow = false;        // the target had more
     std::vector<std::byte> data;  // in
+    // Of one that was given up while the target had it: expires when the target has answered, or cannot any more.
+    std::weak_ptr<const void> flight;
 };
 
 // Control thread. `reactor` is the unit's. `on_done` is called once there, in a later turn, half a second after the

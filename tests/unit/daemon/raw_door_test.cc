@@ -209,6 +209,36 @@ TEST_F(RawDoorTest, OthersLeaveRootRoom) {
     EXPECT_FALSE(ioctl(inquiry())->error);
 }
 
+TEST_F(RawDoorTest, WhatWasGivenUpCountsAsLongAsTheTargetHasIt) {
+    const auto at_the_target = std::make_shared<char>();
+    auto interrupted = lun::UnitAnswer{};
+    interrupted.outcome.kind = lun::OutcomeKind::interrupted;
+    interrupted.flight = at_the_target;
+    for (unsigned i = 0; i < RawDoor::commands_of_others_max; ++i) {
+        EXPECT_FALSE(ioctl(inquiry())->error);
+        sent.back().on_done(interrupted);
+    }
+    EXPECT_EQ(ioctl(inquiry())->error, EBUSY);
+    sender = 0;
+    for (unsigned i = RawDoor::commands_of_others_max; i < RawDoor::commands_max; ++i) {
+        EXPECT_FALSE(ioctl(inquiry())->error);
+        sent.back().on_done(interrupted);
+    }
+    EXPECT_EQ(ioctl(inquiry())->error, EBUSY);
+}
+
+TEST_F(RawDoorTest, WhatTheTargetHasEndedDoesNotCount) {
+    auto interrupted = lun::UnitAnswer{};
+    interrupted.outcome.kind = lun::OutcomeKind::interrupted;
+    for (unsigned i = 0; i < RawDoor::commands_max; ++i) {
+        const auto at_the_target = std::make_shared<char>();
+        interrupted.flight = at_the_target;
+        EXPECT_FALSE(ioctl(inquiry())->error);
+        sent.back().on_done(interrupted);
+    }
+    EXPECT_FALSE(ioctl(inquiry())->error);
+}
+
 TEST_F(RawDoorTest, RefusedIoctlsAreToldOnceASecond) {
     auto wrong = inquiry();
     wrong.direction = 3;

@@ -248,6 +248,23 @@ TEST_F(ForeignCommand, ThatAsksAndIsGivenUpIsNotAborted) {
     EXPECT_TRUE(target().tasks.empty());
 }
 
+TEST_F(ForeignCommand, GivenUpKeepsItsTokenUntilTheTargetHasEndedIt) {
+    begin();
+    for (const bool connection_is_lost : {false, true}) {
+        Request& request = foreign(scsi::inquiry(96), false, 96, Duration::zero());
+        const std::weak_ptr<const void> flight = request.to_keep = std::make_shared<char>();
+        interrupt(request);
+        advance(500ms);
+        EXPECT_TRUE(request.answered());
+        EXPECT_FALSE(flight.expired());
+        if (connection_is_lost)
+            lose_connection();
+        else
+            serve_all();
+        EXPECT_TRUE(flight.expired());
+    }
+}
+
 TEST_F(ForeignCommand, DoesNotGoToAUnitThatIsOffline) {
     begin();
     unit().set_offline();

@@ -38,6 +38,7 @@ struct Request final : OperationListener {
     Bytes data;
     Instant at{};
     reactor::TimerQueue* timers = nullptr;
+    std::shared_ptr<const void> to_keep;  // by the operation, if it is answered while in flight
     [[nodiscard]] bool answered() const { return answers > 0; }
     [[nodiscard]] bool ok() const { return answers == 1 && outcome.ok(); }
     void on_answered(Operation& of) override {
@@ -46,6 +47,7 @@ struct Request final : OperationListener {
         data.assign(of.data().begin(), of.data().end());
         at = timers->now();
         operation = nullptr;
+        if (of.is_in_flight()) of.keep(std::move(to_keep));
         of.release();
     }
 };
