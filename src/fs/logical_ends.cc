@@ -1,11 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "logical_ends.h"
 
+#include "open_files.h"
+
+#include <srpfs/lun/unit.h>
+
 #include <algorithm>
 #include <limits>
 #include <utility>
 
 namespace srpfs::fs {
+
+bool are_same_unit(const LunData& one, const LunData& other) {
+    if (&one == &other) return true;
+    const lun::Unit* const unit = one.unit.load(std::memory_order_relaxed);
+    const lun::Unit* const others = other.unit.load(std::memory_order_relaxed);
+    return unit && others && unit->shares_blocks_with(*others);
+}
 
 void RangeSet::add(lun::ByteRange range) {
     if (range.empty()) return;
@@ -76,7 +87,7 @@ void LogicalEnds::advance(std::uint64_t handle, std::uint64_t end) {
 
 void LogicalEnds::note_written(const LunData* lun, lun::ByteRange range) {
     for (auto& [handle, writer] : writers_)
-        if (writer.lun == lun) writer.written.add({std::max(range.begin, writer.end), range.end});
+        if (are_same_unit(*writer.lun, *lun)) writer.written.add({std::max(range.begin, writer.end), range.end});
 }
 
 void LogicalEnds::forget(std::uint64_t handle) { writers_.erase(handle); }

@@ -2,7 +2,8 @@
 // A LUN file cannot shrink. Whoever truncates one and writes it anew expects what a file gives: zeros wherever he has
 // not written below the end that he has reached. So each handle that has been truncated has a logical end; what lies
 // between it and a later write, or a later truncation, becomes zeros first, and nothing beyond it is touched
-// (decisions 5, user-interface 6). What others write beyond it meanwhile stays, as it would in a file.
+// (decisions 5, user-interface 6). What others write beyond it meanwhile stays, as it would in a file, also by another
+// path to the unit.
 //
 // One reactor's thread: the unit's home. No input or output here.
 
@@ -18,6 +19,9 @@
 namespace srpfs::fs {
 
 struct LunData;
+
+// Two files of one unit, by whatever path, as long as both have it.
+[[nodiscard]] bool are_same_unit(const LunData& one, const LunData& other);
 
 // Disjoint, not empty, not touching each other.
 class RangeSet {
@@ -39,7 +43,7 @@ public:
     [[nodiscard]] std::optional<std::uint64_t> end_of(std::uint64_t handle) const;
     // What has to become zeros before the end may move from where it is to `end`; none for a handle never truncated.
     [[nodiscard]] std::vector<lun::ByteRange> to_zero(std::uint64_t handle, std::uint64_t end) const;
-    // ftruncate() to less, or the first one.
+    // ftruncate() to less, or the first one. `lun` outlives the handle.
     void cut(std::uint64_t handle, const LunData* lun, std::uint64_t end);
     // Forward only.
     void advance(std::uint64_t handle, std::uint64_t end);

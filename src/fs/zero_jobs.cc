@@ -30,7 +30,7 @@ ZeroJobs::~ZeroJobs() { SRPFS_ASSERT(jobs_.empty()); }
 bool ZeroJobs::take_write(std::uint64_t handle, LunData& lun, lun::ByteRange range, const ReplyTo& to,
                           const std::function<std::vector<std::byte>()>& copy) {
     for (Job& job : jobs_) {
-        if (job.lun != &lun || (job.handle != handle && !overlap(job.range, range))) continue;
+        if (!are_same_unit(*job.lun, lun) || (job.handle != handle && !overlap(job.range, range))) continue;
         job.waiting.push_back({host_.on_waiting(to, &lun), copy()});
         return true;
     }

@@ -9,8 +9,8 @@ import random
 import signal
 import subprocess
 
-from harness import (BOTH, PATIENCE, Background, Skip, check, equal, errno_of, eventually, fails_with, needs, opened, pattern, promised, read_bytes, run,
-                     succeeds, test)
+from harness import (BOTH, LOGIN, PATIENCE, TARGET, Background, Skip, check, equal, errno_of, eventually, fails_with, needs, opened, pattern, promised,
+                     read_bytes, run, succeeds, test, write_once)
 
 MIB = 1 << 20
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, COLLAPSE_RANGE = 1, 2, 16, 8
@@ -203,6 +203,26 @@ def nothing_beyond_the_logical_end_is_touched(t):
     os.truncate(lun, 17)
     fails_with(errno.EFBIG, "truncate beyond the end", lambda: os.truncate(lun, 1 << 40))
     equal((lun.stat().st_size, lun.stat().st_blocks), (size, size // 512), "size and blocks")
+
+
+@test(intakes=BOTH)
+def another_path_to_a_truncated_lun_keeps_what_it_has_written(t):
+    mount, size = t.mount("demo:ram:4M", "reactors=2"), 4 * MIB
+    write_once(mount.path / "add_target", LOGIN + ",initiator_ext=2")
+    paths = (mount.lun(0), mount.port / (TARGET + "-0000000000000002") / "lun0")
+    for lun, other in (paths, paths[::-1]):
+        fill(lun, size)
+        with opened(other) as theirs, opened(lun, os.O_RDWR | os.O_TRUNC) as handle:
+            equal(os.pwrite(theirs, b"other", MIB), 5, "bytes written")
+            fallocate(theirs, ZERO_RANGE | KEEP_SIZE, 3 * MIB, 4096)
+            equal(os.pwrite(handle, b"handle", 2 * MIB), 6, "bytes written")
+        expected = bytearray(OLD * size)
+        expected[:2 * MIB] = bytes(2 * MIB)
+        expected[MIB:MIB + 5] = b"other"
+        expected[2 * MIB:2 * MIB + 6] = b"handle"
+        expected[3 * MIB:3 * MIB + 4096] = bytes(4096)
+        for path in paths:
+            check(read_bytes(path) == expected, f"{path.parent.name} differs")
 
 
 @test

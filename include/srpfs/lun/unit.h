@@ -165,6 +165,8 @@ public:
     [[nodiscard]] UnitState state() const;
     // Engine::next_stamp() when its I/O was last held: what was found out before may be about another unit.
     [[nodiscard]] std::uint64_t held_at() const { return held_at_; }
+    // The same logical unit by another path, or itself.
+    [[nodiscard]] bool shares_blocks_with(const Unit& other) const { return locks_ == other.locks_; }
     [[nodiscard]] const scsi::Lun& lun() const { return lun_; }
     [[nodiscard]] const std::shared_ptr<const UnitInfo>& info() const { return info_; }  // null while never probed
     [[nodiscard]] initiator::TargetLink& link() const { return link_; }
