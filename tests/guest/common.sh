@@ -18,7 +18,7 @@ packages=(
 # dd, mount and losetup open files in their own way.
 programs=(
     base64 bash blockdev cat cmp cp dd df dmsetup env fallocate fio flock fusermount3 head ip kmod ls losetup lvm md5sum
-    mdadm mkfs.ext4 mount mount.fuse mount.fuse3 od rdma sg_inq sg_luns sg_persist sg_readcap sg_reset sg_vpd sha256sum sort stat
+    mdadm mkfs.ext4 mount mount.fuse mount.fuse3 od rdma sg_inq sg_luns sg_persist sg_raw sg_readcap sg_reset sg_vpd sha256sum sort stat
     stdbuf sync tail tc timeout tr truncate umount
 )
 

@@ -58,6 +58,18 @@ def has_sys_resource():
     return int(re.search(r"^CapEff:\s*([0-9a-f]+)", read_file("/proc/self/status"), re.M)[1], 16) >> 24 & 1
 
 
+# PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE: what PR_SET_IO_FLUSHER sets.
+IO_FLUSHER = 0x00080000 | 0x00100000
+
+
+def flags_of_threads(pid):
+    threads = {}
+    for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat"):
+        name, fields = re.fullmatch(r"\d+ \((.*)\) (.*)\n", read_file(path), re.S).groups()
+        threads[name] = int(fields.split()[6])
+    return threads
+
+
 def hog(group, stop, counts):
     while not stop.is_set():
         with subprocess.Popen(group.command("python3", "-c", HOG), stderr=subprocess.DEVNULL) as process:
@@ -85,6 +97,8 @@ def a_file_system_on_a_loop_device_is_written_while_memory_runs_out(t):
         check(sanitized or int(re.search(r"^VmLck:\s*(\d+) kB", status, re.M)[1]) > 0, "no memory is locked")
         if privileged:
             equal(read_file(f"/proc/{mount.pid}/oom_score_adj"), "-1000\n", "oom_score_adj")
+            for thread, flags in flags_of_threads(mount.pid).items():
+                check(flags & IO_FLUSHER == IO_FLUSHER, f"thread {thread} waits for memory that is being written back: flags {flags:#x}")
         if privileged and not sanitized:
             contains(read_file(f"{group.path}/cgroup.procs").split(), str(mount.pid), "processes of the control group")
         done = run("losetup", "--find", "--show", mount.lun(0))

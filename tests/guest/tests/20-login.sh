@@ -94,6 +94,76 @@ test_srpfs_attributes_agree_with_kernel() {
     done
 }
 
+hex_of() { od -An -v -tx1 "$1" | tr -d ' \n'; }
+
+# raw_command DOOR CDB...: the answer is in `answer`, its data in `data`, in hexadecimal.
+raw_command() {
+    local door=$1
+    shift
+    # In one piece, as a control file wants it: bash writes 4096 bytes at a time.
+    echo "$*" >sent
+    exec 7<>"$door"
+    within 20 cat sent >&7 || fail "$door: '$(cut -c1-60 sent)' is refused"
+    within 20 cat <&7 >answer
+    exec 7>&-
+    data=$(sed -n 's/^[0-9a-f]\{8\}: //p' answer | cut -c1-47 | tr -d ' \n')
+}
+
+# What a CDB brings the kernel's initiator (sg_raw), it brings srpfs, byte for byte; and what one writes the other reads.
+limit[srpfs_raw_commands_agree_with_kernel]=120
+test_srpfs_raw_commands_agree_with_kernel() {
+    local target lun disk door bytes cdb data name
+    kernel_login ch_count=1
+    srpfs_initiator_ext=$initiator_ext_beside_kernel
+    srpfs_mount "$login_string,initiator_ext=$srpfs_initiator_ext" -o raw_commands=all
+    target=$(srpfs_target)
+    for lun in 1 4; do
+        disk=$(kernel_disk $lun)
+        door=$target/lun$lun.attr/cdb
+        while read -r bytes cdb; do
+            rm -f expected
+            within 20 sg_raw -r "$bytes" -o expected "$disk" $cdb 2>sg_raw.err || fail "sg_raw $cdb: $(<sg_raw.err)"
+            raw_command "$door" "$cdb"
+            expect_match "the answer to $cdb" "$(<answer)" 'status GOOD'
+            expect_equal "data of $cdb of lun$lun" "$data" "$(hex_of expected)"
+        done <<END
+255 12 00 00 00 ff 00
+255 12 01 00 00 ff 00
+512 12 01 83 02 00 00
+128 12 01 b0 00 80 00
+64 12 01 b2 00 40 00
+8 25 00 00 00 00 00 00 00 00 00
+32 9e 10 00 00 00 00 00 00 00 00 00 00 00 20 00 00
+255 1a 00 3f 00 ff 00
+256 5a 08 3f 00 00 00 00 01 00 00
+256 5e 00 00 00 00 00 00 01 00 00
+256 a3 0a 00 00 00 00 00 00 01 00 00 00
+${lun_blocks[$lun]} 28 00 00 00 00 03 00 00 01 00
+END
+        raw_command "$door" 28 00 7f ff ff 00 00 00 01 00
+        expect_match "a READ beyond the end" "$(<answer)" '5/21/00'
+        raw_command "$door" ee 00 00 00 00 00 00 00 00 00
+        expect_match "a command that LIO does not know" "$(<answer)" '5/20/00'
+        # Block 3, by hand; the kernel's initiator and the backing file have it.
+        head -c "${lun_blocks[$lun]}" /dev/urandom >written
+        raw_command "$door" 2a 00 00 00 00 03 00 00 01 00 out="$(hex_of written)"
+        expect_match "the answer to WRITE(10)" "$(<answer)" 'status GOOD'
+        kernel_read "$disk" read
+        read_backing "$lun" backing
+        for name in read backing; do
+            dd if=$name of=block bs="${lun_blocks[$lun]}" skip=3 count=1 status=none
+            expect_same "block 3 ($name) of lun$lun, written by hand" block written
+        done
+    done
+    # No length is sent that the CDB does not say: LIO fails some and may not survive others.
+    door=$target/lun1.attr/cdb
+    expect_match "a length that is not the CDB's" "$(write_refused "$door" '12 00 00 00 60 00 in=95')" 'Invalid argument'
+    expect_match "REPORT LUNS, which is srpfs's own" "$(write_refused "$door" 'a0 00 00 00 00 00 00 00 04 00 00 00')" 'Invalid argument'
+    expect_match "a READ with data out" "$(write_refused "$door" '28 00 00 00 00 00 00 00 01 00 out=00')" 'Invalid argument'
+    srpfs_umount
+    kernel_logout
+}
+
 test_srpfs_lun_names_and_write_protection() {
     local target
     srpfs_mount "$login_string"
