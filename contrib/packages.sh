@@ -17,7 +17,7 @@ test_packages=(
 )
 
 # The other tools that tests/tools looks at.
-tools_packages=(btrfs-progs cryptsetup-bin gdisk lvm2 mdadm parted postgresql xfsprogs)
+tools_packages=(btrfs-progs cryptsetup-bin gdisk lvm2 mdadm parted postgresql stress-ng xfsprogs)
 
 # What tests/bench/peers compares with, and how.
 bench_packages=(fio fuse3 libnbd-bin nbdkit qemu-system-common)

@@ -379,6 +379,33 @@ def mirrors_work_through_loop(t, unit):
     unit.is_its_backing("mdadm")
 
 
+# ---- exercisers of file systems ----
+
+@row("fsstress", "losetup LUN; mkfs.ext4; mount; fsstress -p 4; e2fsck -fn", kernel=["loop", "ext4"], programs=["fsstress", "mkfs.ext4"], size=96 * MIB, quick=False)
+def fsstress_leaves_a_file_system_in_order(t, unit):
+    with loop(unit.lun, "-b 4096 --direct-io=on" if unit.number else "") as device:
+        tool(f"mkfs.ext4 -q -F {device}")
+        with mounted(t, device, "ext4") as point:
+            tool(f"fsstress -d {point} -p 4 -n 400 -s 7", says=None)
+            wanted = tool(f"cd {point} && find . -type f -print0 | sort -z | xargs -0 sha256sum")
+        tool(f"e2fsck -fn {device}", says=None)
+        with mounted(t, device, "ext4", "ro") as point:
+            equal(tool(f"cd {point} && find . -type f -print0 | sort -z | xargs -0 sha256sum"), wanted, "files of fsstress after another mount")
+    unit.is_its_backing("fsstress")
+
+
+@row("stress-ng", "losetup LUN; mkfs.ext4; mount; stress-ng --verify (files, holes, links, renames)", kernel=["loop", "ext4"], programs=["stress-ng", "mkfs.ext4"], size=96 * MIB, quick=False)
+def stress_ng_finds_nothing_wrong(t, unit):
+    with loop(unit.lun) as device:
+        tool(f"mkfs.ext4 -q -F {device}")
+        with mounted(t, device, "ext4") as point:
+            tool(f"stress-ng --temp-path {point} --verify --metrics-brief --timeout 120 --seed 7 --hdd 1 --hdd-bytes 8m --hdd-ops 60 --fallocate 1 --fallocate-bytes 8m "
+                 "--fallocate-ops 5 --seek 1 --seek-size 4m --seek-ops 400 --seek-punch --fpunch 1 --fpunch-ops 5 --rename 1 --rename-ops 500 --link 1 --link-ops 5 --dentry 1 "
+                 "--dentry-ops 200", says=None)
+        tool(f"e2fsck -fn {device}", says=None)
+    unit.is_its_backing("stress-ng")
+
+
 # ---- databases ----
 
 @row("sqlite3", "losetup LUN; mkfs.ext4; mount; sqlite3, killed by SIGKILL and opened again", kernel=["loop", "ext4"], programs=["sqlite3", "mkfs.ext4"], size=64 * MIB)

@@ -575,6 +575,24 @@ def fio_cannot_make_files(_, unit):
     return NAMES + " (EPERM): use --filename="
 
 
+# ---- exercisers of files: those of xfstests, where they have been put into the PATH; Debian has no package of them ----
+
+@row("fsx", "fsx -L -R -W LUN; -Z (O_DIRECT) | -y -c 100", programs=["fsx"], quick=False)
+def fsx_finds_no_difference(_, unit):
+    unit.fill()
+    for options in ("-N 2000", f"-N 1000 -Z -r {unit.block} -w {unit.block}", "-N 500 -y -c 100 -o 200000"):
+        tool(f"fsx -q -S 7 -L -R -W -P {unit.directory} {options} {unit.lun}", says=None)
+        unit.is_its_backing(f"fsx {options}")
+
+
+@row("fsx", "fsx LUN (with truncations)", programs=["fsx"], quick=False, peers=False)
+def fsx_wants_a_file_that_grows(_, unit):
+    unit.fill()
+    said = tool(f"fsx -q -S 7 -N 10 -R -W -P {unit.directory} {unit.lun} 2>&1", 130)
+    check("no extend on truncate" in said, f"fsx says {said}")
+    return "impossible: a device keeps its size, which fsx compares with what it has truncated it to; use -L"
+
+
 # ---- databases and their like, on the file itself ----
 
 @row("sqlite3", "cat DATABASE > LUN; sqlite3 LUN, with journal_mode=memory", programs=["sqlite3"])

@@ -47,8 +47,9 @@ def row(tool, command, *, size=4 * MIB, quick=True, programs=(), kernel=(), opti
             needs(*programs)
             kernel_needs(*kernel)
             found = {}
-            for unit in units(t, size, options):
-                found[unit.block] = function(t, unit) or "exact"
+            with contextlib.closing(units(t, size, options)) as all_units:
+                for unit in all_units:
+                    found[unit.block] = function(t, unit) or "exact"
             texts = set(found.values())
             return texts.pop() if len(texts) == 1 else "; ".join(f"{block}-byte blocks: {text}" for block, text in found.items())
         both_units.__name__ = function.__name__
@@ -86,17 +87,24 @@ class Unit:
         equal(os.stat(self.lun).st_size, self.size, f"{what}: size of the file")
         self.backing_is(wanted, what)
 
-    def backing_is(self, wanted, what):
+    def flush(self):
         handle = os.open(self.lun, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+    def backing_is(self, wanted, what):
+        self.flush()
         same(read_bytes(self.backing), wanted, f"{what}: {self.block}-byte unit, behind srpfs's back")
 
     def is_its_backing(self, what):
         """What the file shows is what the server has; for contents that nobody can foretell."""
-        self.backing_is(read_bytes(self.lun), what)
+        self.flush()
+        with open(self.lun, "rb", buffering=0) as shown_file, open(self.backing, "rb", buffering=0) as kept:
+            for place in range(0, self.size + 1, MIB):
+                one, other = (os.pread(file.fileno(), MIB, place) for file in (shown_file, kept))
+                same(other, one, f"{what}: {self.block}-byte unit, behind srpfs's back, from {place}")
 
 
 def same(got, wanted, what):
@@ -121,9 +129,11 @@ def backing_file(path, size):
 def units(t, size, options=""):
     """Mounts, and gives the units one after the other."""
     os.chdir(t.dir)  # fio leaves files where it is
-    peer = getattr(t, "peer", None)
-    if peer:
-        yield peer_unit(t, peer, size)
+    if getattr(t, "peer", None):
+        yield peer_unit(t, t.peer, size)
+        return
+    if getattr(t, "maker", None):
+        yield from made_units(t, size, options)
         return
     backings = [backing_file(t.path(f"backing{number}"), size) for number in (0, 1)]
     mount = t.mount(f"demo:file:{backings[0]},wce{options}+file:{backings[1]},bs=4096,thin,wce{options}")
@@ -131,6 +141,18 @@ def units(t, size, options=""):
         yield Unit(number, mount.lun(number), backings[number], size, block, t.dir)
     # A ring that has used the file lets go of it some time after its process has ended.
     harness.eventually(lambda: run("umount", mount.path).returncode == 0, "umount")
+
+
+def made_units(t, size, options):
+    """Units of another target than the embedded one, which a program makes: `MAKER make BYTES OPTIONS` makes them, full of OLD, mounts srpfs
+    and prints a line for each: block size, LUN file, and the file behind it. `MAKER remove` ends all that."""
+    try:
+        lines = tool(f"{t.maker} make {size} '{options}'", says=None).splitlines()
+        for number, line in enumerate(lines):
+            block, lun, backing = line.split()
+            yield Unit(number, pathlib.Path(lun), pathlib.Path(backing), size, int(block), t.dir)
+    finally:
+        tool(f"{t.maker} remove", says=None)
 
 
 def peer_unit(t, peer, size):
@@ -281,18 +303,16 @@ def mounted(t, device, kind, options=""):
 # ---- the table ----
 
 BEGIN, END = "<!-- made by `{command}` -->", "<!-- end of what was made -->"
-HEAD = "| tool | command | a LUN file, with 512-byte and with 4096-byte blocks |\n| --- | --- | --- |\n"
+HEAD = "| tool | command | embedded target | LIO |\n| --- | --- | --- | --- |\n"
 COMMAND = "tests/tools/run --write"
+EMBEDDED, LIO = 0, 1                          # columns: whose units
+NOT_RUN = "not run"
 
 
 def beginning_of(one: Row) -> str:
     """Of the row's line."""
     command = one.command.replace("|", "\\|")  # also within `code` a bar ends a cell
     return f"| {one.tool} | `{command}` | "
-
-
-def line_of(one: Row, found: str) -> str:
-    return f"{beginning_of(one)}{found} |\n"
 
 
 def section(command):
@@ -304,17 +324,25 @@ def section(command):
     return before + begin, made, end + after
 
 
-def in_document() -> dict[str, str]:
-    """The table's lines, by their beginnings."""
+def in_document() -> dict[str, list[str]]:
+    """What the table says of each row, by the beginnings of their lines: of the columns, in order."""
     _, made, _ = section(COMMAND)
     found = {}
-    for line in made.splitlines(keepends=True):
-        if line.startswith("| ") and line not in HEAD:
-            found["".join(re.split(r"(?<=[^\\]\| )", line)[:2])] = line
+    for line in made.splitlines():
+        if line.startswith("| ") and line + "\n" not in HEAD.splitlines(keepends=True):
+            tool_cell, command, *cells = line[2:-2].split(" | ")
+            found[f"| {tool_cell} | {command} | "] = cells
     return found
 
 
-def stale_lines(verdicts: dict[str, tuple[str, str]]) -> list[str]:
+def told(text: str, cells: list[str], column: int) -> str:
+    """For this column, beside what the first one says."""
+    if column == EMBEDDED or text != cells[EMBEDDED]:
+        return text
+    return "exact" if text.startswith("exact") else "the same"
+
+
+def stale_lines(verdicts: dict[str, tuple[str, str]], column: int) -> list[str]:
     """What is wrong with the document, after rows have been found to be what `verdicts` says."""
     lines = in_document()
     wrong = [f"{one.tool} (`{one.command}`) has no line" for one in rows if beginning_of(one) not in lines]
@@ -322,28 +350,42 @@ def stale_lines(verdicts: dict[str, tuple[str, str]]) -> list[str]:
     for one in rows:
         verdict, text = verdicts.get(one.name, ("", ""))
         line = lines.get(beginning_of(one))
-        if verdict == "ok" and line and line != line_of(one, text):
+        if verdict == "ok" and line and line[column] != told(text, line, column):
             wrong.append(f"{one.tool} (`{one.command}`) was found to be: {text}")
     return wrong
 
 
-def write_table(verdicts):
-    """Rows that were not run keep their lines, which is how a row that only another kernel can run has one."""
+def write_table(verdicts, column):
+    """Cells of rows that were not run stay as they are, which is how a row that only another machine can run has one."""
     before, _, after = section(COMMAND)
     lines = in_document()
-    made = ""
+    made, table = "", []
     for one in rows:
+        cells = lines.get(beginning_of(one), [f"{NOT_RUN}: nobody has"] * 2)
         verdict, text = verdicts.get(one.name, ("", ""))
-        kept = lines.get(beginning_of(one), "| not run")
-        made += kept if verdict != "ok" and "| not run" not in kept else line_of(one, text if verdict == "ok" else f"not run: {text or 'nobody has'}")
-    DOCUMENT.write_text(before + HEAD + made + after, encoding="utf-8")
+        if verdict == "ok":
+            cells[column] = told(text, cells, column)
+        elif verdict == "skip" and cells[column].startswith(NOT_RUN):
+            cells[column] = f"{NOT_RUN}: {text}"
+        made += beginning_of(one) + " | ".join(cells) + " |\n"
+        table.append(cells)
+    DOCUMENT.write_text(before + HEAD + made + "\n" + summary(table) + after, encoding="utf-8")
+
+
+def summary(table: list[list[str]]) -> str:
+    def count(condition):
+        return sum(condition(cells) for cells in table)
+    exact = count(lambda cells: any(cell.startswith("exact") for cell in cells))
+    unknown = count(lambda cells: all(cell.startswith(NOT_RUN) for cell in cells))
+    return (f"Of {len(table)} rows {exact} are exact, {len(table) - exact - unknown} are what no file that stands for a device can do, and the tool says so"
+            + (f", {unknown} have been run nowhere" if unknown else "") + ".\n")
 
 
 def write_peers(found: dict[str, dict[str, str]]):
     """found: of each server, of each row's name, the words for the table. srpfs's are those of the table above."""
     before, _, after = section(PEERS_COMMAND)
     lines = in_document()
-    own = {one.name: lines[beginning_of(one)][len(beginning_of(one)):-3] for one in rows if beginning_of(one) in lines}
+    own = {one.name: lines[beginning_of(one)][EMBEDDED] for one in rows if beginning_of(one) in lines}
     columns = {"srpfs": own, **found}
     told = [one for one in rows if one.of_peers and all(one.name in column for column in columns.values())]
     made = "| tool | command | " + " | ".join(columns) + " |\n| --- | --- |" + " --- |" * len(columns) + "\n"
