@@ -20,7 +20,7 @@ using initiator::Submitted;
 using srp::DataDirection;
 
 constexpr unsigned retries_max = 5;      // the kernel's disk driver allows as many (srp-admin 5)
-constexpr unsigned attentions_max = 32;  // unit attentions one operation may meet
+constexpr unsigned attentions_max = 32;  // unit attentions one operation may meet, but for LUN RESETs
 constexpr auto retry_span =
     std::chrono::seconds(180);  // (retries + 1) x 30 s: the kernel's bound for BUSY and the like
 constexpr auto interrupt_grace = std::chrono::milliseconds(500);  // decisions 14
@@ -980,7 +980,10 @@ Unit::Verdict Unit::judge_check_condition(Operation& operation, const Operation:
             }
             return fail(OutcomeKind::illegal_request);
         case scsi::SenseKey::unit_attention:
-            if (++operation.attentions_ > attentions_max || out_of_time) return fail(OutcomeKind::aborted);
+            // A LUN RESET, one of our own fences as well, says nothing about the unit: it may come with each of many
+            // reconnects, and only time bounds it.
+            if (!is(0x29, 0x03) && operation.attentions_ < UINT8_MAX) ++operation.attentions_;
+            if (operation.attentions_ > attentions_max || out_of_time) return fail(OutcomeKind::aborted);
             return Verdict::attention;
         case scsi::SenseKey::data_protect:
             if (is(0x27, 0x07)) return fail(OutcomeKind::space_exhausted);

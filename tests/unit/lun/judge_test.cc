@@ -234,6 +234,21 @@ TEST_F(Judge, TheAttentionThatIsOneTooManyForItsCommandHoldsTheUnitToo) {
     EXPECT_EQ(unit().state(), UnitState::probing);
 }
 
+TEST_F(Judge, AnyNumberOfLunResetsIsNoReasonToFailInTime) {
+    begin();
+    Request& request = read(0, 512);
+    const Instant began = now();
+    for (unsigned times = 0; now() - began < 178s; ++times) {
+        answer(*open()[0], check_condition(0x6, 0x29, 0x03));
+        ASSERT_FALSE(request.answered()) << times;
+        resume();
+        advance(1s);
+    }
+    advance(5s);
+    answer(*open()[0], check_condition(0x6, 0x29, 0x03));
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::aborted);
+}
+
 TEST_F(Judge, ALunThatIsGoneIsToldOnce) {
     begin();
     read(0, 512);
