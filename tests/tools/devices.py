@@ -344,7 +344,7 @@ def volumes_work_through_loop(t, unit):
             tool(f"mkfs.ext4 -q -F /dev/{group}/volume", says=None)
             with mounted(t, f"/dev/{group}/volume", "ext4") as point:
                 wanted = tree(point)
-            tool(f"e2fsck -fn /dev/{group}/volume && lvextend -q {only} -L +16M /dev/{group}/volume && resize2fs /dev/{group}/volume", says=None)
+            tool(f"e2fsck -fp /dev/{group}/volume && lvextend -q {only} -L +16M /dev/{group}/volume && resize2fs /dev/{group}/volume", says=None)
             with mounted(t, f"/dev/{group}/volume", "ext4", "ro") as point:
                 holds_tree(point, wanted, "of a volume")
         finally:

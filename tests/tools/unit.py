@@ -324,12 +324,12 @@ def section(command):
     return before + begin, made, end + after
 
 
-def in_document() -> dict[str, list[str]]:
-    """What the table says of each row, by the beginnings of their lines: of the columns, in order."""
-    _, made, _ = section(COMMAND)
+def in_document(command=COMMAND) -> dict[str, list[str]]:
+    """What a table says of each row, by the beginnings of their lines: of the columns, in order."""
+    _, made, _ = section(command)
     found = {}
-    for line in made.splitlines():
-        if line.startswith("| ") and line + "\n" not in HEAD.splitlines(keepends=True):
+    for line in made.splitlines()[2:]:
+        if line.startswith("| "):
             tool_cell, command, *cells = line[2:-2].split(" | ")
             found[f"| {tool_cell} | {command} | "] = cells
     return found
@@ -382,19 +382,21 @@ def summary(table: list[list[str]]) -> str:
 
 
 def write_peers(found: dict[str, dict[str, str]]):
-    """found: of each server, of each row's name, the words for the table. srpfs's are those of the table above."""
+    """found: of each server, of each row's name, the words for the table; rows that are not in it keep theirs. srpfs's are those of the
+    table above."""
     before, _, after = section(PEERS_COMMAND)
-    lines = in_document()
-    own = {one.name: lines[beginning_of(one)][EMBEDDED] for one in rows if beginning_of(one) in lines}
-    columns = {"srpfs": own, **found}
-    told = [one for one in rows if one.of_peers and all(one.name in column for column in columns.values())]
+    lines, others = in_document(COMMAND), in_document(PEERS_COMMAND)
+    columns = {"srpfs": {one.name: lines[beginning_of(one)][EMBEDDED] for one in rows if beginning_of(one) in lines}}
+    for place, name in enumerate(found, start=1):
+        columns[name] = {one.name: others[beginning_of(one)][place] for one in rows if beginning_of(one) in others} | found[name]
+    table = [one for one in rows if one.of_peers and all(one.name in column for column in columns.values())]
     made = "| tool | command | " + " | ".join(columns) + " |\n| --- | --- |" + " --- |" * len(columns) + "\n"
-    for one in told:
+    for one in table:
         cells = [re.sub(r"impossible\b[^;]*", "impossible", column[one.name]) for column in columns.values()]
         made += beginning_of(one) + " | ".join(cells) + " |\n"
     made += "\nOf these rows "
-    made += ", ".join(f"{sum(column[one.name].startswith('exact') for one in told)} are exact with {name}" for name, column in columns.items())
-    made += f", of {len(told)}; " + "; ".join(f"{sum('wrong bytes' in column[one.name] for one in told)} wrong with {name} without a word from the tool"
+    made += ", ".join(f"{sum(column[one.name].startswith('exact') for one in table)} are exact with {name}" for name, column in columns.items())
+    made += f", of {len(table)}; " + "; ".join(f"{sum('wrong bytes' in column[one.name] for one in table)} wrong with {name} without a word from the tool"
                                               for name, column in columns.items()) + ".\n"
     DOCUMENT.write_text(before + made + after, encoding="utf-8")
 
