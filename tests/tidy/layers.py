@@ -17,6 +17,7 @@ MAY_INCLUDE = {
     "target": ("base", "reactor", "scsi", "srp", "fabric"),
     "daemon": ("base", "reactor", "scsi", "srp", "fabric", "initiator", "lun", "fs", "target"),
     "cli": ("base", "srp", "target", "daemon"),
+    "ctl": ("base",),
 }
 
 # Header of another project (how its path begins): the only folders that may include it.
@@ -25,8 +26,8 @@ FOREIGN = {
     "infiniband/": ("src/fabric/verbs",),
     "fuse": ("src/fs",),
     "linux/fuse.h": ("src/fs",),
-    "nlohmann/": ("src/daemon", "src/cli"),
-    "CLI/": ("src/cli",),
+    "nlohmann/": ("src/daemon", "src/cli", "src/ctl", "include/srpfs/ctl"),
+    "CLI/": ("src/cli", "src/ctl"),
     "syslog.h": ("src/base",),
 }
 

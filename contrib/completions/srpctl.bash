@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+# shellcheck shell=bash
+#
+# What bash offers after srpctl. The verbs and options are those of srpctl --help, which a test compares.
+
+# _srpctl_things KIND...: of these kinds (port, target, lun), as paths, and targets also by name.
+_srpctl_things() {
+    local kind path kinds=" $* "
+    while IFS=$'\t' read -r kind path _; do
+        [[ $kinds == *" $kind "* ]] || continue
+        printf '%s\n' "$path"
+        [[ $kind == lun ]] || printf '%s\n' "${path##*/}"
+    done < <(srpctl --timeout 2 --output plain "${_srpctl_mount[@]}" list 2>/dev/null)
+}
+
+_srpctl() {
+    local verbs="list show login login-all logout logout-all rescan reset set stats events help"
+    local common="-m --mount -o --output -t --timeout -h --help -V --version"
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} verb='' offered='' i
+    local -a _srpctl_mount=()
+    # bash cuts words at =, which options and settings have in them.
+    [[ $current == = ]] && current=''
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        case ${COMP_WORDS[i]} in
+            -m | --mount) _srpctl_mount=(--mount "${COMP_WORDS[++i]}") ;;
+            -o | --output | -t | --timeout | -p | --port | -n | --count) ((i++)) ;;
+            -* | =) ;;
+            *) [[ $verb ]] || verb=${COMP_WORDS[i]} ;;
+        esac
+    done
+    case $previous in
+        -m | --mount) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
+        -o | --output) mapfile -t COMPREPLY < <(compgen -W "table json plain" -- "$current"); return ;;
+        -p | --port) mapfile -t COMPREPLY < <(compgen -W "$(_srpctl_things port)" -- "$current"); return ;;
+        -t | --timeout | -n | --count) return ;;
+    esac
+    case $verb in
+        '') offered=$verbs ;;
+        help) offered=$verbs ;;
+        list) offered='' ;;
+        show | stats | rescan | reset) offered=$(_srpctl_things port target lun) ;;
+        logout) offered=$(_srpctl_things target) ;;
+        login) offered='id_ext=' ;;
+        login-all) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
+        set) offered="reconnect_delay= fast_io_fail_tmo= dev_loss_tmo= read_only= uid= gid= mode= $(_srpctl_things port target lun)" ;;
+    esac
+    if [[ $current == -* ]]; then
+        case $verb in
+            list) offered="-v --verbose $common" ;;
+            login | login-all) offered="-p --port $common" ;;
+            events) offered="-f --follow -n --count $common" ;;
+            *) offered=$common ;;
+        esac
+    fi
+    [[ $offered ]] && mapfile -t COMPREPLY < <(compgen -W "$offered" -- "$current")
+    [[ ${COMPREPLY[0]-} == *= ]] && compopt -o nospace
+    return 0
+}
+
+complete -F _srpctl srpctl

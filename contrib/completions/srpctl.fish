@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#
+# What fish offers after srpctl. The verbs and options are those of srpctl --help, which a test compares.
+
+# Of these kinds (port, target, lun), as paths, and ports and targets also by name.
+function __srpctl_things
+    srpctl --timeout 2 --output plain list 2>/dev/null | while read --local --delimiter \t kind path rest
+        contains -- $kind $argv; or continue
+        echo $path
+        test $kind = lun; or string replace --regex '.*/' '' -- $path
+    end
+end
+
+set --local verbs list show login login-all logout logout-all rescan reset set stats events help
+
+complete -c srpctl -f
+complete -c srpctl -s m -l mount -x -a '(__fish_complete_directories)' -d 'The mount point, or anything below it'
+complete -c srpctl -s o -l output -x -a 'table json plain' -d 'Format of the output'
+complete -c srpctl -s t -l timeout -x -d 'How long srpfs may be silent, in seconds'
+complete -c srpctl -s h -l help -d 'Show a summary'
+complete -c srpctl -s V -l version -d 'Show the version'
+
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a list -d 'Show targets and their LUNs, of all mounts'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a show -d 'Show everything about a port, a target or a LUN'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a login -d 'Log in to a target'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a login-all -d 'Log in to every line of a file'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a logout -d 'Log out of targets'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a logout-all -d 'Log out of all targets of the mount'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a rescan -d 'Look for new, changed and vanished LUNs'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a reset -d 'Reset LUNs, or connections of targets'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a set -d 'Change timers of targets, or settings of LUNs'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a stats -d 'Show what has been counted'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a events -d 'Show what happens, as it happens'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a help -d 'Show a summary'
+
+complete -c srpctl -n '__fish_seen_subcommand_from list' -s v -l verbose -d 'Three tables: ports, targets, LUNs'
+complete -c srpctl -n '__fish_seen_subcommand_from login login-all' -s p -l port -x -a '(__srpctl_things port)' -d 'Log in through this local port'
+complete -c srpctl -n '__fish_seen_subcommand_from events' -s f -l follow -d 'Accepted; this is what it does'
+complete -c srpctl -n '__fish_seen_subcommand_from events' -s n -l count -x -d 'End after this many events'
+complete -c srpctl -n '__fish_seen_subcommand_from show stats rescan reset set' -a '(__srpctl_things port target lun)'
+complete -c srpctl -n '__fish_seen_subcommand_from logout' -a '(__srpctl_things target)'
+complete -c srpctl -n '__fish_seen_subcommand_from set' -a 'reconnect_delay= fast_io_fail_tmo= dev_loss_tmo= read_only= uid= gid= mode='
+complete -c srpctl -n '__fish_seen_subcommand_from login-all' -F
+complete -c srpctl -n '__fish_seen_subcommand_from help' -a "$verbs"

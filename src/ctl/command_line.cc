@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include <srpfs/ctl/command_line.h>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <cstddef>
+#include <functional>
+
+namespace srpfs::ctl {
+namespace {
+
+// What the command line says, before it is understood.
+struct Words {
+    std::string mount, format, timeout, port, count, delay;
+    bool help = false, version = false, verbose = false, follow = false, batch = false;
+    std::vector<std::string> operands;
+};
+
+struct Option {
+    const char* names;  // as CLI11 wants them
+    const char* shown;
+    const char* help;
+    std::string Words::*value;  // one of the two
+    bool Words::*flag;
+};
+
+struct Verb {
+    const char* name;
+    const char* operands;  // as in the usage
+    std::size_t operands_min, operands_max;
+    const char* summary;
+    const char* details;
+    std::vector<Option> options;
+};
+
+constexpr std::size_t any = SIZE_MAX;
+
+const std::vector<Option>& common_options() {
+    static const std::vector<Option> all = {
+        {"-m,--mount", "-m, --mount DIR", "the mount point, or anything below it (default: the only srpfs mount)",
+         &Words::mount, nullptr},
+        {"-o,--output", "-o, --output FORMAT", "table, json or plain (default: table)", &Words::format, nullptr},
+        {"-t,--timeout", "-t, --timeout SECONDS",
+         "how long srpfs may be silent, 1..86400 (default: 10 for looking, 120 for changing)", &Words::timeout,
+         nullptr},
+        {"-h,--help", "-h, --help", "this text, or that of a verb", nullptr, &Words::help},
+        {"-V,--version", "-V, --version", "the version", nullptr, &Words::version}};
+    return all;
+}
+
+const std::vector<Verb>& verbs() {
+    static const Option port = {"-p,--port", "-p, --port PORT", "log in through this local port, such as srp-mlx5_0-1",
+                                &Words::port, nullptr};
+    static const std::vector<Verb> all = {
+        {"list",
+         "",
+         0,
+         0,
+         "show targets and their LUNs, of all mounts",
+         "One line for each LUN; a target without LUNs has a line as well.",
+         {{"-v,--verbose", "-v, --verbose", "three tables: ports, targets, LUNs", nullptr, &Words::verbose}}},
+        {"show",
+         "WHAT",
+         1,
+         1,
+         "show everything about a port, a target or a LUN",
+         "WHAT is a path, the name of a port, of a target or of a LUN, or the identity of a LUN.",
+         {}},
+        {"login",
+         "LOGIN...",
+         1,
+         any,
+         "log in to a target",
+         "LOGIN is a login string as ibsrpdm -c prints it, or id_ext=...,ioc_guid=...,dest=ADDRESS:PORT.",
+         {port}},
+        {"login-all",
+         "[FILE...]",
+         0,
+         any,
+         "log in to every line of FILE, or of standard input",
+         "For example: ibsrpdm -c | srpctl login-all. Empty lines and those that begin with # do not count,\n"
+         "and who is logged in to already is no error.",
+         {port}},
+        {"logout", "TARGET...", 1, any, "log out of targets", "Programs that have LUNs open get errors (ENODEV).", {}},
+        {"logout-all", "", 0, 0, "log out of all targets of the mount", "", {}},
+        {"rescan",
+         "[WHAT...]",
+         0,
+         any,
+         "look for new, changed and vanished LUNs",
+         "Of all targets, or of these ports, targets and LUNs.",
+         {}},
+        {"reset",
+         "WHAT...",
+         1,
+         any,
+         "reset LUNs (LUN RESET), or end the connections of targets and log in again",
+         "Outstanding commands are sent again.",
+         {}},
+        {"set",
+         "[WHAT...] KEY=VALUE...",
+         1,
+         any,
+         "change timers of targets, or settings of LUNs",
+         "Targets have reconnect_delay, fast_io_fail_tmo and dev_loss_tmo, in seconds, or off; LUNs have\n"
+         "read_only, uid, gid and mode. Without WHAT: the only target. Several at once are written in an order\n"
+         "that srpfs does not refuse; if it refuses one, all are as before.",
+         {}},
+        {"stats", "[WHAT]", 0, 1, "show what has been counted", "Of all targets, or of this port, target or LUN.", {}},
+        {"events",
+         "",
+         0,
+         0,
+         "show what happens, as it happens, until interrupted",
+         "With --timeout it ends after so many seconds without an event.",
+         {{"-f,--follow", "-f, --follow", "accepted; this is what it does", nullptr, &Words::follow},
+          {"-n,--count", "-n, --count N", "end after N events", &Words::count, nullptr}}},
+    };
+    return all;
+}
+
+std::string help_of(const std::vector<Option>& options) {
+    std::string text;
+    for (const Option& option : options) text += fmt::format("  {:<22} {}\n", option.shown, option.help);
+    return text;
+}
+
+std::string usage_of(const Verb& verb) {
+    return fmt::format("srpctl {}{}{}{}", verb.name, verb.options.empty() ? "" : " [options]",
+                       *verb.operands ? " " : "", verb.operands);
+}
+
+std::string help_text() {
+    std::string text =
+        "Usage: srpctl [options] VERB [options] [operands]\n"
+        "\n"
+        "Looks at and changes what srpfs has mounted. Everything it does can be done with cat and echo as well.\n"
+        "\n"
+        "Verbs:\n";
+    for (const Verb& verb : verbs()) text += fmt::format("  {:<22} {}\n", verb.name, verb.summary);
+    text += "\nOptions, before or after the verb:\n" + help_of(common_options());
+    text +=
+        "\n"
+        "srpctl VERB --help tells more about a verb, srpctl(8) everything.\n"
+        "\n"
+        "Exit status: 0 done, 1 wrong usage, 2 another error, 3 no such mount, 4 no such port, target or LUN, 5 login "
+        "failed,\n"
+        "6 not permitted, 7 value refused, 8 no answer in time, 9 busy, 10 not connected, 15 already logged in.\n";
+    return text;
+}
+
+std::string help_text(const Verb& verb) {
+    std::string text = fmt::format("Usage: {}\n\n{}{}.\n", usage_of(verb),
+                                   std::string(1, static_cast<char>(std::toupper(*verb.summary))), verb.summary + 1);
+    if (*verb.details) text += fmt::format("{}\n", verb.details);
+    text += "\nOptions:\n" + help_of(verb.options) + help_of(common_options());
+    return text;
+}
+
+Result<unsigned> number(std::string_view option, std::string_view text, unsigned low, unsigned high) {
+    unsigned value = 0;
+    const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (text.empty() || fault != std::errc{} || end != text.data() + text.size() || value < low || value > high)
+        return Error(EINVAL, fmt::format("{} {}: a number from {} to {} is expected", option, text, low, high));
+    return value;
+}
+
+Result<Request> understand(const Verb& verb, const Words& words) {
+    Request request;
+    request.verb = verb.name;
+    if (!words.mount.empty()) request.mount = absolute_path(words.mount);
+    if (words.format == "json")
+        request.format = Format::json;
+    else if (words.format == "plain")
+        request.format = Format::plain;
+    else if (!words.format.empty() && words.format != "table")
+        return Error(EINVAL, fmt::format("--output {}: table, json or plain is expected", words.format));
+    if (!words.timeout.empty()) {
+        const auto seconds = number("--timeout", words.timeout, 1, 86400);
+        if (!seconds) return seconds.error();
+        request.timeout = *seconds;
+    }
+    if (!words.count.empty()) {
+        const auto count = number("--count", words.count, 1, 1000000000);
+        if (!count) return count.error();
+        request.count = *count;
+    }
+    request.detail = words.verbose ? Detail::full : Detail::brief;
+    request.port = words.port;
+    request.is_batch = words.batch;
+    request.operands = words.operands;
+    if (words.operands.size() < verb.operands_min)
+        return Error(EINVAL, fmt::format("{} is missing; usage: {}", verb.operands, usage_of(verb)));
+    if (words.operands.size() > verb.operands_max)
+        return Error(EINVAL, fmt::format("'{}' is one operand too many; usage: {}", words.operands[verb.operands_max],
+                                         usage_of(verb)));
+    return request;
+}
+
+}  // namespace
+
+Result<std::variant<Request, Print>> parse(const std::vector<std::string>& arguments) {
+    using Outcome = std::variant<Request, Print>;
+    Words words;
+    CLI::App app;
+    app.set_help_flag();
+    app.require_subcommand(0, 1);
+    const auto add_options = [&](CLI::App& to, const std::vector<Option>& options) {
+        for (const Option& option : options) {
+            if (option.flag)
+                to.add_flag(option.names, words.*option.flag);
+            else
+                to.add_option(option.names, words.*option.value)->allow_extra_args(false)->take_last();
+        }
+    };
+    add_options(app, common_options());
+    for (const Verb& verb : verbs()) {
+        CLI::App* below = app.add_subcommand(verb.name);
+        below->set_help_flag();
+        below->fallthrough();
+        add_options(*below, verb.options);
+        below->add_option("operands", words.operands);
+    }
+    app.add_subcommand("help")->fallthrough()->set_help_flag();
+    app.get_subcommand("help")->add_option("operands", words.operands);
+    try {
+        std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+        app.parse(reversed);
+    } catch (const CLI::ExtrasError&) {
+        std::string unknown;
+        for (const std::string& one : app.remaining(true)) unknown += (unknown.empty() ? "" : " ") + one;
+        const bool has_verb = !app.get_subcommands().empty();
+        return Error(EINVAL, has_verb ? fmt::format("{}: srpctl {} does not know this; its --help shows the options",
+                                                    unknown, app.get_subcommands().front()->get_name())
+                                      : fmt::format("{}: no such verb or option; srpctl --help shows them", unknown));
+    } catch (const CLI::ParseError& error) {
+        return Error(EINVAL, fmt::format("{}; srpctl --help shows the usage", error.what()));
+    }
+
+    if (words.version) return Outcome(Print{"srpctl " SRPFS_VERSION "\n"});
+    const auto chosen = app.get_subcommands();
+    std::string name = chosen.empty() ? "" : chosen.front()->get_name();
+    if (name == "help") {
+        words.help = true;
+        name = words.operands.empty() ? "" : words.operands.front();
+    }
+    if (name.empty()) {
+        if (words.help) return Outcome(Print{help_text()});
+        return Error(EINVAL, "a verb is missing, such as list; srpctl --help shows them");
+    }
+    for (const Verb& verb : verbs()) {
+        if (name != verb.name) continue;
+        if (words.help) return Outcome(Print{help_text(verb)});
+        auto request = understand(verb, words);
+        if (!request) return request.error();
+        return Outcome(std::move(*request));
+    }
+    return Error(EINVAL, fmt::format("{}: no such verb; srpctl --help shows them", name));
+}
+
+}  // namespace srpfs::ctl

@@ -1,0 +1,519 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include <srpfs/ctl/program.h>
+
+#include "terminal.h"
+
+#include <srpfs/ctl/actions.h>
+#include <srpfs/ctl/apart.h>
+#include <srpfs/ctl/command_line.h>
+#include <srpfs/ctl/mounts.h>
+#include <srpfs/ctl/render.h>
+#include <srpfs/ctl/survey.h>
+#include <srpfs/ctl/text.h>
+#include <srpfs/ctl/tree_files.h>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <exception>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <new>
+#include <set>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+namespace srpfs::ctl {
+namespace {
+
+using std::chrono::milliseconds;
+constexpr unsigned look_seconds = 10, change_seconds = 120;
+
+// A verb that has told why it did not work ends with this.
+struct Failure {
+    int status;
+    std::string text;
+};
+
+template <typename T>
+using Either = std::variant<T, Failure>;
+
+int fail(const Failure& failure) {
+    complain(failure.text);
+    return failure.status;
+}
+
+int finish(std::string_view text, int status = exit_code::ok) {
+    if (const auto printed = write_output(text); !printed) return fail({exit_code::other, printed.error().context});
+    return status;
+}
+
+milliseconds limit_of(const Request& request, unsigned seconds) {
+    return std::chrono::seconds(request.timeout.value_or(seconds));
+}
+
+// ---- mounts ----
+
+Either<Mount> mount_for(const Request& request, const std::vector<std::string>& names = {}) {
+    const auto mounts = find_mounts();
+    if (!mounts) return Failure{exit_code::other, mounts.error().context};
+    const auto mount = choose_mount(*mounts, request.mount, names);
+    if (!mount) return Failure{exit_code::no_mount, mount.error().context};
+    return *mount;
+}
+
+Failure failure_of_mount(const Mount& mount, const Error& error) {
+    const int code = error.errno_value();
+    const std::string connection = mount.device.substr(mount.device.find(':') + 1);
+    if (code == ETIMEDOUT)
+        return {
+            exit_code::no_answer,
+            fmt::format("{}: srpfs does not answer ({}); its log may say why. What ends it all the same, with all I/O: "
+                        "umount -f {}",
+                        mount.path, error.context, mount.path)};
+    if (code == ENOTCONN || code == ECONNABORTED)
+        return {exit_code::no_mount,
+                fmt::format("{}: the srpfs that served this mount has ended; clean up with: umount {}", mount.path,
+                            mount.path)};
+    return {exit_code_of(error), error.context};
+}
+
+Either<Json> look_at(const Request& request, const Mount& mount, Depth depth) {
+    const auto text = run_apart(limit_of(request, look_seconds), [&](Outlet& outlet) -> Result<std::string> {
+        const auto found = survey(mount, depth, [&] { outlet.alive(); });
+        if (!found) return found.error();
+        return found->dump(-1, ' ', true, Json::error_handler_t::replace);
+    });
+    if (!text) return failure_of_mount(mount, text.error());
+    return Json::parse(*text, nullptr, false);
+}
+
+Depth depth_for(const std::vector<std::string>& names) {
+    const bool by_id = std::any_of(names.begin(), names.end(), [](const std::string& name) {
+        return name.find("by-id") != std::string::npos || name.starts_with("wwn-") || name.starts_with("scsi-");
+    });
+    return by_id ? Depth::full : Depth::brief;
+}
+
+// Names that are paths count from here, others are looked for in the mount.
+std::vector<std::string> names_in(const std::vector<std::string>& operands, const std::string& mount) {
+    std::vector<std::string> names;
+    for (const std::string& operand : operands) {
+        const std::string absolute = absolute_path(operand);
+        const bool is_here = operand.find('/') != std::string::npos && absolute.starts_with(mount + "/");
+        names.push_back(is_here ? absolute : operand);
+    }
+    return names;
+}
+
+std::vector<std::string> paths_of(const std::vector<std::string>& operands) {
+    std::vector<std::string> paths;
+    for (const std::string& operand : operands)
+        if (operand.find('/') != std::string::npos) paths.push_back(absolute_path(operand));
+    return paths;
+}
+
+struct Meant {
+    Mount mount;
+    Json survey;
+    std::vector<Found> things;
+};
+
+// What the names mean, none of them being wrong.
+Either<Meant> find_all(const Request& request, const std::vector<std::string>& operands,
+                       std::optional<Depth> depth = {}) {
+    auto mount = mount_for(request, paths_of(operands));
+    if (auto* failure = std::get_if<Failure>(&mount)) return *failure;
+    Meant meant{std::get<Mount>(mount), {}, {}};
+    auto seen = look_at(request, meant.mount, depth.value_or(depth_for(operands)));
+    if (auto* failure = std::get_if<Failure>(&seen)) return *failure;
+    meant.survey = std::get<Json>(std::move(seen));
+    for (const std::string& name : names_in(operands, meant.mount.path)) {
+        const auto found = find(meant.survey, name);
+        if (!found) return Failure{exit_code::not_found, found.error().context};
+        meant.things.push_back(*found);
+    }
+    return meant;
+}
+
+// ---- looking ----
+
+int list(const Request& request) {
+    const auto mounts = find_mounts();
+    if (!mounts) return fail({exit_code::other, mounts.error().context});
+    std::vector<Mount> wanted = *mounts;
+    std::optional<Failure> failure;
+    if (!request.mount.empty() || wanted.empty()) {
+        const auto mount = choose_mount(*mounts, request.mount, {});
+        if (mount)
+            wanted = {*mount};
+        else
+            failure = Failure{exit_code::no_mount, mount.error().context}, wanted.clear();
+    }
+    const bool needs_all = request.format == Format::json || request.detail == Detail::full;
+    std::vector<Json> seen;
+    for (const Mount& mount : wanted) {
+        auto one = look_at(request, mount, needs_all ? Depth::full : Depth::brief);
+        if (auto* json = std::get_if<Json>(&one)) {
+            seen.push_back(std::move(*json));
+            continue;
+        }
+        const auto& reason = std::get<Failure>(one);
+        seen.push_back(Json{{"path", mount.path}, {"source", mount.source}, {"error", reason.text}});
+        if (failure) complain(failure->text);
+        failure = reason;
+    }
+    const Screen screen = screen_of_output();
+    const std::string text = render_list(list_document(seen), request.format, request.detail, screen);
+    const int status = finish(text);
+    if (failure) return fail(*failure);
+    if (text.empty()) {
+        std::string where;
+        for (const Mount& mount : wanted) where += fmt::format("{}{}", where.empty() ? "" : ", ", mount.path);
+        complain(fmt::format("{}: no target is logged in to; see: srpctl login --help", where));
+    }
+    return status;
+}
+
+int show(const Request& request) {
+    auto meant = find_all(request, request.operands, Depth::full);
+    if (auto* failure = std::get_if<Failure>(&meant)) return fail(*failure);
+    const auto& [mount, seen, things] = std::get<Meant>(meant);
+    return finish(render_show(show_document(seen, things.front()), request.format, screen_of_output()));
+}
+
+int stats(const Request& request) {
+    auto meant = find_all(request, request.operands);
+    if (auto* failure = std::get_if<Failure>(&meant)) return fail(*failure);
+    auto& [mount, seen, things] = std::get<Meant>(meant);
+    if (!things.empty()) {
+        const Found& only = things.front();
+        Json kept = Json::array();
+        for (Json& target : seen["targets"]) {
+            if (target["port"] != only.port || (!only.target.empty() && target["name"] != only.target)) continue;
+            Json luns = Json::array();
+            for (const Json& lun : target["luns"])
+                if (only.lun.empty() || lun["name"] == only.lun) luns.push_back(lun);
+            target["luns"] = std::move(luns);
+            kept.push_back(target);
+        }
+        seen["targets"] = std::move(kept);
+    }
+    return finish(render_stats(stats_document(seen), request.format, screen_of_output()));
+}
+
+// ---- events ----
+
+Result<std::string> follow(Outlet& outlet, const std::string& path) {
+    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) return Error(errno, fmt::format("{}: {}", path, std::strerror(errno)));
+    while (true) {
+        char buffer[65536];
+        const ssize_t got = ::read(descriptor, buffer, sizeof buffer);
+        if (got < 0) return Error(errno, fmt::format("{}: {}", path, std::strerror(errno)));
+        if (got == 0) return std::string("end");
+        outlet.tell({buffer, static_cast<std::size_t>(got)});
+    }
+}
+
+int events(const Request& request) {
+    auto mount = mount_for(request);
+    if (auto* failure = std::get_if<Failure>(&mount)) return fail(*failure);
+    const Mount& chosen = std::get<Mount>(mount);
+    const Screen screen = screen_of_output();
+    std::string partial;
+    unsigned told = 0;
+    std::optional<Error> broken;
+    const auto done = run_apart(
+        limit_of(request, 0), [&](Outlet& outlet) { return follow(outlet, chosen.path + "/events"); },
+        [&](std::string_view text) {
+            partial += text;
+            std::string shown;
+            for (auto end = partial.find('\n'); end != std::string::npos; end = partial.find('\n')) {
+                shown += render_event(std::string_view(partial).substr(0, end), request.format, screen);
+                partial.erase(0, end + 1);
+                if (request.count != 0 && ++told == request.count) break;
+            }
+            if (const auto printed = write_output(shown); !printed) broken = printed.error();
+            return !broken && (request.count == 0 || told < request.count);
+        });
+    if (broken) return fail({exit_code::other, broken->context});
+    if (done && done->empty()) return exit_code::ok;
+    const bool has_ended = done || done.error().errno_value() == ENOTCONN ||
+                           done.error().errno_value() == ECONNABORTED || done.error().errno_value() == ENODEV;
+    if (has_ended) return fail({exit_code::no_mount, fmt::format("{}: srpfs has ended", chosen.path)});
+    if (done.error().errno_value() == ETIMEDOUT)
+        return fail(
+            {exit_code::no_answer, fmt::format("{}: no event {}", chosen.path, done.error().context.substr(10))});
+    return fail(failure_of_mount(chosen, done.error()));
+}
+
+// ---- changing ----
+
+// What came of each thing that was to be done: lines as they happen, or JSON at the end.
+class Report {
+public:
+    explicit Report(const Request& request) : format_(request.format) {}
+
+    void done(const std::string& what, const std::string& path, const char* sentence, const char* outcome = "done") {
+        add(what, path, outcome, nullptr, "");
+        if (format_ == Format::table) say(fmt::format("{}: {}\n", sentence, path.empty() ? what : path));
+        if (format_ == Format::plain) say(fmt::format("{}\t{}\n", outcome, path.empty() ? what : path));
+    }
+    void failed(const std::string& what, const std::string& path, const Error& error, int status) {
+        const char* name = strerrorname_np(error.errno_value());
+        add(what, path, "failed", name ? name : "EIO", error.context);
+        const std::string place = path.empty() ? what : path;
+        complain(error.context.starts_with(place) ? error.context : fmt::format("{}: {}", place, error.context));
+        if (format_ == Format::plain) say(fmt::format("failed\t{}\n", place));
+        if (status_ == exit_code::ok) status_ = status;
+    }
+    // The first failure's exit status.
+    int end() {
+        if (format_ == Format::json) {
+            Json document;
+            document["schema"] = json_schema;
+            document["results"] = std::move(results_);
+            say(json_text(document));
+        }
+        return status_;
+    }
+
+private:
+    void add(const std::string& what, const std::string& path, const char* outcome, const char* code,
+             const std::string& text) {
+        Json one;
+        one["what"] = what;
+        one["path"] = path.empty() ? Json(nullptr) : Json(path);
+        one["outcome"] = outcome;
+        one["errno"] = code ? Json(code) : Json(nullptr);
+        one["error"] = code ? Json(text) : Json(nullptr);
+        results_.push_back(std::move(one));
+    }
+    void say(const std::string& text) {
+        // What cannot be told is no reason to stop half-way.
+        if (const auto printed = write_output(text); !printed && status_ == exit_code::ok) {
+            complain(printed.error().context);
+            status_ = exit_code::other;
+        }
+    }
+
+    Format format_;
+    Json results_ = Json::array();
+    int status_ = exit_code::ok;
+};
+
+// One line for `what` is said to have no answer, but for the whole mount the other verbs say it.
+Error explained(const Error& error, milliseconds limit) {
+    if (error.errno_value() != ETIMEDOUT || !error.context.starts_with("no answer within")) return error;
+    return Error(ETIMEDOUT, fmt::format("not done within {} s, and given up; --timeout allows more",
+                                        std::chrono::duration_cast<std::chrono::seconds>(limit).count()));
+}
+
+std::string path_of(const Found& found) {
+    std::string path = found.directory();
+    if (found.kind == Found::Kind::lun) path.resize(path.size() - std::strlen(".attr"));
+    return path;
+}
+
+int login(const Request& request, const std::vector<std::string>& logins, bool may_be_there) {
+    auto mount = mount_for(request);
+    if (auto* failure = std::get_if<Failure>(&mount)) return fail(*failure);
+    const Mount& chosen = std::get<Mount>(mount);
+    std::string port = request.port;
+    if (!port.empty()) {
+        auto seen = look_at(request, chosen, Depth::brief);
+        if (auto* failure = std::get_if<Failure>(&seen)) return fail(*failure);
+        const auto found = find(std::get<Json>(seen), port);
+        if (!found || found->kind != Found::Kind::port)
+            return fail({exit_code::not_found, found ? fmt::format("{} is no port", port) : found.error().context});
+        port = found->port;
+    }
+    Report report(request);
+    const milliseconds limit = limit_of(request, change_seconds);
+    for (const std::string& one : logins) {
+        const auto answer = run_apart(limit, [&](Outlet&) -> Result<std::string> {
+            const auto done = log_in(chosen.path, port, one);
+            if (!done) return done.error();
+            return fmt::format("{}{}", done->was_there ? "!" : "+", done->path);
+        });
+        if (!answer) {
+            const Error error = explained(answer.error(), limit);
+            const int code = exit_code_of(error);
+            const bool is_about_login =
+                code == exit_code::other || code == exit_code::not_found || code == exit_code::not_connected;
+            report.failed(one, "", error, is_about_login ? exit_code::login_failed : code);
+        } else if (answer->starts_with('!')) {
+            if (may_be_there)
+                report.done(one, answer->substr(1), "already logged in", "already");
+            else
+                report.failed(one, answer->substr(1), Error(EEXIST, "already logged in"), exit_code::exists);
+        } else {
+            report.done(one, answer->substr(1), "logged in");
+        }
+    }
+    return report.end();
+}
+
+int login_all(const Request& request) {
+    std::vector<std::string> files = request.operands;
+    if (files.empty()) files = {"-"};
+    std::vector<std::string> logins;
+    for (const std::string& name : files) {
+        std::ifstream file;
+        if (name != "-") {
+            file.open(name);
+            if (!file) return fail({exit_code::other, fmt::format("{}: {}", name, std::strerror(errno))});
+        }
+        std::istream& in = name == "-" ? std::cin : file;
+        for (std::string line; std::getline(in, line);)
+            if (const auto text = trimmed(line); !text.empty() && !text.starts_with('#')) logins.emplace_back(text);
+        if (in.bad()) return fail({exit_code::other, fmt::format("{}: cannot be read", name)});
+    }
+    return login(request, logins, true);
+}
+
+int act(const Request& request, const std::vector<Found>& things, Act what) {
+    Report report(request);
+    const milliseconds limit = limit_of(request, change_seconds);
+    for (const Found& thing : things) {
+        const auto done = run_apart(limit, [&](Outlet&) -> Result<std::string> {
+            const auto acted = act_on(thing, what);
+            if (!acted) return acted.error();
+            return std::string();
+        });
+        const std::string path = path_of(thing);
+        if (!done) {
+            const Error error = explained(done.error(), limit);
+            report.failed(path, path, error, exit_code_of(error));
+        } else {
+            report.done(path, path, what == Act::log_out ? "logged out" : what == Act::rescan ? "rescanned" : "reset");
+        }
+    }
+    return report.end();
+}
+
+// `whole`: without operands everything is meant.
+int act(const Request& request, Act what, bool whole) {
+    auto meant = find_all(request, request.operands);
+    if (auto* failure = std::get_if<Failure>(&meant)) return fail(*failure);
+    const auto& [mount, seen, named] = std::get<Meant>(meant);
+    std::vector<Found> things;
+    if (whole && named.empty()) things = all_targets(seen);
+    for (const Found& one : named) {
+        if (what == Act::log_out && one.kind != Found::Kind::target)
+            return fail({exit_code::usage,
+                         fmt::format("{} is no target; one logs out of targets: srpctl logout TARGET", path_of(one))});
+        for (Found& target : targets_of(seen, one))
+            if (std::find(things.begin(), things.end(), target) == things.end()) things.push_back(std::move(target));
+    }
+    return act(request, things, what);
+}
+
+int set(const Request& request) {
+    Settings settings;
+    std::vector<std::string> names;
+    for (const std::string& operand : request.operands) {
+        const auto equals = operand.find('=');
+        const bool is_setting = equals != std::string::npos && operand.find('/') == std::string::npos;
+        if (is_setting)
+            settings.emplace_back(operand.substr(0, equals), operand.substr(equals + 1));
+        else
+            names.push_back(operand);
+    }
+    if (settings.empty()) return fail({exit_code::usage, "KEY=VALUE is missing, such as fast_io_fail_tmo=5"});
+    std::set<std::string> keys;
+    for (const auto& [key, value] : settings)
+        if (!keys.insert(key).second) return fail({exit_code::usage, fmt::format("{} is given twice", key)});
+    auto meant = find_all(request, names);
+    if (auto* failure = std::get_if<Failure>(&meant)) return fail(*failure);
+    const auto& [mount, seen, named] = std::get<Meant>(meant);
+    std::vector<Found> things;
+    for (const Found& one : named)
+        for (Found& thing : targets_of(seen, one)) things.push_back(std::move(thing));
+    if (named.empty()) {
+        things = all_targets(seen);
+        if (things.size() != 1)
+            return fail(
+                {exit_code::not_found, fmt::format("{} has {} targets; say which, or name a port to mean all of it",
+                                                   mount.path, things.size())});
+    }
+    Report report(request);
+    const milliseconds limit = limit_of(request, change_seconds);
+    for (const Found& thing : things) {
+        const auto done = run_apart(limit, [&](Outlet&) -> Result<std::string> {
+            const auto applied = apply_settings(thing, settings);
+            if (!applied) return applied.error();
+            return std::string();
+        });
+        const std::string path = path_of(thing);
+        if (done) {
+            report.done(path, path, "set");
+        } else {
+            const Error error = explained(done.error(), limit);
+            report.failed(path, path, error, exit_code_of(error));
+        }
+    }
+    return report.end();
+}
+
+int execute(const Request& request) {
+    const std::string& verb = request.verb;
+    if (verb == "list") return list(request);
+    if (verb == "show") return show(request);
+    if (verb == "login") return login(request, request.operands, false);
+    if (verb == "login-all") return login_all(request);
+    if (verb == "logout") return act(request, Act::log_out, false);
+    if (verb == "logout-all") return act(request, Act::log_out, true);
+    if (verb == "rescan") return act(request, Act::rescan, true);
+    if (verb == "reset") return act(request, Act::reset, false);
+    if (verb == "set") return set(request);
+    if (verb == "stats") return stats(request);
+    if (verb == "events") return events(request);
+    return fail({exit_code::usage, fmt::format("{}: no such verb; srpctl --help shows them", verb)});
+}
+
+}  // namespace
+
+int exit_code_of(const Error& error) {
+    switch (error.errno_value()) {
+        case ENOENT:
+        case ENODEV: return exit_code::not_found;
+        case ECONNREFUSED:
+        case ECONNRESET:
+        case EHOSTUNREACH:
+        case ENETDOWN:
+        case ENXIO:
+        case ECANCELED: return exit_code::login_failed;
+        case EACCES:
+        case EPERM:
+        case EROFS: return exit_code::not_permitted;
+        case EINVAL:
+        case E2BIG: return exit_code::refused_value;
+        case ETIMEDOUT: return exit_code::no_answer;
+        case EBUSY:
+        case EAGAIN: return exit_code::busy;
+        case ENOTCONN: return exit_code::not_connected;
+        case EEXIST: return exit_code::exists;
+        default: return exit_code::other;
+    }
+}
+
+int run(int argc, char** argv) {
+    try {
+        const auto parsed = parse(std::vector<std::string>(argv + 1, argv + argc));
+        if (!parsed) return fail({exit_code::usage, parsed.error().context});
+        if (const auto* text = std::get_if<Print>(&*parsed)) return finish(text->text);
+        return execute(std::get<Request>(*parsed));
+    } catch (const std::exception& error) {
+        complain(fmt::format("internal error: {}; please report it with the command", error.what()));
+        return exit_code::other;
+    }
+}
+
+}  // namespace srpfs::ctl

@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include <srpfs/ctl/render.h>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <map>
+
+namespace srpfs::ctl {
+namespace {
+
+constexpr std::size_t ids_min = 17;  // what a shortened name of a target has at least
+
+const Json& field(const Json& object, std::string_view name) {
+    static const Json none;
+    const auto found = object.find(name);
+    return found == object.end() ? none : *found;
+}
+
+// Of a string or a number; "-" of what is not known.
+std::string word(const Json& value) {
+    if (value.is_string()) return value.get_ref<const std::string&>().empty() ? "-" : value.get<std::string>();
+    if (value.is_boolean()) return value.get<bool>() ? "yes" : "no";
+    if (value.is_number()) return value.dump();
+    return "-";
+}
+
+std::string word(const Json& object, std::string_view name) { return word(field(object, name)); }
+
+std::uint64_t count_of(const Json& object, std::string_view name) {
+    const Json& value = field(object, name);
+    return value.is_number_unsigned() || value.is_number_integer() ? value.get<std::uint64_t>() : 0;
+}
+
+std::string size_of(const Json& object, std::string_view name) {
+    return field(object, name).is_number() ? human_bytes(count_of(object, name)) : "-";
+}
+
+std::string access_of(const Json& lun) {
+    const Json& value = field(lun, "read_only");
+    return value.is_boolean() ? (value.get<bool>() ? "ro" : "rw") : "-";
+}
+
+std::string timer_of(const Json& target, std::string_view name) {
+    const Json& value = field(target, name);
+    return value.is_number() ? value.dump() : "off";
+}
+
+std::string product_of(const Json& lun) {
+    const std::string vendor = word(lun, "vendor"), model = word(lun, "model");
+    return vendor == "-" ? model : fmt::format("{} {}", vendor, model);
+}
+
+Paint paint_of(std::string_view state) {
+    if (state == "running") return Paint::good;
+    if (state == "blocked") return Paint::warning;
+    return Paint::bad;
+}
+
+Cell state_of(const Json& object) {
+    const std::string state = word(object, "state");
+    return {state, paint_of(state)};
+}
+
+// Tab-separated, one line.
+std::string line_of(const std::vector<std::string>& words) {
+    std::string line;
+    for (const std::string& one : words)
+        line += fmt::format("{}{}", line.empty() ? "" : "\t", printable(one, Charset::utf8));
+    return line + "\n";
+}
+
+template <typename Action>
+void for_each_lun(const Json& mount, Action&& action) {
+    for (const Json& target : field(mount, "targets"))
+        for (const Json& lun : field(target, "luns")) action(target, lun);
+}
+
+using Align = Column::Align;
+
+std::string brief_table(const Json& document, const Screen& screen) {
+    const bool many = field(document, "mounts").size() > 1;
+    std::vector<Column> columns = {{"PORT", Align::left, 0, Cut::end, 3},
+                                   {"TARGET", Align::left, ids_min, Cut::middle},
+                                   {"LUN"},
+                                   {"STATE"},
+                                   {"SIZE", Align::right},
+                                   {"MODE", Align::left, 0, Cut::end, 2},
+                                   {"MODEL", Align::left, 8, Cut::end, 1},
+                                   {"WWID", Align::left, 0, Cut::end, 4}};
+    if (many) columns.insert(columns.begin(), {"MOUNT", Align::left, 8, Cut::middle});
+    Table table(columns);
+    for (const Json& mount : field(document, "mounts"))
+        for (const Json& target : field(mount, "targets")) {
+            const auto add = [&](std::vector<Cell> rest) {
+                std::vector<Cell> row = {{word(target, "port")}, {word(target, "name")}};
+                if (many) row.insert(row.begin(), Cell{word(mount, "path")});
+                row.insert(row.end(), rest.begin(), rest.end());
+                table.add(std::move(row));
+            };
+            for (const Json& lun : field(target, "luns"))
+                add({{word(lun, "name")},
+                     state_of(lun),
+                     {size_of(lun, "bytes")},
+                     {access_of(lun)},
+                     {product_of(lun)},
+                     {word(lun, "wwid")}});
+            if (field(target, "luns").empty()) add({{"-"}, state_of(target), {"-"}, {"-"}, {"-"}, {"-"}});
+        }
+    return table.is_empty() ? "" : table.text(screen);
+}
+
+std::string full_tables(const Json& document, const Screen& screen) {
+    std::map<std::string, unsigned> paths;  // to each identity
+    for (const Json& mount : field(document, "mounts"))
+        for_each_lun(mount, [&](const Json&, const Json& lun) { ++paths[word(lun, "wwid")]; });
+
+    std::string text;
+    for (const Json& mount : field(document, "mounts")) {
+        if (field(mount, "error").is_string()) continue;
+        text += fmt::format(
+            "{}{}: {}, srpfs {}, up {} s\n", text.empty() ? "" : "\n", printable(word(mount, "path"), screen.charset),
+            printable(word(mount, "source"), screen.charset), word(mount, "version"), word(mount, "uptime_seconds"));
+        Table ports({{"PORT"}, {"DEVICE"}, {"NUMBER", Align::right}, {"TARGETS", Align::right}});
+        Table targets({{"TARGET", Align::left, ids_min, Cut::middle},
+                       {"PORT", Align::left, 0, Cut::end, 2},
+                       {"ADDRESS", Align::left, 12, Cut::end, 3},
+                       {"STATE"},
+                       {"CHANNELS", Align::right, 0, Cut::end, 1},
+                       {"CREDITS", Align::right, 0, Cut::end, 1},
+                       {"RECONNECT", Align::right, 0, Cut::end, 4},
+                       {"FAIL", Align::right, 0, Cut::end, 4},
+                       {"LOSS", Align::right, 0, Cut::end, 4},
+                       {"LUNS", Align::right}});
+        Table luns({{"TARGET", Align::left, ids_min, Cut::middle},
+                    {"LUN"},
+                    {"STATE"},
+                    {"SIZE", Align::right},
+                    {"BLOCK", Align::right, 0, Cut::end, 2},
+                    {"MODE"},
+                    {"WWID", Align::left, 16, Cut::middle, 4},
+                    {"PATHS", Align::right, 0, Cut::end, 3},
+                    {"VENDOR", Align::left, 0, Cut::end, 5},
+                    {"MODEL", Align::left, 8, Cut::end, 1},
+                    {"REV", Align::left, 0, Cut::end, 6},
+                    {"SERIAL", Align::left, 8, Cut::middle, 7}});
+        for (const Json& port : field(mount, "ports")) {
+            const auto count =
+                std::count_if(field(mount, "targets").begin(), field(mount, "targets").end(),
+                              [&](const Json& target) { return field(target, "port") == field(port, "name"); });
+            ports.add({{word(port, "name")}, {word(port, "device")}, {word(port, "number")}, {std::to_string(count)}});
+        }
+        for (const Json& target : field(mount, "targets"))
+            targets.add({{word(target, "name")},
+                         {word(target, "port")},
+                         {word(target, "address")},
+                         state_of(target),
+                         {word(target, "channels")},
+                         {word(target, "req_lim")},
+                         {timer_of(target, "reconnect_delay")},
+                         {timer_of(target, "fast_io_fail_tmo")},
+                         {timer_of(target, "dev_loss_tmo")},
+                         {std::to_string(field(target, "luns").size())}});
+        for_each_lun(mount, [&](const Json& target, const Json& lun) {
+            const std::string wwid = word(lun, "wwid");
+            luns.add({{word(target, "name")},
+                      {word(lun, "name")},
+                      state_of(lun),
+                      {size_of(lun, "bytes")},
+                      {word(lun, "block_bytes")},
+                      {access_of(lun)},
+                      {wwid},
+                      {wwid == "-" ? "-" : std::to_string(paths[wwid])},
+                      {word(lun, "vendor")},
+                      {word(lun, "model")},
+                      {word(lun, "revision")},
+                      {word(lun, "serial")}});
+        });
+        for (const Table* table : {&ports, &targets, &luns})
+            if (!table->is_empty()) text += "\n" + table->text(screen);
+    }
+    return text;
+}
+
+// "name: value" with the values below each other.
+class Properties {
+public:
+    void add(std::string name, std::string value, Paint paint = Paint::none) {
+        rows_.push_back({std::move(name), std::move(value), paint});
+    }
+    [[nodiscard]] std::string text(const Screen& screen) const {
+        std::size_t widest = 0;
+        for (const auto& row : rows_) widest = std::max(widest, row.name.size());
+        std::string text;
+        for (const auto& row : rows_)
+            text += fmt::format("{}:{:{}} {}\n", row.name, "", widest - row.name.size(),
+                                painted(printable(row.value, screen.charset), row.paint, screen));
+        return text;
+    }
+
+private:
+    struct Row {
+        std::string name, value;
+        Paint paint;
+    };
+    std::vector<Row> rows_;
+};
+
+// Fields as they are, in their order.
+void add_fields(Properties& list, const Json& object) {
+    for (const auto& [name, value] : object.items()) {
+        const bool is_timer = name == "reconnect_delay" || name == "fast_io_fail_tmo" || name == "dev_loss_tmo";
+        if (name == "state")
+            list.add(name, word(value), paint_of(word(value)));
+        else if (is_timer)
+            list.add(name, value.is_number() ? value.dump() + " s" : "off");
+        else if (name == "bytes" && value.is_number())
+            list.add(name, fmt::format("{} ({})", value.dump(), human_bytes(value.get<std::uint64_t>())));
+        else if (name == "last_error" && !word(value).starts_with('-'))
+            list.add(name, word(value), Paint::warning);
+        else if (name == "by_id")
+            for (const Json& id : value) list.add(name, word(id));
+        else if (value.is_object())
+            for (const auto& [inner, number] : value.items()) list.add(inner, word(number));
+        else if (!value.is_array() && !value.is_null())
+            list.add(name, word(value));
+    }
+}
+
+void add_plain(std::string& text, const std::string& prefix, const Json& object) {
+    for (const auto& [name, value] : object.items()) {
+        const std::string path = prefix.empty() ? name : prefix + "." + name;
+        if (value.is_object()) {
+            add_plain(text, path, value);
+        } else if (value.is_array()) {
+            for (std::size_t i = 0; i < value.size(); ++i) {
+                const std::string each = fmt::format("{}.{}", path, i);
+                if (value[i].is_object())
+                    add_plain(text, each, value[i]);
+                else
+                    text += line_of({each, word(value[i])});
+            }
+        } else {
+            text += line_of({path, word(value)});
+        }
+    }
+}
+
+std::string relative(const std::string& path, const std::string& root) {
+    return path.starts_with(root + "/") ? path.substr(root.size() + 1) : path;
+}
+
+}  // namespace
+
+std::string json_text(const Json& document) {
+    return document.dump(2, ' ', true, Json::error_handler_t::replace) + "\n";
+}
+
+// ---- list ----
+
+Json list_document(const std::vector<Json>& mounts) {
+    Json document;
+    document["schema"] = json_schema;
+    document["mounts"] = mounts;
+    return document;
+}
+
+std::string render_list(const Json& document, Format format, Detail detail, const Screen& screen) {
+    if (format == Format::json) return json_text(document);
+    if (format == Format::table)
+        return detail == Detail::brief ? brief_table(document, screen) : full_tables(document, screen);
+    std::string text;
+    for (const Json& mount : field(document, "mounts")) {
+        for (const Json& port : field(mount, "ports"))
+            text += line_of({"port", word(port, "path"), word(port, "device"), word(port, "number")});
+        for (const Json& target : field(mount, "targets")) {
+            text += line_of({"target", word(target, "path"), word(target, "state"), word(target, "channels"),
+                             word(target, "req_lim"), word(target, "address")});
+            for (const Json& lun : field(target, "luns"))
+                text += line_of({"lun", word(lun, "path"), word(lun, "state"), word(lun, "bytes"), access_of(lun),
+                                 word(lun, "wwid"), word(lun, "vendor"), word(lun, "model")});
+        }
+    }
+    return text;
+}
+
+// ---- show ----
+
+Json show_document(const Json& mount, const Found& found) {
+    Json document;
+    document["schema"] = json_schema;
+    document["mount"] = field(mount, "path");
+    if (found.kind == Found::Kind::port) {
+        for (const Json& port : field(mount, "ports"))
+            if (field(port, "name") == found.port) document["port"] = port;
+        Json& targets = document["port"]["targets"] = Json::array();
+        for (const Json& target : field(mount, "targets"))
+            if (field(target, "port") == found.port) targets.push_back(target);
+        return document;
+    }
+    for (const Json& target : field(mount, "targets")) {
+        if (field(target, "name") != found.target || field(target, "port") != found.port) continue;
+        if (found.kind == Found::Kind::target) document["target"] = target;
+        for (const Json& lun : field(target, "luns"))
+            if (found.kind == Found::Kind::lun && field(lun, "name") == found.lun) document["lun"] = lun;
+    }
+    return document;
+}
+
+std::string render_show(const Json& document, Format format, const Screen& screen) {
+    if (format == Format::json) return json_text(document);
+    const bool is_port = document.contains("port"), is_target = document.contains("target");
+    const Json& object = field(document, is_port ? "port" : is_target ? "target" : "lun");
+    std::string text;
+    if (format == Format::plain) {
+        add_plain(text, "", object);
+        return text;
+    }
+    Properties properties;
+    add_fields(properties, object);
+    text = properties.text(screen);
+    if (!is_port && !is_target) return text;
+    Json below;  // the table of list, for the rest
+    below["mounts"] = Json::array({Json{{"targets", is_port ? field(object, "targets") : Json::array({object})}}});
+    const std::string table = brief_table(below, screen);
+    return table.empty() ? text : text + "\n" + table;
+}
+
+// ---- stats ----
+
+Json stats_document(const Json& mount) {
+    Json document;
+    document["schema"] = json_schema;
+    document["mount"] = field(mount, "path");
+    document["uptime_seconds"] = field(mount, "uptime_seconds");
+    document["requests_pending"] = field(mount, "requests_pending");
+    document["targets"] = Json::array();
+    for (const Json& target : field(mount, "targets")) {
+        Json one;
+        for (const char* name :
+             {"path", "state", "channels", "req_lim", "zero_req_lim", "failed_reconnects", "commands"})
+            one[name] = field(target, name);
+        one["luns"] = Json::array();
+        for (const Json& lun : field(target, "luns"))
+            one["luns"].push_back(Json{
+                {"path", field(lun, "path")}, {"state", field(lun, "state")}, {"counters", field(lun, "counters")}});
+        document["targets"].push_back(std::move(one));
+    }
+    return document;
+}
+
+std::string render_stats(const Json& document, Format format, const Screen& screen) {
+    if (format == Format::json) return json_text(document);
+    std::string text;
+    if (format == Format::plain) {
+        for (const Json& target : field(document, "targets")) {
+            for (const char* name : {"channels", "req_lim", "zero_req_lim", "failed_reconnects", "commands"})
+                text += line_of({word(target, "path"), name, word(target, name)});
+            for (const Json& lun : field(target, "luns"))
+                for (const auto& [name, value] : field(lun, "counters").items())
+                    text += line_of({word(lun, "path"), name, word(value)});
+        }
+        return text;
+    }
+    const std::string root = word(document, "mount");
+    Table targets({{"TARGET", Align::left, ids_min, Cut::middle},
+                   {"STATE"},
+                   {"CHANNELS", Align::right, 0, Cut::end, 3},
+                   {"CREDITS", Align::right},
+                   {"WAITED", Align::right, 0, Cut::end, 2},
+                   {"RECONNECTS FAILED", Align::right, 0, Cut::end, 4},
+                   {"COMMANDS", Align::right}});
+    Table luns({{"LUN", Align::left, ids_min, Cut::middle},
+                {"READS", Align::right},
+                {"READ", Align::right},
+                {"WRITES", Align::right},
+                {"WRITTEN", Align::right},
+                {"FLUSHES", Align::right, 0, Cut::end, 3},
+                {"ERRORS", Align::right},
+                {"RETRIES", Align::right, 0, Cut::end, 2},
+                {"INTERRUPTS", Align::right, 0, Cut::end, 4},
+                {"ATTENTIONS", Align::right, 0, Cut::end, 5},
+                {"RMW", Align::right, 0, Cut::end, 6},
+                {"GHOSTS", Align::right, 0, Cut::end, 7}});
+    for (const Json& target : field(document, "targets")) {
+        targets.add({{relative(word(target, "path"), root)},
+                     state_of(target),
+                     {word(target, "channels")},
+                     {word(target, "req_lim")},
+                     {word(target, "zero_req_lim")},
+                     {word(target, "failed_reconnects")},
+                     {word(target, "commands")}});
+        for (const Json& lun : field(target, "luns")) {
+            const Json& counters = field(lun, "counters");
+            luns.add({{relative(word(lun, "path"), root)},
+                      {word(counters, "reads")},
+                      {size_of(counters, "bytes_read")},
+                      {word(counters, "writes")},
+                      {size_of(counters, "bytes_written")},
+                      {word(counters, "flushes")},
+                      {word(counters, "errors"), count_of(counters, "errors") != 0 ? Paint::bad : Paint::none},
+                      {word(counters, "retries"), count_of(counters, "retries") != 0 ? Paint::warning : Paint::none},
+                      {word(counters, "interrupts")},
+                      {word(counters, "unit_attentions")},
+                      {word(counters, "read_modify_writes")},
+                      {word(counters, "ghosts")}});
+        }
+    }
+    text = fmt::format("{}: up {} s, {} requests pending\n", printable(root, screen.charset),
+                       word(document, "uptime_seconds"), word(document, "requests_pending"));
+    for (const Table* table : {&targets, &luns})
+        if (!table->is_empty()) text += "\n" + table->text(screen);
+    return text;
+}
+
+// ---- events ----
+
+std::string render_event(std::string_view line, Format format, const Screen& screen) {
+    const std::string_view whole = trimmed(line);
+    if (whole.empty()) return {};
+    if (format == Format::json) return std::string(whole) + "\n";
+    const Json event = Json::parse(whole, nullptr, false);
+    if (!event.is_object()) return printable(whole, screen.charset) + "\n";
+    std::string rest;
+    for (const auto& [name, value] : event.items()) {
+        if (name == "schema" || name == "sequence" || name == "time" || name == "event" || name == "target" ||
+            name == "lun")
+            continue;
+        rest += fmt::format("{}{}={}", rest.empty() ? "" : " ", name,
+                            value.is_string() ? value.get<std::string>() : value.dump());
+    }
+    const std::string name = word(event, "event"), target = word(event, "target"), lun = word(event, "lun");
+    if (format == Format::plain) return line_of({word(event, "time"), name, target, lun, rest.empty() ? "-" : rest});
+    const bool is_bad = name.ends_with("_error") || name.ends_with("_failed") || name.ends_with("_lost") ||
+                        name == "lun_offline" || name == "lun_refused";
+    const std::string state = word(event, "to");
+    const Paint paint = name == "target_state" ? paint_of(state) : is_bad ? Paint::bad : Paint::none;
+    const std::string place = target == "-" ? "" : lun == "-" ? " " + target : fmt::format(" {}/{}", target, lun);
+    return fmt::format("{} {}{}{}{}\n", printable(word(event, "time"), screen.charset),
+                       painted(printable(name, screen.charset), paint, screen), printable(place, screen.charset),
+                       rest.empty() ? "" : "  ", printable(rest, screen.charset));
+}
+
+}  // namespace srpfs::ctl

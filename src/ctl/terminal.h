@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// Standard output and standard error, and what can be shown there.
+
+#pragma once
+
+#include <srpfs/base/result.h>
+#include <srpfs/ctl/table.h>
+
+#include <string_view>
+
+namespace srpfs::ctl {
+
+// What standard output is: as wide as its terminal, in the characters of the locale, with colours unless NO_COLOR is
+// set and not empty, or TERM is "dumb". What is no terminal has no width and no colours.
+Screen screen_of_output();
+
+// All of it, or an Error that says why not.
+Result<void> write_output(std::string_view text);
+
+// "srpctl: " and the text, made printable() line by line, to standard error.
+void complain(std::string_view text);
+
+}  // namespace srpfs::ctl

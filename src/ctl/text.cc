@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include <srpfs/ctl/text.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+namespace srpfs::ctl {
+namespace {
+
+// Bytes of the well-formed sequence at the beginning of the text; 0 if there is none.
+std::size_t sequence_bytes(std::string_view text) {
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+    const unsigned char first = byte(0);
+    std::size_t bytes = 0;
+    std::uint32_t value = 0, least = 0;
+    if (first < 0x80) return 1;
+    if ((first & 0xe0) == 0xc0) {
+        bytes = 2, value = first & 0x1f, least = 0x80;
+    } else if ((first & 0xf0) == 0xe0) {
+        bytes = 3, value = first & 0x0f, least = 0x800;
+    } else if ((first & 0xf8) == 0xf0) {
+        bytes = 4, value = first & 0x07, least = 0x10000;
+    }
+    if (bytes == 0 || bytes > text.size()) return 0;
+    for (std::size_t i = 1; i < bytes; ++i) {
+        if ((byte(i) & 0xc0) != 0x80) return 0;
+        value = value << 6 | (byte(i) & 0x3f);
+    }
+    const bool is_character = value >= least && value <= 0x10ffff && (value < 0xd800 || value > 0xdfff);
+    const bool is_control = value < 0xa0;  // C1
+    const bool turns_text = (value >= 0x200b && value <= 0x200f) || (value >= 0x2028 && value <= 0x202e) ||
+                            (value >= 0x2060 && value <= 0x206f) || value == 0xfeff;  // invisible, or right to left
+    return is_character && !is_control && !turns_text ? bytes : 0;
+}
+
+// Of printable() text.
+std::string_view first_columns(std::string_view text, std::size_t columns) {
+    std::size_t end = 0;
+    for (std::size_t i = 0; i < columns && end < text.size(); ++i)
+        end += std::max<std::size_t>(1, sequence_bytes(text.substr(end)));
+    return text.substr(0, end);
+}
+
+}  // namespace
+
+std::string human_bytes(std::uint64_t bytes) {
+    constexpr std::array units = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    std::size_t unit = 0;
+    while (unit + 1 < units.size() && bytes >> (10 * (unit + 1)) != 0) ++unit;
+    const std::uint64_t whole = bytes >> (10 * unit);
+    const std::uint64_t rest = bytes - (whole << (10 * unit));
+    if (rest == 0) return fmt::format("{} {}", whole, units[unit]);
+    // Rounded down: what is shown is there.
+    const std::uint64_t tenths = (rest >> (10 * (unit - 1))) * 10 >> 10;
+    return fmt::format("{}.{} {}", whole, tenths, units[unit]);
+}
+
+std::string printable(std::string_view text, Charset charset) {
+    std::string result;
+    while (!text.empty()) {
+        const std::size_t bytes = sequence_bytes(text);
+        const auto first = static_cast<unsigned char>(text[0]);
+        const bool is_shown = bytes == 1 ? first >= 0x20 && first != 0x7f : bytes > 1 && charset == Charset::utf8;
+        if (is_shown)
+            result += text.substr(0, bytes);
+        else
+            result += '?';
+        text.remove_prefix(std::max<std::size_t>(1, bytes));
+    }
+    return result;
+}
+
+std::size_t columns_of(std::string_view text) {
+    return static_cast<std::size_t>(std::count_if(
+        text.begin(), text.end(), [](char one) { return (static_cast<unsigned char>(one) & 0xc0) != 0x80; }));
+}
+
+std::string shortened(std::string_view text, std::size_t columns, Cut cut, Charset charset) {
+    const std::size_t all = columns_of(text);
+    if (all <= columns) return std::string(text);
+    if (columns == 0) return {};
+    const std::string_view ellipsis = charset == Charset::utf8 ? "…" : "~";
+    const std::size_t kept = columns - 1, front = cut == Cut::middle ? (kept + 1) / 2 : kept;
+    const std::string_view back = text.substr(first_columns(text, all - (kept - front)).size());
+    return fmt::format("{}{}{}", first_columns(text, front), ellipsis, back);
+}
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+    std::vector<std::string_view> parts;
+    while (!text.empty()) {
+        const auto end = text.find(separator);
+        parts.push_back(text.substr(0, end));
+        if (end == std::string_view::npos) return parts;
+        text.remove_prefix(end + 1);
+        if (text.empty()) parts.push_back(text);
+    }
+    return parts;
+}
+
+std::string_view trimmed(std::string_view text) {
+    constexpr std::string_view blanks = " \t\r\n";
+    const auto first = text.find_first_not_of(blanks);
+    if (first == std::string_view::npos) return {};
+    return text.substr(first, text.find_last_not_of(blanks) - first + 1);
+}
+
+}  // namespace srpfs::ctl

@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""srpctl on real mounts: what it says is what the tree says, and what it does is what echo would have done."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+
+from harness import (LOGIN, NOBODY, PATIENCE, PORT, TARGET, Background, check, contains, equal, eventually, opened, promised, run,
+                     test, value, wait_gone, write_once)
+
+OTHER = "id_ext=1,ioc_guid=1,initiator_ext=2,dest=demo"
+
+
+class Ctl:
+    """srpctl on one mount, or without saying which."""
+
+    def __init__(self, t, mount=None):
+        self.program = t.program.parent / "srpctl"
+        self.mount = mount
+
+    def command(self, *arguments):
+        return [str(self.program), *(["-m", str(self.mount.path)] if self.mount else []), *map(str, arguments)]
+
+    def run(self, *arguments, code=0, **more):
+        done = run(*self.command(*arguments), **more)
+        equal(done.returncode, code, f"exit status of srpctl {' '.join(map(str, arguments))} ({done.stderr.strip()})")
+        check(code != 0 or not done.stderr, f"srpctl {arguments} succeeds and complains: {done.stderr}")
+        check(code == 0 or done.stderr.startswith("srpctl: "), f"srpctl {arguments} does not say why: {done.stderr!r}")
+        return done
+
+    def out(self, *arguments, **more):
+        return self.run(*arguments, **more).stdout
+
+    def json(self, *arguments, **more):
+        return json.loads(self.out("-o", "json", *arguments, **more))
+
+    def fails(self, code, *arguments, **more):
+        """What it complains."""
+        done = self.run(*arguments, code=code, **more)
+        return done.stderr.removeprefix("srpctl: ").strip()
+
+    def on_a_terminal(self, *arguments, columns=80, lines=24, env=None):
+        """What appears on a terminal of this size, and the exit status."""
+        pid, handle = pty.fork()
+        if pid == 0:
+            fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+            os.execve(self.program, self.command(*arguments), {"PATH": os.environ["PATH"], "TERM": "xterm", **(env or {})})
+        text = b""
+        try:
+            while select.select([handle], [], [], PATIENCE)[0] and (got := os.read(handle, 65536)):
+                text += got
+        except OSError:                       # the other end is closed
+            pass
+        wait_gone(pid)
+        os.close(handle)
+        return text.decode().replace("\r\n", "\n"), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+# ---- looking ----
+
+@test
+def srpctl_lists_what_is_in_the_tree(t):
+    mount = t.mount("demo:ram:64M+ram:1G,bs=4096,ro++3*null:1M")
+    ctl = Ctl(t, mount)
+    document = ctl.json("list")
+    equal(document["schema"], 1, "schema")
+    equal([one["path"] for one in document["mounts"]], [str(mount.path)], "mounts")
+    seen = document["mounts"][0]
+    equal([port["name"] for port in seen["ports"]], [PORT], "ports")
+    equal([(target["name"], [lun["name"] for lun in target["luns"]]) for target in seen["targets"]],
+          [(TARGET, ["lun0", "lun1"]), (TARGET.replace("1", "2"), ["lun0", "lun1", "lun2"])], "targets and LUNs")
+    for target in seen["targets"]:
+        for name in ("state", "id_ext", "ioc_guid", "sgid", "last_error"):
+            equal(target[name], value(f"{target['path']}/{name}"), f"{name} of a target")
+        for name in ("reconnect_delay", "fast_io_fail_tmo", "dev_loss_tmo", "queue_size"):
+            equal(str(target[name]), value(f"{target['path']}/{name}"), f"{name} of a target")
+        for lun in target["luns"]:
+            equal(lun["bytes"], os.stat(lun["path"]).st_size, "size")
+            for field, file in (("wwid", "wwid"), ("vendor", "vendor"), ("model", "model"), ("revision", "rev"), ("serial", "serial"),
+                                ("mode", "mode"), ("state", "state"), ("last_error", "last_error")):
+                equal(lun[field], value(f"{lun['path']}.attr/{file}"), field)
+            for field, file in (("block_bytes", "logical_block_size"), ("physical_block_bytes", "physical_block_size"),
+                                ("uid", "uid"), ("gid", "gid")):
+                equal(str(lun[field]), value(f"{lun['path']}.attr/{file}"), field)
+            equal(lun["read_only"], value(f"{lun['path']}.attr/read_only") == "1", "read_only")
+            for name in lun["by_id"]:
+                equal(os.path.realpath(mount.path / "by-id" / name), lun["path"], name)
+            equal(len(lun["by_id"]), 2, "names in by-id")
+    lines = ctl.out("list").splitlines()
+    equal(len(lines), 6, "lines of the table")
+    equal(re.split(" {2,}", lines[1]), [PORT, TARGET, "lun0", "running", "64 MiB", "rw", "SRPFS RAM DISK",
+                                        value(mount.lun(0).with_suffix(".attr") / "wwid")], "a line of the table")
+    contains(lines[2], " ro ", "a read-only LUN")
+    equal(ctl.out("list", "-o", "plain").splitlines()[2].split("\t"),
+          ["lun", str(mount.lun(0)), "running", str(64 << 20), "rw", value(mount.lun(0).with_suffix(".attr") / "wwid"), "SRPFS", "RAM DISK"],
+          "a plain line")
+    contains(ctl.out("list", "-v"), f"{mount.path}: demo:", "what -v begins with")
+    for what, kind in ((PORT, "port"), (TARGET, "target"), (f"{TARGET}/lun1", "lun"), (mount.path / "by-path" / f"demo0-1-srp-{TARGET}-lun-1", "lun")):
+        shown = ctl.json("show", what)[kind]
+        check(shown["path"].startswith(str(mount.path / PORT)), f"show {what}: {shown}")
+    contains(ctl.fails(4, "show", "lun0"), "2 have this name", "an ambiguous name")
+    contains(ctl.fails(4, "show", "lun7"), "no port, target or LUN", "a name of nothing")
+
+
+@test
+def srpctl_finds_its_mount(t):
+    first, second = t.mount("none"), t.mount("demo:ram:1M")
+    ctl, alone = Ctl(t), Ctl(t, first)
+    contains(ctl.fails(3, "stats"), "choose one with --mount", "two mounts")
+    paths = {one["path"] for one in ctl.json("list")["mounts"]}
+    check({str(first.path), str(second.path)} <= paths, f"mounts of list: {paths}")
+    for arguments, directory in ((("show", second.lun(0)), "/"), (("-m", ".", "show", "lun0"), second.port), (("show", "./lun0"), second.target)):
+        equal(ctl.json(*arguments, cwd=directory)["lun"]["path"], str(second.lun(0)), f"{arguments} in {directory}")
+    contains(ctl.fails(3, "-m", "/", "list"), "/ is not in an srpfs mount", "what is no mount")
+    done = run(*alone.command("list"))
+    equal((done.returncode, done.stdout), (0, ""), "a list of nothing")
+    contains(done.stderr, "no target is logged in to", "a hint")
+    equal(alone.json("list", "-v")["mounts"][0]["targets"], [], "targets of an empty mount")
+
+
+@test
+def srpctl_fits_the_terminal(t):
+    mount = t.mount("demo:2*ram:64M")
+    ctl = Ctl(t, mount)
+    whole = ctl.out("list")
+    check("\x1b" not in whole, "colours in a pipe")
+    for columns in (200, 80, 50):
+        text, code = ctl.on_a_terminal("list", columns=columns)
+        equal(code, 0, "exit status")
+        contains(text, "\x1b[32mrunning\x1b[0m", "the colour of a state")
+        plain, _ = ctl.on_a_terminal("list", columns=columns, env={"NO_COLOR": "1"})
+        equal(re.sub("\x1b\\[[0-9]*m", "", text), plain, "without colours")
+        check(all(len(line) <= columns for line in plain.splitlines()), f"wider than {columns}: {plain}")
+        check(plain.isascii(), f"in the C locale: {plain}")
+        if columns == 200:
+            equal(plain, whole, "where there is room")
+        in_utf8, _ = ctl.on_a_terminal("list", columns=columns, env={"NO_COLOR": "1", "LC_ALL": "C.UTF-8"})
+        equal(in_utf8.replace("\u2026", "~"), plain, "in UTF-8")
+        check("~" not in plain or "\u2026" in in_utf8, "no ellipsis in UTF-8")
+    check("\x1b" not in ctl.on_a_terminal("list", env={"TERM": "dumb"})[0], "colours on a dumb terminal")
+
+
+# ---- doing ----
+
+@test
+def srpctl_logs_in_and_out(t):
+    mount = t.mount("none")
+    demo = t.mount("demo:ram:1M")
+    ctl, path, other = Ctl(t, demo), str(demo.target), f"{demo.target}-{2:016x}"
+    equal(ctl.out("logout", TARGET), f"logged out: {path}\n", "logout")
+    check(not demo.target.exists(), "the directory is still there")
+    equal(ctl.out("login", LOGIN), f"logged in: {path}\n", "login")
+    check(demo.lun(0).exists(), "the LUN is not there when login ends")
+    equal(ctl.fails(15, "login", LOGIN), f"{path}: already logged in", "a second login")
+    contains(ctl.fails(7, "login", "id_ext=zz"), "id_ext", "a bad login string")
+    contains(ctl.fails(4, "login", "-p", "srp-demo0-2", OTHER), "srp-demo0-2", "a port that is not there")
+    equal(ctl.out("login", "-p", "demo0-1", OTHER, "-o", "plain"), f"done\t{other}\n", "a login through a port")
+    lines = f"# targets\n\n{LOGIN}\n  {OTHER}\r\n"
+    equal(ctl.out("login-all", text_in=lines), f"already logged in: {path}\nalready logged in: {other}\n", "all are there")
+    ctl.run("logout", other)
+    t.path("logins").write_text(lines + "nonsense\n" + LOGIN.replace("id_ext=1", "id_ext=77") + "\n")
+    done = ctl.run("-o", "json", "login-all", t.path("logins"), code=7)
+    results = json.loads(done.stdout)["results"]
+    equal([one["outcome"] for one in results], ["already", "done", "failed", "failed"], "outcomes")
+    equal([one["path"] for one in results], [path, other, None, None], "paths")
+    equal(results[2]["errno"], "EINVAL", "errno of nonsense")
+    contains(done.stderr, results[3]["error"], "what it complains")
+    equal(ctl.out("logout-all"), f"logged out: {path}\nlogged out: {other}\n", "logout-all")
+    contains(ctl.fails(4, "logout", TARGET), "no port, target or LUN", "logging out twice")
+    equal(ctl.out("logout-all"), "", "nobody left")
+    contains(ctl.fails(2, "login-all", t.path("not there")), "No such file", "a file that is not there")
+    contains(Ctl(t, mount).fails(5, "login", LOGIN), "demo", "a login that cannot work")
+
+
+@test
+def srpctl_resets_and_rescans(t):
+    mount = t.mount("demo:ram:1M+ram:2M")
+    ctl = Ctl(t, mount)
+    equal(ctl.out("rescan"), f"rescanned: {mount.target}\n", "rescan")
+    equal(ctl.out("rescan", "lun1", PORT), f"rescanned: {mount.lun(1)}\nrescanned: {mount.target}\n", "rescan of some")
+    equal(ctl.out("reset", "lun0"), f"reset: {mount.lun(0)}\n", "reset of a LUN")
+    equal(ctl.out("reset", TARGET), f"reset: {mount.target}\n", "reset of a target")
+    eventually(lambda: value(mount.target / "state") == "running", "the target is back")
+    contains(ctl.fails(1, "logout", "lun0"), "is no target", "logging out of a LUN")
+    contains(ctl.fails(1, "reset"), "WHAT... is missing", "reset of nothing")
+    # Nothing is done when one of several names is wrong.
+    contains(ctl.fails(4, "reset", "lun0", "lun7"), "lun7", "a wrong name")
+
+
+@test
+def srpctl_sets_all_timers_at_once(t):
+    mount = t.mount("demo:ram:1M")
+    ctl = Ctl(t, mount)
+
+    def timers():
+        return [value(mount.target / name) for name in ("reconnect_delay", "fast_io_fail_tmo", "dev_loss_tmo")]
+
+    # Each is impossible in the other order.
+    for wanted in (["10", "5", "10"], ["20", "30", "60"], ["off", "5", "off"], ["10", "off", "off"], ["off", "off", "100"],
+                   ["off", "600", "off"], ["1", "0", "1"], ["10", "15", "600"]):
+        words = [f"{name}={one}" for name, one in zip(("reconnect_delay", "fast_io_fail_tmo", "dev_loss_tmo"), wanted)]
+        equal(ctl.out("set", *words), f"set: {mount.target}\n", "what it says")
+        equal(timers(), wanted, "timers")
+    contains(ctl.fails(7, "set", "dev_loss_tmo=30", "fast_io_fail_tmo=50"), "fast_io_fail_tmo (50) must be less than dev_loss_tmo (30)",
+             "the reason, about what was wanted")
+    contains(ctl.fails(7, "set", TARGET, "reconnect_delay=5", "dev_loss_tmo=soon"), "'soon' is neither", "no number")
+    equal(timers(), ["10", "15", "600"], "timers after refused settings")
+    ctl.run("set", "lun0", "mode=0640", "gid=7", "read_only=1")
+    equal([value(mount.target / "lun0.attr" / name) for name in ("gid", "read_only")], ["7", "1"], "settings of a LUN")
+    equal(ctl.json("show", "lun0")["lun"]["read_only"], True, "read_only")
+    contains(ctl.fails(7, "set", "lun0", "gid=8", "mode=9"), "'9' is not an octal number", "a bad mode")
+    equal(value(mount.target / "lun0.attr/gid"), "7", "gid after a refused setting")
+    ctl.run("set", "lun0", "read_only=0")
+    equal(value(mount.target / "lun0.attr/mode"), "0640", "mode")
+    with opened(mount.lun(0), os.O_RDWR):
+        contains(ctl.fails(9, "set", "lun0", "read_only=1"), "open for writing", "read_only of an open file")
+    contains(ctl.fails(1, "set", "lun0"), "KEY=VALUE is missing", "no setting")
+    contains(ctl.fails(1, "set", "gid=1", "gid=2"), "given twice", "one setting twice")
+    contains(ctl.fails(7, "set", "lun0", "size=1"), "LUNs have", "a setting that there is not")
+    ctl.run("login", OTHER)
+    contains(ctl.fails(4, "set", "reconnect_delay=9"), "2 targets", "which of two")
+    ctl.run("set", PORT, "reconnect_delay=9")
+    equal([value(path / "reconnect_delay") for path in sorted(mount.port.glob(TARGET + "*"))], ["9", "9"], "both")
+
+
+@test
+def srpctl_shows_events_and_counts(t):
+    mount = t.mount("demo:ram:1M")
+    ctl = Ctl(t, mount)
+    mount.lun(0).write_bytes(b"x" * 4096)
+    document = ctl.json("stats", "lun0")
+    equal([lun["counters"]["bytes_written"] for lun in document["targets"][0]["luns"]], [4096], "what was written")
+    contains(ctl.out("stats"), "4 KiB", "what was written, for people")
+    follower = Background(lambda: ctl.out("events", "-f", "-n", "2", "-o", "plain"))
+    until = time.monotonic() + PATIENCE
+    while follower.is_running() and time.monotonic() < until:         # what happened before it listens is not told
+        write_once(mount.target / "reconnect_delay", "10")
+        time.sleep(0.05)
+    lines = [line.split("\t") for line in follower.wait("two events").splitlines()]
+    equal([[line[1], line[2], line[4]] for line in lines], [["timer_set", TARGET, "timer=reconnect_delay value=10"]] * 2, "events")
+    contains(ctl.fails(8, "events", "--timeout", "1"), "no event within 1 s", "silence")
+    at_end = Background(lambda: ctl.fails(3, "events"))
+    eventually(lambda: str(mount.path / "events") in open_files_of(os.getsid(0)), "srpctl listens")
+    os.kill(mount.pid, signal.SIGTERM)
+    mount.wait_end()
+    contains(at_end.wait("the end of the mount"), "srpfs has ended", "the end of the mount")
+
+
+# ---- trouble ----
+
+@test
+def srpctl_says_that_srpfs_does_not_answer(t):
+    mount = t.mount("demo:ram:1M")
+    ctl = Ctl(t, mount)
+    os.kill(mount.pid, signal.SIGSTOP)
+    try:
+        with promised(5, "giving up after a second", beside=lambda: run("true")):
+            contains(ctl.fails(8, "list", "-t", "1"), "srpfs does not answer (no answer within 1 s)", "a stopped srpfs")
+        document = json.loads(ctl.run("list", "-o", "json", "-t", "1", code=8).stdout)
+        contains(document["mounts"][0]["error"], "does not answer", "what JSON says of it")
+    finally:
+        os.kill(mount.pid, signal.SIGCONT)
+    equal(len(ctl.out("list").splitlines()), 2, "lines when it goes on")
+
+
+@test
+def srpctl_ends_with_a_signal_while_it_waits(t):
+    mount = t.mount("demo:ram:1M")
+    ctl = Ctl(t, mount)
+    for number, verb in ((signal.SIGINT, ("events",)), (signal.SIGTERM, ("events",)), (signal.SIGKILL, ("events", "-f"))):
+        with subprocess.Popen(ctl.command(*verb), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+            eventually(lambda: str(mount.path / "events") in open_files_of(process.pid), "srpctl listens")
+            if number == signal.SIGINT:
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+            equal(process.wait(PATIENCE), -number, f"end by {number.name}")
+            equal(process.stderr.read(), b"", "complaints")       # and nobody is left who has it open
+    with subprocess.Popen(ctl.command("events"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        until = time.monotonic() + PATIENCE
+        while process.poll() is None and time.monotonic() < until:
+            write_once(mount.target / "reconnect_delay", "10")
+            time.sleep(0.02)
+        equal(process.wait(PATIENCE), -signal.SIGPIPE, "end when nobody reads")
+        equal(process.stderr.read(), b"", "complaints about a closed pipe")
+
+
+def open_files_of(leader):
+    """What the processes of a session have open."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.getsid(int(pid)) == leader:
+                found |= {os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
+        except OSError:                       # ended meanwhile
+            pass
+    return found
+
+
+@test
+def srpctl_tells_of_output_that_cannot_be_written(t):
+    mount = t.mount("demo:ram:1M")
+    ctl = Ctl(t, mount)
+    for arguments in (("list",), ("list", "-o", "json"), ("show", "lun0"), ("rescan",), ("rescan", "-o", "json")):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(ctl.command(*arguments), stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE)
+        equal((done.returncode, done.stderr), (2, "srpctl: standard output: No space left on device\n"), f"srpctl {arguments} > /dev/full")
+
+
+@test
+def srpctl_says_who_may_not(t):
+    mount = t.mount("demo:ram:1M", options="allow_other")
+    program = t.path("srpctl")
+    program.write_bytes((t.program.parent / "srpctl").read_bytes())
+    program.chmod(0o755)
+
+    def as_nobody(*arguments):
+        return run(program, "-m", mount.path, *arguments, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/")
+
+    equal(as_nobody("list").returncode, 0, "looking")
+    done = as_nobody("logout", TARGET)
+    equal(done.returncode, 6, f"logging out: {done.stderr}")
+    contains(done.stderr, "Permission denied", "the reason")
+    check(mount.target.exists(), "it was logged out")
+    read_only = t.mount("demo:ram:1M", arguments=("-r",), options="fsname=other")
+    contains(Ctl(t, read_only).fails(6, "set", "reconnect_delay=5"), "Read-only", "a read-only mount")
+    os.kill(read_only.pid, signal.SIGKILL)
+    wait_gone(read_only.pid)
+    contains(Ctl(t, read_only).fails(3, "list"), "has ended; clean up with: umount", "a mount without srpfs")
+    run("umount", read_only.path)
+    t.mounts.remove(read_only)

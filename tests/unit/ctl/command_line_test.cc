@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include <srpfs/ctl/command_line.h>
+#include <srpfs/ctl/program.h>
+
+#include <gtest/gtest.h>
+
+namespace srpfs::ctl {
+namespace {
+
+Request understood(const std::vector<std::string>& arguments) {
+    const auto parsed = parse(arguments);
+    if (!parsed) ADD_FAILURE() << parsed.error().context;
+    return parsed && std::holds_alternative<Request>(*parsed) ? std::get<Request>(*parsed) : Request{};
+}
+
+std::string refused(const std::vector<std::string>& arguments) {
+    const auto parsed = parse(arguments);
+    return parsed ? "understood" : parsed.error().context;
+}
+
+std::string printed(const std::vector<std::string>& arguments) {
+    const auto parsed = parse(arguments);
+    return parsed && std::holds_alternative<Print>(*parsed) ? std::get<Print>(*parsed).text : "nothing";
+}
+
+TEST(CommandLine, OptionsStandBeforeOrAfterTheVerb) {
+    for (const auto& arguments :
+         {std::vector<std::string>{"-m", "/srp", "-o", "json", "-t", "5", "show", "lun0"},
+          std::vector<std::string>{"show", "lun0", "--mount", "/srp/", "--output=json", "--timeout=5"},
+          std::vector<std::string>{"-o", "table", "show", "-m/srp", "lun0", "-ojson", "-t5"}}) {
+        const Request request = understood(arguments);
+        EXPECT_EQ(request.verb, "show");
+        EXPECT_EQ(request.mount, "/srp");
+        EXPECT_EQ(request.format, Format::json);
+        EXPECT_EQ(request.timeout, 5U);
+        EXPECT_EQ(request.operands, std::vector<std::string>{"lun0"});
+    }
+}
+
+TEST(CommandLine, OperandsAreTakenAsTheyAre) {
+    EXPECT_EQ(understood({"login", "id_ext=1,ioc_guid=1,dest=[fe80::1%eth0]:5555", "x"}).operands,
+              (std::vector<std::string>{"id_ext=1,ioc_guid=1,dest=[fe80::1%eth0]:5555", "x"}));
+    EXPECT_EQ(understood({"show", "list"}).operands, std::vector<std::string>{"list"})
+        << "a verb's name is a name, too";
+    EXPECT_EQ(understood({"set", "lun0", "dev_loss_tmo=-1"}).operands,
+              (std::vector<std::string>{"lun0", "dev_loss_tmo=-1"}));
+    EXPECT_EQ(understood({"login-all", "-"}).operands, std::vector<std::string>{"-"});
+}
+
+TEST(CommandLine, VerbsHaveTheirOptions) {
+    EXPECT_EQ(understood({"list", "-v"}).detail, Detail::full);
+    EXPECT_EQ(understood({"login", "-p", "srp-a-1", "x"}).port, "srp-a-1");
+    EXPECT_EQ(understood({"events", "-f", "-n", "3"}).count, 3U);
+    EXPECT_NE(refused({"show", "-v", "lun0"}), "understood");
+}
+
+TEST(CommandLine, WhatIsWrongIsNamed) {
+    EXPECT_EQ(refused({}), "a verb is missing, such as list; srpctl --help shows them");
+    EXPECT_EQ(refused({"lsit"}), "lsit: no such verb or option; srpctl --help shows them");
+    EXPECT_EQ(refused({"--colour", "list"}), "--colour: srpctl list does not know this; its --help shows the options");
+    EXPECT_EQ(refused({"--colour"}), "--colour: no such verb or option; srpctl --help shows them");
+    EXPECT_EQ(refused({"list", "--all"}), "--all: srpctl list does not know this; its --help shows the options");
+    EXPECT_EQ(refused({"list", "lun0"}), "'lun0' is one operand too many; usage: srpctl list [options]");
+    EXPECT_EQ(refused({"show"}), "WHAT is missing; usage: srpctl show WHAT");
+    EXPECT_EQ(refused({"list", "-o", "yaml"}), "--output yaml: table, json or plain is expected");
+    for (const char* seconds : {"0", "86401", "-1", "5s", "", "1.5"})
+        EXPECT_NE(refused({"list", std::string("--timeout=") + seconds}), "understood") << seconds;
+    EXPECT_EQ(refused({"events", "-n", "0"}), "--count 0: a number from 1 to 1000000000 is expected");
+    EXPECT_NE(refused({"list", "-m"}), "understood");
+    EXPECT_EQ(refused({"help", "lsit"}), "lsit: no such verb; srpctl --help shows them");
+}
+
+TEST(CommandLine, HelpComesBeforeEverythingElse) {
+    EXPECT_EQ(printed({"--version"}), "srpctl " SRPFS_VERSION "\n");
+    EXPECT_EQ(printed({"--help"}), printed({"-h"}));
+    EXPECT_EQ(printed({"help"}), printed({"-h"}));
+    EXPECT_EQ(printed({"show", "--help"}), printed({"help", "show"})) << "although its operand is missing";
+    EXPECT_NE(printed({"show", "--help"}).find("Usage: srpctl show WHAT\n"), std::string::npos);
+}
+
+TEST(CommandLine, HelpFitsATerminalOf120Columns) {
+    for (const auto& arguments : {std::vector<std::string>{"help"}, std::vector<std::string>{"help", "set"}}) {
+        const std::string text = printed(arguments);
+        for (const std::string_view line : split(text, '\n')) EXPECT_LE(line.size(), 120U) << line;
+    }
+}
+
+TEST(ExitCodes, AreThoseOfTheManualPage) {
+    const auto code = [](int errno_value) { return exit_code_of(Error(errno_value, "")); };
+    EXPECT_EQ(code(ENOENT), exit_code::not_found);
+    EXPECT_EQ(code(ENODEV), exit_code::not_found);
+    EXPECT_EQ(code(ECONNREFUSED), exit_code::login_failed);
+    EXPECT_EQ(code(EROFS), exit_code::not_permitted);
+    EXPECT_EQ(code(EINVAL), exit_code::refused_value);
+    EXPECT_EQ(code(ETIMEDOUT), exit_code::no_answer);
+    EXPECT_EQ(code(EBUSY), exit_code::busy);
+    EXPECT_EQ(code(ENOTCONN), exit_code::not_connected);
+    EXPECT_EQ(code(EEXIST), exit_code::exists);
+    EXPECT_EQ(code(EIO), exit_code::other);
+}
+
+}  // namespace
+}  // namespace srpfs::ctl

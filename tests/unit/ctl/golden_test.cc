@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// Everything srpctl shows of a tree, against what it has shown when somebody looked at it: golden/*. SRPFS_GOLDEN=renew
+// in the environment writes them anew, to be looked at again.
+#include "fake_tree.h"
+
+#include <srpfs/ctl/render.h>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+namespace srpfs::ctl {
+namespace {
+
+constexpr const char* healthy = "srp-mlx5_0-1/0002c90300a1b2c3-0002c90300a1b2c3";
+constexpr const char* infiniband = "srp-mlx5_0-2/0002c90300000001-0002c90300000002-00000000000000ff";
+constexpr const char* empty = "srp-mlx5_0-2/0000000000000009-0000000000000009";
+
+std::string stats_lun(const char* name, const char* wwid, std::uint64_t bytes, const char* state, std::uint64_t reads) {
+    return fmt::format(
+        R"({{"name":"{}","wwid":"{}","bytes":{},"block_bytes":512,"read_only":false,"write_cache":true,"state":"{}","reads":{},)"
+        R"("writes":7,"flushes":2,"bytes_read":{},"bytes_written":28672,"errors":{},"retries":0,"interrupts":1,)"
+        R"("unit_attentions":3,"read_modify_writes":0,"ghosts":0}})",
+        name, wwid, bytes, state, reads, reads * 4096, reads == 0 ? 5 : 0);
+}
+
+std::string stats_target(const std::string& path, const char* address, const char* state, int channels,
+                         const std::string& luns) {
+    const auto slash = path.find('/');
+    return fmt::format(
+        R"({{"name":"{}","address":"{}","port":"{}","state":"{}","channels":{},"failed_reconnects":{},"req_lim":{},)"
+        R"("zero_req_lim":4,"commands":1000,"luns":[{}]}})",
+        path.substr(slash + 1), address, path.substr(0, slash), state, channels, channels == 0 ? 12 : 0, channels * 30,
+        luns);
+}
+
+void write_lun(const FakeTree& tree, const std::string& path, const char* model, const char* last_error) {
+    tree.write(path, "");
+    const std::string below = path + ".attr/";
+    for (const auto& [file, value] : std::vector<std::pair<const char*, const char*>>{{"vendor", "LIO-ORG"},
+                                                                                      {"model", model},
+                                                                                      {"rev", "4.0"},
+                                                                                      {"serial", "1b5cd7f2-0001"},
+                                                                                      {"physical_block_size", "4096"},
+                                                                                      {"read_only", "0"},
+                                                                                      {"uid", "0"},
+                                                                                      {"gid", "6"},
+                                                                                      {"mode", "0660"},
+                                                                                      {"last_error", last_error}})
+        tree.write(below + file, std::string(value) + "\n");
+}
+
+void write_target(const FakeTree& tree, const std::string& path, const char* loss, const char* last_error) {
+    for (const auto& [file, value] :
+         std::vector<std::pair<const char*, const char*>>{{"reconnect_delay", "10"},
+                                                          {"fast_io_fail_tmo", "15"},
+                                                          {"dev_loss_tmo", loss},
+                                                          {"queue_size", "62"},
+                                                          {"id_ext", "0x0002c90300a1b2c3"},
+                                                          {"ioc_guid", "0x0002c90300a1b2c3"},
+                                                          {"sgid", "fe80:0000:0000:0000:0002:c903:0000:0001"},
+                                                          {"last_error", last_error}})
+        tree.write(path + "/" + file, std::string(value) + "\n");
+}
+
+// Two ports; a target that runs, one of InfiniBand that has lost its connection, and one that never had a LUN.
+void fill(const FakeTree& tree) {
+    for (const char* number : {"1", "2"}) {
+        const std::string port = fmt::format("srp-mlx5_0-{}/", number);
+        tree.write(port + "ibdev", "mlx5_0\n");
+        tree.write(port + "port", std::string(number) + "\n");
+        tree.write(port + "last_error", "\n");
+    }
+    tree.write("last_error", "login: no route to 10.0.0.9\n");
+    tree.write("version", "srpfs 0.1.0\n");
+    const std::string first = std::string(healthy) + "/lun10", second = std::string(healthy) + "/lun2";
+    tree.write(
+        "stats",
+        fmt::format(
+            R"({{"schema":1,"version":"0.1.0","uptime_seconds":4711,"requests_pending":3,"reactors":[],"targets":[{},{},{}]}})",
+            stats_target(infiniband, "fe80::1", "blocked", 0,
+                         stats_lun("lun0", "naa.60014055ca1ab1e04bd46c11af65a111", 1ULL << 40, "blocked", 0)),
+            stats_target(empty, "10.0.0.8:5555", "fail-fast", 0, ""),
+            stats_target(healthy, "10.0.0.7:5555", "running", 2,
+                         stats_lun("lun10", "naa.60014055ca1ab1e04bd46c11af65a111", 1ULL << 40, "running", 123456789) +
+                             "," + stats_lun("lun2", "t10.ACME    disk 7", 1000000512, "offline", 5))));
+    write_target(tree, healthy, "600", "");
+    write_target(tree, infiniband, "off", "the link went down");
+    for (const char* file : {"service_id", "pkey", "dgid", "orig_dgid"})
+        tree.write(std::string(infiniband) + "/" + file, "0x1\n");
+    write_target(tree, empty, "600", "no answer to TEST UNIT READY within 3 s");
+    write_lun(tree, std::string(infiniband) + "/lun0", "IBLOCK", "");
+    write_lun(tree, first, "IBLOCK", "");
+    write_lun(tree, second, "b\x1b[2Jad m\xc3\xbcll", "MEDIUM ERROR at block 7");
+    tree.link("by-id/wwn-0x60014055ca1ab1e04bd46c11af65a111", "../" + first);
+    tree.link("by-id/scsi-360014055ca1ab1e04bd46c11af65a111", "../" + first);
+    tree.link("by-path/mlx5_0-1-srp-0002c90300a1b2c3-0002c90300a1b2c3-lun-2", "../" + second);
+}
+
+// Without the name of the directory, which is another one each time and not always as long.
+std::string compared(std::string text, const FakeTree& tree) {
+    for (auto at = text.find(tree.path()); at != std::string::npos; at = text.find(tree.path(), at))
+        text.replace(at, tree.path().size(), "/srp");
+    return text;
+}
+
+void expect_golden(const std::string& name, const std::string& text) {
+    const std::string path = std::string(SRPFS_GOLDEN_DIRECTORY) + "/" + name;
+    if (const char* wish = std::getenv("SRPFS_GOLDEN"); wish && std::string(wish) == "renew")
+        std::ofstream(path, std::ios::binary) << text;
+    std::ifstream file(path, std::ios::binary);
+    const std::string wanted((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    EXPECT_EQ(text, wanted) << path;
+}
+
+class Golden : public testing::Test {
+protected:
+    Golden() {
+        fill(tree);
+        // As if it were mounted where nobody's temporary directory is.
+        Json seen = look(Depth::full);
+        document = list_document({seen});
+    }
+    Json look(Depth depth) {
+        const auto seen = survey({tree.path(), "none", "0:50"}, depth);
+        if (!seen) ADD_FAILURE() << seen.error().context;
+        return Json::parse(compared(seen ? seen->dump() : "{}", tree));
+    }
+    Found found(std::string_view name) {
+        const auto one = find(document["mounts"][0], name);
+        if (!one) ADD_FAILURE() << one.error().context;
+        return one ? *one : Found{};
+    }
+    void expect_show(std::string_view what, const std::string& name) {
+        const Json shown = show_document(document["mounts"][0], found(what));
+        expect_golden(name + ".json", render_show(shown, Format::json, {}));
+        expect_golden(name + ".plain", render_show(shown, Format::plain, {}));
+        expect_golden(name + ".txt", render_show(shown, Format::table, {.width = 80, .charset = Charset::ascii}));
+    }
+
+    FakeTree tree;
+    Json document;
+};
+
+TEST_F(Golden, List) {
+    expect_golden("list.json", render_list(document, Format::json, Detail::brief, {}));
+    expect_golden("list.plain", render_list(document, Format::plain, Detail::brief, {}));
+    expect_golden("list-80.txt",
+                  render_list(document, Format::table, Detail::brief, {.width = 80, .charset = Charset::utf8}));
+    expect_golden("list-wide.txt", render_list(document, Format::table, Detail::brief, {.charset = Charset::utf8}));
+    expect_golden("list-40-ascii.txt", render_list(document, Format::table, Detail::brief, {.width = 40}));
+    expect_golden("list-colour.txt",
+                  render_list(document, Format::table, Detail::brief, {.width = 80, .has_colour = true}));
+}
+
+TEST_F(Golden, ListVerbose) {
+    expect_golden("list-v-80.txt",
+                  render_list(document, Format::table, Detail::full, {.width = 80, .charset = Charset::utf8}));
+    expect_golden("list-v-wide.txt", render_list(document, Format::table, Detail::full, {}));
+    EXPECT_EQ(render_list(document, Format::json, Detail::full, {}),
+              render_list(document, Format::json, Detail::brief, {}));
+}
+
+TEST_F(Golden, ListOfSeveralMounts) {
+    Json other = document["mounts"][0];
+    other["path"] = "/mnt/other";
+    const Json both =
+        list_document({document["mounts"][0], other, Json{{"path", "/x"}, {"source", "none"}, {"error", "no answer"}}});
+    expect_golden("list-mounts.txt", render_list(both, Format::table, Detail::brief, {.width = 100}));
+    EXPECT_EQ(Json::parse(render_list(both, Format::json, Detail::brief, {})), both);
+}
+
+TEST_F(Golden, ListOfNothing) {
+    EXPECT_EQ(render_list(list_document({}), Format::json, Detail::brief, {}),
+              "{\n  \"schema\": 1,\n  \"mounts\": []\n}\n");
+    EXPECT_EQ(render_list(list_document({}), Format::table, Detail::brief, {}), "");
+    EXPECT_EQ(render_list(list_document({}), Format::plain, Detail::brief, {}), "");
+}
+
+TEST_F(Golden, ShowPort) { expect_show("mlx5_0-2", "show-port"); }
+
+TEST_F(Golden, ShowTarget) { expect_show(infiniband, "show-target"); }
+
+TEST_F(Golden, ShowLun) { expect_show("lun2", "show-lun"); }
+
+TEST_F(Golden, Stats) {
+    const Json stats = stats_document(document["mounts"][0]);
+    expect_golden("stats.json", render_stats(stats, Format::json, {}));
+    expect_golden("stats.plain", render_stats(stats, Format::plain, {}));
+    expect_golden("stats-80.txt", render_stats(stats, Format::table, {.width = 80, .charset = Charset::utf8}));
+    expect_golden("stats-wide.txt", render_stats(stats, Format::table, {}));
+}
+
+TEST_F(Golden, ABriefLookFindsWhatStatsNeed) {
+    EXPECT_EQ(stats_document(look(Depth::brief)), stats_document(document["mounts"][0]));
+    EXPECT_EQ(render_list(list_document({look(Depth::brief)}), Format::table, Detail::brief, {}),
+              render_list(document, Format::table, Detail::brief, {}));
+}
+
+TEST_F(Golden, Events) {
+    const char* lines[] = {
+        R"({"schema":1,"sequence":0,"time":"2026-11-23T07:00:00.000Z","event":"target_login","channels":2,"credits":62,"first":true,"target":"a-b"})",
+        R"({"schema":1,"sequence":1,"time":"2026-11-23T07:00:01.000Z","event":"target_state","from":"running","to":"blocked","reason":"the link\u001b[2J went down","target":"a-b"})",
+        R"({"schema":1,"sequence":2,"time":"2026-11-23T07:00:02.000Z","event":"io_error","lun":"lun0","text":"MEDIUM ERROR","target":"a-b"})",
+        R"({"schema":1,"sequence":3,"time":"2026-11-23T07:00:03.000Z","event":"shutdown"})",
+        "not JSON",
+        ""};
+    std::string table, plain, json;
+    for (const char* line : lines) {
+        table += render_event(line, Format::table, {.has_colour = true});
+        plain += render_event(line, Format::plain, {});
+        json += render_event(line, Format::json, {});
+    }
+    expect_golden("events.txt", table);
+    expect_golden("events.plain", plain);
+    EXPECT_EQ(json, std::string(lines[0]) + "\n" + lines[1] + "\n" + lines[2] + "\n" + lines[3] + "\nnot JSON\n");
+}
+
+// ---- names ----
+
+TEST_F(Golden, NamesAreFoundByPathOrWordOrIdentity) {
+    const Found target{Found::Kind::target, "/srp", "srp-mlx5_0-1", "0002c90300a1b2c3-0002c90300a1b2c3", ""};
+    Found lun = target;
+    lun.kind = Found::Kind::lun, lun.lun = "lun10";
+    EXPECT_EQ(found("srp-mlx5_0-1"), (Found{Found::Kind::port, "/srp", "srp-mlx5_0-1", "", ""}));
+    for (const std::string& name :
+         {std::string("/srp/") + healthy, std::string(healthy) + "/", target.target, "by-target/" + target.target})
+        EXPECT_EQ(found(name), target) << name;
+    for (const std::string& name :
+         {std::string("lun10"), std::string("/srp/") + healthy + "/lun10", std::string(healthy) + "/lun10.attr",
+          target.target + "/lun10", std::string("wwn-0x60014055ca1ab1e04bd46c11af65a111"),
+          std::string("/srp/by-id/scsi-360014055ca1ab1e04bd46c11af65a111"),
+          std::string("by-path/mlx5_0-1-srp-0002c90300a1b2c3-0002c90300a1b2c3-lun-10"),
+          "by-target/" + target.target + "/lun10"})
+        EXPECT_EQ(found(name), lun) << name;
+    EXPECT_EQ(found("t10.ACME    disk 7").lun, "lun2");
+}
+
+TEST_F(Golden, ANameOfSeveralThingsIsRefusedWithTheirPaths) {
+    const auto result = find(document["mounts"][0], "naa.60014055ca1ab1e04bd46c11af65a111");
+    ASSERT_FALSE(result);
+    EXPECT_EQ(result.error().context,
+              "naa.60014055ca1ab1e04bd46c11af65a111: 2 have this name; say which by its path:\n"
+              "  /srp/srp-mlx5_0-1/0002c90300a1b2c3-0002c90300a1b2c3/lun10\n"
+              "  /srp/srp-mlx5_0-2/0002c90300000001-0002c90300000002-00000000000000ff/lun0");
+}
+
+TEST_F(Golden, WhatIsNotThereIsNotFound) {
+    for (const char* name :
+         {"lun1", "lun", "", "/", "/srp", "mlx5_0", "/srp/srp-mlx5_0-3", "/other/lun10", "by-id", "..", "stats"})
+        EXPECT_FALSE(find(document["mounts"][0], name)) << name;
+}
+
+// ---- trees that are not as they should be ----
+
+TEST(Survey, WhatIsNoSrpfsIsSaidToBeNone) {
+    const FakeTree tree;
+    const auto nothing = survey({tree.path(), "none", "0:1"}, Depth::brief);
+    ASSERT_FALSE(nothing);
+    EXPECT_EQ(nothing.error().errno_value(), ENOENT);
+    tree.write("stats", "[1]");
+    EXPECT_NE(survey({tree.path(), "none", "0:1"}, Depth::brief).error().context.find("not a JSON object"),
+              std::string::npos);
+    tree.write("stats", R"({"schema":2})");
+    EXPECT_NE(survey({tree.path(), "none", "0:1"}, Depth::brief).error().context.find("has schema 2"),
+              std::string::npos);
+}
+
+TEST(Survey, FilesThatAreNotThereAreNull) {
+    const FakeTree tree;
+    tree.write("stats", R"({"schema":1,"targets":[{"name":"a-b","port":"srp-x-1","luns":[{"name":"lun0"}]}]})");
+    const auto seen = survey({tree.path(), "none", "0:1"}, Depth::full);
+    ASSERT_TRUE(seen);
+    const Json& target = (*seen)["targets"][0];
+    EXPECT_TRUE(target["dev_loss_tmo"].is_null());
+    EXPECT_TRUE(target["luns"][0]["vendor"].is_null());
+    EXPECT_TRUE(target["luns"][0]["counters"]["reads"].is_null());
+    for (const Format format : {Format::table, Format::json, Format::plain}) {
+        EXPECT_FALSE(render_list(list_document({*seen}), format, Detail::full, {}).empty());
+        EXPECT_FALSE(render_stats(stats_document(*seen), format, {}).empty());
+    }
+}
+
+}  // namespace
+}  // namespace srpfs::ctl
