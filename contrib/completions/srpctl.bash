@@ -14,7 +14,7 @@ _srpctl_things() {
 }
 
 _srpctl() {
-    local verbs="list show login login-all logout logout-all rescan reset set stats events help"
+    local verbs="list show login login-all logout logout-all rescan reset set reservations stats top events why help"
     local common="-m --mount -o --output -t --timeout -h --help -V --version"
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} verb='' offered='' i
     local -a _srpctl_mount=()
@@ -23,7 +23,7 @@ _srpctl() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
             -m | --mount) _srpctl_mount=(--mount "${COMP_WORDS[++i]}") ;;
-            -o | --output | -t | --timeout | -p | --port | -n | --count) ((i++)) ;;
+            -o | --output | -t | --timeout | -p | --port | -n | --count | -d | --delay) ((i++)) ;;
             -* | =) ;;
             *) [[ $verb ]] || verb=${COMP_WORDS[i]} ;;
         esac
@@ -32,15 +32,19 @@ _srpctl() {
         -m | --mount) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
         -o | --output) mapfile -t COMPREPLY < <(compgen -W "table json plain" -- "$current"); return ;;
         -p | --port) mapfile -t COMPREPLY < <(compgen -W "$(_srpctl_things port)" -- "$current"); return ;;
-        -t | --timeout | -n | --count) return ;;
+        -t | --timeout | -n | --count | -d | --delay) return ;;
     esac
     case $verb in
         '') offered=$verbs ;;
         help) offered=$verbs ;;
         list) offered='' ;;
         show | stats | rescan | reset) offered=$(_srpctl_things port target lun) ;;
+        reservations)
+            offered="register register-ignore unregister reserve release preempt preempt-abort clear write-exclusive exclusive-access"
+            offered+=" $(_srpctl_things lun)"
+            ;;
         logout) offered=$(_srpctl_things target) ;;
-        login) offered='id_ext=' ;;
+        login | why) offered='id_ext=' ;;
         login-all) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
         set) offered="reconnect_delay= fast_io_fail_tmo= dev_loss_tmo= read_only= uid= gid= mode= $(_srpctl_things port target lun)" ;;
     esac
@@ -48,6 +52,7 @@ _srpctl() {
         case $verb in
             list) offered="-v --verbose $common" ;;
             login | login-all) offered="-p --port $common" ;;
+            top) offered="-b --batch -d --delay -n --count $common" ;;
             events) offered="-f --follow -n --count $common" ;;
             *) offered=$common ;;
         esac

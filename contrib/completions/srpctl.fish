@@ -11,7 +11,7 @@ function __srpctl_things
     end
 end
 
-set --local verbs list show login login-all logout logout-all rescan reset set stats events help
+set --local verbs list show login login-all logout logout-all rescan reset set reservations stats top events why help
 
 complete -c srpctl -f
 complete -c srpctl -s m -l mount -x -a '(__fish_complete_directories)' -d 'The mount point, or anything below it'
@@ -29,15 +29,23 @@ complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a logout-all -d 
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a rescan -d 'Look for new, changed and vanished LUNs'
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a reset -d 'Reset LUNs, or connections of targets'
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a set -d 'Change timers of targets, or settings of LUNs'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a reservations -d 'Show or change persistent reservations'
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a stats -d 'Show what has been counted'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a top -d 'Show how busy targets and LUNs are'
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a events -d 'Show what happens, as it happens'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a why -d 'Find out what does not work'
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a help -d 'Show a summary'
 
 complete -c srpctl -n '__fish_seen_subcommand_from list' -s v -l verbose -d 'Three tables: ports, targets, LUNs'
 complete -c srpctl -n '__fish_seen_subcommand_from login login-all' -s p -l port -x -a '(__srpctl_things port)' -d 'Log in through this local port'
 complete -c srpctl -n '__fish_seen_subcommand_from events' -s f -l follow -d 'Accepted; this is what it does'
 complete -c srpctl -n '__fish_seen_subcommand_from events' -s n -l count -x -d 'End after this many events'
+complete -c srpctl -n '__fish_seen_subcommand_from top' -s b -l batch -d 'Print one after the other, for scripts'
+complete -c srpctl -n '__fish_seen_subcommand_from top' -s d -l delay -x -d 'Time between two looks, in seconds'
+complete -c srpctl -n '__fish_seen_subcommand_from top' -s n -l count -x -d 'End after this many looks'
 complete -c srpctl -n '__fish_seen_subcommand_from show stats rescan reset set' -a '(__srpctl_things port target lun)'
+complete -c srpctl -n '__fish_seen_subcommand_from reservations' -a '(__srpctl_things lun)'
+complete -c srpctl -n '__fish_seen_subcommand_from reservations' -a 'register register-ignore unregister reserve release preempt preempt-abort clear'
 complete -c srpctl -n '__fish_seen_subcommand_from logout' -a '(__srpctl_things target)'
 complete -c srpctl -n '__fish_seen_subcommand_from set' -a 'reconnect_delay= fast_io_fail_tmo= dev_loss_tmo= read_only= uid= gid= mode='
 complete -c srpctl -n '__fish_seen_subcommand_from login-all' -F

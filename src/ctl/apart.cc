@@ -50,6 +50,11 @@ void arm(int timer, std::chrono::milliseconds limit) {
 }
 
 [[noreturn]] void be_the_child(int descriptor, pid_t parent, const std::function<Result<std::string>(Outlet&)>& work) {
+    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP, SIGWINCH}) {
+        struct sigaction action {};
+        sigaction(number, nullptr, &action);
+        if (action.sa_handler != SIG_IGN) ::signal(number, SIG_DFL);  // what nohup(1) and shells have ignored stays so
+    }
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent) _exit(1);  // it has ended before
     Outlet outlet(descriptor);

@@ -6,9 +6,7 @@
 
 #include <cerrno>
 #include <charconv>
-#include <cmath>
 #include <cstddef>
-#include <functional>
 
 namespace srpfs::ctl {
 namespace {
@@ -110,7 +108,25 @@ const std::vector<Verb>& verbs() {
          "read_only, uid, gid and mode. Without WHAT: the only target. Several at once are written in an order\n"
          "that srpfs does not refuse; if it refuses one, all are as before.",
          {}},
+        {"reservations",
+         "LUN [COMMAND [KEY] [TYPE]]",
+         1,
+         4,
+         "show or change the persistent reservations of a LUN",
+         "COMMAND is register, register-ignore, unregister, reserve, release, preempt, preempt-abort or clear;\n"
+         "srpfs(8), Reservations, says what they do and which of KEY and TYPE each has.",
+         {}},
         {"stats", "[WHAT]", 0, 1, "show what has been counted", "Of all targets, or of this port, target or LUN.", {}},
+        {"top",
+         "",
+         0,
+         0,
+         "show how busy targets and LUNs are, again and again",
+         "q ends it. Without a terminal, and for json and plain, it prints as with --batch.",
+         {{"-b,--batch", "-b, --batch", "print one after the other, for scripts", nullptr, &Words::batch},
+          {"-d,--delay", "-d, --delay SECONDS", "time between two looks, 0.1..3600 (default: 1)", &Words::delay,
+           nullptr},
+          {"-n,--count", "-n, --count N", "end after N of them", &Words::count, nullptr}}},
         {"events",
          "",
          0,
@@ -119,6 +135,14 @@ const std::vector<Verb>& verbs() {
          "With --timeout it ends after so many seconds without an event.",
          {{"-f,--follow", "-f, --follow", "accepted; this is what it does", nullptr, &Words::follow},
           {"-n,--count", "-n, --count N", "end after N events", &Words::count, nullptr}}},
+        {"why",
+         "[LOGIN...]",
+         0,
+         any,
+         "find out what does not work, and say what can be done",
+         "Looks at FUSE, RDMA devices, ports, limits, kernel settings and mounts, and, of a login string, at the\n"
+         "way to its target. Changes and sends nothing.",
+         {}},
     };
     return all;
 }
@@ -149,7 +173,8 @@ std::string help_text() {
         "\n"
         "Exit status: 0 done, 1 wrong usage, 2 another error, 3 no such mount, 4 no such port, target or LUN, 5 login "
         "failed,\n"
-        "6 not permitted, 7 value refused, 8 no answer in time, 9 busy, 10 not connected, 15 already logged in.\n";
+        "6 not permitted, 7 value refused, 8 no answer in time, 9 busy, 10 not connected, 12 why: something is wrong,\n"
+        "15 already logged in.\n";
     return text;
 }
 
@@ -167,6 +192,19 @@ Result<unsigned> number(std::string_view option, std::string_view text, unsigned
     if (text.empty() || fault != std::errc{} || end != text.data() + text.size() || value < low || value > high)
         return Error(EINVAL, fmt::format("{} {}: a number from {} to {} is expected", option, text, low, high));
     return value;
+}
+
+// Of seconds with one decimal place at most.
+Result<unsigned> tenths_of(std::string_view text) {
+    const auto point = text.find('.');
+    const auto whole = number("--delay", text.substr(0, point), 0, 3600);
+    const auto part =
+        point == std::string_view::npos ? Result<unsigned>(0U) : number("--delay", text.substr(point + 1), 0, 9);
+    const bool is_one_digit = point == std::string_view::npos || text.size() - point == 2;
+    const unsigned tenths = whole && part && is_one_digit ? *whole * 10 + *part : 0;
+    if (tenths < 1 || tenths > 36000)
+        return Error(EINVAL, fmt::format("--delay {}: seconds from 0.1 to 3600 are expected", text));
+    return tenths;
 }
 
 Result<Request> understand(const Verb& verb, const Words& words) {
@@ -188,6 +226,11 @@ Result<Request> understand(const Verb& verb, const Words& words) {
         const auto count = number("--count", words.count, 1, 1000000000);
         if (!count) return count.error();
         request.count = *count;
+    }
+    if (!words.delay.empty()) {
+        const auto tenths = tenths_of(words.delay);
+        if (!tenths) return tenths.error();
+        request.delay_tenths = *tenths;
     }
     request.detail = words.verbose ? Detail::full : Detail::brief;
     request.port = words.port;

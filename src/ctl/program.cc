@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/ctl/program.h>
 
+#include "live_terminal.h"
 #include "terminal.h"
 
 #include <srpfs/ctl/actions.h>
 #include <srpfs/ctl/apart.h>
 #include <srpfs/ctl/command_line.h>
+#include <srpfs/ctl/diagnosis.h>
 #include <srpfs/ctl/mounts.h>
+#include <srpfs/ctl/rates.h>
 #include <srpfs/ctl/render.h>
 #include <srpfs/ctl/survey.h>
 #include <srpfs/ctl/text.h>
@@ -205,6 +208,97 @@ int stats(const Request& request) {
         seen["targets"] = std::move(kept);
     }
     return finish(render_stats(stats_document(seen), request.format, screen_of_output()));
+}
+
+// ---- rates ----
+
+int top(const Request& request) {
+    auto mount = mount_for(request);
+    if (auto* failure = std::get_if<Failure>(&mount)) return fail(*failure);
+    const Mount& chosen = std::get<Mount>(mount);
+    Rates rates;
+    std::optional<Failure> failure;
+    const auto look = [&] {
+        auto seen = look_at(request, chosen, Depth::brief);
+        if (auto* broken = std::get_if<Failure>(&seen))
+            failure = *broken;
+        else
+            rates.add(std::get<Json>(seen), seconds_now());
+        return !failure;
+    };
+    const int delay = static_cast<int>(request.delay_tenths) * 100;
+    unsigned shown = 0;
+    const bool is_live = !request.is_batch && request.format == Format::table && isatty(STDOUT_FILENO);
+    if (!is_live) {
+        Screen screen = screen_of_output();
+        screen.height = 0;
+        if (!look()) return fail(*failure);
+        do {
+            pause_for(delay);
+            if (!look()) return fail(*failure);
+            const bool needs_gap = shown != 0 && request.format != Format::json;
+            if (const int status = finish((needs_gap ? "\n" : "") + rates.text(request.format, screen)); status != 0)
+                return status;
+            ++shown;
+        } while (request.count == 0 || shown < request.count);
+        return exit_code::ok;
+    }
+    {
+        LiveTerminal terminal;
+        terminal.show("...");
+        // The first look has nothing to compare with; the second comes soon.
+        for (int pause = std::min(delay, 250); look(); pause = delay) {
+            auto woken = LiveTerminal::Woken::by_change;
+            do {
+                if (rates.is_ready()) terminal.show(rates.text(Format::table, screen_of_output()));
+                woken = terminal.wait(pause);
+            } while (woken == LiveTerminal::Woken::by_change);
+            if (woken == LiveTerminal::Woken::by_key_to_end) break;
+            if (rates.is_ready() && request.count != 0 && ++shown == request.count) break;
+        }
+    }
+    return failure ? fail(*failure) : exit_code::ok;
+}
+
+// ---- what is wrong ----
+
+int why(const Request& request) {
+    const auto mounts = find_mounts();
+    if (!mounts) return fail({exit_code::other, mounts.error().context});
+    std::vector<Mount> wanted = *mounts;
+    if (!request.mount.empty()) {
+        const auto mount = choose_mount(*mounts, request.mount, {});
+        if (!mount) return fail({exit_code::no_mount, mount.error().context});
+        wanted = {*mount};
+    }
+    Findings of_mounts;
+    const auto add = [](Findings& to, const Findings& more) { to.insert(to.end(), more.begin(), more.end()); };
+    bool has_demo = std::any_of(request.operands.begin(), request.operands.end(),
+                                [](const std::string& login) { return login.find("dest=demo") != std::string::npos; });
+    for (const Mount& mount : wanted) {
+        auto seen = look_at(request, mount, Depth::full);
+        if (const auto* failure = std::get_if<Failure>(&seen)) {
+            add(of_mounts, {{Finding::Verdict::wrong, mount.path, failure->text, ""}});
+            continue;
+        }
+        const Json& survey = std::get<Json>(seen);
+        has_demo = has_demo || survey.dump().find("srp-demo0-1") != std::string::npos;
+        add(of_mounts, check_mount(survey));
+    }
+    if (wanted.empty())
+        add(of_mounts, {{Finding::Verdict::note, "mount", "Nothing is mounted as srpfs.",
+                         "Begin with: srpfs none /srp, or srpfs demo /srp to try it out."}});
+
+    const Machine machine = this_machine();
+    Findings findings;
+    for (const Findings& some : {check_fuse(machine), check_devices(machine, !has_demo), check_ports(machine),
+                                 check_locked_memory(machine), check_kernel(machine), check_ib_srp(machine), of_mounts})
+        add(findings, some);
+    for (const std::string& login : request.operands) add(findings, check_login(machine, login));
+    const bool is_wrong = std::any_of(findings.begin(), findings.end(),
+                                      [](const Finding& one) { return one.verdict == Finding::Verdict::wrong; });
+    return finish(render_why(findings, request.format, screen_of_output()),
+                  is_wrong ? exit_code::wrong : exit_code::ok);
 }
 
 // ---- events ----
@@ -462,6 +556,40 @@ int set(const Request& request) {
     return report.end();
 }
 
+int reservations(const Request& request) {
+    auto meant = find_all(request, {request.operands.front()});
+    if (auto* failure = std::get_if<Failure>(&meant)) return fail(*failure);
+    const auto& [mount, seen, things] = std::get<Meant>(meant);
+    const Found& lun = things.front();
+    const std::string path = path_of(lun), file = lun.directory() + "/reservations";
+    if (lun.kind != Found::Kind::lun) return fail({exit_code::usage, fmt::format("{} is no LUN", path)});
+    if (request.operands.size() == 1) {
+        const auto text = run_apart(limit_of(request, look_seconds), [&](Outlet&) { return read_answer(file); });
+        if (text)
+            return finish(render_reservations(reservations_document(lun, *text), request.format, screen_of_output()));
+        return fail(text.error().errno_value() == ETIMEDOUT
+                        ? Failure{exit_code::no_answer, fmt::format("{}: {}", path, text.error().context)}
+                        : failure_of_mount(mount, text.error()));
+    }
+    std::string command;
+    for (std::size_t i = 1; i < request.operands.size(); ++i)
+        command += fmt::format("{}{}", command.empty() ? "" : " ", request.operands[i]);
+    Report report(request);
+    const milliseconds limit = limit_of(request, change_seconds);
+    const auto done = run_apart(limit, [&](Outlet&) -> Result<std::string> {
+        const auto written = write_command(file, command);
+        if (!written) return written.error();
+        return std::string();
+    });
+    if (done) {
+        report.done(path, path, command.c_str());
+    } else {
+        const Error error = explained(done.error(), limit);
+        report.failed(path, path, error, exit_code_of(error));
+    }
+    return report.end();
+}
+
 int execute(const Request& request) {
     const std::string& verb = request.verb;
     if (verb == "list") return list(request);
@@ -475,6 +603,9 @@ int execute(const Request& request) {
     if (verb == "set") return set(request);
     if (verb == "stats") return stats(request);
     if (verb == "events") return events(request);
+    if (verb == "reservations") return reservations(request);
+    if (verb == "top") return top(request);
+    if (verb == "why") return why(request);
     return fail({exit_code::usage, fmt::format("{}: no such verb; srpctl --help shows them", verb)});
 }
 

@@ -414,6 +414,53 @@ std::string render_stats(const Json& document, Format format, const Screen& scre
     return text;
 }
 
+// ---- reservations ----
+
+Json reservations_document(const Found& lun, std::string_view text) {
+    Json document;
+    document["schema"] = json_schema;
+    document["mount"] = lun.mount;
+    document["path"] = fmt::format("{}/{}/{}/{}", lun.mount, lun.port, lun.target, lun.lun);
+    for (const char* name : {"generation", "registered"}) document[name] = nullptr;
+    document["keys"] = Json::array();
+    document["reservation"] = nullptr;
+    for (const std::string_view line : split(text, '\n')) {
+        const auto words = split(trimmed(line), ' ');
+        if (words.size() < 2 || words[1] == "none") continue;
+        const std::string value(words[1]);
+        if (words[0] == "generation")
+            document["generation"] =
+                Json::parse(value, nullptr, false).is_number() ? Json::parse(value) : Json(nullptr);
+        if (words[0] == "registered") document["registered"] = value;
+        if (words[0] == "key") document["keys"].push_back(value);
+        if (words[0] == "reservation")
+            document["reservation"] =
+                Json{{"type", value}, {"holder", words.size() > 2 ? Json(std::string(words[2])) : Json(nullptr)}};
+    }
+    return document;
+}
+
+std::string render_reservations(const Json& document, Format format, const Screen& screen) {
+    if (format == Format::json) return json_text(document);
+    std::string text;
+    if (format == Format::plain) {
+        add_plain(text, "", document);
+        return text;
+    }
+    Properties properties;
+    const Json& reservation = field(document, "reservation");
+    properties.add("LUN", word(document, "path"));
+    properties.add("generation", word(document, "generation"));
+    properties.add("reservation", reservation.is_object() ? fmt::format("{}, held by {}", word(reservation, "type"),
+                                                                        word(reservation, "holder"))
+                                                          : "none");
+    properties.add("registered here",
+                   field(document, "registered").is_null() ? "nothing" : word(document, "registered"));
+    if (field(document, "keys").empty()) properties.add("keys", "none");
+    for (const Json& key : field(document, "keys")) properties.add("key", word(key));
+    return properties.text(screen);
+}
+
 // ---- events ----
 
 std::string render_event(std::string_view line, Format format, const Screen& screen) {

@@ -22,6 +22,14 @@ Error error_at(const std::string& path, int errno_value) {
     return Error(errno_value, fmt::format("{}: {}", path, std::strerror(errno_value)));
 }
 
+// With what srpfs says about it.
+Error explained_at(const std::string& path, int errno_value) {
+    if (errno_value == EINTR || errno_value == E2BIG) return error_at(path, errno_value);  // of these it says nothing
+    // After ENODEV the directory may be gone, with the file that says why.
+    const auto reason = read_value(std::filesystem::path(path).parent_path() / "last_error");
+    return reason && !reason->empty() ? Error(errno_value, *reason) : error_at(path, errno_value);
+}
+
 bool is_digit(char one) { return one >= '0' && one <= '9'; }
 
 // The digits at the beginning, without leading zeros.
@@ -53,6 +61,12 @@ Result<std::string> read_file(const std::string& path) {
     }
 }
 
+Result<std::string> read_answer(const std::string& path) {
+    auto text = read_file(path);
+    if (!text) return explained_at(path, text.error().errno_value());
+    return text;
+}
+
 std::optional<std::string> read_value(const std::string& path) {
     auto text = read_file(path);
     if (!text) return std::nullopt;
@@ -67,10 +81,7 @@ Result<void> write_command(const std::string& path, std::string_view text) {
     const int fault = written < 0 ? errno : 0;
     ::close(descriptor);
     if (fault == 0) return {};
-    if (fault == EINTR || fault == E2BIG) return error_at(path, fault);  // of these srpfs says nothing
-    // After ENODEV the directory may be gone, with the file that says why.
-    const auto reason = read_value(std::filesystem::path(path).parent_path() / "last_error");
-    return reason && !reason->empty() ? Error(fault, *reason) : error_at(path, fault);
+    return explained_at(path, fault);
 }
 
 bool is_before(std::string_view a, std::string_view b) {

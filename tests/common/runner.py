@@ -368,7 +368,7 @@ class Builds:
         else:
             sanitizer, = (one for one in SANITIZERS if one.directory == directory)
             compiler, options = "g++", TSAN_OPTIONS
-            targets = ["srpfs", *(str(pathlib.Path(test.command[0]).relative_to(BUILD))
+            targets = ["srpfs", "srpctl", *(str(pathlib.Path(test.command[0]).relative_to(BUILD))
                                   for test in sanitizer.tests(BUILD, self.everything) if not belongs(test, "mount"))]
 
         def attempt(*more: str) -> Result:

@@ -15,6 +15,7 @@ import time
 
 from harness import (LOGIN, NOBODY, PATIENCE, PORT, TARGET, Background, check, contains, equal, eventually, opened, promised, run,
                      test, value, wait_gone, write_once)
+from trouble import BlackHole
 
 OTHER = "id_ext=1,ioc_guid=1,initiator_ext=2,dest=demo"
 
@@ -254,6 +255,22 @@ def srpctl_shows_events_and_counts(t):
     contains(at_end.wait("the end of the mount"), "srpfs has ended", "the end of the mount")
 
 
+@test
+def srpctl_shows_and_changes_reservations(t):
+    mount = t.mount("demo:ram:1M")
+    ctl = Ctl(t, mount)
+    contains(ctl.out("reservations", "lun0"), "registered here: nothing", "before")
+    equal(ctl.out("reservations", "lun0", "register", "0xa"), f"register 0xa: {mount.lun(0)}\n", "registering")
+    ctl.run("reservations", "lun0", "reserve", "write-exclusive")
+    document = ctl.json("reservations", mount.lun(0))
+    equal([document[name] for name in ("path", "registered", "keys")], [str(mount.lun(0)), f"0x{10:016x}", [f"0x{10:016x}"]], "who is registered")
+    equal(document["reservation"]["type"], "write-exclusive", "the reservation")
+    contains(ctl.fails(7, "reservations", "lun0", "reserve", "everything"), "everything", "a type that there is not")
+    contains(ctl.fails(1, "reservations", TARGET), "is no LUN", "those of a target")
+    ctl.run("reservations", "lun0", "unregister")
+    equal(ctl.json("reservations", "lun0")["registered"], None, "after unregistering")
+
+
 # ---- trouble ----
 
 @test
@@ -338,3 +355,124 @@ def srpctl_says_who_may_not(t):
     contains(Ctl(t, read_only).fails(3, "list"), "has ended; clean up with: umount", "a mount without srpfs")
     run("umount", read_only.path)
     t.mounts.remove(read_only)
+
+
+@test
+def srpctl_says_what_is_wrong(t):
+    hole = BlackHole(t)
+    ctl = Ctl(t, hole.mount)
+
+    def about(name, *arguments):
+        # What is wrong with the machine itself depends on the machine.
+        done = run(*ctl.command("-o", "json", "why", *arguments))
+        document = json.loads(done.stdout)
+        check(done.returncode == (12 if any(one["verdict"] == "wrong" for one in document["findings"]) else 0), f"exit status {done.returncode}")
+        return [(one["verdict"], one["text"]) for one in document["findings"] if one["subject"] == name]
+
+    second = f"{PORT}/{hole.second.name}"
+    equal(about("fuse"), [("good", "/dev/fuse can be opened.")], "FUSE")
+    equal(about(second), [("good", "Runs, with 2 LUNs.")], "a target that runs")
+    hole.open()
+    eventually(lambda: value(hole.second / "state") == "blocked", "the connection is lost")
+    (verdict, text), = about(second)
+    equal(verdict, "wrong", "a target that is lost")
+    contains(text, "is lost and I/O", "what is said of it")
+    eventually(lambda: value(hole.second / "last_error") in about(second)[0][1], "the reason is said")
+    contains(about("login string", "dest=demo")[0][1], "id_ext and ioc_guid are missing", "a login string")
+    text, code = ctl.on_a_terminal("why", env={"NO_COLOR": "1"})
+    equal(code, 12, "exit status")
+    check(all(len(line) <= 80 for line in text.splitlines()), f"wider than the terminal: {text}")
+    contains(text, "wrong", "the verdict")
+
+
+class Screen:
+    """A terminal with srpctl on it."""
+
+    def __init__(self, ctl, *arguments, columns=80, lines=24):
+        self.text = b""
+        self.pid, self.handle = pty.fork()
+        if self.pid == 0:
+            fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+            os.execve(ctl.program, ctl.command(*arguments), {"PATH": os.environ["PATH"], "TERM": "xterm", "NO_COLOR": "1"})
+
+    def read(self):
+        if select.select([self.handle], [], [], 0.01)[0]:
+            try:
+                self.text += os.read(self.handle, 65536)
+            except OSError:                   # the other end is closed
+                pass
+        return self.text.decode(errors="replace")
+
+    def wait_for(self, pattern, what):
+        return eventually(lambda: re.search(pattern, self.read(), re.S), what)
+
+    def resize(self, columns, lines):
+        self.text = b""
+        fcntl.ioctl(self.handle, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def lines(self):
+        """Of the last whole picture."""
+        picture = self.read().split("\x1b[H")[-2]
+        return re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", picture).replace("\r", "").rstrip().split("\n")
+
+    def end(self):
+        """The exit status, when everything has been shown."""
+        eventually(lambda: (self.read(), os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))[1], "srpctl ends")
+        self.read()
+        os.close(self.handle)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+GIVEN_BACK = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+
+
+@test
+def srpctl_top_shows_how_busy_units_are(t):
+    mount = t.mount("demo:ram:1M+ram:1M++30*null:1M")
+    ctl = Ctl(t, mount)
+    busy = subprocess.Popen(["bash", "-c", f"while :; do dd if={mount.lun(1)} of=/dev/null bs=4k status=none || exit; done"])
+    try:
+        frames = [json.loads(line) for line in ctl.out("top", "-o", "json", "-n", "3", "-d", "0.3").splitlines()]
+        equal(len(frames), 3, "frames")
+        for frame in frames:
+            check(frame["seconds"] >= 0.3, f"looked again too soon: {frame['seconds']}")
+        equal([target["path"] for target in frames[0]["targets"]], [str(mount.target), str(mount.target).replace(TARGET, TARGET.replace("1", "2"))], "targets")
+        eventually(lambda: json.loads(ctl.out("top", "-o", "json", "-n", "1", "-d", "0.5"))["targets"][0]["luns"][1]["reads_per_second"] > 0, "reads are seen")
+        text = ctl.out("top", "--batch", "-n", "2", "-d", "0.5")
+        equal(text.count("reads/s ("), 2, "frames for people")
+        check("\x1b" not in text, "escape sequences in a pipe")
+
+        screen = Screen(ctl, "top", "-d", "0.2")
+        screen.wait_for("LATELY.*lun", "a picture")
+        screen.wait_for("(\x1b\\[H.*){3}", "more pictures")
+        lines = screen.lines()
+        check(len(lines) <= 24 and all(len(line) <= 80 for line in lines), f"too large for the terminal: {lines}")
+        contains(lines[-1], "lun", "the last line that fits")
+        for columns, rows in ((200, 50), (50, 10)):
+            screen.resize(columns, rows)
+            # A line in two, while the size is being told, is no matter: what counts is what stays.
+            eventually(lambda c=columns, r=rows: screen.read().count("\x1b[H") > 2 and len(screen.lines()) <= r
+                       and max(map(len, screen.lines())) in range(c // 2, c + 1), f"a picture of {columns}x{rows}")
+        os.write(screen.handle, b"q")
+        equal(screen.end(), 0, "exit status after q")
+        check(screen.text.decode().endswith(GIVEN_BACK), f"the terminal is not given back: {screen.text[-60:]!r}")
+
+        screen = Screen(ctl, "top")
+        screen.wait_for("reads/s", "a picture")
+        os.write(screen.handle, b"\x03")
+        equal(screen.end(), -signal.SIGINT, "exit status after Ctrl-C")
+        check(GIVEN_BACK in screen.text.decode(), f"the terminal is not given back: {screen.text[-60:]!r}")
+        text, code = ctl.on_a_terminal("top", "-n", "2", "-d", "0.1")
+        equal(code, 0, "exit status after two pictures")
+    finally:
+        busy.kill()
+        busy.wait()
+    screen = Screen(ctl, "top", "-d", "0.2", "-t", "1")
+    screen.wait_for("reads/s", "a picture")
+    os.kill(mount.pid, signal.SIGSTOP)
+    try:
+        equal(screen.end(), 8, "exit status when srpfs does not answer")
+        contains(screen.text.decode(), "does not answer", "the reason")
+        check(screen.text.decode().index(GIVEN_BACK) < screen.text.decode().index("does not answer"), "the reason is on the other screen")
+    finally:
+        os.kill(mount.pid, signal.SIGCONT)

@@ -20,6 +20,7 @@ inline constexpr int refused_value = 7;
 inline constexpr int no_answer = 8;
 inline constexpr int busy = 9;
 inline constexpr int not_connected = 10;
+inline constexpr int wrong = 12;
 inline constexpr int exists = 15;
 }  // namespace exit_code
 

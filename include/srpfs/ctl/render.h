@@ -31,6 +31,12 @@ std::string render_show(const Json& document, Format format, const Screen& scree
 Json stats_document(const Json& mount);
 std::string render_stats(const Json& document, Format format, const Screen& screen);
 
+// {"schema": 1, "mount", "path" (of the LUN), "generation", "registered" (null: nothing), "keys": [...], "reservation":
+// null, or
+// {"type", "holder"}} from what the file `reservations` says. Lines that are not known are passed over.
+Json reservations_document(const Found& lun, std::string_view text);
+std::string render_reservations(const Json& document, Format format, const Screen& screen);
+
 // One line of the file `events`: as it is for json, as a sentence for people, or tab-separated: time, event, target,
 // lun, rest. What is no event is given as it is.
 std::string render_event(std::string_view line, Format format, const Screen& screen);

@@ -15,6 +15,9 @@ namespace srpfs::ctl {
 // All of it. An Error has the errno and names the file.
 Result<std::string> read_file(const std::string& path);
 
+// The same of a file whose content srpfs has to ask for: an Error has its sentence, from `last_error` beside the file.
+Result<std::string> read_answer(const std::string& path);
+
 // What a control file of one line says, without the newline; nothing if it cannot be read, or is not there.
 std::optional<std::string> read_value(const std::string& path);
 

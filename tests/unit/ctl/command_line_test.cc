@@ -52,6 +52,13 @@ TEST(CommandLine, VerbsHaveTheirOptions) {
     EXPECT_EQ(understood({"login", "-p", "srp-a-1", "x"}).port, "srp-a-1");
     EXPECT_EQ(understood({"events", "-f", "-n", "3"}).count, 3U);
     EXPECT_NE(refused({"show", "-v", "lun0"}), "understood");
+    const Request top = understood({"top", "-b", "-n2", "-d", "0.5"});
+    EXPECT_TRUE(top.is_batch);
+    EXPECT_EQ(top.delay_tenths, 5U);
+    EXPECT_EQ(understood({"top", "--delay=3600"}).delay_tenths, 36000U);
+    EXPECT_EQ(understood({"top"}).delay_tenths, 10U);
+    for (const char* delay : {"0", "0.0", "3600.1", "3601", "0.05", "1.", ".5", "-1", "1s"})
+        EXPECT_NE(refused({"top", std::string("-d") + delay}), "understood") << delay;
 }
 
 TEST(CommandLine, WhatIsWrongIsNamed) {

@@ -197,6 +197,21 @@ TEST_F(Golden, ABriefLookFindsWhatStatsNeed) {
               render_list(document, Format::table, Detail::brief, {}));
 }
 
+TEST_F(Golden, Reservations) {
+    const Json held = reservations_document(found("lun2"),
+                                            "generation 5\nregistered 0x000000000000000a\nkey 0x000000000000000a\n"
+                                            "key 0x000000000000000b\nsomething new\n"
+                                            "reservation write-exclusive-registrants-only 0x000000000000000b\n");
+    expect_golden("reservations.json", render_reservations(held, Format::json, {}));
+    expect_golden("reservations.plain", render_reservations(held, Format::plain, {}));
+    expect_golden("reservations.txt", render_reservations(held, Format::table, {}));
+    const Json none = reservations_document(found("lun2"), "generation 0\nregistered none\nreservation none\n");
+    expect_golden("reservations-none.txt", render_reservations(none, Format::table, {}));
+    EXPECT_EQ(none["registered"], nullptr);
+    EXPECT_EQ(none["reservation"], nullptr);
+    EXPECT_EQ(none["generation"], 0);
+}
+
 TEST_F(Golden, Events) {
     const char* lines[] = {
         R"({"schema":1,"sequence":0,"time":"2026-11-23T07:00:00.000Z","event":"target_login","channels":2,"credits":62,"first":true,"target":"a-b"})",

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// What happens in a second, from what has been counted so far: srpctl top. Pure; whoever looks says when.
+
+#pragma once
+
+#include <srpfs/ctl/render.h>
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+
+namespace srpfs::ctl {
+
+class Rates {
+public:
+    Rates();
+    ~Rates();
+
+    // A survey(), and when it was made, in seconds of any clock that only goes forward.
+    void add(const Json& mount, double seconds);
+
+    // From the second survey on.
+    [[nodiscard]] bool is_ready() const { return frame_ != nullptr; }
+
+    // {"schema": 1, "mount", "seconds" (between the two), "requests_pending", "targets": [{"path", "state", "channels",
+    // "req_lim", "commands_per_second", "waits_per_second", "luns": [{"path", "state", "reads_per_second", ...}]}]}.
+    // Rates of what was not there before, or has begun anew, are null.
+    [[nodiscard]] const Json& frame() const { return *frame_; }
+
+    // For people: a line about the whole, a table of targets, and one of LUNs, the busiest first, with a picture of how
+    // many requests they had lately. At most as many lines as the screen has, if it has a height. Others: json in one
+    // line, plain as stats has it.
+    [[nodiscard]] std::string text(Format format, const Screen& screen) const;
+
+private:
+    std::unique_ptr<Json> before_;  // a stats_document()
+    double before_seconds_ = 0;
+    std::unique_ptr<Json> frame_;
+    std::map<std::string, std::deque<double>> requests_;  // of each LUN's path, per second, the latest last
+};
+
+// One character for each value, in eighths of the largest; a value of 0 is the lowest.
+std::string sparkline(const std::deque<double>& values, Charset charset);
+
+}  // namespace srpfs::ctl

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include <srpfs/ctl/rates.h>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+
+namespace srpfs::ctl {
+namespace {
+
+Json counted_lun(const char* name, std::uint64_t reads, std::uint64_t writes, std::uint64_t errors) {
+    return Json{{"path", std::string("/srp/srp-a-1/t/") + name},
+                {"state", "running"},
+                {"counters",
+                 {{"reads", reads},
+                  {"writes", writes},
+                  {"flushes", 0},
+                  {"bytes_read", reads * 4096},
+                  {"bytes_written", writes * 1000000},
+                  {"errors", errors},
+                  {"retries", 0}}}};
+}
+
+Json counted(std::vector<Json> luns, std::uint64_t commands) {
+    return Json{{"path", "/srp"},
+                {"uptime_seconds", 5},
+                {"requests_pending", 9},
+                {"targets",
+                 {{{"path", "/srp/srp-a-1/t"},
+                   {"state", "running"},
+                   {"channels", 2},
+                   {"req_lim", 60},
+                   {"zero_req_lim", 0},
+                   {"failed_reconnects", 0},
+                   {"commands", commands},
+                   {"luns", luns}}}}};
+}
+
+const Json& lun_of(const Rates& rates, std::size_t index) { return rates.frame()["targets"][0]["luns"][index]; }
+
+TEST(Rates, NeedTwoLooks) {
+    Rates rates;
+    EXPECT_FALSE(rates.is_ready());
+    rates.add(counted({}, 0), 10);
+    EXPECT_FALSE(rates.is_ready());
+    rates.add(counted({}, 0), 11);
+    EXPECT_TRUE(rates.is_ready());
+}
+
+TEST(Rates, AreWhatWasAddedDividedByTheTime) {
+    Rates rates;
+    rates.add(counted({counted_lun("lun0", 100, 0, 0)}, 1000), 10);
+    rates.add(counted({counted_lun("lun0", 150, 7, 1)}, 1101), 12);
+    EXPECT_EQ(rates.frame()["seconds"], 2.0);
+    EXPECT_EQ(rates.frame()["targets"][0]["commands_per_second"], 50.5);
+    EXPECT_EQ(lun_of(rates, 0)["reads_per_second"], 25.0);
+    EXPECT_EQ(lun_of(rates, 0)["writes_per_second"], 3.5);
+    EXPECT_EQ(lun_of(rates, 0)["bytes_written_per_second"], 3500000.0);
+    EXPECT_EQ(lun_of(rates, 0)["errors_per_second"], 0.5);
+}
+
+TEST(Rates, OfWhatIsNewOrBeginsAnewAreNull) {
+    Rates rates;
+    rates.add(counted({counted_lun("lun0", 100, 0, 0)}, 1000), 10);
+    rates.add(counted({counted_lun("lun0", 5, 0, 0), counted_lun("lun1", 5, 0, 0)}, 10), 11);
+    EXPECT_TRUE(lun_of(rates, 0)["reads_per_second"].is_null());
+    EXPECT_TRUE(lun_of(rates, 1)["reads_per_second"].is_null());
+    EXPECT_TRUE(rates.frame()["targets"][0]["commands_per_second"].is_null());
+    EXPECT_NE(rates.text(Format::table, {}).find(" -"), std::string::npos);
+    rates.add(counted({counted_lun("lun0", 6, 0, 0)}, 11), 11);
+    EXPECT_TRUE(lun_of(rates, 0)["reads_per_second"].is_null()) << "no time has passed";
+}
+
+TEST(Rates, ShowTheBusiestFirstAndAsMuchAsFits) {
+    Rates rates;
+    rates.add(counted({counted_lun("lun0", 0, 0, 0), counted_lun("lun1", 0, 0, 0), counted_lun("lun2", 0, 0, 0)}, 0),
+              10);
+    rates.add(
+        counted({counted_lun("lun0", 0, 0, 0), counted_lun("lun1", 3000, 12, 0), counted_lun("lun2", 5, 0, 2)}, 3017),
+        11);
+    EXPECT_EQ(rates.text(Format::table, {.charset = Charset::utf8}),
+              "/srp: 3005 reads/s (12.3 MB/s), 12 writes/s (12.0 MB/s), 9 requests pending\n"
+              "\n"
+              "TARGET     STATE    CHANNELS  CREDITS  COMMANDS/S  WAITS/S\n"
+              "srp-a-1/t  running         2       60        3017        0\n"
+              "\n"
+              "LUN             STATE    READS/S  MB/S  WRITES/S  MB/S  ERRORS/S  LATELY\n"
+              "srp-a-1/t/lun1  running     3000  12.3        12  12.0         0  █\n"
+              "srp-a-1/t/lun2  running        5   0.0         0   0.0         2  █\n"
+              "srp-a-1/t/lun0  running        0   0.0         0   0.0         0  ▁\n");
+    const std::string small = rates.text(Format::table, {.width = 40, .height = 8});
+    EXPECT_EQ(std::count(small.begin(), small.end(), '\n'), 8);
+    for (const std::string_view line : split(small, '\n')) EXPECT_LE(columns_of(line), 40U) << small;
+    EXPECT_NE(rates.text(Format::plain, {}).find("/srp/srp-a-1/t/lun1\treads_per_second\t3000.0\n"), std::string::npos);
+    EXPECT_EQ(Json::parse(rates.text(Format::json, {})), rates.frame());
+}
+
+TEST(Rates, RememberTenLooksOfWhatIsStillThere) {
+    Rates rates;
+    for (unsigned i = 0; i < 30; ++i) rates.add(counted({counted_lun("lun0", i * i, 0, 0)}, 0), i);
+    const std::string text = rates.text(Format::table, {});
+    EXPECT_EQ(text.substr(text.rfind(' ') + 1).size(), 11U) << text;
+}
+
+TEST(Sparkline, IsAsHighAsItsLargestValue) {
+    EXPECT_EQ(sparkline({}, Charset::utf8), "");
+    EXPECT_EQ(sparkline({0, 0}, Charset::utf8), "▁▁");
+    EXPECT_EQ(sparkline({0, 1, 4, 8}, Charset::utf8), "▁▁▄█");
+    EXPECT_EQ(sparkline({0, 0.001, 500, 1000}, Charset::ascii), "__-#");
+}
+
+}  // namespace
+}  // namespace srpfs::ctl
