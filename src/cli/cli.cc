@@ -210,9 +210,9 @@ const std::vector<Option>& options() {
          [](Config& config, std::string_view text) {
              return set(config.max_imm_data, number("max_imm_data", text, 0, 65536));
          }},
-        {"reactors", "N", "threads that carry I/O, 1..64 (default 1)",
+        {"reactors", "N", "threads that carry I/O, 1..64 (default 1, and up to 3 that help it given 3 processors or more)",
          [](Config& config, std::string_view text) {
-             return set(config.reactors, number("reactors", text, 1, daemon::reactors_max));
+             return set(config.reactors.emplace(), number("reactors", text, 1, daemon::reactors_max));
          }},
         {"cpus", "LIST", "processors to bind the reactors to, in turn, for example 0-3:8 (default: not bound)",
          [](Config& config, std::string_view text) -> Result<void> {
@@ -231,7 +231,7 @@ const std::vector<Option>& options() {
              config.spin = std::chrono::microseconds(*value);
              return {};
          }},
-        {"memory", "SIZE", "budget of registered memory, 24M..64G (default 80M for each reactor)",
+        {"memory", "SIZE", "budget of registered memory, 24M..64G (default 80M, and 40M for each further reactor)",
          [](Config& config, std::string_view text) {
              return set(config.memory_bytes, size("memory", text, std::size_t{24} << 20, std::size_t{64} << 30));
          }},

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 
@@ -31,8 +32,10 @@ constexpr auto flush_limit = std::chrono::seconds(2);  // decisions 18
 constexpr auto logout_limit = std::chrono::seconds(2);
 constexpr unsigned queue_size_max = 4096, ch_count_max = 64;
 constexpr std::size_t mib = std::size_t{1} << 20;
-constexpr std::size_t memory_default = 80 * mib, memory_min = 24 * mib;  // of each reactor
-constexpr std::size_t ring_memory_default_max = 512 * mib;               // of all rings, on top of that
+// The first reactor has the first target; the others mostly help.
+constexpr std::size_t memory_default = 80 * mib, memory_default_further = 40 * mib;
+constexpr std::size_t memory_min = 24 * mib;                // of each reactor
+constexpr std::size_t ring_memory_default_max = 512 * mib;  // of all rings, on top of that
 
 std::uint64_t random_seed() {
     std::uint64_t seed = 0;
@@ -55,6 +58,17 @@ lun::EngineLimits limits_for(std::size_t budget, std::size_t park_bytes) {
     limits.read_buffers_64k = scale(limits.read_buffers_64k, 16);
     limits.read_buffers_1m = scale(limits.read_buffers_1m, 4);
     limits.edge_buffers = scale(limits.edge_buffers, 8);
+    return limits;
+}
+
+lun::EngineLimits limits_of_helper() {
+    lun::EngineLimits limits;
+    limits.park_bytes_max = 0;
+    limits.intake_buffers = helper_intake_buffers;
+    limits.write_buffers_4k = 64;
+    limits.write_buffers_64k = 16;
+    limits.read_buffers_4k = limits.read_buffers_64k = limits.read_buffers_1m = 1;  // nothing is read there
+    limits.edge_buffers = 1;
     return limits;
 }
 
@@ -175,6 +189,10 @@ Result<void> Supervisor::bring_up() {
             !started)
             return started.error();
 
+    if (demo && std::getenv("SRPFS_DEMO_SHARE")) {
+        log::warning({}, "SRPFS_DEMO_SHARE is set: all reactors share all requests, whether it pays or not");
+        config_.mount.shares_all = true;
+    }
     fs::FileSystemListener& listener = *this;
     std::vector<fs::ReactorResources> reactors;
     for (const auto& one : workers_) reactors.push_back({&one->reactor(), &one->engine()});
@@ -192,34 +210,40 @@ Result<void> Supervisor::bring_up() {
 }
 
 Result<void> Supervisor::make_workers(bool demo) {
-    const unsigned count = config_.reactors;
-    std::size_t budget = config_.memory_bytes == 0 ? count * memory_default : config_.memory_bytes;
-    if (budget < count * memory_min)
+    reactor_plan_ = plan_reactors(config_.reactors, processors(demo), config_.mount.io_uring != fs::RingUse::off);
+    const unsigned count = reactor_plan_.reactors, homes = reactor_plan_.homes;
+    std::size_t budget =
+        config_.memory_bytes == 0 ? memory_default + (homes - 1) * memory_default_further : config_.memory_bytes;
+    if (budget < homes * memory_min)
         return Error(EINVAL, fmt::format("memory={} is too little for {} reactor{}; at least {}M are needed", budget,
-                                         count, count == 1 ? "" : "s", count * memory_min / mib));
+                                         homes, homes == 1 ? "" : "s", homes * memory_min / mib));
     WorkerConfig config;
     const std::size_t ring_bytes = plan_rings(budget);
-    config.limits = limits_for((budget - ring_bytes) / count, config_.park_bytes);
+    const std::size_t buffers = budget - ring_bytes;
+    const std::size_t further = std::min(std::max(memory_min, buffers / (homes + 1)), buffers / homes);
+    const lun::EngineLimits limits = limits_for(buffers - (homes - 1) * further, config_.park_bytes);
+    const lun::EngineLimits limits_further = limits_for(further, config_.park_bytes);
     config.registration = config_.registration;
     config.moderation = config_.moderation;
-    config.loopback = demo;
-    config.verbs = !demo;
     config.spin = config_.spin.value_or(std::thread::hardware_concurrency() > 1 ? spin_default : Duration::zero());
-    const lun::EngineLimits& limits = config.limits;
-    registered_bytes_ = count * limits.registered_bytes() + ring_bytes;
+    registered_bytes_ = limits.registered_bytes() + (homes - 1) * limits_further.registered_bytes() + ring_bytes;
     log::info({},
-              "srpfs {}: {} reactor{}, {} MiB of I/O buffers (each {} intake, {} + {} write, {} + {} + {} read, {} "
-              "edge), each up to "
-              "{} MiB of waiting writes",
-              SRPFS_VERSION, count, count == 1 ? "" : "s", registered_bytes_ / mib, limits.intake_buffers,
-              limits.write_buffers_4k, limits.write_buffers_64k, limits.read_buffers_4k, limits.read_buffers_64k,
-              limits.read_buffers_1m, limits.edge_buffers, limits.park_bytes_max / mib);
+              "srpfs {}: {} reactor{}{}, {} MiB of I/O buffers ({}{} intake, {} + {} write, {} + {} + {} read, {} "
+              "edge), {}up to {} MiB of waiting writes",
+              SRPFS_VERSION, homes, homes == 1 ? "" : "s",
+              count == homes ? "" : fmt::format(" and {} to help", count - homes), registered_bytes_ / mib,
+              homes == 1 ? "" : "the first one: ", limits.intake_buffers, limits.write_buffers_4k,
+              limits.write_buffers_64k, limits.read_buffers_4k, limits.read_buffers_64k, limits.read_buffers_1m,
+              limits.edge_buffers, homes == 1 ? "" : "each ", limits.park_bytes_max / mib);
     if (demo) demo_black_hole_ = DemoBlackHole::from_environment(control_);
     for (unsigned index = 0; index < count; ++index) {
         if (demo_black_hole_) config.injector = &demo_black_hole_->injector();
         config.name = fmt::format("srpfs-{}", index);
         config.seed = random_seed();
         if (!config_.cpus.empty()) config.cpu = config_.cpus[index % config_.cpus.size()];
+        config.limits = index == 0 ? limits : index < homes ? limits_further : limits_of_helper();
+        config.loopback = demo && index < homes;
+        config.verbs = !demo && index < homes;
         config.limits.entries = rings_.entries_of(index);
         auto made = Worker::create(config);
         if (!made && config.limits.entries > 0 && config_.mount.io_uring == fs::RingUse::automatic) {
@@ -239,11 +263,11 @@ std::size_t Supervisor::plan_rings(std::size_t& budget) {
     if (mount.io_uring == fs::RingUse::off) return 0;
     const bool chosen = config_.memory_bytes != 0;
     const std::size_t most =
-        chosen ? budget / 2 : std::min(ring_memory_default_max, fs::ring_bytes_wanted(mount, config_.reactors));
-    rings_ = fs::plan_rings(mount, config_.reactors, most);
+        chosen ? budget / 2 : std::min(ring_memory_default_max, fs::ring_bytes_wanted(mount, reactor_plan_.reactors));
+    rings_ = fs::plan_rings(mount, reactor_plan_.reactors, most);
     mount.io_uring_obstacle = rings_.obstacle;
     std::size_t taken = 0;
-    for (unsigned index = 0; index < config_.reactors; ++index) {
+    for (unsigned index = 0; index < reactor_plan_.reactors; ++index) {
         lun::EngineLimits entries;
         entries.entries = rings_.entries_of(index);
         taken += (entries.entries + entries.spare_slots()) * mib;
@@ -271,7 +295,8 @@ Result<void> Supervisor::start_demo(std::string_view luns) {
     }
     demo_hold_ = DemoHold::from_environment(*demos_.front(), control_);
     if (demo_power_cut_) demo_power_cut_->watch(*demos_.front(), worker().reactor());
-    for (const auto& one : workers_) {
+    for (unsigned home = 0; home < reactor_plan_.homes; ++home) {
+        const auto& one = workers_[home];
         for (unsigned index = 0; index < count; ++index)
             if (const auto opened = one->open_portal(*demos_[index], demo_name(index), count); !opened)
                 return opened.error();
@@ -429,7 +454,7 @@ Result<fabric::Address> Supervisor::address_of(const srp::LoginParameters& param
 
 // The one with the fewest targets.
 unsigned Supervisor::choose_home() const {
-    std::vector<unsigned> served(workers_.size());
+    std::vector<unsigned> served(reactor_plan_.homes);
     for (const auto& other : targets_) ++served[other->home()];
     return static_cast<unsigned>(std::min_element(served.begin(), served.end()) - served.begin());
 }
@@ -439,9 +464,17 @@ void Supervisor::choose_readers() {
     std::vector<bool> readers(workers_.size());
     for (const auto& target : targets_) readers[target->home()] = true;
     if (targets_.empty()) readers[0] = true;
-    if (!file_system_ || readers == readers_) return;
+    if (!file_system_ || config_.mount.shares_all || readers == readers_) return;
     readers_ = readers;
     file_system_->set_readers(readers_);
+}
+
+// That reactors may run on. Tests say what the machine has not got.
+unsigned Supervisor::processors(bool demo) const {
+    if (const char* const assumed = demo ? std::getenv("SRPFS_DEMO_PROCESSORS") : nullptr)
+        return static_cast<unsigned>(std::strtoul(assumed, nullptr, 10));
+    const unsigned online = std::thread::hardware_concurrency();
+    return config_.cpus.empty() ? online : std::min(online, static_cast<unsigned>(config_.cpus.size()));
 }
 
 Result<std::shared_ptr<Target>> Supervisor::log_in(const std::string& text, const WantedPort& wanted, OnLogin on_done,

@@ -5,6 +5,7 @@
 
 #include "demo_hold.h"
 #include "event_log.h"
+#include "reactor_plan.h"
 #include "status.h"
 #include "target.h"
 #include "unit_homes.h"
@@ -75,6 +76,7 @@ private:
     Result<std::shared_ptr<Target>> make_target(std::string_view text, const WantedPort& wanted,
                                                 std::optional<unsigned> home);
     [[nodiscard]] unsigned choose_home() const;
+    [[nodiscard]] unsigned processors(bool demo) const;
     void choose_readers();
     Result<fabric::Address> address_of(const srp::LoginParameters& parameters,
                                        const std::optional<initiator::WantedPort>& wanted);
@@ -95,7 +97,8 @@ private:
     std::unique_ptr<DemoHold> demo_hold_;
     std::unique_ptr<DemoPowerCut> demo_power_cut_;
     std::unique_ptr<DemoBlackHole> demo_black_hole_;
-    std::vector<std::unique_ptr<Worker>> workers_;  // not empty while serving
+    ReactorPlan reactor_plan_;
+    std::vector<std::unique_ptr<Worker>> workers_;  // not empty while serving; the homes first
     UnitHomes unit_homes_;
     std::unique_ptr<fs::FileSystem> file_system_;
     std::unique_ptr<Views> views_;  // while there is a file system

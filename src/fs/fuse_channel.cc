@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <utility>
 
 #include <fcntl.h>
@@ -23,6 +24,19 @@ constexpr std::uint32_t records_at_start = 4096;
 constexpr unsigned turns_not_looked_max = 4;
 constexpr int first_private_fd = 10;  // away from 0..2, whatever the program does with them
 
+// A channel without an idle turn for so long has no time for more.
+constexpr auto busy_time = std::chrono::microseconds(100);
+// Who is asked for help and finds nothing to do is left alone for so long.
+constexpr auto ask_interval = std::chrono::microseconds(100);
+// What a channel that helps has handed over and not answered; the rest is left to others.
+constexpr unsigned helping_requests_max = 32;
+constexpr std::size_t helping_bytes_max = std::size_t{4} << 20;
+constexpr unsigned helping_empty_looks_max = 4;
+// Copying so much to a caller costs more than telling a helper to do it. It gets so many answers at one time: one is
+// being copied and one waits.
+constexpr std::size_t large_answer = std::size_t{64} << 10;
+constexpr unsigned loans_max = 2;
+
 bool is_durable(std::uint32_t open_flags) { return (open_flags & (O_DSYNC | O_SYNC)) != 0; }
 
 std::vector<std::byte> joined(const Incoming& request) {
@@ -33,6 +47,13 @@ std::vector<std::byte> joined(const Incoming& request) {
     return whole;
 }
 
+Mail interrupt_of(const ReplyTo& to) {
+    Mail mail;
+    mail.kind = Mail::Kind::interrupt;
+    mail.to = to;
+    return mail;
+}
+
 }  // namespace
 
 FuseChannel::FuseChannel(unsigned index, int fd, lun::Engine& engine, const OpenFiles& files, ChannelHost& host)
@@ -41,14 +62,18 @@ FuseChannel::FuseChannel(unsigned index, int fd, lun::Engine& engine, const Open
 }
 
 FuseChannel::~FuseChannel() {
-    for (const Record& record : records_) SRPFS_ASSERT(record.holder != Holder::operation);
+    for (const Record& record : records_)
+        SRPFS_ASSERT(record.holder != Holder::operation && record.holder != Holder::lent);
 }
 
 void FuseChannel::set_peers(std::vector<std::weak_ptr<FuseChannel>> peers) {
     peers_ = std::move(peers);
     for (std::size_t peer = 0; peer < peers_.size(); ++peer) {
-        const auto channel = peer != index_ ? peers_[peer].lock() : nullptr;
-        peers_descriptors_.push_back(channel ? channel->share_descriptor() : nullptr);
+        const auto channel = peers_[peer].lock();
+        const bool is_other = channel && peer != index_;
+        peers_descriptors_.push_back(is_other ? channel->share_descriptor() : nullptr);
+        Outgoing& outgoing = outgoing_.emplace_back();
+        if (is_other) outgoing.desk = channel->desk_;
     }
 }
 
@@ -58,14 +83,17 @@ std::shared_ptr<DescriptorIntake> FuseChannel::share_descriptor() {
     if (!shared) {
         // -1: answers go by our mail.
         const int fd = fcntl(descriptor_.fd(), F_DUPFD_CLOEXEC, first_private_fd);
+        is_duplicated_ = fd >= 0;
         shared = std::make_shared<DescriptorIntake>(fd, engine_);
         shared_descriptor_ = shared;
     }
     return shared;
 }
 
-void FuseChannel::set_reading(bool reading) {
+void FuseChannel::set_reading(bool reading, bool asks_for_help) {
     is_reading_ = reading;
+    asks_for_help_ = asks_for_help;
+    desk_->set_reads(reading);
     nothing_to_read_ = false;
 }
 
@@ -73,7 +101,31 @@ void FuseChannel::set_reading(bool reading) {
 
 bool FuseChannel::poll() {
     undisturbed_.after_answers();
-    if (disconnected_) return false;
+    if (peers_.empty()) return !disconnected_ && read_intake();
+    if (!std::exchange(worked_, false)) busy_since_ = engine_.timers().now();
+    desk_->wake_up();
+    bool worked = take_mail();
+    if (disconnected_) return worked;
+    if (const auto asked = desk_->was_asked(); asked == Desk::Asked::to_help)
+        help();
+    else if (asked == Desk::Asked::to_stop)
+        stop_helping();
+    if (ring_)
+        worked = read_intake() || worked;
+    else if (helps_)
+        worked = read_helping() > 0 || worked;
+    else if (is_reading_) {
+        worked = read_intake() || worked;
+        if (!descriptor_.is_drained() && !disconnected_) ask_for_help();
+    }
+    worked_ = worked_ || worked;
+    return worked;
+}
+
+bool FuseChannel::is_busy() const { return engine_.timers().now() - busy_since_ >= busy_time; }
+
+// Without peers nobody helps, and everybody is the reader.
+bool FuseChannel::read_intake() {
     bool worked = false;
     if (ring_) {
         // All that has come, before an INTERRUPT of it is read from the descriptor.
@@ -83,7 +135,7 @@ bool FuseChannel::poll() {
     }
     // Looking again at a descriptor that was empty a turn ago costs a system call and hardly ever finds anything;
     // the reactor does not sleep while there is something.
-    if (!ring_ && (!is_reading_ || !is_worth_looking())) return worked;
+    if (!ring_ && !is_worth_looking()) return worked;
     const unsigned taken = descriptor_.poll(*this, Batch{});
     if (reactor::Habit* const look = std::exchange(look_, nullptr)) look->tried(taken > 0);
     nothing_to_read_ = is_told_ && descriptor_.is_drained();
@@ -97,6 +149,12 @@ Result<void> FuseChannel::start_ring(std::shared_ptr<Ring> ring) {
     if (auto started = ring->start(descriptor_.fd()); !started) return started;
     ring_ = std::move(ring);
     return {};
+}
+
+bool FuseChannel::prepare_to_sleep() {
+    if (ring_ && !ring_->prepare_to_sleep()) return false;
+    if (helps_ && requests_elsewhere_ == 0) stop_helping();
+    return peers_.empty() || desk_->fall_asleep();
 }
 
 void FuseChannel::sleep_on(std::vector<int>& fds) {
@@ -252,7 +310,8 @@ void FuseChannel::on_write(const Request& request) {
     lun::Unit& unit = *lun->unit.load(std::memory_order_relaxed);
     if (is_in_entry(request.to)) {
         engine_.lend_entry_for_write(*operation, unit, request.to.slot, bytes);
-    } else if (!engine_.take_over_intake(*operation, unit, bytes)) {
+    } else if (!(request.is_elsewhere ? engine_.take_copy_of(*operation, unit, request.data.first(bytes))
+                                      : engine_.take_over_intake(*operation, unit, bytes))) {
         operation->release();
         return reply(request.to, EIO);
     }
@@ -380,36 +439,216 @@ void FuseChannel::finish(const Origin& origin, std::span<const std::byte> answer
 
 // ---- several reactors: a unit has one home ----
 
-void FuseChannel::hand_to_home(const LunData& lun, const Request& request) {
-    const auto home = lun.reactor < peers_.size() ? peers_[lun.reactor].lock() : nullptr;
-    if (!home) return reply(request.to, ENODEV);
-    home->executor().post([home, to = request.to, copy = joined(request)] { home->serve_for(to, copy); });
+void FuseChannel::post_to(unsigned peer, const Mail& mail, bool urgent) {
+    Outgoing& outgoing = outgoing_[peer];
+    Mail& copy = outgoing.mail.emplace_back(mail);
+    copy.from = static_cast<std::uint16_t>(index_);
+    outgoing.urgent = outgoing.urgent || urgent;
+    has_outgoing_ = true;
+    if (!host_) deliver();  // nobody calls flush() any more
 }
 
+void FuseChannel::deliver() {
+    has_outgoing_ = false;
+    for (unsigned peer = 0; peer < outgoing_.size(); ++peer) {
+        Outgoing& outgoing = outgoing_[peer];
+        if (!outgoing.mail.empty() && outgoing.desk->put(outgoing.mail, std::exchange(outgoing.urgent, false)))
+            wake(peer);
+    }
+}
+
+void FuseChannel::wake(unsigned peer) {
+    if (auto channel = peers_[peer].lock()) {
+        reactor::Executor& executor = channel->executor();
+        executor.post([channel = std::move(channel)] { channel->take_mail(); });
+    }
+}
+
+bool FuseChannel::take_mail() {
+    if (peers_.empty()) return false;
+    bool found = false;
+    do {
+        desk_->take(taken_);
+        found = found || !taken_.empty();
+        for (const Mail& mail : taken_) on_mail(mail);
+        taken_.clear();
+        if (!host_) (void)desk_->was_asked();
+    } while (!host_ && !desk_->fall_asleep());  // nobody calls poll() any more
+    worked_ = worked_ || found;
+    return found;
+}
+
+void FuseChannel::on_mail(const Mail& mail) {
+    switch (mail.kind) {
+        case Mail::Kind::request: return on_request_of_peer(mail);
+        case Mail::Kind::interrupt: return (void)mark_interrupted(mail.to.unique);
+        case Mail::Kind::answer:
+        case Mail::Kind::answered: return on_answer_of_home(mail);
+        case Mail::Kind::written: --outgoing_[mail.from].lent; return end_loan(mail.record);
+        case Mail::Kind::copied:
+            if (mail.buffer) engine_.take_back(*mail.buffer);
+            delete[] mail.copy;
+            return;
+    }
+}
+
+void FuseChannel::hand_to_home(const LunData& lun, const Request& request) {
+    const unsigned home = lun.reactor;
+    if (home >= outgoing_.size() || peers_[home].expired() || !host_) return reply(request.to, ENODEV);
+    Mail mail;
+    mail.head_bytes = static_cast<std::uint8_t>(std::min(request.head.size(), mail.head.size()));
+    std::memcpy(mail.head.data(), request.head.data(), mail.head_bytes);
+    mail.to = request.to;
+    mail.data = request.data;  // in an entry of a ring it stays until the answer
+    if (!request.data.empty() && request.to.slot == no_slot) {
+        mail.buffer = engine_.lend_intake(static_cast<std::uint32_t>(request.data.size()));
+        if (mail.buffer) {
+            mail.data = mail.buffer->bytes.first(request.data.size());
+        } else {
+            mail.copy = new (std::nothrow) std::byte[request.data.size()];
+            if (!mail.copy) return reply(request.to, EIO);
+            std::memcpy(mail.copy, request.data.data(), request.data.size());
+            mail.data = {mail.copy, request.data.size()};
+        }
+    }
+    mail.to.record = take_record();
+    Record& record = records_[mail.to.record];
+    record.to = mail.to;
+    record.holder = Holder::peer;
+    record.home = static_cast<std::uint16_t>(home);
+    record.bytes = static_cast<std::uint32_t>(data_bytes(request));
+    // It is pending there.
+    pending_.store(pending_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+    ++requests_elsewhere_;
+    bytes_elsewhere_ += record.bytes;
+    ++counters_.handed_over;
+    post_to(home, mail);
+}
+
+void FuseChannel::on_request_of_peer(const Mail& mail) {
+    serve_elsewhere(mail.to, {.head = std::span(mail.head).first(mail.head_bytes), .data = mail.data});
+    // Whatever has become of it, the data is not looked at any more.
+    if (!mail.buffer && !mail.copy) return;
+    Mail done;
+    done.kind = Mail::Kind::copied;
+    done.buffer = mail.buffer;
+    done.copy = mail.copy;
+    post_to(mail.from, done);
+}
+
+void FuseChannel::on_answer_of_home(const Mail& mail) {
+    if (mail.to.channel == index_) forget_peer(mail);
+    if (mail.kind == Mail::Kind::answered) return;
+    ++counters_.answered_for_home;
+    const bool is_lent = mail.record != no_record;
+    const auto body = is_lent ? mail.data : std::span<const std::byte>(mail.head).first(mail.head_bytes);
+    if (mail.to.channel == index_)
+        answer(mail.to, mail.error, body);
+    else if (mail.to.channel < peers_descriptors_.size() && peers_descriptors_[mail.to.channel] &&
+             !peers_descriptors_[mail.to.channel]->answer(mail.to, mail.error, body))
+        ++counters_.replies_lost;
+    if (!is_lent) return;
+    Mail done;
+    done.kind = Mail::Kind::written;
+    done.record = mail.record;
+    post_to(mail.from, done);
+}
+
+// It was handed over, and is answered or about to be.
+void FuseChannel::forget_peer(const Mail& mail) {
+    SRPFS_ASSERT(mail.to.record < records_.size());
+    const Record record = records_[mail.to.record];
+    SRPFS_ASSERT(record.holder == Holder::peer && record.to.unique == mail.to.unique);
+    free_record(mail.to.record);
+    --requests_elsewhere_;
+    bytes_elsewhere_ -= record.bytes;
+    note_done(record.bytes);
+}
+
+// A request that this channel has read is answered, or as good as that.
+void FuseChannel::note_done(std::size_t bytes) { desk_->count_work(work_of(bytes)); }
+
 void FuseChannel::serve_for(const ReplyTo& to, std::span<const std::byte> whole) {
+    serve_elsewhere(to, split_request(whole));
+}
+
+void FuseChannel::serve_elsewhere(const ReplyTo& to, const Incoming& incoming) {
     if (!descriptor_.is_open()) return reply(to, ENODEV);
-    // The payload has to be where the engine takes it over from.
-    const auto buffer = engine_.intake();
-    SRPFS_ASSERT(whole.size() <= buffer.size());
-    std::memcpy(buffer.data(), whole.data(), whole.size());
     Request request;
-    static_cast<Incoming&>(request) = split_request(buffer.first(whole.size()));
+    static_cast<Incoming&>(request) = incoming;
     request.to = to;
-    if (!read_struct(request.head, 0, request.header)) return;
+    request.is_elsewhere = true;
+    if (!read_struct(request.head, 0, request.header)) return reply(to, EINVAL);
     switch (request.header.opcode) {
-        case FUSE_READ: on_read(request); break;
-        case FUSE_WRITE: on_write(request); break;
-        case FUSE_FSYNC: on_fsync(request); break;
-        case FUSE_FALLOCATE: on_fallocate(request); break;
-        case FUSE_LSEEK: on_lseek(request); break;
+        case FUSE_READ: return on_read(request);
+        case FUSE_WRITE: return on_write(request);
+        case FUSE_FSYNC: return on_fsync(request);
+        case FUSE_FALLOCATE: return on_fallocate(request);
+        case FUSE_LSEEK: return on_lseek(request);
         default: return reply(to, ENOSYS);
     }
-    if (next_unmatched_ == 0) return;
-    const auto early = std::find(interrupts_unmatched_.begin(), interrupts_unmatched_.end(), to.unique);
-    if (early == interrupts_unmatched_.end() || to.unique == 0) [[likely]]
-        return;
-    *early = 0;
-    (void)mark_interrupted(to.unique);
+}
+
+// ---- who reads ----
+
+void FuseChannel::help() {
+    if (helps_ || ring_ || is_reading_) return;
+    helps_ = true;
+    nothing_to_read_ = false;
+    empty_looks_ = 0;
+    desk_->set_helps(true);
+}
+
+void FuseChannel::stop_helping() {
+    helps_ = false;
+    desk_->set_helps(false);
+}
+
+unsigned FuseChannel::read_helping() {
+    if (is_reading_) {
+        stop_helping();  // goes on without being asked
+        return 0;
+    }
+    if (requests_elsewhere_ >= helping_requests_max || bytes_elsewhere_ >= helping_bytes_max) return 0;
+    const unsigned taken = descriptor_.poll(*this, Batch{.requests = helping_requests_max - requests_elsewhere_});
+    if (taken > 0)
+        empty_looks_ = 0;
+    else if (++empty_looks_ >= helping_empty_looks_max)
+        stop_helping();
+    return taken;
+}
+
+// A turn has left requests in the kernel.
+void FuseChannel::ask_for_help() {
+    if (!asks_for_help_ || !is_busy()) return;
+    const Instant now = engine_.timers().now();
+    std::uint64_t work = desk_->work_done();
+    unsigned helpers_max = 0, helping = 0;
+    for (const Outgoing& peer : outgoing_) {
+        if (!peer.desk) continue;
+        work += peer.desk->work_done();
+        helpers_max += peer.desk->reads() ? 0 : 1;
+        helping += peer.desk->helps() ? 1 : 0;
+    }
+    if (helpers_max == 0) return;
+    const unsigned wanted = staffing_.on_backlog(now, work, helpers_max);
+    if (helping > wanted) {
+        for (const Outgoing& peer : outgoing_)
+            if (peer.desk && peer.desk->helps() && helping > wanted) {
+                peer.desk->dismiss();
+                --helping;
+            }
+    } else if (helping < wanted && now >= ask_at_) {
+        ask_at_ = now + ask_interval;
+        // One at a time; rather one that has nothing to do.
+        for (const bool asleep : {true, false})
+            for (unsigned peer = 0; peer < outgoing_.size(); ++peer) {
+                Desk* desk = outgoing_[peer].desk.get();
+                if (!desk || desk->reads() || desk->helps() || desk->is_asleep() != asleep) continue;
+                if (desk->ask()) wake(peer);
+                return;
+            }
+    }
 }
 
 // ---- operations ----
@@ -429,12 +668,13 @@ std::uint32_t FuseChannel::take_record() {
 void FuseChannel::free_record(std::uint32_t index) {
     Record& record = records_[index];
     SRPFS_ASSERT(record.holder != Holder::nobody);
+    if (record.holder != Holder::peer)
+        pending_.store(pending_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
     record.holder = Holder::nobody;
     record.operation = nullptr;
     record.lun = nullptr;
     record.next_free = first_free_;
     first_free_ = index;
-    pending_.store(pending_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
 }
 
 void FuseChannel::start(lun::Unit& unit, lun::Operation& operation, const Record& request) {
@@ -453,6 +693,7 @@ void FuseChannel::on_answered(lun::Operation& operation) {
     SRPFS_ASSERT(record.holder == Holder::operation);
     SRPFS_ASSERT(record.operation == &operation);
 
+    worked_ = true;
     const bool ours = record.to.unique == 0;
     const int error = errno_of(operation.outcome(), operation.kind());
     // Commands of an operation that failed early may be in flight: with the answer the kernel gets the entry's memory.
@@ -461,7 +702,10 @@ void FuseChannel::on_answered(lun::Operation& operation) {
         if (!ours) reply(record.to, error);
     } else if (operation.kind() == lun::OperationKind::read) {
         SRPFS_ASSERT(operation.data().size() == record.bytes);
-        reply(record.to, 0, operation.data());
+        if (outgoing_.empty())
+            answer(record.to, 0, operation.data());
+        else if (!answer_read(index))
+            return;
     } else if (operation.kind() == lun::OperationKind::write) {
         record.lun->last_write.store(engine_.timers().now().time_since_epoch().count(), std::memory_order_relaxed);
         const fuse_write_out out{.size = record.bytes, .padding = 0};
@@ -469,7 +713,53 @@ void FuseChannel::on_answered(lun::Operation& operation) {
     } else if (!ours) {
         reply(record.to, 0);
     }
+    if (!outgoing_.empty() && record.to.channel == index_) note_done(record.bytes);
     operation.release();
+    free_record(index);
+    note_answered(record.lun);
+}
+
+// The copy to the caller is the larger part of what a read costs, and may be another channel's: false, and it has the
+// data until it says that the kernel has it.
+bool FuseChannel::answer_read(std::uint32_t index) {
+    Record& record = records_[index];
+    const auto data = record.operation->data();
+    unsigned peer = record.to.channel;
+    if (peer == index_) {
+        if (data.size() >= large_answer && record.to.slot == no_slot && is_duplicated_) peer = idle_helper();
+        if (peer == index_) {
+            answer(record.to, 0, data);
+            return true;
+        }
+    } else if (answers_itself(record.to)) {
+        answer_on_duplicate(record.to, 0, data);
+        return true;
+    }
+    record.holder = Holder::lent;
+    Mail mail;
+    mail.kind = Mail::Kind::answer;
+    mail.to = record.to;
+    mail.record = index;
+    mail.data = data;
+    ++outgoing_[peer].lent;
+    post_to(peer, mail);
+    if (data.size() >= large_answer) deliver();
+    return false;
+}
+
+// One that has little to copy; this channel if there is none.
+unsigned FuseChannel::idle_helper() const {
+    for (unsigned peer = 0; peer < outgoing_.size(); ++peer)
+        if (outgoing_[peer].desk && outgoing_[peer].lent < loans_max && outgoing_[peer].desk->helps()) return peer;
+    return index_;
+}
+
+void FuseChannel::end_loan(std::uint32_t index) {
+    SRPFS_ASSERT(index < records_.size());
+    const Record record = records_[index];
+    SRPFS_ASSERT(record.holder == Holder::lent);
+    if (record.to.channel == index_) note_done(record.bytes);
+    record.operation->release();
     free_record(index);
     note_answered(record.lun);
 }
@@ -543,9 +833,9 @@ void FuseChannel::on_interrupt(const Request& request) {
     fuse_interrupt_in in{};
     if (!read_struct(request.head, sizeof request.header, in)) return malformed(request);
     if (mark_interrupted(in.unique)) return;
-    keep_interrupt(in.unique);
     // The kernel queues an INTERRUPT only once its request has been copied out. So another reactor has read it, and
-    // will have served or noted it before it looks at its mail; or it has been answered, and then nobody finds it.
+    // will have served it, or noted that it has handed it over, before it gets this; or it has been answered, and then
+    // nobody finds it.
     for (std::size_t peer = 0; peer < peers_.size(); ++peer) {
         if (peer == index_) continue;
         if (const auto channel = peers_[peer].lock())
@@ -559,16 +849,8 @@ void FuseChannel::on_interrupt(const Request& request) {
 bool FuseChannel::interrupt(std::uint64_t unique) {
     if (mark_interrupted(unique)) return true;
     // Its request may have been copied into an entry and not been looked at.
-    if (ring_ && !disconnected_ && ring_->poll(*this, whatever_has_come) > 0 && mark_interrupted(unique)) return true;
-    keep_interrupt(unique);
-    return false;
-}
-
-void FuseChannel::keep_interrupt(std::uint64_t unique) {
-    if (peers_.size() < 2 ||
-        std::find(interrupts_unmatched_.begin(), interrupts_unmatched_.end(), unique) != interrupts_unmatched_.end())
-        return;
-    interrupts_unmatched_[next_unmatched_++ % interrupts_kept] = unique;
+    if (!ring_ || disconnected_ || ring_->poll(*this, whatever_has_come) == 0) return false;
+    return mark_interrupted(unique);
 }
 
 bool FuseChannel::mark_interrupted(std::uint64_t unique) {
@@ -582,7 +864,9 @@ bool FuseChannel::mark_interrupted(std::uint64_t unique) {
             zero_jobs_.interrupt(index);
         else if (record.holder == Holder::search)
             interrupt_search(index);
-        else if (host_)
+        else if (record.holder == Holder::peer)
+            post_to(record.home, interrupt_of(record.to));  // behind the request
+        else if (record.holder == Holder::control && host_)
             host_->on_control_interrupt({.channel = index_, .record = index, .unique = unique});
         return true;
     }
@@ -595,6 +879,9 @@ void FuseChannel::leave() {
     descriptor_.close();
     peers_descriptors_.clear();
     host_ = nullptr;
+    stop_helping();
+    deliver();
+    take_mail();
     auto keep = shared_from_this();
     for (std::uint32_t index = 0; index < records_.size(); ++index) {
         if (records_[index].holder == Holder::control) free_record(index);
@@ -611,16 +898,32 @@ void FuseChannel::leave() {
 void FuseChannel::reply(const ReplyTo& to, int error, std::span<const std::byte> body) {
     if (to.channel == index_) [[likely]]
         return answer(to, error, body);
-    if (to.slot == no_slot && to.channel < peers_descriptors_.size() && peers_descriptors_[to.channel] &&
-        peers_descriptors_[to.channel]->is_open()) {
-        if (host_) undisturbed_.before_answer();
-        if (!peers_descriptors_[to.channel]->answer(to, error, body)) ++counters_.replies_lost;
-        return;
-    }
-    const auto reader = to.channel < peers_.size() ? peers_[to.channel].lock() : nullptr;
-    if (!reader) return;
-    reader->executor().post(
-        [reader, to, whole = make_reply(to.unique, error, body)] { reader->answer_whole(to, whole); });
+    if (to.channel >= outgoing_.size()) return;
+    if (answers_itself(to)) return answer_on_duplicate(to, error, body);
+    Mail mail;
+    mail.kind = Mail::Kind::answer;
+    mail.to = to;
+    SRPFS_ASSERT(body.size() <= mail.head.size());
+    mail.error = error;
+    mail.head_bytes = static_cast<std::uint8_t>(body.size());
+    if (!body.empty()) std::memcpy(mail.head.data(), body.data(), body.size());
+    post_to(to.channel, mail);
+}
+
+// A request that another channel has read: that one would have to be woken to answer it, unless it has read it to help.
+// May change its mind from one call to the next.
+bool FuseChannel::answers_itself(const ReplyTo& to) const {
+    return to.slot == no_slot && to.channel < peers_descriptors_.size() && peers_descriptors_[to.channel] &&
+           peers_descriptors_[to.channel]->is_open() && !outgoing_[to.channel].desk->helps();
+}
+
+void FuseChannel::answer_on_duplicate(const ReplyTo& to, int error, std::span<const std::byte> body) {
+    if (host_) undisturbed_.before_answer();
+    if (!peers_descriptors_[to.channel]->answer(to, error, body)) ++counters_.replies_lost;
+    Mail mail;
+    mail.kind = Mail::Kind::answered;
+    mail.to = to;
+    post_to(to.channel, mail, false);
 }
 
 void FuseChannel::answer(const ReplyTo& to, int error, std::span<const std::byte> body) {

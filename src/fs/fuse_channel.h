@@ -10,10 +10,12 @@
 
 #include "intake.h"
 #include "open_files.h"
+#include "peers.h"
 #include "request.h"
 #include "undisturbed.h"
 #include "zero_jobs.h"
 #include "ring.h"
+#include "staffing.h"
 
 #include <srpfs/reactor/habit.h>
 #include <srpfs/lun/engine.h>
@@ -48,9 +50,11 @@ protected:
 };
 
 struct ChannelCounters {
-    std::uint64_t requests = 0;      // read
-    std::uint64_t malformed = 0;     // answered EINVAL, or dropped when not even a header
-    std::uint64_t replies_lost = 0;  // the kernel did not want the answer any more
+    std::uint64_t requests = 0;           // read
+    std::uint64_t malformed = 0;          // answered EINVAL, or dropped when not even a header
+    std::uint64_t replies_lost = 0;       // the kernel did not want the answer any more
+    std::uint64_t handed_over = 0;        // to the home of their unit
+    std::uint64_t answered_for_home = 0;  // answers of units that live elsewhere
 };
 
 class FuseChannel final : public reactor::Source,
@@ -64,14 +68,17 @@ public:
     FuseChannel(unsigned index, int fd, lun::Engine& engine, const OpenFiles& files, ChannelHost& host);
     ~FuseChannel() override;
 
-    // All channels by index, this one included; before the first poll() of any of them. Empty when this is the only
-    // one.
+    // All channels by index, this one included; before the first poll() of any of them. Not called when this is the
+    // only one.
     void set_peers(std::vector<std::weak_ptr<FuseChannel>> peers);
 
     // Whether requests are read from the descriptor, as they are at first. Without it nothing that comes there wakes
-    // the reactor, and it serves what others have read; a ring is served all the same. On the reactor; the connection
-    // needs one channel that reads, or nobody sees its end.
-    void set_reading(bool reading);
+    // the reactor; it serves what others have read, and helps those that cannot keep up, if one of them
+    // `asks_for_help`. A ring is served all the same. On the reactor; the connection needs one channel that reads, or
+    // nobody sees its end, and at most one that asks.
+    void set_reading(bool reading, bool asks_for_help);
+    // For tests, before the first poll(): answers whatever it has read, as helpers do, though it is none.
+    void share_all() { desk_->set_helps(true); }
 
     // The most requests taken in by one turn; a ring's are more when the descriptor has to be read after them.
     static constexpr unsigned batch_max = Batch{}.requests;
@@ -83,9 +90,10 @@ public:
     // ---- reactor::Source ----
     bool poll() override;
     void flush() override {
+        if (has_outgoing_) deliver();
         if (ring_) ring_->flush();
     }
-    bool prepare_to_sleep() override { return !ring_ || ring_->prepare_to_sleep(); }
+    bool prepare_to_sleep() override;
     void sleep_on(std::vector<int>& fds) override;
     void woken(std::span<const int> readable) override;
     void look_again() override;
@@ -93,10 +101,9 @@ public:
     // ---- by mail ----
     // The control thread's answer (fuse_out_header first; empty: none) to a request handed to it.
     void finish(const Origin& origin, std::span<const std::byte> reply);
-    // Another channel's request for a unit that lives here; answered through that channel.
-    void serve_for(const ReplyTo& to, std::span<const std::byte> request) override;
-    // Marks the request `unique` if it is here, or when it is handed over soon; true when it was. From another channel
-    // that has read the INTERRUPT.
+    // What lies on the desk. Sent to wake the reactor; otherwise poll() looks.
+    bool take_mail();
+    // Marks the request `unique` if it is here; true when it was. From another channel that has read the INTERRUPT.
     bool interrupt(std::uint64_t unique);
     // `done` is called, here, when no request refers to `lun` any more; files showing it must be unpublished.
     void drain(const LunData* lun, std::function<void()> done);
@@ -118,9 +125,8 @@ public:
     [[nodiscard]] reactor::Executor& executor() const { return engine_.executor(); }
 
 private:
-    static constexpr std::uint32_t no_record = UINT32_MAX;
-
-    enum class Holder : std::uint8_t { nobody, operation, control, zero_job, search };
+    // peer: another channel serves it. lent: it is done, and another channel has its data until it has answered it.
+    enum class Holder : std::uint8_t { nobody, operation, control, zero_job, search, peer, lent };
     // A request that is being served. The hot path takes and frees them from a stack, so they stay in the cache.
     struct Record {
         ReplyTo to{};  // unique 0: our own flush after a close
@@ -129,10 +135,12 @@ private:
         std::uint32_t bytes = 0;
         std::uint32_t next_free = no_record;
         Holder holder = Holder::nobody;
+        std::uint16_t home = 0;  // the peer
     };
     struct Request : Incoming {
         fuse_in_header header{};
         ReplyTo to{};
+        bool is_elsewhere = false;  // not in the engine's intake buffer, nor in an entry of our ring
     };
     struct Search {  // SEEK_DATA, SEEK_HOLE
         std::uint32_t record = no_record;
@@ -150,6 +158,7 @@ private:
     void on_answered(lun::Operation& operation) override;
     std::uint32_t on_waiting(const ReplyTo& to, LunData* lun) override;
     ReplyTo on_waited(std::uint32_t record) override;
+    void serve_for(const ReplyTo& to, std::span<const std::byte> request) override;
     void on_zeroed(const ReplyTo& to, int error) override { reply(to, error); }
 
     void on_read(const Request& request);
@@ -162,6 +171,7 @@ private:
     void on_interrupt(const Request& request);
     void hand_to_control(const Request& request);
     void hand_to_home(const LunData& lun, const Request& request);
+    void serve_elsewhere(const ReplyTo& to, const Incoming& request);
     // nullptr: no such file (answered), not a LUN (handed to control), or another reactor's (handed there).
     LunData* lun_of(std::uint64_t handle, const Request& request);
 
@@ -171,10 +181,29 @@ private:
     void note_drained(const LunData* lun);
     void note_answered(const LunData* lun);
 
+    void post_to(unsigned peer, const Mail& mail, bool urgent = true);
+    void deliver();
+    void wake(unsigned peer);
+    void on_mail(const Mail& mail);
+    void on_request_of_peer(const Mail& mail);
+    void on_answer_of_home(const Mail& mail);
+    bool read_intake();
+    [[nodiscard]] bool answer_read(std::uint32_t record);
+    [[nodiscard]] unsigned idle_helper() const;
+    void end_loan(std::uint32_t record);
+    void forget_peer(const Mail& mail);
+    void note_done(std::size_t bytes);
+    [[nodiscard]] bool is_busy() const;
+    [[nodiscard]] bool answers_itself(const ReplyTo& to) const;
+    void answer_on_duplicate(const ReplyTo& to, int error, std::span<const std::byte> body);
+    void help();
+    unsigned read_helping();
+    void stop_helping();
+    void ask_for_help();
+
     void reply(const ReplyTo& to, int error, std::span<const std::byte> body = {});
     void answer(const ReplyTo& to, int error, std::span<const std::byte> body);
     bool mark_interrupted(std::uint64_t unique);
-    void keep_interrupt(std::uint64_t unique);
     [[nodiscard]] bool is_in_entry(const ReplyTo& to) const { return to.slot != no_slot && to.channel == index_; }
     void answer_whole(const ReplyTo& to, std::span<const std::byte> reply);
     void malformed(const Request& request);
@@ -190,7 +219,12 @@ private:
     reactor::Habit later_looks_;      // two turns after it was empty
     reactor::Habit extra_looks_;      // see look_again()
     Undisturbed undisturbed_{kernel_scheduling()};
+    bool has_outgoing_ = false;  // mail that deliver() is to take along
+    bool worked_ = false;        // something was done since the last poll() began
     bool is_reading_ = true;
+    bool asks_for_help_ = false;
+    bool helps_ = false;    // reads because another channel has asked for it
+    Instant busy_since_{};  // no turn since then had nothing to do
     const OpenFiles& files_;
     std::uint32_t first_free_ = no_record;
     std::vector<Record> records_;
@@ -206,14 +240,25 @@ private:
     ChannelHost* host_;  // nullptr after leave()
     bool disconnected_ = false;
     std::vector<std::weak_ptr<FuseChannel>> peers_;
-    // INTERRUPTs that others have read, and whose requests are not here: not any more, or not yet, because they are
-    // still on their way from whoever has read them. The newest ones; numbers are not used again.
-    static constexpr std::size_t interrupts_kept = 256;
-    std::array<std::uint64_t, interrupts_kept> interrupts_unmatched_{};
-    std::size_t next_unmatched_ = 0;
+    std::shared_ptr<Desk> desk_ = std::make_shared<Desk>();
+    struct Outgoing {
+        std::shared_ptr<Desk> desk;
+        std::vector<Mail> mail;
+        bool urgent = false;
+        unsigned lent = 0;  // answers that are being given there
+    };
+    std::vector<Outgoing> outgoing_;  // by peer
+    std::vector<Mail> taken_;         // being read
+    // Handed over and not answered yet.
+    unsigned requests_elsewhere_ = 0;
+    std::size_t bytes_elsewhere_ = 0;
+    unsigned empty_looks_ = 0;  // while helping
+    Instant ask_at_{};
+    Staffing staffing_;
     // Descriptors of the peers', of our own: an answer to what a peer has read goes the straight way.
     std::vector<std::shared_ptr<DescriptorIntake>> peers_descriptors_;
     std::weak_ptr<DescriptorIntake> shared_descriptor_;
+    bool is_duplicated_ = false;  // peers can answer what we have read
     std::shared_ptr<DescriptorIntake> share_descriptor();
     std::shared_ptr<FuseChannel> self_;  // after leave(), while operations are in flight
 };

@@ -18,11 +18,14 @@ namespace srpfs::fs {
 // A request that occupies none: it came from the descriptor.
 inline constexpr std::uint16_t no_slot = UINT16_MAX;
 
+inline constexpr std::uint32_t no_record = UINT32_MAX;
+
 // Where the answer to a request has to go, whoever serves it.
 struct ReplyTo {
-    std::uint64_t unique = 0;      // 0: nowhere
-    std::uint16_t channel = 0;     // that took it in
-    std::uint16_t slot = no_slot;  // of that channel's ring, occupied until it is answered
+    std::uint64_t unique = 0;          // 0: nowhere
+    std::uint16_t channel = 0;         // that took it in
+    std::uint16_t slot = no_slot;      // of that channel's ring, occupied until it is answered
+    std::uint32_t record = no_record;  // that channel's note of it, if another one serves it
 };
 
 // A request as it came in; the bytes are valid during the call.

@@ -111,6 +111,8 @@ Result<void> MountedFileSystem::start(const MountOptions& options) {
     if (channels_.size() > 1) {
         const std::vector<std::weak_ptr<FuseChannel>> peers(channels_.begin(), channels_.end());
         for (const auto& channel : channels_) channel->set_peers(peers);
+        if (options.shares_all)
+            for (const auto& channel : channels_) channel->share_all();
     }
     // The rings are on the first reactors.
     rings_starting_ = rings ? rings->size() : 0;
@@ -301,11 +303,13 @@ void MountedFileSystem::on_released(std::uint64_t handle, OpenFileDetails detail
 
 void MountedFileSystem::set_readers(const std::vector<bool>& reads) {
     SRPFS_ASSERT(reads.size() == channels_.size());
-    SRPFS_ASSERT(std::find(reads.begin(), reads.end(), true) != reads.end());
+    const auto first = std::find(reads.begin(), reads.end(), true) - reads.begin();
+    SRPFS_ASSERT(static_cast<std::size_t>(first) < reads.size());
     // Whoever comes first: while nobody reads, requests wait in the kernel.
     for (std::size_t index = 0; index < reads.size(); ++index) {
         const auto& channel = channels_[index];
-        channel->executor().post([channel, reading = reads[index]] { channel->set_reading(reading); });
+        const bool asks = static_cast<std::size_t>(first) == index;
+        channel->executor().post([channel, reading = reads[index], asks] { channel->set_reading(reading, asks); });
     }
 }
 

@@ -304,6 +304,42 @@ bool Engine::take_over_intake(Operation& operation, Unit& unit, std::uint32_t pa
     return make_parking_room(payload_bytes) && park(operation, payload);
 }
 
+Buffer* Engine::lend_intake(std::uint32_t payload_bytes) {
+    State& state = *state_;
+    SRPFS_ASSERT(payload_bytes <= intake_payload_bytes_max);
+    const auto small = [&](unsigned size_class) -> Buffer* {
+        if (payload_bytes > class_bytes[size_class] || state.free_buffers[size_class].empty()) return nullptr;
+        Buffer* buffer = state.free_buffers[size_class].pop_front();
+        std::memcpy(buffer->bytes.data(), state.intake->bytes.data(), payload_bytes);
+        return buffer;
+    };
+    if (Buffer* buffer = small(class_write_4k)) return buffer;
+    // The units of this reactor keep some.
+    if (state.free_buffers[class_intake].size() > state.total[class_intake] / 4)
+        return std::exchange(state.intake, state.free_buffers[class_intake].pop_front());
+    return small(class_write_64k);
+}
+
+void Engine::take_back(Buffer& buffer) {
+    state_->free_buffers[buffer.size_class].push_front(buffer);
+    hand_out(buffer.size_class);
+}
+
+bool Engine::take_copy_of(Operation& operation, Unit& unit, std::span<const std::byte> payload) {
+    State& state = *state_;
+    SRPFS_ASSERT(payload.size() <= intake_payload_bytes_max);
+    SRPFS_ASSERT(!operation.buffer_ && !operation.parked_);
+    operation.unit_ = &unit;
+    for (unsigned size_class = class_write_4k; size_class <= class_intake; ++size_class) {
+        // One stays for the intake's next takeover.
+        const std::size_t kept = size_class == class_intake ? 1 : 0;
+        if (payload.size() <= class_bytes[size_class] && state.free_buffers[size_class].size() > kept &&
+            take_copy(operation, unit, payload, size_class))
+            return true;
+    }
+    return make_parking_room(payload.size()) && park(operation, payload);
+}
+
 // Into a buffer of that size, if there is one.
 bool Engine::take_copy(Operation& operation, Unit& unit, std::span<const std::byte> payload, unsigned size_class) {
     State& state = *state_;

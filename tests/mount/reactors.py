@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Several reactors: any of them reads a request, and the one that has the unit serves it."""
 
-from harness import BOTH, LOGIN, PATIENCE, Background, check, equal, eventually, opened, pattern, read_bytes, test, write_once
+from harness import BOTH, LOGIN, PATIENCE, Background, check, equal, eventually, opened, pattern, read_bytes, run, test, write_once
 from luns import fio
 from trouble import READ, Stuck, killed, user_of, waits, write_raw
 
 import mmap
 import os
 import pathlib
+import signal
+
+# All reactors read and hand over, and answer for each other, whether it pays or not (src/daemon/supervisor.cc).
+SHARE = {"SRPFS_DEMO_SHARE": "1"}
+# What there is by default on a machine with more processors than two.
+LARGE = {"SRPFS_DEMO_PROCESSORS": "16"}
+BUSY = "[(os.pread(handle, 1 << 20, place << 20), os.pwrite(handle, bytes(100000), place * 999)) for _ in range(1 << 30) for place in range(4)]"
 
 
 @test
@@ -39,6 +46,100 @@ def several_reactors_carry_the_same_bytes(t):
     equal(mount.lun_stats(0)["errors"] + mount.lun_stats(1)["errors"], 0, "errors counted")
 
 
+@test(intakes=BOTH)
+def several_reactors_that_share_all_carry_the_same_bytes(t):
+    for reactors in (2, 4):
+        mount = t.mount("demo:ram:32M,wce+ram:8M,bs=4096++ram:1M", f"reactors={reactors}", env=SHARE)
+        fio(t, mount, "--ioengine=psync", "--rw=randwrite", "--bsrange=512-64k", "--bs_unaligned=1", "--size=2m", "--offset_increment=2m", "--numjobs=8")
+        fio(t, mount, "--ioengine=libaio", "--direct=1", "--rw=randwrite", "--bs=4k", "--size=2m", "--offset_increment=2m", "--numjobs=4", "--iodepth=16",
+            number=1)
+        fio(t, mount, "--ioengine=libaio", "--direct=1", "--rw=randwrite", "--bs=1m", "--size=32m", "--iodepth=16")
+        fio(t, mount, "--ioengine=libaio", "--direct=1", "--rw=write", "--bsrange=64k-1m", "--size=32m", "--iodepth=8")
+        equal(mount.lun_stats(0)["errors"] + mount.lun_stats(1)["errors"], 0, "errors counted")
+        eventually(lambda: mount.requests() <= 0, "nothing is pending any more")
+        mount.umount()
+
+
+@test
+def several_reactors_that_share_all_lose_nothing_under_trouble(t):
+    mount = t.mount("demo:ram:4M++ram:1M", "reactors=4", env=SHARE)
+    data = pattern(4 << 20, 6)
+    mount.lun(0).write_bytes(data)
+    for turn in range(6):
+        eventually(mount.lun(0).exists, "the unit's file")
+        users = [user_of(mount.lun(0), "[os.pread(handle, 1 << 20, place << 20) for place in range(4) for _ in range(20)]") for _ in range(4)]
+        users += [user_of(mount.lun(0), "[os.pwrite(handle, os.pread(handle, 65536, 0), 0) for _ in range(100)]")]
+        if turn % 3 == 0:
+            write_once(mount.target / "delete", "1")
+        elif turn % 3 == 1:
+            write_once(mount.target / "rescan", "1")
+        else:
+            write_once(mount.target / "reset", "1")
+        for process in users[:2]:
+            process.kill()
+        for process in users:
+            process.wait(PATIENCE)
+        if turn % 3 == 0:
+            write_once(mount.path / "add_target", LOGIN)
+        check(read_bytes(mount.lun(0)) == data, f"data after turn {turn}")
+    eventually(lambda: mount.requests() <= 0, "nothing is pending any more")
+
+
+@test(intakes=BOTH)
+def several_reactors_that_share_all_let_users_be_killed(t):
+    stuck = Stuck(t, "demo:ram:8M++ram:1M", "reactors=4", env=SHARE)
+    mount = stuck.mount
+    stuck.hold()
+    users = [user_of(mount.lun(0), READ) for _ in range(6)] + [user_of(mount.lun(0), *write_raw(number << 16)) for number in range(6)]
+    waits(mount, *users)
+    for each in [Background(killed, process, f"user {number}") for number, process in enumerate(users)]:
+        each.wait("killing")
+    stuck.go_on()
+    eventually(lambda: mount.requests() <= 0, "nothing is pending any more")
+    equal(len(read_bytes(mount.lun(0))), 8 << 20, "bytes read afterwards")
+
+
+@test(intakes=BOTH)
+def helpers_have_no_target_and_carry_the_same_bytes(t):
+    # io_uring is asked for without a number of reactors: then nobody helps.
+    alone = t.mount("demo:ram:1M", "reactors=1")
+    memory = alone.stats()["memory"]["registered_bytes"]
+    count = 1 if t.intake == "io_uring" else 4
+    for environment in (LARGE, {**LARGE, **SHARE}):
+        mount = t.mount("demo:ram:8M,wce+ram:8M,bs=4096++ram:1M++ram:1M", env=environment)
+        equal([reactor["name"] for reactor in mount.stats()["reactors"]], [f"srpfs-{number}" for number in range(count)], "reactors")
+        equal(mount.stats()["memory"]["registered_bytes"], memory, "registered bytes")
+        write_once(mount.path / "add_target", LOGIN + ",initiator_ext=2")
+        fio(t, mount, "--ioengine=psync", "--rw=randwrite", "--bsrange=512-64k", "--bs_unaligned=1", "--size=2m", "--offset_increment=2m", "--numjobs=4")
+        fio(t, mount, "--ioengine=libaio", "--direct=1", "--rw=randwrite", "--bs=4k", "--size=2m", "--offset_increment=2m", "--numjobs=4", "--iodepth=16",
+            number=1)
+        fio(t, mount, "--ioengine=libaio", "--direct=1", "--rw=randwrite", "--bs=1m", "--size=8m", "--iodepth=8")
+        equal(mount.lun_stats(0)["errors"] + mount.lun_stats(1)["errors"], 0, "errors counted")
+        eventually(lambda m=mount: m.requests() <= 0, "nothing is pending any more")
+        mount.umount()
+
+
+@test(intakes=BOTH, exit_codes=(0, 2))
+def the_end_comes_while_reactors_help(t):
+    for reactors, environment in (("reactors=4,", SHARE), ("", {**LARGE, **SHARE})):
+        for end in ("umount -f", "SIGTERM", "delete"):
+            mount = t.mount("demo:ram:4M++ram:1M", f"{reactors}shutdown_timeout=1", env=environment)
+            users = [user_of(mount.lun(0), BUSY) for _ in range(6)]
+            eventually(lambda m=mount: m.lun_stats(0)["writes"] > 20, "the users are at work")
+            users[0].kill()
+            if end == "SIGTERM":
+                os.kill(mount.pid, signal.SIGTERM)
+            elif end == "delete":
+                write_once(mount.target / "delete", "1")
+            else:
+                run("umount", "-f", mount.path)
+            for process in users:
+                process.wait(PATIENCE)
+            if end != "SIGTERM":
+                run("umount", mount.path)
+            mount.wait_end()
+
+
 def sleeps(mount, name):
     """How often the thread of that name went to sleep."""
     for task in pathlib.Path(f"/proc/{mount.pid}/task").iterdir():
@@ -46,6 +147,19 @@ def sleeps(mount, name):
             lines = (task / "status").read_text().splitlines()
             return int(next(line.split()[1] for line in lines if line.startswith("voluntary_ctxt_switches")))
     raise AssertionError(f"no thread {name}")
+
+
+@test
+def helpers_sleep_while_single_requests_are_served(t):
+    mount = t.mount("demo:ram:1M++ram:1M", env=LARGE)
+    names = ("srpfs-1", "srpfs-2", "srpfs-3")
+    before = [sleeps(mount, name) for name in names]
+    buffer = mmap.mmap(-1, 4096)
+    with opened(mount.lun(0), os.O_RDONLY | os.O_DIRECT) as handle:
+        for place in range(500):
+            os.preadv(handle, [buffer], place % 256 * 4096)
+    for name, count in zip(names, before):
+        check(sleeps(mount, name) - count < 20, f"{name} was woken {sleeps(mount, name) - count} times by 500 requests")
 
 
 @test

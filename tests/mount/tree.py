@@ -449,7 +449,7 @@ def compare(got, wanted, where):
 
 @test
 def stats_keep_their_shape(t):
-    mount = t.mount("demo:ram:1M,wce")
+    mount = t.mount("demo:ram:1M,wce", "reactors=1")
     text = read_file(mount.path / "stats")
     compare(json.loads(text), STATS, "stats")
     check(text.endswith("}\n"), "no newline at the end")

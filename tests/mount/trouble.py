@@ -23,9 +23,9 @@ ENDED = (errno.ENOTCONN, errno.ECONNABORTED, errno.ECANCELED, errno.EIO, errno.E
 class Stuck:
     """A mount whose target stops answering when told."""
 
-    def __init__(self, t, source="demo:ram:8M+ram:8M", options=""):
+    def __init__(self, t, source="demo:ram:8M+ram:8M", options="", env=None):
         self.file = t.path("hold")
-        self.mount = t.mount(source, options, env={"SRPFS_DEMO_HOLD": str(self.file)})
+        self.mount = t.mount(source, options, env={"SRPFS_DEMO_HOLD": str(self.file), **(env or {})})
 
     def hold(self, lun=""):
         self.file.write_text(lun)

@@ -47,8 +47,9 @@ struct Config {
     Duration rescan_interval = std::chrono::seconds(60);  // see lun::InventoryConfig
     fabric::Registration registration = fabric::Registration::pool;
     fabric::CompletionModeration moderation;
-    unsigned ch_count = 1;         // of logins that name none
-    unsigned reactors = 1;         // threads that carry I/O, 1..reactors_max
+    unsigned ch_count = 1;  // of logins that name none
+    // Threads that carry I/O, 1..reactors_max; empty: as many as plan_reactors() says.
+    std::optional<unsigned> reactors;
     std::vector<unsigned> cpus;    // the processors they are bound to, in turn; empty: the kernel chooses
     std::optional<Duration> spin;  // see reactor::Reactor::set_spin(); empty: spin_default, with one processor 0
     std::size_t memory_bytes = 0;  // budget of registered memory of all reactors; 0: the default

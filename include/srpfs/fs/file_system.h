@@ -45,6 +45,7 @@ struct MountOptions {
     RingUse io_uring = RingUse::off;
     unsigned io_uring_queue_depth = 40;  // entries of each of the kernel's queues, over all reactors
     std::string io_uring_obstacle;       // why there can be none, if that is known
+    bool shares_all = false;             // for tests: all reactors read, and answer for each other whatever they can
 };
 
 // What the rings of all reactors need; to be made before their engines.
@@ -97,7 +98,8 @@ public:
 
     virtual Tree& tree() = 0;
     // Control thread. Which reactors, by index, read requests from the kernel; at least one. At first all do. What one
-    // reads for a unit of another reactor's is handed over, with its data. Rings are not concerned.
+    // reads for a unit of another reactor's is handed over. The others read as well while those cannot keep up, if that
+    // helps. Rings are not concerned.
     virtual void set_readers(const std::vector<bool>& reads) = 0;
     // Control thread. Refuses new OPENs (ESHUTDOWN) from now on.
     virtual void refuse_opens() = 0;

@@ -97,6 +97,14 @@ public:
     // buffers are short. False: no memory, even after making the unit with most parked bytes give up; answer EIO.
     [[nodiscard]] bool take_over_intake(Operation& operation, Unit& unit, std::uint32_t payload_bytes);
 
+    // ---- other reactors ----
+    // Has another thread look at the payload of the WRITE just read, until take_back(): in the buffer itself, and
+    // intake() is another one, or in a small one. nullptr, and nothing has changed: buffers are short.
+    [[nodiscard]] Buffer* lend_intake(std::uint32_t payload_bytes);
+    void take_back(Buffer& buffer);
+    // As take_over_intake(), of a payload that lies elsewhere and is copied.
+    [[nodiscard]] bool take_copy_of(Operation& operation, Unit& unit, std::span<const std::byte> payload);
+
     // ---- entries: requests that occupy their memory until they are answered (io_uring) ----
     [[nodiscard]] unsigned entries() const;
     // Where the data of a WRITE comes in and that of a READ goes out: the same address always, page aligned, 1 MiB.

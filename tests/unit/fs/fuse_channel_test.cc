@@ -2,6 +2,7 @@
 #include "fuse_channel.h"
 
 #include "client.h"
+#include "threads.h"
 #include "world.h"
 
 #include <gtest/gtest.h>
@@ -857,30 +858,72 @@ class TwoChannelsTest : public FuseChannelTest {
 protected:
     TwoChannelsTest() {
         lun::EngineLimits limits;
-        limits.intake_buffers = 3;
+        limits.intake_buffers = 4;
+        limits.write_buffers_4k = limits.write_buffers_64k = 2;
         limits.read_buffers_4k = limits.read_buffers_64k = limits.read_buffers_1m = limits.edge_buffers = 2;
         second_engine_ = std::move(*lun::Engine::create(limits, {}, world_.executor(), random_));
         second_ = std::make_shared<FuseChannel>(1, second_client_.take_server_end(), *second_engine_, files_, host_);
         channel_->set_peers({channel_, second_});
         second_->set_peers({channel_, second_});
         world_.source = [this] {
-            const bool worked = channel_->poll();
-            return second_->poll() || worked;
+            const bool first = turn(*channel_), second = turn(*second_);
+            return first || second;
         };
     }
     ~TwoChannelsTest() override {
-        world_.source = nullptr;
+        world_.source = [this] { return turn(*channel_); };
+        slow_.holding = false;
+        world_.device().release_held();
         second_->leave();
         world_.settle();
+        EXPECT_EQ(second_engine_->usage().intake_in_use, 0u);
+        EXPECT_EQ(second_engine_->usage().write_4k_in_use, 0u);
+        EXPECT_EQ(second_engine_->usage().write_64k_in_use, 0u);
         second_.reset();
+        world_.source = nullptr;
+    }
+    static bool turn(FuseChannel& channel) {
+        const bool worked = channel.poll();
+        channel.flush();
+        return worked;
+    }
+    void reads_alone(const FuseChannel& reader) {
+        for (const auto& one : {channel_, second_}) one->set_reading(one.get() == &reader, one.get() == &reader);
+    }
+    // What a reactor does when a turn had nothing to do.
+    static bool sleeps(FuseChannel& channel) { return channel.prepare_to_sleep(); }
+    void pass(Duration time) {
+        reactor::TimerQueue& timers = world_.executor().timers();
+        timers.advance_to(timers.now() + time);
     }
     Reply await_second(std::uint64_t unique) {
         return second_client_.await(unique, [this] { world_.settle(); });
+    }
+    // The first channel, which alone waits for requests, gets more of them than it can read in turns without a pause.
+    void overload() {
+        reads_alone(*channel_);
+        world_.settle();
+        ASSERT_TRUE(sleeps(*second_));
+        for (unsigned i = 0; i < 4 * FuseChannel::batch_max; ++i) load_.push_back(client_.read(handle_, 0, 512));
+        turn(*channel_);
+        pass(std::chrono::microseconds(150));
+        turn(*channel_);
+        pass(Staffing::trial);
+        turn(*channel_);
+    }
+    unsigned read_buffers_in_use() {
+        const lun::Engine::Usage usage = world_.engine().usage();
+        return usage.read_4k_in_use + usage.read_64k_in_use + usage.read_1m_in_use;
+    }
+    void end_load() {
+        for (const auto unique : load_) EXPECT_EQ(await(unique).body.size(), 512u);
+        load_.clear();
     }
     Random random_{2};
     std::unique_ptr<lun::Engine> second_engine_;
     Client second_client_;
     std::shared_ptr<FuseChannel> second_;
+    std::vector<std::uint64_t> load_;
 };
 
 TEST_F(TwoChannelsTest, ARequestReadElsewhereIsServedAtHomeAndAnsweredWhereItWasRead) {
@@ -892,20 +935,31 @@ TEST_F(TwoChannelsTest, ARequestReadElsewhereIsServedAtHomeAndAnsweredWhereItWas
     EXPECT_EQ(await_second(second_client_.write(handle_, capacity, data)).error, ENOSPC);
     EXPECT_EQ(client_.unexpected(), 0u);
     EXPECT_EQ(read(777, 5000).body, data);
+    EXPECT_EQ(second_->counters().handed_over, 5u);
+}
+
+TEST_F(TwoChannelsTest, AHomeAnswersWithoutWakingTheReaderOfTheRequest) {
+    const auto unique = second_client_.read(handle_, 0, 512);
+    turn(*second_);
+    ASSERT_TRUE(sleeps(*second_));
+    world_.source = [this] { return turn(*channel_); };
+
+    EXPECT_EQ(await_second(unique).body.size(), 512u);
+    EXPECT_EQ(second_->counters().answered_for_home, 0u);
+    EXPECT_EQ(world_.engine().usage().operations_in_use, 0u);
 }
 
 TEST_F(TwoChannelsTest, AnAnswerDoesNotPassThroughTheReactorThatHasReadTheRequest) {
     const auto unique = second_client_.read(handle_, 0, 512);
-    (void)second_->poll();
-    world_.source = [this] { return channel_->poll(); };
+    turn(*second_);
+    world_.source = [this] { return turn(*channel_); };
     second_->leave();  // it has closed its own descriptor
 
     EXPECT_EQ(await_second(unique).body.size(), 512u);
 }
 
-TEST_F(TwoChannelsTest, AChannelThatDoesNotReadServesWhatOthersHaveRead) {
-    second_->set_reading(true);
-    channel_->set_reading(false);
+TEST_F(TwoChannelsTest, AChannelThatIsNotTheReaderServesWhatOthersHaveRead) {
+    reads_alone(*second_);
     const auto waits = client_.read(handle_, 0, 512);
     const auto served = second_client_.read(handle_, 0, 512);
 
@@ -915,11 +969,186 @@ TEST_F(TwoChannelsTest, AChannelThatDoesNotReadServesWhatOthersHaveRead) {
     EXPECT_TRUE(fds.empty());
     EXPECT_FALSE(client_.has_answer(waits));
 
-    channel_->set_reading(true);
+    reads_alone(*channel_);
 
     channel_->sleep_on(fds);
     EXPECT_EQ(fds.size(), 1u);
+    second_->sleep_on(fds);
+    EXPECT_EQ(fds.size(), 1u);
     EXPECT_EQ(await(waits).body.size(), 512u);
+}
+
+TEST_F(TwoChannelsTest, AReaderThatKeepsUpAsksNobody) {
+    reads_alone(*channel_);
+    world_.settle();
+    ASSERT_TRUE(sleeps(*second_));
+    const auto waits = second_client_.read(handle_, 0, 512);
+
+    for (unsigned round = 0; round < 50; ++round) {
+        // A full batch, and time to serve it.
+        std::vector<std::uint64_t> uniques;
+        for (unsigned i = 0; i < FuseChannel::batch_max; ++i) uniques.push_back(client_.read(handle_, 0, 512));
+        for (const auto unique : uniques) EXPECT_EQ(await(unique).error, 0);
+        pass(std::chrono::milliseconds(1));
+    }
+
+    EXPECT_FALSE(second_client_.has_answer(waits));
+    reads_alone(*second_);
+    EXPECT_EQ(await_second(waits).error, 0);
+}
+
+TEST_F(TwoChannelsTest, AReaderThatCannotKeepUpIsHelped) {
+    const auto data = pattern(100'000, 5);
+    EXPECT_EQ(write(1000, data).error, 0);
+    overload();
+    const auto unique = second_client_.read(handle_, 1000, 100'000);
+
+    EXPECT_EQ(await_second(unique).body, data);
+
+    EXPECT_EQ(second_->counters().handed_over, 1u);
+    EXPECT_EQ(second_->counters().answered_for_home, 1u) << "whoever helps answers as well";
+    end_load();
+}
+
+TEST_F(TwoChannelsTest, AHelperThatFindsNothingStopsUntilItIsAskedAgain) {
+    overload();
+    world_.settle();
+    ASSERT_TRUE(sleeps(*second_));
+    const auto waits = second_client_.read(handle_, 0, 512);
+    end_load();
+    EXPECT_FALSE(second_client_.has_answer(waits));
+    std::vector<int> fds;
+    second_->sleep_on(fds);
+    EXPECT_TRUE(fds.empty());
+
+    pass(std::chrono::seconds(1));
+    overload();
+
+    EXPECT_EQ(await_second(waits).error, 0);
+    end_load();
+}
+
+TEST_F(TwoChannelsTest, AHelperTakesNoMoreThanItGetsAnswered) {
+    overload();
+    for (unsigned i = 0; i < 100; ++i) (void)second_client_.read(handle_, 0, 512);
+    world_.source = [this] { return turn(*second_); };
+    world_.settle();
+
+    EXPECT_EQ(second_->counters().handed_over, 32u);
+
+    world_.source = [this] {
+        const bool first = turn(*channel_), second = turn(*second_);
+        return first || second;
+    };
+    end_load();
+    world_.settle();
+    EXPECT_EQ(second_->counters().handed_over, 100u);
+    EXPECT_EQ(second_client_.unexpected(), 100u);
+}
+
+TEST_F(TwoChannelsTest, AHelperGivesTheKernelLargeAnswersOfOthersToo) {
+    const auto data = pattern(mib, 8);
+    EXPECT_EQ(write(0, data).error, 0);
+    overload();
+    turn(*second_);
+    const auto large = client_.read(handle_, 0, mib), small = client_.read(handle_, 0, 512);
+    world_.source = [this] { return turn(*channel_); };
+    end_load();
+    world_.settle();
+    EXPECT_TRUE(client_.has_answer(small));
+    EXPECT_FALSE(client_.has_answer(large));
+
+    world_.source = [this] {
+        const bool first = turn(*channel_), second = turn(*second_);
+        return first || second;
+    };
+
+    EXPECT_EQ(await(large).body, data);
+    EXPECT_EQ(second_->counters().answered_for_home, 1u);
+    EXPECT_EQ(second_client_.unexpected(), 0u);
+    world_.settle();
+    EXPECT_EQ(read_buffers_in_use(), 0u);
+    EXPECT_EQ(await(client_.read(handle_, 0, mib)).body, data) << "nobody helps any more";
+}
+
+TEST_F(TwoChannelsTest, DataBelongsToTheHelperUntilItHasGivenItToTheKernel) {
+    overload();
+    const auto unique = second_client_.read(handle_, 0, 4096);
+    turn(*second_);
+    world_.source = [this] { return turn(*channel_); };
+    end_load();
+    world_.settle();  // done, and on its way back
+    bool drained = false;
+    files_.unpublish(handle_);
+    channel_->drain(lun_.get(), [&drained] { drained = true; });
+    world_.settle();
+
+    EXPECT_FALSE(second_client_.has_answer(unique));
+    EXPECT_EQ(read_buffers_in_use(), 1u);
+    EXPECT_FALSE(drained);
+
+    turn(*second_);
+
+    EXPECT_TRUE(second_client_.has_answer(unique));
+    EXPECT_EQ(read_buffers_in_use(), 1u);
+    EXPECT_FALSE(drained) << "the home has not been told";
+
+    turn(*channel_);
+
+    EXPECT_EQ(read_buffers_in_use(), 0u);
+    EXPECT_EQ(channel_->pending(), 0u);
+    EXPECT_TRUE(drained);
+}
+
+TEST_F(TwoChannelsTest, AHelperThatLeavesGivesBackWhatItWasToAnswer) {
+    overload();
+    (void)second_client_.read(handle_, 0, 4096);
+    turn(*second_);
+    world_.source = [this] { return turn(*channel_); };
+    end_load();
+    world_.settle();
+    EXPECT_EQ(world_.engine().usage().operations_in_use, 1u);
+
+    second_->leave();
+    world_.settle();
+
+    EXPECT_EQ(world_.engine().usage().operations_in_use, 0u);
+    EXPECT_EQ(second_client_.unexpected(), 0u);
+}
+
+TEST_F(TwoChannelsTest, WhatAHomeHasWhenItLeavesIsAnsweredByItsReader) {
+    reads_alone(*second_);
+    world_.block();
+    const auto has = second_client_.write(handle_, 0, pattern(100'000, 1));
+    world_.settle();
+    const auto gets = second_client_.write(handle_, 0, pattern(100'000, 1));
+    turn(*second_);
+
+    world_.source = [this] { return turn(*second_); };
+    channel_->leave();
+
+    EXPECT_EQ(await_second(has).error, EINTR);
+    EXPECT_EQ(await_second(gets).error, ENODEV);
+    EXPECT_EQ(await_second(second_client_.read(handle_, 0, 512)).error, ENODEV);
+    world_.unblock();
+}
+
+TEST_F(TwoChannelsTest, WritesOfAHelperKeepNoneOfItsBuffers) {
+    reads_alone(*second_);
+    for (const std::uint32_t bytes : {512U, 4096U, 60'000U, mib}) {
+        std::vector<std::uint64_t> uniques;
+        // More than it has buffers, before the home looks at any.
+        for (unsigned i = 0; i < 4; ++i) {
+            uniques.push_back(second_client_.write(handle_, std::uint64_t{i} * bytes % (2 * mib), pattern(bytes, i)));
+            turn(*second_);
+        }
+        for (const auto unique : uniques) EXPECT_EQ(await_second(unique).as<fuse_write_out>().size, bytes);
+        world_.settle();
+        EXPECT_EQ(second_engine_->usage().intake_in_use, 0u);
+        EXPECT_EQ(second_engine_->usage().write_4k_in_use, 0u);
+        EXPECT_EQ(second_engine_->usage().write_64k_in_use, 0u);
+    }
+    EXPECT_EQ(await_second(second_client_.read(handle_, mib, mib)).body, pattern(mib, 3));
 }
 
 TEST_F(TwoChannelsTest, AnInterruptFindsItsRequestOnTheOtherReactor) {
@@ -933,31 +1162,111 @@ TEST_F(TwoChannelsTest, AnInterruptFindsItsRequestOnTheOtherReactor) {
     world_.unblock();
 }
 
-// The signal comes while the request lies in the home's mailbox.
-TEST_F(TwoChannelsTest, AnInterruptThatIsReadBeforeItsRequestHasComeHomeCounts) {
-    for (const bool by_the_home : {true, false}) {
-        world_.block();
+TEST_F(TwoChannelsTest, AnInterruptFindsARequestThatIsOnItsWayHome) {
+    world_.block();
+    for (Client* reader : {&client_, &second_client_}) {
         const auto unique = second_client_.read(handle_, 0, 512);
-        (void)second_->poll();
-        if (by_the_home) {
-            client_.interrupt(unique);
-            (void)channel_->poll();
-        } else {
-            EXPECT_FALSE(channel_->interrupt(unique));  // another one's mail
-        }
+        (void)second_->poll();  // the home has not been told yet
+        reader->interrupt(unique);
+        (void)channel_->poll();
 
         EXPECT_EQ(await_second(unique).error, EINTR);
-        world_.unblock();
-        EXPECT_EQ(await_second(second_client_.read(handle_, 0, 512)).error, 0);
     }
+    world_.unblock();
+}
+
+TEST_F(TwoChannelsTest, AnInterruptOfWhatHasBeenAnsweredElsewhereDoesNothing) {
+    overload();
+    const auto unique = second_client_.read(handle_, 0, 512);
+    turn(*second_);
+    world_.source = [this] { return turn(*channel_); };
+    end_load();
+    world_.settle();  // answered by the home, and not by the helper yet
+    client_.interrupt(unique);
+    world_.settle();
+    world_.source = [this] {
+        const bool first = turn(*channel_), second = turn(*second_);
+        return first || second;
+    };
+    second_client_.interrupt(unique);
+
+    EXPECT_EQ(await_second(unique).error, 0);
+    world_.settle();
+    EXPECT_EQ(second_client_.unexpected(), 0u);
 }
 
 TEST_F(TwoChannelsTest, ARequestOnItsWayHomeMeetsTheRemovalOfItsFile) {
     const auto unique = second_client_.read(handle_, 0, 512);
-    (void)second_->poll();  // now in the home's mailbox
+    turn(*second_);  // now on the home's desk
     files_.unpublish(handle_);
 
     EXPECT_EQ(await_second(unique).error, ENODEV);
+}
+
+TEST_F(TwoChannelsTest, NobodyFallsAsleepOverMail) {
+    const auto unique = second_client_.read(handle_, 0, 512);
+    turn(*second_);
+
+    EXPECT_FALSE(sleeps(*channel_));
+    EXPECT_TRUE(sleeps(*second_));
+    EXPECT_EQ(await_second(unique).error, 0);
+}
+
+// The second channel on a thread of its own; the home answers or leaves it to the reader, as its clock says.
+TEST_F(FuseChannelTest, ChannelsOnTwoThreadsCarryTheSameBytes) {
+    lun::EngineLimits limits;
+    limits.intake_buffers = 4;
+    Random random{3};
+    Client client;
+    ReactorThread thread("second");
+    auto engine = std::move(*lun::Engine::create(limits, {}, thread.reactor(), random));
+    auto second = std::make_shared<FuseChannel>(1, client.take_server_end(), *engine, files_, host_);
+    channel_->set_peers({channel_, second});
+    second->set_peers({channel_, second});
+    channel_->set_reading(false, false);
+    thread.run([&] {
+        second->set_reading(true, true);
+        thread.reactor().add_source(*second);
+    });
+    unsigned turns = 0;
+    world_.source = [&] {
+        const bool worked = channel_->poll();
+        channel_->flush();
+        return worked;
+    };
+    const auto work = [&] {
+        // Busy and idle spells.
+        reactor::TimerQueue& timers = world_.executor().timers();
+        if (++turns % 64 < 32) timers.advance_to(timers.now() + std::chrono::milliseconds(1));
+        if (!world_.turn()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    };
+    constexpr std::uint32_t piece = 64 << 10;
+    std::vector<std::uint64_t> uniques;
+    for (unsigned round = 0; round < 20; ++round) {
+        for (std::uint32_t i = 0; i < 16; ++i)
+            uniques.push_back(
+                client.write(handle_, std::uint64_t{i} * piece, pattern(i % 3 == 0 ? 512 : piece, i + round)));
+        for (const auto unique : uniques) EXPECT_EQ(client.await(unique, work).error, 0);
+        uniques.clear();
+        for (std::uint32_t i = 0; i < 16; ++i)
+            uniques.push_back(client.read(handle_, std::uint64_t{i} * piece, i % 3 == 0 ? 512 : piece));
+        client.interrupt(uniques[round % 16]);
+        for (std::uint32_t i = 0; i < 16; ++i) {
+            const Reply reply = client.await(uniques[i], work);
+            if (reply.error == 0)
+                EXPECT_EQ(reply.body, pattern(i % 3 == 0 ? 512 : piece, i + round));
+            else
+                EXPECT_EQ(reply.error, EINTR);
+        }
+        uniques.clear();
+    }
+    thread.run([&] {
+        thread.reactor().remove_source(*second);
+        second->leave();
+    });
+    world_.settle();
+    world_.source = nullptr;
+    EXPECT_EQ(world_.engine().usage().operations_in_use, 0u);
 }
 
 }  // namespace
