@@ -60,8 +60,12 @@ Files::Files(Scheduler& scheduler, SimulatedExecutor& control, std::vector<Seat>
             std::make_shared<fs::FuseChannel>(index, pair[1], *seats_[index].engine, open_files_, *this));
         peers.push_back(channels_.back());
     }
-    if (channels_.size() > 1)
-        for (const auto& channel : channels_) channel->set_peers(peers);
+    // In half of the seeds whoever has read a request answers it, as a helper would, instead of the home.
+    const bool shares = seed % 2 == 1;
+    for (const auto& channel : channels_) {
+        if (channels_.size() > 1) channel->set_peers(peers);
+        if (shares) channel->share_all();
+    }
     scheduler_.sources.push_back(this);
 }
 
