@@ -67,8 +67,8 @@ def several_reactors_that_share_all_lose_nothing_under_trouble(t):
     mount.lun(0).write_bytes(data)
     for turn in range(6):
         eventually(mount.lun(0).exists, "the unit's file")
-        users = [user_of(mount.lun(0), "[os.pread(handle, 1 << 20, place << 20) for place in range(4) for _ in range(20)]") for _ in range(4)]
-        users += [user_of(mount.lun(0), "[os.pwrite(handle, os.pread(handle, 65536, 0), 0) for _ in range(100)]")]
+        users = [user_of(mount.lun(0), "[os.pread(handle, 1 << 20, place << 20) for place in range(4) for _ in range(8)]") for _ in range(4)]
+        users += [user_of(mount.lun(0), "[os.pwrite(handle, os.pread(handle, 65536, 0), 0) for _ in range(40)]")]
         if turn % 3 == 0:
             write_once(mount.target / "delete", "1")
         elif turn % 3 == 1:
