@@ -24,12 +24,12 @@ programs=(
 
 # Kernel modules of the guest; what they depend on comes along.
 modules=(
-    9p 9pnet_virtio aesni_intel brd btrfs configfs dm_crypt dm_mod ecb ext4 fuse ib_srp ib_srpt ib_umad ib_uverbs loop null_blk
+    9p 9pnet_virtio brd btrfs configfs dm_crypt dm_mod ext4 fuse ib_srp ib_srpt ib_umad ib_uverbs loop null_blk
     raid1 rdma_cm rdma_rxe rdma_ucm scsi_debug sch_netem sd_mod sg target_core_file target_core_iblock target_core_mod veth
-    virtio_net virtio_pci xfs xts
+    virtio_net virtio_pci xfs
 )
 # Modules that newer kernels have built in, or under other names.
-modules_of_some_kernels=(crc32_generic crc32c_generic crct10dif_generic)
+modules_of_some_kernels=(aesni_intel crc32_generic crc32c_generic crct10dif_generic ecb xts)
 
 say() { printf 'guest: %s\n' "$*"; }
 die() { printf 'guest: %s\n' "$*" >&2; exit 1; }
