@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <set>
 #include <thread>
 
 #include <netdb.h>
@@ -21,6 +22,8 @@
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
+
+#include <sched.h>
 
 namespace srpfs::daemon {
 namespace {
@@ -251,6 +254,11 @@ Result<void> Supervisor::make_workers(bool demo) {
             config.limits.entries = 0;
             made = Worker::create(config);
         }
+        if (!made && index >= homes) {
+            log::warning({}, "{} of {} reactors, the others were only to help: {}", index, count, made.error().context);
+            reactor_plan_.reactors = index;
+            break;
+        }
         if (!made) return made.error();
         workers_.push_back(std::move(*made));
     }
@@ -473,8 +481,13 @@ void Supervisor::choose_readers() {
 unsigned Supervisor::processors(bool demo) const {
     if (const char* const assumed = demo ? std::getenv("SRPFS_DEMO_PROCESSORS") : nullptr)
         return static_cast<unsigned>(std::strtoul(assumed, nullptr, 10));
-    const unsigned online = std::thread::hardware_concurrency();
-    return config_.cpus.empty() ? online : std::min(online, static_cast<unsigned>(config_.cpus.size()));
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return std::thread::hardware_concurrency();
+    if (config_.cpus.empty()) return static_cast<unsigned>(CPU_COUNT(&allowed));
+    const std::set<unsigned> cpus(config_.cpus.begin(), config_.cpus.end());
+    return static_cast<unsigned>(
+        std::count_if(cpus.begin(), cpus.end(), [&](unsigned cpu) { return CPU_ISSET(cpu, &allowed); }));
 }
 
 Result<std::shared_ptr<Target>> Supervisor::log_in(const std::string& text, const WantedPort& wanted, OnLogin on_done,

@@ -105,11 +105,15 @@ bool FuseChannel::poll() {
     if (!std::exchange(worked_, false)) busy_since_ = engine_.timers().now();
     desk_->wake_up();
     bool worked = take_mail();
-    if (disconnected_) return worked;
+    undisturbed_.after_answers();
     if (const auto asked = desk_->was_asked(); asked == Desk::Asked::to_help)
         help();
     else if (asked == Desk::Asked::to_stop)
         stop_helping();
+    if (disconnected_) {
+        stop_helping();
+        return worked;
+    }
     if (ring_)
         worked = read_intake() || worked;
     else if (helps_)
@@ -154,6 +158,8 @@ Result<void> FuseChannel::start_ring(std::shared_ptr<Ring> ring) {
 bool FuseChannel::prepare_to_sleep() {
     if (ring_ && !ring_->prepare_to_sleep()) return false;
     if (helps_ && requests_elsewhere_ == 0) stop_helping();
+    // Their target may be stuck: others may help until some of them are answered.
+    if (helps_ && is_full()) desk_->set_full(true);
     return peers_.empty() || desk_->fall_asleep();
 }
 
@@ -562,6 +568,7 @@ void FuseChannel::forget_peer(const Mail& mail) {
     free_record(mail.to.record);
     --requests_elsewhere_;
     bytes_elsewhere_ -= record.bytes;
+    if (desk_->is_full() && !is_full()) desk_->set_full(false);
     note_done(record.bytes);
 }
 
@@ -604,12 +611,16 @@ void FuseChannel::stop_helping() {
     desk_->set_helps(false);
 }
 
+bool FuseChannel::is_full() const {
+    return requests_elsewhere_ >= helping_requests_max || bytes_elsewhere_ >= helping_bytes_max;
+}
+
 unsigned FuseChannel::read_helping() {
     if (is_reading_) {
         stop_helping();  // goes on without being asked
         return 0;
     }
-    if (requests_elsewhere_ >= helping_requests_max || bytes_elsewhere_ >= helping_bytes_max) return 0;
+    if (is_full()) return 0;
     const unsigned taken = descriptor_.poll(*this, Batch{.requests = helping_requests_max - requests_elsewhere_});
     if (taken > 0)
         empty_looks_ = 0;
@@ -627,14 +638,14 @@ void FuseChannel::ask_for_help() {
     for (const Outgoing& peer : outgoing_) {
         if (!peer.desk) continue;
         work += peer.desk->work_done();
-        helpers_max += peer.desk->reads() ? 0 : 1;
-        helping += peer.desk->helps() ? 1 : 0;
+        helpers_max += peer.desk->reads() || peer.desk->is_full() ? 0 : 1;
+        helping += (peer.desk->helps() && !peer.desk->is_full()) || peer.desk->is_asked_to_help() ? 1 : 0;
     }
     if (helpers_max == 0) return;
     const unsigned wanted = staffing_.on_backlog(now, work, helpers_max);
     if (helping > wanted) {
         for (const Outgoing& peer : outgoing_)
-            if (peer.desk && peer.desk->helps() && helping > wanted) {
+            if (peer.desk && peer.desk->helps() && !peer.desk->is_full() && helping > wanted) {
                 peer.desk->dismiss();
                 --helping;
             }
@@ -644,7 +655,9 @@ void FuseChannel::ask_for_help() {
         for (const bool asleep : {true, false})
             for (unsigned peer = 0; peer < outgoing_.size(); ++peer) {
                 Desk* desk = outgoing_[peer].desk.get();
-                if (!desk || desk->reads() || desk->helps() || desk->is_asleep() != asleep) continue;
+                if (!desk || desk->reads() || desk->helps() || desk->is_asked_to_help() || desk->is_full() ||
+                    desk->is_asleep() != asleep)
+                    continue;
                 if (desk->ask()) wake(peer);
                 return;
             }
@@ -750,7 +763,9 @@ bool FuseChannel::answer_read(std::uint32_t index) {
 // One that has little to copy; this channel if there is none.
 unsigned FuseChannel::idle_helper() const {
     for (unsigned peer = 0; peer < outgoing_.size(); ++peer)
-        if (outgoing_[peer].desk && outgoing_[peer].lent < loans_max && outgoing_[peer].desk->helps()) return peer;
+        if (outgoing_[peer].desk && outgoing_[peer].lent < loans_max && outgoing_[peer].desk->helps() &&
+            !outgoing_[peer].desk->is_full())
+            return peer;
     return index_;
 }
 

@@ -198,6 +198,7 @@ private:
     void answer_on_duplicate(const ReplyTo& to, int error, std::span<const std::byte> body);
     void help();
     unsigned read_helping();
+    [[nodiscard]] bool is_full() const;
     void stop_helping();
     void ask_for_help();
 

@@ -20,7 +20,9 @@ bool Desk::put(std::vector<Mail>& mail, bool urgent) {
         has_mail_.store(true);
     }
     mail.clear();
-    return urgent && must_be_woken();
+    // One that helps and has gone to sleep with requests on their way stops helping when it is told of their end. That
+    // it sleeps is seen first: it has said that it helps before.
+    return asleep_.load() && (urgent || helps_.load()) && must_be_woken();
 }
 
 bool Desk::ask() {

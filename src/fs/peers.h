@@ -61,6 +61,10 @@ public:
     [[nodiscard]] bool is_asleep() const { return asleep_.load(std::memory_order_relaxed); }
     // The owner reads requests because he was asked to.
     [[nodiscard]] bool helps() const { return helps_.load(std::memory_order_relaxed); }
+    // He has been asked, and has not heard of it yet.
+    [[nodiscard]] bool is_asked_to_help() const { return asked_.load(std::memory_order_relaxed) == Asked::to_help; }
+    // He sleeps because he has read as much as he may that nobody has answered yet.
+    [[nodiscard]] bool is_full() const { return full_.load(std::memory_order_relaxed); }
     // He reads them without being asked.
     [[nodiscard]] bool reads() const { return reads_.load(std::memory_order_relaxed); }
     // The work_of() all requests that he has read and that were answered meanwhile; grows.
@@ -81,6 +85,7 @@ public:
         return asked_.exchange(Asked::nothing, std::memory_order_acquire);
     }
     void set_helps(bool helps) { helps_.store(helps, std::memory_order_relaxed); }
+    void set_full(bool full) { full_.store(full, std::memory_order_relaxed); }
     void set_reads(bool reads) { reads_.store(reads, std::memory_order_relaxed); }
     void count_work(std::uint64_t count) {
         work_done_.store(work_done_.load(std::memory_order_relaxed) + count, std::memory_order_relaxed);
@@ -95,7 +100,7 @@ private:
     // What is left here and this are ordered by sequential consistency: either the owner sees it, or he is woken.
     std::atomic<bool> asleep_{true};  // nobody looks here yet
     std::atomic<Asked> asked_{Asked::nothing};
-    std::atomic<bool> helps_{false};
+    std::atomic<bool> helps_{false}, full_{false};
     std::atomic<bool> reads_{true};
     std::atomic<std::uint64_t> work_done_{0};
 };
