@@ -210,7 +210,8 @@ const std::vector<Option>& options() {
          [](Config& config, std::string_view text) {
              return set(config.max_imm_data, number("max_imm_data", text, 0, 65536));
          }},
-        {"reactors", "N", "threads that carry I/O, 1..64 (default 1, and up to 3 that help it given 3 processors or more)",
+        {"reactors", "N",
+         "threads that carry I/O, 1..64 (default 1, and up to 3 that help it given 3 processors or more)",
          [](Config& config, std::string_view text) {
              return set(config.reactors.emplace(), number("reactors", text, 1, daemon::reactors_max));
          }},
