@@ -829,8 +829,12 @@ void FuseChannel::drain(const LunData* lun, std::function<void()> done) {
     std::size_t requests = 0;
     for (const Record& record : records_)
         if (record.holder != Holder::nobody && record.holder != Holder::control && record.lun == lun) ++requests;
-    if (requests == 0) return done();
-    drains_.push_back({lun, requests, std::move(done)});
+    auto end = [this, lun, done = std::move(done)] {
+        zero_jobs_.forget_file(lun);
+        done();
+    };
+    if (requests == 0) return end();
+    drains_.push_back({lun, requests, std::move(end)});
 }
 
 void FuseChannel::note_drained(const LunData* lun) {

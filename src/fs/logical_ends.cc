@@ -92,6 +92,10 @@ void LogicalEnds::note_written(const LunData* lun, lun::ByteRange range) {
 
 void LogicalEnds::forget(std::uint64_t handle) { writers_.erase(handle); }
 
+void LogicalEnds::forget_file(const LunData* lun) {
+    std::erase_if(writers_, [lun](const auto& one) { return one.second.lun == lun; });
+}
+
 bool LogicalEnds::first_zeroing(std::uint64_t handle) {
     const auto writer = writers_.find(handle);
     return writer != writers_.end() && !std::exchange(writer->second.told, true);

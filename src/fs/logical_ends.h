@@ -43,13 +43,15 @@ public:
     [[nodiscard]] std::optional<std::uint64_t> end_of(std::uint64_t handle) const;
     // What has to become zeros before the end may move from where it is to `end`; none for a handle never truncated.
     [[nodiscard]] std::vector<lun::ByteRange> to_zero(std::uint64_t handle, std::uint64_t end) const;
-    // ftruncate() to less, or the first one. `lun` outlives the handle.
+    // ftruncate() to less, or the first one. `lun` stays until forget_file().
     void cut(std::uint64_t handle, const LunData* lun, std::uint64_t end);
     // Forward only.
     void advance(std::uint64_t handle, std::uint64_t end);
     // These bytes of the unit are written, or have become zeros because somebody asked for it: no gap includes them.
     void note_written(const LunData* lun, lun::ByteRange range);
     void forget(std::uint64_t handle);
+    // The file is going, and its unit with it: nobody writes through its handles any more, which may stay open.
+    void forget_file(const LunData* lun);
     // True once for each handle.
     [[nodiscard]] bool first_zeroing(std::uint64_t handle);
 

@@ -54,6 +54,7 @@ public:
     void truncate(std::uint64_t handle, LunData& lun, std::uint64_t end, const ReplyTo& to,
                   std::function<void(int)> on_done);
     void forget(std::uint64_t handle) { ends_.forget(handle); }
+    void forget_file(const LunData* lun) { ends_.forget_file(lun); }
     void interrupt(std::uint32_t record);
     // Everything that waits ends; what is under way in the unit comes to its end.
     void leave();
