@@ -85,9 +85,8 @@ def several_reactors_that_share_all_lose_nothing_under_trouble(t):
     eventually(lambda: mount.requests() <= 0, "nothing is pending any more")
 
 
-@test(intakes=BOTH)
-def several_reactors_that_share_all_let_users_be_killed(t):
-    stuck = Stuck(t, "demo:ram:8M++ram:1M", "reactors=4", env=SHARE)
+def users_can_be_killed(stuck):
+    """And whoever comes after them is served; its first unit has 8 MiB."""
     mount = stuck.mount
     stuck.hold()
     users = [user_of(mount.lun(0), READ) for _ in range(6)] + [user_of(mount.lun(0), *write_raw(number << 16)) for number in range(6)]
@@ -97,6 +96,11 @@ def several_reactors_that_share_all_let_users_be_killed(t):
     stuck.go_on()
     eventually(lambda: mount.requests() <= 0, "nothing is pending any more")
     equal(len(read_bytes(mount.lun(0))), 8 << 20, "bytes read afterwards")
+
+
+@test(intakes=BOTH)
+def several_reactors_that_share_all_let_users_be_killed(t):
+    users_can_be_killed(Stuck(t, "demo:ram:8M++ram:1M", "reactors=4", env=SHARE))
 
 
 @test(intakes=BOTH)
@@ -216,16 +220,7 @@ def several_reactors_and_two_logins_lose_no_part_of_a_block(t):
 
 @test(intakes=BOTH)
 def users_are_killed_whichever_reactor_has_read_their_request(t):
-    stuck = Stuck(t, "demo:ram:8M++ram:1M++ram:1M", "reactors=3")
-    mount = stuck.mount
-    stuck.hold()
-    users = [user_of(mount.lun(0), READ) for _ in range(6)] + [user_of(mount.lun(0), *write_raw(number << 16)) for number in range(6)]
-    waits(mount, *users)
-    for each in [Background(killed, process, f"user {number}") for number, process in enumerate(users)]:
-        each.wait("killing")
-    stuck.go_on()
-    eventually(lambda: mount.requests() <= 0, "nothing is pending any more")
-    equal(len(read_bytes(mount.lun(0))), 8 << 20, "bytes read afterwards")
+    users_can_be_killed(Stuck(t, "demo:ram:8M++ram:1M++ram:1M", "reactors=3"))
 
 
 @test(intakes=BOTH)

@@ -1212,7 +1212,7 @@ TEST_F(TwoChannelsTest, NobodyFallsAsleepOverMail) {
     EXPECT_EQ(await_second(unique).error, 0);
 }
 
-// The second channel on a thread of its own; the home answers or leaves it to the reader, as its clock says.
+// The second channel on a thread of its own; it reads, and the home answers on the reader's descriptor.
 TEST_F(FuseChannelTest, ChannelsOnTwoThreadsCarryTheSameBytes) {
     lun::EngineLimits limits;
     limits.intake_buffers = 4;
