@@ -165,10 +165,8 @@ bool FuseChannel::prepare_to_sleep() {
 
 void FuseChannel::sleep_on(std::vector<int>& fds) {
     if (disconnected_) return;
-    if (ring_ && ring_->is_open())
-        ring_->sleep_on(fds);  // it watches the descriptor
-    else if (is_reading_)
-        descriptor_.sleep_on(fds);
+    // The ring watches the descriptor.
+    if (is_reading_ && !sleeper()) descriptor_.sleep_on(fds);
 }
 
 void FuseChannel::woken(std::span<const int> readable) {

@@ -95,6 +95,7 @@ public:
     }
     bool prepare_to_sleep() override;
     void sleep_on(std::vector<int>& fds) override;
+    reactor::Sleeper* sleeper() override { return ring_ && ring_->is_open() ? ring_.get() : nullptr; }
     void woken(std::span<const int> readable) override;
     void look_again() override;
 

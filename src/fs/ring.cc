@@ -9,7 +9,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -20,7 +19,6 @@
 
 #include <liburing.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -28,9 +26,13 @@ namespace srpfs::fs {
 namespace {
 
 constexpr std::uint64_t descriptor_mark = UINT64_MAX;  // user data of the poll; an entry's is its index
-constexpr int descriptor_file = 0;                     // its place in the table of registered files
-constexpr unsigned register_tries_max = 1000;          // the answer to INIT is digested long before
-constexpr std::size_t command_offset = 48;             // of an SQE; <linux/io_uring.h>: cmd[]
+constexpr std::uint64_t removal_mark = UINT64_MAX - 1;
+constexpr std::uint64_t first_watch = std::uint64_t{1} << 32;  // and those that follow: of the reactor's descriptors
+// A number may stand for another file than when its watch was made; so long may that go unnoticed.
+constexpr auto watches_trusted = std::chrono::milliseconds(200);
+constexpr int descriptor_file = 0;             // its place in the table of registered files
+constexpr unsigned register_tries_max = 1000;  // the answer to INIT is digested long before
+constexpr std::size_t command_offset = 48;     // of an SQE; <linux/io_uring.h>: cmd[]
 constexpr const char* enable_uring = "/sys/module/fuse/parameters/enable_uring";
 
 std::string first_line(const char* path) {
@@ -93,21 +95,16 @@ public:
     }
     [[nodiscard]] bool prepare_to_sleep() override {
         if (!open_) return true;
-        // From here on it signals, whenever work comes to an empty list of it; what came before shows in the flags.
-        io_uring_cq_eventfd_toggle(&ring_, true);
-        asleep_ = true;
-        std::atomic_thread_fence(std::memory_order_seq_cst);
         if (wants_kernel()) enter();
         return !wants_kernel() && io_uring_cq_ready(&ring_) == 0 && arrived_.empty();
     }
-    void sleep_on(std::vector<int>& fds) override {
-        if (open_) fds.push_back(wake_fd_);
-    }
+    void sleep_on(std::vector<int>&) override {}
+    int sleep(std::span<pollfd> polled, std::optional<Duration> most) override;
     [[nodiscard]] bool descriptor_is_ready() const override { return descriptor_ready_ || !open_; }
     void watch_descriptor() override;
     void close() override {
         if (std::exchange(open_, false)) io_uring_queue_exit(&ring_);
-        if (wake_fd_ >= 0) ::close(std::exchange(wake_fd_, -1));
+        watches_.clear();
     }
     [[nodiscard]] bool is_open() const override { return open_; }
 
@@ -122,15 +119,27 @@ private:
         int result;
     };
 
+    // A descriptor that the reactor sleeps on, watched by a poll of one event in the ring.
+    struct Watch {
+        int fd;
+        std::uint64_t mark;  // user data of the poll; 0: it has come, or none was made
+    };
+
     // Answers to hand over, requests to be copied to us, or completions the ring had no room for.
     [[nodiscard]] bool wants_kernel() const {
         constexpr unsigned work = IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW;
         return io_uring_sq_ready(&ring_) > 0 || (__atomic_load_n(ring_.sq.kflags, __ATOMIC_ACQUIRE) & work) != 0;
     }
     void enter();
+    void check(int result);
     io_uring_sqe& next_submission(std::uint8_t operation, std::uint64_t user_data);
     io_uring_sqe& command(unsigned index, EntryCommand command);
     int register_entry(unsigned index);
+    void watch_anew(std::span<const pollfd> polled);
+    bool watch(std::span<const pollfd> polled);
+    void drop_watches(std::size_t from);
+    void wait(std::optional<Duration> most);
+    int tell_readable(std::span<pollfd> polled) const;
     std::optional<Completion> next_completion();
     void on_completed(std::uint64_t user_data, int result, IntakeListener& listener);
     void on_arrived(unsigned index, IntakeListener& listener);
@@ -143,16 +152,17 @@ private:
     std::size_t bytes_taken_ = 0;    // by the poll() under way
     io_uring ring_{};
     bool open_ = false;
-    // The ring's own descriptor does not wake a poll() when work comes that is left to our thread (DEFER_TASKRUN).
-    int wake_fd_ = -1;
-    bool asleep_ = false;
+    std::vector<Watch> watches_;  // of what the reactor slept on last, in that order
+    std::uint64_t next_watch_ = first_watch;
+    bool watches_are_new_ = false;  // made when nothing had happened since that may have closed a descriptor
     bool descriptor_ready_ = true;
     bool failure_told_ = false, loss_told_ = false;
 };
 
 // Once a turn, as a rule: hands over what is prepared, and has what has come copied to us. Never waits.
-void KernelRing::enter() {
-    const int result = io_uring_submit_and_get_events(&ring_);
+void KernelRing::enter() { check(io_uring_submit_and_get_events(&ring_)); }
+
+void KernelRing::check(int result) {
     // EBUSY: completions first.
     if (result >= 0 || result == -EINTR || result == -EAGAIN || result == -EBUSY) return;
     if (!std::exchange(failure_told_, true))
@@ -160,8 +170,10 @@ void KernelRing::enter() {
 }
 
 io_uring_sqe& KernelRing::next_submission(std::uint8_t operation, std::uint64_t user_data) {
+    // There are more places than entries, and an entry has one at a time; only descriptors may be more.
+    if (io_uring_sq_space_left(&ring_) == 0) enter();
     io_uring_sqe* submission = io_uring_get_sqe(&ring_);
-    SRPFS_ASSERT(submission);  // there are more places than entries, and an entry has one at a time
+    SRPFS_ASSERT(submission);
     std::memset(static_cast<void*>(submission), 0, 2 * sizeof *submission);
     submission->opcode = operation;
     submission->fd = descriptor_file;
@@ -221,11 +233,6 @@ Result<void> KernelRing::start(int fd) {
             io_uring_register(static_cast<unsigned>(ring_.ring_fd), IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
         result < 0)
         return refused("the ring cannot be enabled", -result);
-    wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (wake_fd_ < 0) return refused("no eventfd for the ring", errno);
-    if (const int result = io_uring_register_eventfd(&ring_, wake_fd_); result < 0)
-        return refused("the ring does not take an eventfd", -result);
-    io_uring_cq_eventfd_toggle(&ring_, false);
     (void)io_uring_register_ring_fd(&ring_);  // spares a look-up at each call
     if (const int result = io_uring_register_files(&ring_, &fd, 1); result < 0)
         return refused("the ring does not take the FUSE descriptor", -result);
@@ -252,11 +259,6 @@ void KernelRing::watch_descriptor() {
 
 unsigned KernelRing::poll(IntakeListener& listener, const Batch& most) {
     if (!open_) return 0;
-    if (std::exchange(asleep_, false)) {
-        io_uring_cq_eventfd_toggle(&ring_, false);
-        std::uint64_t count = 0;
-        [[maybe_unused]] const auto drained = read(wake_fd_, &count, sizeof count);
-    }
     if (wants_kernel()) enter();
     unsigned taken = 0;
     bytes_taken_ = 0;
@@ -277,8 +279,19 @@ unsigned KernelRing::poll(IntakeListener& listener, const Batch& most) {
 void KernelRing::on_completed(std::uint64_t user_data, int result, IntakeListener& listener) {
     if (user_data == descriptor_mark) {
         descriptor_ready_ = true;
+        watches_are_new_ = false;
         return;
     }
+    if (user_data >= first_watch) {
+        const auto watch = std::find_if(watches_.begin(), watches_.end(),
+                                        [user_data](const Watch& one) { return one.mark == user_data; });
+        if (watch != watches_.end()) {
+            watch->mark = 0;
+            watches_are_new_ = false;
+        }
+        return;
+    }
+    watches_are_new_ = false;
     SRPFS_ASSERT(user_data < entries_.size());
     if (result == 0) [[likely]]
         return on_arrived(static_cast<unsigned>(user_data), listener);
@@ -303,6 +316,98 @@ void KernelRing::on_arrived(unsigned index, IntakeListener& listener) {
     request->slot = static_cast<std::uint16_t>(index);
     bytes_taken_ += data_bytes(*request);
     listener.on_incoming(*request);
+}
+
+// ---- sleep ----
+
+// The polls live in the ring from one sleep to the next, so that a sleep is one system call, the one that hands over
+// the answers as well. A poll of one event that has come is made again at the next sleep, and finds at once what was
+// left unread.
+int KernelRing::sleep(std::span<pollfd> polled, std::optional<Duration> most) {
+    if (watch(polled)) watches_are_new_ = false;
+    if (!watches_are_new_ && (!most || *most > watches_trusted)) {
+        wait(watches_trusted);
+        if (io_uring_cq_ready(&ring_) > 0 || wants_kernel()) return tell_readable(polled);
+        if (most) *most -= watches_trusted;
+        watch_anew(polled);
+    }
+    wait(most);
+    // A timer that has expired may close descriptors.
+    if (io_uring_cq_ready(&ring_) == 0) watches_are_new_ = false;
+    return tell_readable(polled);
+}
+
+// True: they are not the ones of the last sleep.
+bool KernelRing::watch(std::span<const pollfd> polled) {
+    std::size_t same = 0;
+    while (same < std::min(polled.size(), watches_.size()) && watches_[same].fd == polled[same].fd) ++same;
+    const bool changed = same < watches_.size() || same < polled.size();
+    drop_watches(same);
+    for (std::size_t i = same; i < polled.size(); ++i) watches_.push_back({polled[i].fd, 0});
+    for (Watch& one : watches_) {
+        if (one.mark != 0) continue;
+        one.mark = next_watch_++;
+        io_uring_sqe& submission = next_submission(IORING_OP_POLL_ADD, one.mark);
+        submission.fd = one.fd;
+        submission.flags = 0;
+        submission.poll32_events = POLLIN;
+    }
+    return changed;
+}
+
+// Nothing that happens while nothing happens closes a descriptor: these can be trusted until something comes.
+void KernelRing::watch_anew(std::span<const pollfd> polled) {
+    drop_watches(0);
+    enter();
+    // What is told of the old ones is of no use; there is nothing else, and what comes now stays for poll().
+    while (io_uring_cq_ready(&ring_) > 0) {
+        const io_uring_cqe& next = ring_.cq.cqes[*ring_.cq.khead & *ring_.cq.kring_mask];
+        if (next.user_data < first_watch || next.user_data == descriptor_mark) break;
+        io_uring_cq_advance(&ring_, 1);
+    }
+    watch(polled);
+    watches_are_new_ = true;
+}
+
+void KernelRing::drop_watches(std::size_t from) {
+    for (std::size_t i = from; i < watches_.size(); ++i) {
+        if (watches_[i].mark == 0) continue;
+        io_uring_sqe& submission = next_submission(IORING_OP_POLL_REMOVE, removal_mark);
+        submission.fd = -1;
+        submission.flags = IOSQE_CQE_SKIP_SUCCESS;
+        submission.addr = watches_[i].mark;
+    }
+    watches_.resize(std::min(from, watches_.size()));
+}
+
+void KernelRing::wait(std::optional<Duration> most) {
+    int result = 0;
+    if (most) {
+        __kernel_timespec limit{};
+        limit.tv_sec = std::chrono::duration_cast<std::chrono::seconds>(*most).count();
+        limit.tv_nsec = (*most % std::chrono::seconds(1)).count();
+        io_uring_cqe* first = nullptr;
+        result = io_uring_submit_and_wait_timeout(&ring_, &first, 1, &limit, nullptr);
+    } else {
+        result = io_uring_submit_and_wait(&ring_, 1);
+    }
+    if (result != -ETIME) check(result);
+}
+
+// Completions stay where they are, for poll().
+int KernelRing::tell_readable(std::span<pollfd> polled) const {
+    int readable = 0;
+    unsigned at = 0;
+    io_uring_cqe* next = nullptr;
+    io_uring_for_each_cqe(&ring_, at, next) {
+        for (std::size_t i = 0; i < watches_.size() && next->user_data >= first_watch; ++i) {
+            if (watches_[i].mark != next->user_data || polled[i].revents != 0) continue;
+            // An error is something to look at as well.
+            polled[i].revents = POLLIN;
+            ++readable;
+        }
+    }
+    return readable;
 }
 
 bool KernelRing::answer(const ReplyTo& to, int error, std::span<const std::byte> body) {

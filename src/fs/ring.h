@@ -8,13 +8,14 @@
 #include "intake.h"
 
 #include <srpfs/base/result.h>
+#include <srpfs/reactor/sleeper.h>
 
 #include <memory>
 #include <string>
 
 namespace srpfs::fs {
 
-class Ring : public Intake {
+class Ring : public Intake, public reactor::Sleeper {
 public:
     // On the reactor's thread, once INIT has been answered: gives the entries to the kernel. `fd`, the channel's
     // descriptor, stays open until close(). An Error: the kernel has refused so many that this ring is of no use, and
@@ -22,7 +23,8 @@ public:
     virtual Result<void> start(int fd) = 0;
     // Hands over this turn's answers, and lets requests come.
     virtual void flush() = 0;
-    // False: something has come.
+    // False: something has come. Whoever is open after it has to sleep through sleep(): nothing else is woken by what
+    // comes to the ring.
     [[nodiscard]] virtual bool prepare_to_sleep() = 0;
     // The descriptor has something to read, as far as is known. After all of that: have it watched.
     [[nodiscard]] virtual bool descriptor_is_ready() const = 0;

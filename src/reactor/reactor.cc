@@ -35,6 +35,15 @@ void pause_briefly() {
 #endif
 }
 
+int wait_for_readable(std::span<pollfd> polled, std::optional<Duration> most) {
+    timespec timeout{};
+    if (most) {
+        timeout.tv_sec = std::chrono::duration_cast<std::chrono::seconds>(*most).count();
+        timeout.tv_nsec = static_cast<long>((*most % std::chrono::seconds(1)).count());
+    }
+    return ppoll(polled.data(), polled.size(), most ? &timeout : nullptr, nullptr);
+}
+
 }  // namespace
 
 Reactor::Reactor(std::string name) : name_(std::move(name)), timers_(clock_now()) {
@@ -152,14 +161,13 @@ void Reactor::sleep() {
     polled.clear();
     for (const int fd : sleep_fds_) polled.push_back({fd, POLLIN, 0});
 
-    const Instant deadline = timers_.next_deadline();
-    timespec timeout{};
-    if (deadline != instant_never) {
-        const auto left = std::max(Duration::zero(), deadline - clock_now());
-        timeout.tv_sec = std::chrono::duration_cast<std::chrono::seconds>(left).count();
-        timeout.tv_nsec = static_cast<long>((left % std::chrono::seconds(1)).count());
-    }
-    const int ready = ppoll(polled.data(), polled.size(), deadline == instant_never ? nullptr : &timeout, nullptr);
+    Sleeper* sleeper = nullptr;
+    for (Source* source : sources_)
+        if (Sleeper* const own = source->sleeper()) sleeper = own;
+    std::optional<Duration> most;
+    if (const Instant deadline = timers_.next_deadline(); deadline != instant_never)
+        most = std::max(Duration::zero(), deadline - clock_now());
+    const int ready = sleeper ? sleeper->sleep(polled, most) : wait_for_readable(polled, most);
     if (ready > 0 && polled[0].revents != 0) {
         // A turn may have taken the mail before its sender wrote the wake-up; left there, it would keep us from
         // sleeping.

@@ -6,6 +6,7 @@
 
 #include <srpfs/base/count.h>
 #include <srpfs/reactor/executor.h>
+#include <srpfs/reactor/sleeper.h>
 #include <srpfs/reactor/spin.h>
 #include <srpfs/reactor/stepping_back.h>
 
@@ -16,8 +17,6 @@
 #include <span>
 #include <string>
 #include <vector>
-
-struct pollfd;
 
 namespace srpfs::reactor {
 
@@ -33,6 +32,9 @@ public:
     virtual bool prepare_to_sleep() { return true; }
     // The descriptors that become readable when there is work; may change between turns. Appends to `fds`.
     virtual void sleep_on(std::vector<int>& fds) { (void)fds; }
+    // Who waits for those descriptors, and for what else this source may get; nullptr: ppoll(2). One source of a
+    // reactor at most has one. After all sources were asked for their descriptors.
+    virtual Sleeper* sleeper() { return nullptr; }
     // After each sleep, before poll(): which of those descriptors are readable now. What is not among them need not be
     // looked at, which saves a system call.
     virtual void woken(std::span<const int> readable) { (void)readable; }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // Requests in ring entries, as far as no kernel is needed: their bytes, the memory behind them, and a FuseChannel over
-// a ring whose kernel is the test.
+// a ring whose kernel is the test. And a ring of the kernel's without entries: how a reactor sleeps in it.
 
 #include "fuse_channel.h"
 #include "ring.h"
@@ -13,9 +13,17 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
 
 namespace srpfs::fs::test {
 namespace {
@@ -133,6 +141,7 @@ public:
     void close() override { open_ = false; }
     bool is_open() const override { return open_; }
     void sleep_on(std::vector<int>&) override {}
+    int sleep(std::span<pollfd>, std::optional<Duration>) override { return 0; }
     unsigned poll(IntakeListener& listener, const Batch&) override {
         const auto now = std::exchange(arrived_, {});
         for (const std::uint16_t slot : now) {
@@ -412,6 +421,121 @@ TEST_F(RingChannelTest, TheDescriptorGoesOnBesideTheRing) {
 TEST_F(RingChannelTest, TheEndOfTheConnectionClosesTheRing) {
     client_.hang_up();
     world_.settle();
+    EXPECT_FALSE(ring_->is_open());
+}
+
+struct Pipe {
+    Pipe() { EXPECT_EQ(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0); }
+    ~Pipe() {
+        close(ends[0]);
+        close(ends[1]);
+    }
+    Pipe(const Pipe&) = delete;
+    Pipe& operator=(const Pipe&) = delete;
+    void put() const { EXPECT_EQ(write(ends[1], "x", 1), 1); }
+    void take() const {
+        char byte = 0;
+        EXPECT_EQ(read(ends[0], &byte, 1), 1);
+    }
+    int ends[2] = {-1, -1};
+};
+
+class RingSleepTest : public ::testing::Test, protected IntakeListener {
+protected:
+    void SetUp() override {
+        auto made = make_ring(world_.engine(), 1);
+        if (!made) GTEST_SKIP() << made.error().context;
+        ring_ = std::move(*made);
+        ASSERT_TRUE(ring_->start(fuse_.ends[0]));
+        ring_->watch_descriptor();
+    }
+    void on_incoming(const Incoming&) override { ADD_FAILURE() << "a request out of nothing"; }
+    void on_intake_ended(int) override {}
+
+    // As a reactor does it; which of the descriptors are readable, as bits.
+    unsigned sleep_on(const std::vector<int>& fds, std::optional<Duration> most) {
+        while (!ring_->prepare_to_sleep()) ring_->poll(*this, Batch{});
+        std::vector<pollfd> polled;
+        for (const int fd : fds) polled.push_back({fd, POLLIN, 0});
+        const int readable = ring_->sleep(polled, most);
+        unsigned bits = 0;
+        for (std::size_t i = 0; i < polled.size(); ++i)
+            if (polled[i].revents != 0) bits |= 1U << i;
+        EXPECT_EQ(std::popcount(bits), readable);
+        ring_->poll(*this, Batch{});
+        return bits;
+    }
+
+    World world_{{{.kind = target::StoreKind::ram, .bytes = mib}}, 0};
+    Pipe fuse_, one_, two_;
+    std::unique_ptr<Ring> ring_;
+};
+
+constexpr auto briefly = std::chrono::milliseconds(2);
+
+TEST_F(RingSleepTest, EndsWhenADescriptorIsReadable) {
+    const std::vector<int> both{one_.ends[0], two_.ends[0]};
+    EXPECT_EQ(sleep_on(both, briefly), 0u);
+    two_.put();
+    EXPECT_EQ(sleep_on(both, std::nullopt), 2u);
+    EXPECT_EQ(sleep_on(both, std::nullopt), 2u) << "it has not been read";
+    one_.put();
+    EXPECT_EQ(sleep_on(both, std::nullopt), 3u);
+    two_.take();
+    EXPECT_EQ(sleep_on(both, std::nullopt), 1u);
+    one_.take();
+    EXPECT_EQ(sleep_on(both, briefly), 0u);
+    two_.put();
+    EXPECT_EQ(sleep_on(both, std::nullopt), 2u);
+}
+
+TEST_F(RingSleepTest, WhatIsReadableWhileAwakeIsToldByTheNextSleep) {
+    EXPECT_EQ(sleep_on({one_.ends[0]}, briefly), 0u);
+    one_.put();
+    ring_->flush();
+    ring_->poll(*this, Batch{});
+    EXPECT_EQ(sleep_on({one_.ends[0]}, std::nullopt), 1u);
+}
+
+TEST_F(RingSleepTest, DescriptorsComeAndGo) {
+    EXPECT_EQ(sleep_on({one_.ends[0]}, briefly), 0u);
+    EXPECT_EQ(sleep_on({two_.ends[0], one_.ends[0]}, briefly), 0u);
+    one_.put();
+    EXPECT_EQ(sleep_on({two_.ends[0], one_.ends[0]}, std::nullopt), 2u);
+    EXPECT_EQ(sleep_on({two_.ends[0]}, briefly), 0u) << "the other one is readable, but nobody sleeps on it";
+    two_.put();
+    EXPECT_EQ(sleep_on({two_.ends[0]}, std::nullopt), 1u);
+    EXPECT_EQ(sleep_on({}, briefly), 0u);
+}
+
+TEST_F(RingSleepTest, ANumberThatStandsForAnotherFileNowIsNoticed) {
+    EXPECT_EQ(sleep_on({one_.ends[0]}, briefly), 0u);
+    ASSERT_EQ(dup2(two_.ends[0], one_.ends[0]), one_.ends[0]);
+    two_.put();
+    EXPECT_EQ(sleep_on({one_.ends[0]}, std::nullopt), 1u);
+}
+
+TEST_F(RingSleepTest, TheFuseDescriptorEndsIt) {
+    EXPECT_EQ(sleep_on({one_.ends[0]}, briefly), 0u);
+    EXPECT_FALSE(ring_->descriptor_is_ready());
+    fuse_.put();
+    EXPECT_EQ(sleep_on({one_.ends[0]}, briefly), 0u);  // or it was seen before
+    EXPECT_TRUE(ring_->descriptor_is_ready());
+}
+
+TEST_F(RingSleepTest, LastsUntilItsTimeIsOver) {
+    for (const auto most : {std::chrono::milliseconds(20), std::chrono::milliseconds(250)}) {
+        const auto before = std::chrono::steady_clock::now();
+        // New watches end the first one; after that nothing does.
+        sleep_on({one_.ends[0]}, most);
+        sleep_on({one_.ends[0]}, most);
+        EXPECT_GE(std::chrono::steady_clock::now() - before, most);
+    }
+}
+
+TEST_F(RingSleepTest, ItMayBeClosedWithWatchesInIt) {
+    EXPECT_EQ(sleep_on({one_.ends[0], two_.ends[0]}, briefly), 0u);
+    ring_->close();
     EXPECT_FALSE(ring_->is_open());
 }
 
