@@ -280,6 +280,15 @@ const std::vector<Option>& options() {
          [](Config& config, std::string_view text) {
              return set(config.mount.umask.emplace(), number("umask", text, 0, 0777, 8));
          }},
+        {"lun", "PATTERN:WORD...",
+         "how units of such names are shown: ro, rw, uid=N, gid=N, mode=OCTAL, cached, direct, hide, show; may be "
+         "repeated",
+         [](Config& config, std::string_view text) -> Result<void> {
+             auto rule = config::parse_lun_rule(text);
+             if (!rule) return bad("lun", text, rule.error().context);
+             config.lun_rules.push_back(std::move(*rule));
+             return {};
+         }},
         {"fsname", "NAME", "the source /proc/mounts shows (default: SOURCE)",
          [](Config& config, std::string_view text) -> Result<void> {
              if (text.empty()) return bad("fsname", text, "a name expected");

@@ -67,6 +67,7 @@ struct Target::Lun {
     fs::NodeId file{0}, attributes{0};
     Views::Key view = 0;
     bool refuses_writes = false;  // `read_only` has been set here
+    config::LunOptions options;   // what the mount says of it; for the life of its files
     std::shared_ptr<RawDoor> door;
     std::string last_error;
 };
@@ -261,6 +262,11 @@ void Target::on_unit_added(const std::shared_ptr<lun::ListedUnit>& unit, lun::Un
         lun->name = "lun0x";
         for (const std::byte one : unit->lun().bytes) lun->name += fmt::format("{:02x}", static_cast<unsigned>(one));
     }
+    lun->options = config::options_of(host_.mount_config().lun_rules, names_of(*lun));
+    if (lun->options.hidden.value_or(false)) {
+        log::info(config().name, "{}: {} is not shown, as the mount wants it", lun->name, unit->info()->wwid);
+        return;
+    }
     luns_.push_back(lun);
     lun->file = host_.tree().add_lun_file(directory_, lun->name, lun_file(*lun));
     add_lun_files(lun);
@@ -275,6 +281,26 @@ void Target::on_unit_added(const std::shared_ptr<lun::ListedUnit>& unit, lun::Un
     event("lun_added", {{"lun", lun->name}, {"wwid", info.wwid}, {"bytes", info.capacity_bytes()}});
 }
 
+// What the rules of the mount may call it by.
+std::vector<std::string> Target::names_of(const Lun& lun) const {
+    const lun::UnitInfo& info = *lun.unit->info();
+    const Views::Place where = place(lun.name);
+    std::vector<std::string> names = by_id_names(info);
+    if (!info.wwid.empty()) names.push_back(info.wwid);
+    names.push_back(lun.name);
+    names.push_back(fmt::format("{}/{}", name_, lun.name));
+    names.push_back(fmt::format("srp-{}/{}/{}", where.port, name_, lun.name));
+    return names;
+}
+
+// The one place where what the mount says of a unit becomes what its file is.
+void Target::apply_options(fs::LunFile& file, const config::LunOptions& options) {
+    file.read_only |= options.read_only.value_or(false);
+    file.uid = options.uid;
+    file.gid = options.gid;
+    file.mode = options.mode;
+}
+
 fs::LunFile Target::lun_file(const Lun& lun) const {
     const lun::UnitInfo& info = *lun.unit->info();
     fs::LunFile file;
@@ -285,6 +311,7 @@ fs::LunFile Target::lun_file(const Lun& lun) const {
         std::max<std::uint32_t>(4096, std::bit_ceil(std::min<std::uint32_t>(info.physical_block_bytes, 1U << 20)));
     file.read_only = info.read_only || lun.refuses_writes;
     file.may_have_holes = info.tells_holes;
+    apply_options(file, lun.options);
     return file;
 }
 
@@ -545,7 +572,8 @@ void Target::add_raw_door(const std::shared_ptr<Lun>& lun) {
     door.block_bytes = [unit = lun->unit] { return unit->info()->block_bytes; };
     door.is_read_only = [this, weak] {
         const auto still = weak.lock();
-        return host_.mount_config().mount.read_only || !still || still->refuses_writes;
+        return host_.mount_config().mount.read_only || !still || still->refuses_writes ||
+               still->options.read_only.value_or(false);
     };
     door.command_timeout = port_->config().command_time;
     door.now = [&control = host_.control()] { return control.timers().now(); };
@@ -650,12 +678,16 @@ void Target::add_option_files(const std::shared_ptr<Lun>& lun) {
                 call->fail(done.error().errno_value());
             });
     };
-    const auto is_read_only = [lun] { return lun->unit->info()->read_only || lun->refuses_writes; };
+    const auto is_read_only = [lun] {
+        return lun->unit->info()->read_only || lun->refuses_writes || lun->options.read_only.value_or(false);
+    };
     add(
         "read_only", 10, 1, [is_read_only] { return std::string(is_read_only() ? "1" : "0"); },
         [this, lun](unsigned wanted) -> Result<void> {
             if (wanted == 0 && lun->unit->info()->read_only)
                 return Error(EROFS, fmt::format("{}: the unit is write protected", lun->name));
+            if (wanted == 0 && lun->options.read_only.value_or(false))
+                return Error(EROFS, fmt::format("{}: the mount's option lun= makes it read-only", lun->name));
             if (wanted == 1 && host_.tree().writers(lun->file) > 0)
                 return Error(EBUSY, fmt::format("{}: it is open for writing", lun->name));
             lun->refuses_writes = wanted == 1;

@@ -97,6 +97,8 @@ private:
     void on_inventory_gone(bool left_writes) override;
 
     [[nodiscard]] std::shared_ptr<Lun> find(const lun::ListedUnit& unit) const;  // nullptr: not shown
+    [[nodiscard]] std::vector<std::string> names_of(const Lun& lun) const;
+    static void apply_options(fs::LunFile& file, const config::LunOptions& options);
     [[nodiscard]] fs::LunFile lun_file(const Lun& lun) const;
     [[nodiscard]] fs::ExtendedAttributes lun_attributes(const Lun& lun) const;
     [[nodiscard]] bool may_show(const lun::ListedUnit& unit);

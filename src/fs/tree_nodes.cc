@@ -121,6 +121,9 @@ NodeId TreeNodes::add_lun_file(NodeId parent, std::string_view name, const LunFi
     node.lun->io_bytes = file.io_bytes;
     node.lun->read_only = file.read_only;
     node.lun->may_have_holes = file.may_have_holes;
+    node.uid = file.uid;
+    node.gid = file.gid;
+    node.mode = file.mode;
     watcher_.on_attributes_changed(parent);
     return node.id;
 }
@@ -211,7 +214,7 @@ mode_t TreeNodes::default_mode(const Node& node) const {
                 case Access::owner_only: mode = 0600; break;
             }
             break;
-        case NodeKind::lun: mode = defaults_.umask ? 0666 & ~*defaults_.umask : 0600; break;
+        case NodeKind::lun: mode = node.mode.value_or(defaults_.umask ? 0666 & ~*defaults_.umask : 0600); break;
     }
     return mode;
 }
@@ -233,8 +236,8 @@ struct stat TreeNodes::attributes(const Node& node) const {
         st.st_blocks = st.st_size / 512;
         if (node.lun->may_have_holes) st.st_blocks -= std::min<blkcnt_t>(st.st_blocks, 8);
         st.st_blksize = static_cast<blksize_t>(node.lun->io_bytes.load());
-        if (defaults_.uid) st.st_uid = *defaults_.uid;
-        if (defaults_.gid) st.st_gid = *defaults_.gid;
+        st.st_uid = node.uid.value_or(defaults_.uid.value_or(st.st_uid));
+        st.st_gid = node.gid.value_or(defaults_.gid.value_or(st.st_gid));
         written = Instant(Duration(node.lun->last_write.load(std::memory_order_relaxed)));
         if (written != Instant{}) st.st_mtim = st.st_ctim = wall_time(written);
     }

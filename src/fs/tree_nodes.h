@@ -55,6 +55,7 @@ struct Node {
     std::shared_ptr<ControlFile> control;
     std::shared_ptr<StreamFile> stream;
     std::shared_ptr<LunData> lun;
+    std::optional<unsigned> uid, gid, mode;  // of a LUN file (LunFile)
     std::function<std::string()> destination;
     std::function<ExtendedAttributes()> attributes;
     unsigned ioctl_number = 0;

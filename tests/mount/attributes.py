@@ -126,3 +126,36 @@ def a_unit_is_made_read_only_for_this_mount(t):
     equal(read_bytes(lun)[:5], b"again", "what was written then")
     fails_with(errno.EROFS, "making a write protected unit writable", lambda: write_once(mount.target / "lun1.attr" / "read_only", "0"))
     write_once(mount.target / "lun1.attr" / "read_only", "1")
+
+
+@test
+def options_of_a_mount_say_how_units_are_shown(t):
+    image = t.path("image")
+    image.write_bytes(bytes(MIB))
+    mount = t.mount(f"demo:ram:1M,wwid={WWID}+ram:1M+ram:1M,wce+file:{image},ro",
+                    f"raw_commands=all,lun=*:mode=0640:gid=7,lun={WWID}:ro,lun=*/lun2:hide,lun=wwn-0x{WWID[4:]}:uid=5,lun=lun3:rw")
+    first, second = mount.lun(0), mount.lun(1)
+    seen = [(oct(one.stat().st_mode & 0o777), one.stat().st_uid, one.stat().st_gid) for one in (first, second, mount.lun(3))]
+    equal(seen, [("0o440", 5, 7), ("0o640", 0, 7), ("0o440", 0, 7)], "mode and owners")
+    check(not mount.lun(2).exists() and not (mount.target / "lun2.attr").exists(), "the hidden unit is shown")
+    equal([name for name in os.listdir(mount.path / "by-path") if name.endswith("lun-2")], [], "links to the hidden unit")
+    fails_with(errno.EROFS, "opening the read-only unit for writing", lambda: os.close(os.open(first, os.O_RDWR)))
+    fails_with(errno.EROFS, "truncating it", lambda: os.truncate(first, 0))
+    write = "2a 00 00 00 00 00 00 00 01 00 out=" + "ab" * 512
+    fails_with(errno.EROFS, "WRITE by hand", lambda: write_once(mount.target / "lun0.attr" / "cdb", write))
+    for lasting in ("read_only", "rescan"):
+        if lasting == "rescan":
+            write_once(mount.target / "lun0.attr" / lasting, "1")
+        fails_with(errno.EROFS, "making it writable", lambda: write_once(mount.target / "lun0.attr" / "read_only", "0"))
+    contains(value(mount.target / "lun0.attr" / "last_error"), "lun=", "last_error")
+    equal(value(mount.target / "lun0.attr" / "read_only"), "1", "read_only")
+    equal(read_bytes(first), bytes(MIB), "what is on it")
+    second.write_bytes(b"x" * 512)
+    fails_with(errno.EROFS, "rw does not lift the unit's own protection", lambda: os.close(os.open(mount.lun(3), os.O_RDWR)))
+    # What people set goes before it, and a rescan finds no new file for what is hidden.
+    os.chown(second, 8, 9)
+    write_once(mount.target / "rescan", "1")
+    equal((second.stat().st_uid, second.stat().st_gid, mount.lun(2).exists()), (8, 9, False), "after chown and a rescan")
+    write_once(mount.target / "delete", "1")
+    write_once(mount.path / "add_target", LOGIN)
+    equal((oct(first.stat().st_mode & 0o777), value(mount.target / "lun0.attr" / "read_only")), ("0o440", "1"), "after another login")

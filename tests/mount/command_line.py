@@ -82,6 +82,10 @@ def wrong_usage_ends_with_1_and_names_the_fault(t):
             (("-o", "max_background=65536", source, point), "max_background=65536"),
             (("-o", "subtype=other", source, point), "subtype=other"),
             (("-o", "fsname=", source, point), "fsname="),
+            (("-o", "lun=", source, point), "lun=: the pattern is empty"),
+            (("-o", "lun=lun0", source, point), "no word follows"),
+            (("-o", "lun=*:rw:readonly", source, point), "'readonly' is none of ro, rw"),
+            (("-o", "lun=*:mode=1000", source, point), "mode=1000: octal number"),
             (("-o", "truncate=maybe", source, point), "truncate=maybe: 'emulate', 'device' or 'deny' expected"),
             (("-o", "truncate=", source, point), "truncate=: 'emulate', 'device' or 'deny' expected"),
             (("-o", "reconnect_delay=0", source, point), "reconnect_delay"),
@@ -196,7 +200,7 @@ def every_option_of_the_help_is_accepted(t):
               "command_timeout": "20", "abort_timeout": "4", "reset_timeout": "6",
               "ack_timeout": "14", "register": "window", "tur_interval": "off", "rescan_interval": "9", "tur_timeout": "12", "ch_count": "1", "use_imm_data": "0",
               "max_imm_data": "4096", "reactors": "1", "cpus": "0", "spin": "10", "cq_moderation": "16:8", "memory": "24M", "memory_lock": "try", "raw_commands": "all", "park": "8M",
-              "wait": "none", "uid": "1", "gid": "2", "umask": "077", "fsname": "name", "subtype": "srpfs",
+              "wait": "none", "uid": "1", "gid": "2", "umask": "077", "fsname": "name", "lun": "*:rw", "subtype": "srpfs",
               "max_background": "64", "truncate": "device", "io_uring": "auto", "io_uring_queue_depth": "16", "pid_file": str(t.path("other.pid"))}
     listed = re.findall(r"^  ([a-z_]+)(=\S+)? +\S", t.srpfs("--help").stdout.split("Options of -o:")[1], re.M)
     check(len(listed) > 30, f"only {len(listed)} options in the help")

@@ -10,13 +10,14 @@ MAY_INCLUDE = {
     "reactor": ("base",),
     "scsi": ("base",),
     "srp": ("base", "scsi"),
+    "config": ("base", "srp"),
     "fabric": ("base", "reactor"),
     "initiator": ("base", "reactor", "scsi", "srp", "fabric"),
     "lun": ("base", "reactor", "scsi", "srp", "fabric", "initiator"),
     "fs": ("base", "reactor", "lun"),
     "target": ("base", "reactor", "scsi", "srp", "fabric"),
-    "daemon": ("base", "reactor", "scsi", "srp", "fabric", "initiator", "lun", "fs", "target"),
-    "cli": ("base", "srp", "target", "daemon"),
+    "daemon": ("base", "reactor", "scsi", "srp", "config", "fabric", "initiator", "lun", "fs", "target"),
+    "cli": ("base", "srp", "config", "target", "daemon"),
     "ctl": ("base",),
 }
 

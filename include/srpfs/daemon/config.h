@@ -4,6 +4,7 @@
 #pragma once
 
 #include <srpfs/base/instant.h>
+#include <srpfs/config/lun_rule.h>
 #include <srpfs/fabric/verbs.h>
 #include <srpfs/fs/file_system.h>
 #include <srpfs/initiator/target_port.h>
@@ -60,6 +61,7 @@ struct Config {
     std::string pid_file;  // absolute; empty: none
     MemoryLock memory_lock = MemoryLock::off;
     RawCommands raw_commands = RawCommands::read;
+    std::vector<config::LunRule> lun_rules;  // how units are shown, by their names
     bool foreground = false;
     bool debug = false;  // log level debug
 };

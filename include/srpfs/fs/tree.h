@@ -26,6 +26,8 @@ struct LunFile {
     std::uint64_t capacity_bytes = 0;
     std::uint32_t io_bytes = 4096;  // st_blksize
     bool read_only = false;
+    // Who owns it, and permission bits, instead of what MountOptions say; constant.
+    std::optional<unsigned> uid, gid, mode;
     // SEEK_HOLE may find some. What is allocated is not known; st_blocks says a little less than all, because cp and
     // tar look for holes only in files that seem to have some.
     bool may_have_holes = false;
