@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/base/log.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <mutex>
 
-#include <sys/uio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -27,10 +31,63 @@ int syslog_priority(Level level) {
     return LOG_ERR;
 }
 
+// -1: not yet asked for, or none. Set before threads start.
+int journal_socket = -1;
+
+int connect_journal() {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    constexpr std::string_view path = "/run/systemd/journal/socket";
+    path.copy(address.sun_path, path.size());
+    const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) return fd;
+    if (fd >= 0) close(fd);
+    return -1;
+}
+
+// "lun3" of "lun3: now 512 bytes" and of "SRP reset_device called for lun3"; empty: it is about none.
+std::string_view lun_of(std::string_view message) {
+    constexpr std::string_view digits = "0123456789abcdefx";
+    for (std::size_t at = message.find("lun"); at != std::string_view::npos; at = message.find("lun", at + 1)) {
+        const std::size_t end = std::min(message.find_first_not_of(digits, at + 3), message.size());
+        const bool alone = (at == 0 || message[at - 1] == ' ' || message[at - 1] == '(') &&
+                           (end == message.size() || message[end] == ':' || message[end] == ')');
+        if (alone && end > at + 3 && message[at + 3] >= '0' && message[at + 3] <= '9')
+            return message.substr(at, end - at);
+    }
+    return {};
+}
+
+// A subject that is a target's address, perhaps with a channel of it behind a slash: others have no colon, but for the
+// embedded target.
+std::string_view target_of(std::string_view subject) {
+    const auto name = subject.substr(0, subject.rfind("/ch"));
+    return name.find(':') != std::string_view::npos || name.starts_with("demo") ? name : std::string_view{};
+}
+
 }  // namespace
+
+Destination standard_error_or_journal() {
+    struct stat status {};
+    const char* const stream = std::getenv("JOURNAL_STREAM");
+    if (!stream || fstat(STDERR_FILENO, &status) != 0 || fmt::format("{}:{}", status.st_dev, status.st_ino) != stream)
+        return Destination::standard_error;
+    return Destination::journal;
+}
+
+std::string journal_entry(Level level, std::string_view subject, std::string_view message) {
+    std::string entry = fmt::format("MESSAGE={}{}{}\nPRIORITY={}\nSYSLOG_IDENTIFIER=srpfs\n", subject,
+                                    subject.empty() ? "" : ": ", message, syslog_priority(level));
+    if (const auto target = target_of(subject); !target.empty()) {
+        entry += fmt::format("SRPFS_TARGET={}\n", target);
+        if (const auto lun = lun_of(message); !lun.empty()) entry += fmt::format("SRPFS_LUN={}\n", lun);
+    }
+    return entry;
+}
 
 void configure(Destination destination, Level threshold) {
     if (destination == Destination::syslog) openlog("srpfs", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+    if (destination == Destination::journal && journal_socket < 0) journal_socket = connect_journal();
     destination_now = destination;
     threshold_now = threshold;
 }
@@ -44,6 +101,7 @@ void observe(std::function<void(Level, std::string_view)> observer) {
 
 void write(Level level, std::string_view subject, std::string_view message) {
     if (level > threshold()) return;
+    const std::size_t prefix = subject.empty() ? 0 : subject.size() + 2;
     std::string line = subject.empty() ? std::string(message) : fmt::format("{}: {}", subject, message);
     // One event is one line, whatever a peer put into its strings.
     for (char& c : line)
@@ -56,6 +114,14 @@ void write(Level level, std::string_view subject, std::string_view message) {
         case Destination::standard_error: {
             const std::string whole = fmt::format("srpfs: {}\n", line);
             // One write per line, so that lines of several threads and processes do not mix.
+            [[maybe_unused]] const auto written = ::write(STDERR_FILENO, whole.data(), whole.size());
+            break;
+        }
+        case Destination::journal: {
+            const auto entry = journal_entry(level, subject, std::string_view(line).substr(prefix));
+            if (journal_socket >= 0 && send(journal_socket, entry.data(), entry.size(), MSG_NOSIGNAL) >= 0) break;
+            // The stream of a service takes the priority in front of a line.
+            const std::string whole = fmt::format("<{}>{}\n", syslog_priority(level), line);
             [[maybe_unused]] const auto written = ::write(STDERR_FILENO, whole.data(), whole.size());
             break;
         }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "service_manager.h"
 #include "supervisor.h"
 
 #include <srpfs/base/log.h>
@@ -64,7 +65,8 @@ private:
     std::string path_;
 };
 
-int serve(const Config& config, const std::function<void(const Result<void>&)>& on_ready) {
+int serve(const Config& config, const ServiceManager& manager,
+          const std::function<void(const Result<void>&)>& on_ready) {
     if (const auto possible = PidFile::check(config.pid_file); !possible) {
         on_ready(possible);
         return exit_code::mount_failed;
@@ -72,7 +74,7 @@ int serve(const Config& config, const std::function<void(const Result<void>&)>& 
     PidFile pid_file;
     int code = exit_code::ok;
     {
-        Supervisor supervisor(config);
+        Supervisor supervisor(config, manager);
         code = supervisor.run([&](const Result<void>& result) {
             // Whoever asked for a pid file waits for it, so a mount without it is none.
             const Result<void> told = result ? pid_file.create(config.pid_file) : result;
@@ -97,7 +99,7 @@ struct Report {
     char reason[2048] = "";
 };
 
-int run_in_background(const Config& config) {
+int run_in_background(const Config& config, const ServiceManager& manager) {
     int channel[2];
     if (pipe2(channel, O_CLOEXEC) != 0) {
         complain(config, fmt::format("cannot make a pipe: {}", std::strerror(errno)));
@@ -134,7 +136,7 @@ int run_in_background(const Config& config) {
     setsid();
     if (chdir("/") != 0) log::warning({}, "cannot change to /: {}", std::strerror(errno));
     log::configure(log::Destination::syslog, config.debug ? log::Level::debug : log::Level::info);
-    const int code = serve(config, [&](const Result<void>& result) {
+    const int code = serve(config, manager, [&](const Result<void>& result) {
         Report report;
         if (!result) {
             report.code = exit_code::mount_failed;
@@ -151,9 +153,10 @@ int run_in_background(const Config& config) {
 }  // namespace
 
 int run(const Config& config) {
-    if (!config.foreground) return run_in_background(config);
-    log::configure(log::Destination::standard_error, config.debug ? log::Level::debug : log::Level::info);
-    return serve(config, [&](const Result<void>& result) {
+    const ServiceManager manager = ServiceManager::from_environment();
+    if (!config.foreground) return run_in_background(config, manager);
+    log::configure(log::standard_error_or_journal(), config.debug ? log::Level::debug : log::Level::info);
+    return serve(config, manager, [&](const Result<void>& result) {
         if (!result)
             complain(config, result.error().context);
         else

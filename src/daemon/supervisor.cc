@@ -128,8 +128,9 @@ private:
 
 // ---- life ----
 
-Supervisor::Supervisor(const Config& config)
-    : config_(config), control_("srpfs"), flush_timer_(control_.timers(), [this] { log_out_flushed(); }),
+Supervisor::Supervisor(const Config& config, ServiceManager manager)
+    : config_(config), manager_(std::move(manager)), control_("srpfs"),
+      flush_timer_(control_.timers(), [this] { log_out_flushed(); }),
       shutdown_timer_(control_.timers(), [this] { finish(); }),
       drain_timer_(control_.timers(), [this] { drain_requests(); }) {}
 
@@ -146,6 +147,7 @@ int Supervisor::run(OnReady on_ready) {
         return exit_code::mount_failed;
     }
     control_.run();
+    watchdog_.reset();
     if (file_system_) file_system_->close();
     stop_workers();
     file_system_.reset();
@@ -160,7 +162,12 @@ void Supervisor::ready(const Result<void>& result) {
     // Nothing is left of a mount that failed when its failure is told: the next attempt may follow at once.
     if (!result && file_system_) begin_shutdown(result.error().context);
     const auto told = on_ready(result);
-    if (told) return;
+    if (told) {
+        tell_status();
+        return manager_.send(fmt::format("MAINPID={}\nREADY=1", getpid()));
+    }
+    manager_.send(fmt::format("ERRNO={}", told.error().errno_value()));
+    manager_.status(told.error().context);
     exit_code_ = exit_code::mount_failed;
     if (result) begin_shutdown(told.error().context);
 }
@@ -209,6 +216,12 @@ Result<void> Supervisor::bring_up() {
     else if (worker().verbs())
         for (const fabric::LocalPort& port : worker().verbs()->local_ports()) port_directory(port);
     for (const auto& one : workers_) one->start();
+    if (manager_.watchdog()) {
+        std::vector<Watchdog::Watched> watched;
+        for (const auto& one : workers_) watched.push_back({one->reactor().name(), &one->reactor()});
+        watchdog_ = std::make_unique<Watchdog>(control_, std::move(watched), *manager_.watchdog(),
+                                               [this] { manager_.send("WATCHDOG=1"); });
+    }
     return {};
 }
 
@@ -599,9 +612,26 @@ void Supervisor::add_target(std::string_view text, std::optional<initiator::Want
     }
 }
 
+void Supervisor::on_event() {
+    // In a later turn, when what has happened is over.
+    if (manager_.exists()) control_.post([this] { tell_status(); });
+}
+
+void Supervisor::tell_status() {
+    if (!manager_.exists() || (on_ready_ && !shutting_down_)) return;
+    const auto running = std::count_if(targets_.begin(), targets_.end(), [](const auto& target) {
+        return target->port().state() == initiator::PortState::running;
+    });
+    const std::string targets =
+        fmt::format("{} target{}, {} running", targets_.size(), targets_.size() == 1 ? "" : "s", running);
+    manager_.status(fmt::format("{} {} at {}: {}", shutting_down_ ? "ending" : "serving", config_.mount.fsname,
+                                config_.mount.mountpoint, targets));
+}
+
 void Supervisor::on_target_gone(Target& target) {
     control_.post([this, gone = &target] {
         std::erase_if(targets_, [&](const auto& one) { return one.get() == gone; });
+        tell_status();
         choose_readers();
         if (logging_out_ && targets_.empty()) finish();
     });
@@ -619,6 +649,8 @@ void Supervisor::on_signal(int number) {
 void Supervisor::begin_shutdown(const std::string& why) {
     if (std::exchange(shutting_down_, true)) return;
     log::info({}, "shutting down: {}", why);
+    manager_.send("STOPPING=1");
+    tell_status();
     file_system_->refuse_opens();
     events_.add("shutdown", {{"reason", why}});
     events_.close();
@@ -640,7 +672,11 @@ void Supervisor::drain_requests() {
 
 void Supervisor::on_unmounted() {
     if (std::exchange(unmounted_, true)) return;
-    if (!std::exchange(shutting_down_, true)) log::info({}, "unmounted");
+    if (!std::exchange(shutting_down_, true)) {
+        log::info({}, "unmounted");
+        manager_.send("STOPPING=1");
+    }
+    tell_status();
     drain_timer_.disarm();
     events_.close();
     ready(Error(ECANCELED, "unmounted before it was ready"));

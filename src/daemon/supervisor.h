@@ -6,6 +6,7 @@
 #include "demo_hold.h"
 #include "event_log.h"
 #include "reactor_plan.h"
+#include "service_manager.h"
 #include "status.h"
 #include "target.h"
 #include "unit_homes.h"
@@ -26,7 +27,7 @@ namespace srpfs::daemon {
 
 class Supervisor final : private fs::FileSystemListener, private TargetHost {
 public:
-    explicit Supervisor(const Config& config);
+    Supervisor(const Config& config, ServiceManager manager);
     ~Supervisor();
 
     // Called once: serving, or why not. The answer is what the world is told: with an error the mount ends again.
@@ -52,6 +53,7 @@ private:
         return unit_homes_.home_of(info, proposed);
     }
     fs::NodeId port_directory(const fabric::LocalPort& port) override;
+    void on_event() override;
     void on_target_gone(Target& target) override;
 
     Result<void> bring_up();
@@ -78,6 +80,7 @@ private:
     [[nodiscard]] unsigned choose_home() const;
     [[nodiscard]] unsigned processors(bool demo) const;
     void choose_readers();
+    void tell_status();
     Result<fabric::Address> address_of(const srp::LoginParameters& parameters,
                                        const std::optional<initiator::WantedPort>& wanted);
     void remember_error(const std::optional<initiator::WantedPort>& wanted, const std::string& text);
@@ -90,6 +93,7 @@ private:
     void finish();
 
     Config config_;
+    ServiceManager manager_;
     reactor::Reactor control_;
     std::unique_ptr<SignalSource> signals_;
     EventLog events_;
@@ -124,6 +128,7 @@ private:
     reactor::Timer shutdown_timer_;  // ends the waiting for the logout
     reactor::Timer drain_timer_;
     Instant drain_until_{};
+    std::unique_ptr<Watchdog> watchdog_;  // while somebody wants to know that we live
 };
 
 }  // namespace srpfs::daemon

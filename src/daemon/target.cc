@@ -399,6 +399,7 @@ void Target::flush(std::function<void()> on_done) { inventory_->flush(std::move(
 void Target::event(std::string_view name, nlohmann::json details) {
     details["target"] = name_;
     host_.events().add(name, details);
+    host_.on_event();
 }
 
 std::string Target::lun_state(const Lun& lun) const {

@@ -40,6 +40,8 @@ public:
     virtual unsigned home_of(const lun::UnitInfo& info, unsigned proposed) = 0;
     // The directory srp-<hca>-<port>, made when it is not there yet.
     virtual fs::NodeId port_directory(const fabric::LocalPort& port) = 0;
+    // Something happened to a target that `events` shows.
+    virtual void on_event() = 0;
     // Nothing is left of it: destroy it (not from within this call).
     virtual void on_target_gone(Target& target) = 0;
 

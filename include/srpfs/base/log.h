@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // One line per event: who, cause, consequence, next step. Never called on a successful I/O.
-// Thread-safe. Lines go to stderr (foreground) or syslog (daemon), and to an optional observer.
+// Thread-safe. Lines go to stderr or the journal (foreground) or syslog (daemon), and to an optional observer.
 
 #pragma once
 
@@ -14,7 +14,14 @@ namespace srpfs::log {
 
 enum class Level { error, warning, info, debug };
 
-enum class Destination { standard_error, syslog, none };
+enum class Destination { standard_error, journal, syslog, none };
+
+// `journal` when stderr is the journal's (JOURNAL_STREAM says so): there each line has its priority, SRPFS_TARGET and
+// SRPFS_LUN where it is about one. systemd.journal-fields(7).
+[[nodiscard]] Destination standard_error_or_journal();
+
+// What goes to the journal: KEY=VALUE, one a line. `message` has no newline.
+[[nodiscard]] std::string journal_entry(Level level, std::string_view subject, std::string_view message);
 
 // Process-wide; call before threads start. `threshold`: lines below it are dropped.
 void configure(Destination destination, Level threshold);
