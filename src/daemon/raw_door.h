@@ -25,7 +25,7 @@ struct RawDoorConfig {
     RawCommands allowed = RawCommands::read;
     // lun::send_command() to the unit.
     std::function<std::function<void()>(lun::UnitCommand, std::function<void(lun::UnitAnswer)>)> send;
-    // Looks at the unit again, then calls.
+    // Looks at the unit again, and has the kernel drop its pages, then calls.
     std::function<void(std::function<void()>)> look;
     std::function<std::uint32_t()> block_bytes;
     std::function<bool()> is_read_only;  // this mount refuses to write

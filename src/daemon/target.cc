@@ -566,9 +566,14 @@ void Target::add_raw_door(const std::shared_ptr<Lun>& lun) {
     door.send = [this, unit = lun->unit](lun::UnitCommand command, std::function<void(lun::UnitAnswer)> on_done) {
         return lun::send_command(host_.control(), reactor_, unit, std::move(command), std::move(on_done));
     };
-    door.look = [inventory = inventory_, unit = lun->unit](std::function<void()> on_done) {
-        inventory->look(unit, "a raw command may have changed it",
-                        [on_done = std::move(on_done)](const Result<void>&) { on_done(); });
+    door.look = [&tree, file = lun->file, inventory = inventory_, unit = lun->unit,
+                 self = weak_from_this()](const std::function<void()>& on_done) {
+        inventory->look(unit, "a raw command may have changed it", [&tree, file, on_done, self](const Result<void>&) {
+            if (self.lock())
+                tree.drop_pages(file, on_done);
+            else
+                on_done();
+        });
     };
     door.block_bytes = [unit = lun->unit] { return unit->info()->block_bytes; };
     door.is_read_only = [this, weak] {

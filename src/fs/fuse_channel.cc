@@ -57,7 +57,8 @@ Mail interrupt_of(const ReplyTo& to) {
 }  // namespace
 
 FuseChannel::FuseChannel(unsigned index, int fd, lun::Engine& engine, const OpenFiles& files, ChannelHost& host)
-    : engine_(engine), descriptor_(fd, engine), files_(files), zero_jobs_(*this), index_(index), host_(&host) {
+    : engine_(engine), descriptor_(fd, engine), files_(files), zero_jobs_(*this), fills_(*this, engine.timers()),
+      index_(index), host_(&host) {
     records_.reserve(records_at_start);
 }
 
@@ -275,18 +276,35 @@ void FuseChannel::on_read(const Request& request) {
     if (in.offset > offset_max) return reply(request.to, EINVAL);
     LunData* lun = lun_of(in.fh, request);
     if (!lun) return;
+    // All but those that the kernel makes to fill its pages have an owner.
+    std::uint64_t fill = 0;
+    if ((in.read_flags & FUSE_READ_LOCKOWNER) == 0) [[unlikely]]
+        fill = fills_.begin(*lun, NodeId{request.header.nodeid}, {in.offset, in.offset + in.size});
 
     const std::uint64_t capacity = lun->capacity_bytes.load(std::memory_order_relaxed);
-    if (in.offset >= capacity || in.size == 0) return reply(request.to, 0);
+    if (in.offset >= capacity || in.size == 0) return read_nothing(request, *lun, fill);
     const std::uint64_t wanted = std::min<std::uint64_t>(in.size, lun::intake_payload_bytes_max);
     const auto bytes = static_cast<std::uint32_t>(std::min(wanted, capacity - in.offset));
 
     lun::Operation* operation = engine_.take();
-    if (!operation) return reply(request.to, EIO);
+    if (!operation) {
+        if (fill != 0) fills_.failed(fill);
+        return reply(request.to, EIO);
+    }
     lun::Unit& unit = *lun->unit.load(std::memory_order_relaxed);
     if (is_in_entry(request.to)) engine_.lend_entry_for_read(*operation, request.to.slot);
     operation->prepare_read(unit, in.offset, bytes, *this);
-    start(unit, *operation, {.to = request.to, .operation = operation, .lun = lun, .bytes = bytes});
+    start(unit, *operation, {.to = request.to, .operation = operation, .lun = lun, .bytes = bytes, .pages = fill});
+}
+
+// Beyond the end. The kernel makes zeros of what is missing, so that is a fill like others.
+void FuseChannel::read_nothing(const Request& request, LunData& lun, std::uint64_t fill) {
+    if (fill == 0) return reply(request.to, 0);
+    const std::uint32_t index = take_record();
+    records_[index] = {.to = request.to, .lun = &lun, .holder = Holder::operation, .pages = fill};
+    if (!answer_read(index)) return;
+    fills_.answered(fill);
+    free_record(index);
 }
 
 void FuseChannel::on_write(const Request& request) {
@@ -454,6 +472,15 @@ void FuseChannel::post_to(unsigned peer, const Mail& mail, bool urgent) {
 
 void FuseChannel::deliver() {
     has_outgoing_ = false;
+    // What the mail says has been answered is to be so.
+    if (wrote_in_ring_) [[unlikely]] {
+        ring_->flush();
+        if (ring_->is_flushed() || !host_)
+            wrote_in_ring_ = false;
+        else
+            has_outgoing_ = true;
+        if (wrote_in_ring_) return;
+    }
     for (unsigned peer = 0; peer < outgoing_.size(); ++peer) {
         Outgoing& outgoing = outgoing_[peer];
         if (!outgoing.mail.empty() && outgoing.desk->put(outgoing.mail, std::exchange(outgoing.urgent, false)))
@@ -552,6 +579,7 @@ void FuseChannel::on_answer_of_home(const Mail& mail) {
              !peers_descriptors_[mail.to.channel]->answer(mail.to, mail.error, body))
         ++counters_.replies_lost;
     if (!is_lent) return;
+    if (mail.to.channel == index_ && mail.to.slot != no_slot) wrote_in_ring_ = true;
     Mail done;
     done.kind = Mail::Kind::written;
     done.record = mail.record;
@@ -684,6 +712,7 @@ void FuseChannel::free_record(std::uint32_t index) {
     record.holder = Holder::nobody;
     record.operation = nullptr;
     record.lun = nullptr;
+    record.pages = 0;
     record.next_free = first_free_;
     first_free_ = index;
 }
@@ -710,6 +739,7 @@ void FuseChannel::on_answered(lun::Operation& operation) {
     // Commands of an operation that failed early may be in flight: with the answer the kernel gets the entry's memory.
     if (is_in_entry(record.to)) engine_.take_entry_back(operation, record.to.slot);
     if (error != 0) [[unlikely]] {
+        if (record.pages != 0) fills_.failed(record.pages);
         if (!ours) reply(record.to, error);
     } else if (operation.kind() == lun::OperationKind::read) {
         SRPFS_ASSERT(operation.data().size() == record.bytes);
@@ -717,8 +747,12 @@ void FuseChannel::on_answered(lun::Operation& operation) {
             answer(record.to, 0, operation.data());
         else if (!answer_read(index))
             return;
+        if (record.pages != 0) [[unlikely]]
+            fills_.answered(record.pages);
     } else if (operation.kind() == lun::OperationKind::write) {
         record.lun->last_write.store(engine_.timers().now().time_since_epoch().count(), std::memory_order_relaxed);
+        if (fills_.any() && write_waits_for_pages(index)) [[unlikely]]
+            return;
         const fuse_write_out out{.size = record.bytes, .padding = 0};
         reply(record.to, 0, bytes_of(out));
     } else if (!ours) {
@@ -734,7 +768,7 @@ void FuseChannel::on_answered(lun::Operation& operation) {
 // data until it says that the kernel has it.
 bool FuseChannel::answer_read(std::uint32_t index) {
     Record& record = records_[index];
-    const auto data = record.operation->data();
+    const auto data = record.operation ? record.operation->data() : std::span<const std::byte>{};
     unsigned peer = record.to.channel;
     if (peer == index_) {
         if (data.size() >= large_answer && record.to.slot == no_slot && is_duplicated_) peer = idle_helper();
@@ -772,9 +806,48 @@ void FuseChannel::end_loan(std::uint32_t index) {
     const Record record = records_[index];
     SRPFS_ASSERT(record.holder == Holder::lent);
     if (record.to.channel == index_) note_done(record.bytes);
-    record.operation->release();
+    if (record.pages != 0) [[unlikely]]
+        fills_.answered(record.pages);
+    if (record.operation) record.operation->release();
     free_record(index);
     note_answered(record.lun);
+}
+
+// ---- pages of the kernel's ----
+
+bool FuseChannel::write_waits_for_pages(std::uint32_t index) {
+    Record& record = records_[index];
+    lun::Operation& operation = *record.operation;
+    record.pages = fills_.wait(*record.lun, {operation.offset(), operation.offset() + record.bytes},
+                               [this, index] { end_write(index); });
+    if (record.pages == 0) return false;
+    record.holder = Holder::pages;
+    record.operation = nullptr;
+    operation.release();
+    return true;
+}
+
+void FuseChannel::end_write(std::uint32_t index) {
+    const Record record = records_[index];
+    SRPFS_ASSERT(record.holder == Holder::pages);
+    const fuse_write_out out{.size = record.bytes, .padding = 0};
+    reply(record.to, 0, bytes_of(out));
+    if (!outgoing_.empty() && record.to.channel == index_) note_done(record.bytes);
+    free_record(index);
+    note_answered(record.lun);
+}
+
+void FuseChannel::send_drops() {
+    if (!ring_ || ring_->is_flushed()) fills_.send();
+}
+
+void FuseChannel::drop_pages(NodeId node, std::vector<lun::ByteRange> ranges, std::uint64_t ticket) {
+    if (host_) host_->on_drop_pages(index_, node, std::move(ranges), ticket);
+}
+
+void FuseChannel::after_pages(const std::shared_ptr<LunData>& lun, std::function<void()> done) {
+    const auto told = std::make_shared<std::function<void()>>(std::move(done));
+    if (wait_for_pages(*lun, {0, UINT64_MAX}, [lun, told] { (*told)(); }) == 0) (*told)();
 }
 
 void FuseChannel::note_answered(const LunData* lun) {
@@ -829,6 +902,7 @@ void FuseChannel::drain(const LunData* lun, std::function<void()> done) {
         if (record.holder != Holder::nobody && record.holder != Holder::control && record.lun == lun) ++requests;
     auto end = [this, lun, done = std::move(done)] {
         zero_jobs_.forget_file(lun);
+        fills_.forget_file(lun);
         done();
     };
     if (requests == 0) return end();
@@ -879,6 +953,8 @@ bool FuseChannel::mark_interrupted(std::uint64_t unique) {
             record.operation->unit().interrupt(*record.operation);
         else if (record.holder == Holder::zero_job)
             zero_jobs_.interrupt(index);
+        else if (record.holder == Holder::pages)
+            fills_.give_up(record.pages);
         else if (record.holder == Holder::search)
             interrupt_search(index);
         else if (record.holder == Holder::peer)
@@ -907,6 +983,7 @@ void FuseChannel::leave() {
         if (records_[index].holder == Holder::search) interrupt_search(index);
     }
     zero_jobs_.leave();
+    fills_.leave();
     if (pending() > 0) self_ = std::move(keep);
 }
 

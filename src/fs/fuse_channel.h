@@ -10,6 +10,7 @@
 
 #include "intake.h"
 #include "open_files.h"
+#include "page_fills.h"
 #include "peers.h"
 #include "request.h"
 #include "undisturbed.h"
@@ -44,6 +45,9 @@ public:
     virtual void on_control_interrupt(const Origin& origin) = 0;
     // The connection has ended (umount, abort); `errno_value` is what read said. Once.
     virtual void on_disconnected(unsigned channel, int errno_value) = 0;
+    // The kernel is to drop these pages of the file `node`; FuseChannel::on_pages_dropped(ticket) follows, by mail.
+    virtual void on_drop_pages(unsigned channel, NodeId node, std::vector<lun::ByteRange> ranges,
+                               std::uint64_t ticket) = 0;
 
 protected:
     ~ChannelHost() = default;
@@ -61,7 +65,8 @@ class FuseChannel final : public reactor::Source,
                           public std::enable_shared_from_this<FuseChannel>,
                           private IntakeListener,
                           private lun::OperationListener,
-                          private ZeroJobsHost {
+                          private ZeroJobsHost,
+                          private PageFillsHost {
 public:
     // Owns `fd` (non-blocking; /dev/fuse or a message socket) and closes it. `engine`, `files` and `host` outlive
     // leave(); `engine` outlives the channel.
@@ -90,8 +95,10 @@ public:
     // ---- reactor::Source ----
     bool poll() override;
     void flush() override {
-        if (has_outgoing_) deliver();
         if (ring_) ring_->flush();
+        if (has_outgoing_) deliver();
+        if (fills_.any()) [[unlikely]]
+            send_drops();
     }
     bool prepare_to_sleep() override;
     void sleep_on(std::vector<int>& fds) override;
@@ -115,6 +122,10 @@ public:
     void truncate(std::uint64_t handle, const std::shared_ptr<LunData>& lun, std::uint64_t end, std::uint64_t unique,
                   std::function<void(int)> on_done);
     void interrupt_truncation(std::uint64_t unique);
+    // The unit of `lun` has been changed by somebody else's command: `done` is called, here, once no page of the
+    // kernel's shows what was there before.
+    void after_pages(const std::shared_ptr<LunData>& lun, std::function<void()> done);
+    void on_pages_dropped(std::uint64_t ticket) { fills_.dropped(ticket); }
     // Nobody has this file open any more.
     void on_file_closed(std::uint64_t handle) { zero_jobs_.forget(handle); }
     // Stops reading and answering, closes the descriptor, interrupts what is in flight.
@@ -127,7 +138,8 @@ public:
 
 private:
     // peer: another channel serves it. lent: it is done, and another channel has its data until it has answered it.
-    enum class Holder : std::uint8_t { nobody, operation, control, zero_job, search, peer, lent };
+    // pages: a write that is done, and waits until the kernel has dropped what it had read there before.
+    enum class Holder : std::uint8_t { nobody, operation, control, zero_job, search, peer, lent, pages };
     // A request that is being served. The hot path takes and frees them from a stack, so they stay in the cache.
     struct Record {
         ReplyTo to{};  // unique 0: our own flush after a close
@@ -136,7 +148,8 @@ private:
         std::uint32_t bytes = 0;
         std::uint32_t next_free = no_record;
         Holder holder = Holder::nobody;
-        std::uint16_t home = 0;  // the peer
+        std::uint16_t home = 0;   // the peer
+        std::uint64_t pages = 0;  // of PageFills: number of the fill that this READ is; of Holder::pages: of its wait
     };
     struct Request : Incoming {
         fuse_in_header header{};
@@ -161,6 +174,15 @@ private:
     ReplyTo on_waited(std::uint32_t record) override;
     void serve_for(const ReplyTo& to, std::span<const std::byte> request) override;
     void on_zeroed(const ReplyTo& to, int error) override { reply(to, error); }
+    std::uint64_t wait_for_pages(const LunData& lun, lun::ByteRange range, std::function<void()> done) override {
+        return fills_.any() ? fills_.wait(lun, range, std::move(done)) : 0;
+    }
+    void give_up_pages(std::uint64_t wait) override { fills_.give_up(wait); }
+    void drop_pages(NodeId node, std::vector<lun::ByteRange> ranges, std::uint64_t ticket) override;
+    void send_drops();
+    void read_nothing(const Request& request, LunData& lun, std::uint64_t fill);
+    bool write_waits_for_pages(std::uint32_t record);
+    void end_write(std::uint32_t record);
 
     void on_read(const Request& request);
     void on_write(const Request& request);
@@ -221,8 +243,9 @@ private:
     reactor::Habit later_looks_;      // two turns after it was empty
     reactor::Habit extra_looks_;      // see look_again()
     Undisturbed undisturbed_{kernel_scheduling()};
-    bool has_outgoing_ = false;  // mail that deliver() is to take along
-    bool worked_ = false;        // something was done since the last poll() began
+    bool wrote_in_ring_ = false;  // an answer for a home, which the kernel gets with the next flush of the ring
+    bool has_outgoing_ = false;   // mail that deliver() is to take along
+    bool worked_ = false;         // something was done since the last poll() began
     bool is_reading_ = true;
     bool asks_for_help_ = false;
     bool helps_ = false;    // reads because another channel has asked for it
@@ -235,6 +258,7 @@ private:
     ChannelCounters counters_;
     std::vector<Drain> drains_;  // usually empty
     ZeroJobs zero_jobs_;
+    PageFills fills_;  // of the units whose home this is
     std::list<Search> searches_;
 
     // The rest.

@@ -98,6 +98,9 @@ Result<void> MountedFileSystem::start(const MountOptions& options) {
     session_->serve(*tree_, files_, static_cast<SessionHost&>(*this), control_);
     calls_ = std::make_unique<ControlCalls>(files_, static_cast<ReplySink&>(*this), control_);
     notifier_ = std::make_unique<Notifier>(session_->duplicate_real().release());
+    auto dropper = PageDropper::create(session_->duplicate_real().release(), control_);
+    if (!dropper) return dropper.error();
+    dropper_ = std::move(*dropper);
 
     for (unsigned index = 0; index < reactors_.size(); ++index) {
         auto intake = session_->make_intake(index == 0);
@@ -145,6 +148,7 @@ MountedFileSystem::~MountedFileSystem() {
     SRPFS_ASSERT(closed_ || channels_.empty());
     address_->file_system = nullptr;
     if (notifier_) notifier_->stop();
+    if (dropper_) (void)dropper_->stop();
     calls_.reset();
 }
 
@@ -173,6 +177,12 @@ void MountedFileSystem::on_control_interrupt(const Origin& origin) {
 
 void MountedFileSystem::on_disconnected(unsigned, int errno_value) {
     post_to_control([errno_value](MountedFileSystem& self) { self.unmounted(errno_value); });
+}
+
+void MountedFileSystem::on_drop_pages(unsigned channel, NodeId node, std::vector<lun::ByteRange> ranges,
+                                      std::uint64_t ticket) {
+    const auto& home = channels_[channel];
+    dropper_->drop(node, std::move(ranges), home->executor(), [home, ticket] { home->on_pages_dropped(ticket); });
 }
 
 // ---- control thread ----
@@ -284,6 +294,14 @@ void MountedFileSystem::on_unreachable(std::vector<NodeId> nodes, std::vector<st
         });
 }
 
+void MountedFileSystem::on_changed_elsewhere(const std::shared_ptr<LunData>& lun, std::function<void()> done) {
+    if (closed_ || channels_.empty()) return done();
+    const auto& home = channels_[lun->reactor];
+    home->executor().post([home, lun, control = &control_, done = std::move(done)]() mutable {
+        home->after_pages(lun, [control, done = std::move(done)]() mutable { control->post(std::move(done)); });
+    });
+}
+
 void MountedFileSystem::on_released(std::uint64_t handle, OpenFileDetails details) {
     // The habit "dd; sync" reaches nobody on a FUSE mount, so the last writer's close flushes, without anybody waiting.
     // A node that came back under the same number (logged out and in) is not the one that was open.
@@ -352,6 +370,8 @@ void MountedFileSystem::close() {
     }
     calls_.reset();
     notifier_->stop();
+    // It may wait for pages that nobody brings any more.
+    if (!dropper_->stop() && !unmounted_) (void)session_->abort();
     session_->close(unmounted_);
 }
 

@@ -8,6 +8,7 @@
 #include "fuse_channel.h"
 #include "notifier.h"
 #include "open_files.h"
+#include "page_dropper.h"
 #include "session.h"
 #include "tree_nodes.h"
 
@@ -49,6 +50,7 @@ private:
     void on_attributes_changed(NodeId node) override;
     void on_unreachable(std::vector<NodeId> nodes, std::vector<std::shared_ptr<LunData>> luns,
                         std::function<void()> done) override;
+    void on_changed_elsewhere(const std::shared_ptr<LunData>& lun, std::function<void()> done) override;
     // SessionHost
     void on_released(std::uint64_t handle, OpenFileDetails details) override;
     [[nodiscard]] bool refuses_opens() const override { return refusing_; }
@@ -59,6 +61,8 @@ private:
     void on_control_request(const Origin& origin, std::vector<std::byte> request) override;
     void on_control_interrupt(const Origin& origin) override;
     void on_disconnected(unsigned channel, int errno_value) override;
+    void on_drop_pages(unsigned channel, NodeId node, std::vector<lun::ByteRange> ranges,
+                       std::uint64_t ticket) override;
 
     void serve(const Origin& origin, const std::vector<std::byte>& request);
     // True: a SETATTR of a LUN's size, which is answered when its home has done what it means.
@@ -78,6 +82,7 @@ private:
     std::unique_ptr<TreeNodes> tree_;
     std::unique_ptr<ControlCalls> calls_;
     std::unique_ptr<Notifier> notifier_;
+    std::unique_ptr<PageDropper> dropper_;  // constant while there are channels
     std::vector<std::shared_ptr<FuseChannel>> channels_;
     // What mail to the control thread refers to: nullptr inside once this object is gone.
     struct Address {

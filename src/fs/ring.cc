@@ -93,6 +93,7 @@ public:
     void flush() override {
         if (open_ && io_uring_sq_ready(&ring_) > 0) enter();
     }
+    [[nodiscard]] bool is_flushed() const override { return !open_ || io_uring_sq_ready(&ring_) == 0; }
     [[nodiscard]] bool prepare_to_sleep() override {
         if (!open_) return true;
         if (wants_kernel()) enter();

@@ -23,6 +23,8 @@ public:
     virtual Result<void> start(int fd) = 0;
     // Hands over this turn's answers, and lets requests come.
     virtual void flush() = 0;
+    // The kernel has all answers that it was given; it may take another flush().
+    [[nodiscard]] virtual bool is_flushed() const = 0;
     // False: something has come. Whoever is open after it has to sleep through sleep(): nothing else is woken by what
     // comes to the ring.
     [[nodiscard]] virtual bool prepare_to_sleep() = 0;

@@ -156,6 +156,12 @@ void TreeNodes::serve_ioctl(NodeId id, unsigned number, Ioctl carry_out) {
     node.ioctl = std::move(carry_out);
 }
 
+void TreeNodes::drop_pages(NodeId id, std::function<void()> done) {
+    const Node* const found = node(id);
+    if (!found || !found->lun) return done();
+    watcher_.on_changed_elsewhere(found->lun, std::move(done));
+}
+
 ExtendedAttributes TreeNodes::extended_attributes(const Node& node) {
     return node.attributes ? node.attributes() : ExtendedAttributes{};
 }

@@ -30,6 +30,8 @@ public:
     // These nodes are gone: their open files must not reach `luns` any more; `done` when no reactor does.
     virtual void on_unreachable(std::vector<NodeId> nodes, std::vector<std::shared_ptr<LunData>> luns,
                                 std::function<void()> done) = 0;
+    // `done` when the kernel has dropped what it has of the unit's pages now. Control thread.
+    virtual void on_changed_elsewhere(const std::shared_ptr<LunData>& lun, std::function<void()> done) = 0;
 
 protected:
     ~TreeWatcher() = default;
@@ -90,6 +92,7 @@ public:
     [[nodiscard]] unsigned writers(NodeId node) const override;
     void describe(NodeId node, std::function<ExtendedAttributes()> attributes) override;
     void serve_ioctl(NodeId node, unsigned number, Ioctl carry_out) override;
+    void drop_pages(NodeId node, std::function<void()> done) override;
     void remove(NodeId node, std::function<void()> when_released) override;
     [[nodiscard]] NodeId find(NodeId parent, std::string_view name) const override;
     [[nodiscard]] unsigned open_handles(NodeId node) const override;

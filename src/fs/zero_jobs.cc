@@ -41,7 +41,8 @@ bool ZeroJobs::take_write(std::uint64_t handle, LunData& lun, lun::ByteRange ran
                 .record = host_.on_waiting(to, &lun),
                 .zeroing = nullptr,
                 .on_end = nullptr,
-                .waiting = {}};
+                .waiting = {},
+                .pages = 0};
         // The write itself goes on once the end has moved up to it.
         job.on_end = [this, handle, begin = range.begin, record = job.record, request = copy()](int error) {
             if (error == 0) ends_.advance(handle, begin);
@@ -73,7 +74,8 @@ void ZeroJobs::zero(std::uint64_t handle, LunData& lun, lun::ByteRange range, bo
             .record = host_.on_waiting(to, &lun),
             .zeroing = nullptr,
             .on_end = nullptr,
-            .waiting = {}};
+            .waiting = {},
+            .pages = 0};
     job.on_end = [this, handle, range, grows, &lun, record = job.record](int error) {
         if (error == 0) {
             ends_.note_written(&lun, range);
@@ -96,7 +98,8 @@ void ZeroJobs::extend(std::uint64_t handle, LunData& lun, std::uint64_t end, con
             .record = host_.on_waiting(to, &lun),
             .zeroing = nullptr,
             .on_end = nullptr,
-            .waiting = {}};
+            .waiting = {},
+            .pages = 0};
     job.on_end = [this, handle, end, record = job.record](int error) {
         if (error == 0) ends_.advance(handle, end);
         host_.on_zeroed(host_.on_waited(record), error);
@@ -120,7 +123,8 @@ void ZeroJobs::truncate(std::uint64_t handle, LunData& lun, std::uint64_t end, c
             .record = host_.on_waiting(to, &lun),
             .zeroing = nullptr,
             .on_end = nullptr,
-            .waiting = {}};
+            .waiting = {},
+            .pages = 0};
     job.on_end = [this, handle, end, record = job.record, on_done = std::move(on_done)](int error) {
         if (error == 0) ends_.advance(handle, end);
         host_.on_waited(record);
@@ -143,9 +147,16 @@ void ZeroJobs::start(Job job, std::vector<lun::ByteRange> ranges, bool deallocat
     lun::Unit* const unit = job.lun->unit.load(std::memory_order_relaxed);
     const auto place = jobs_.insert(jobs_.end(), std::move(job));
     if (!unit || left_) return end(place, {.kind = lun::OutcomeKind::gone});
-    place->zeroing = std::make_unique<lun::Zeroing>(
-        *unit, std::move(ranges), deallocates, [this, place](const lun::Outcome& outcome) { end(place, outcome); });
+    place->zeroing =
+        std::make_unique<lun::Zeroing>(*unit, std::move(ranges), deallocates,
+                                       [this, place](const lun::Outcome& outcome) { on_zeroed(place, outcome); });
     place->zeroing->start();
+}
+
+void ZeroJobs::on_zeroed(std::list<Job>::iterator place, const lun::Outcome& outcome) {
+    const auto over = std::move(place->zeroing);  // it is calling us, and looks at nothing of its own any more
+    if (outcome.ok()) place->pages = host_.wait_for_pages(*place->lun, place->range, [this, place] { end(place, {}); });
+    if (place->pages == 0) end(place, outcome);
 }
 
 void ZeroJobs::end(std::list<Job>::iterator place, const lun::Outcome& outcome) {
@@ -165,7 +176,10 @@ void ZeroJobs::end(std::list<Job>::iterator place, const lun::Outcome& outcome) 
 void ZeroJobs::interrupt(std::uint32_t record) {
     for (Job& job : jobs_) {
         if (job.record == record) {
-            if (job.zeroing) job.zeroing->interrupt();
+            if (job.zeroing)
+                job.zeroing->interrupt();
+            else if (job.pages != 0)
+                host_.give_up_pages(job.pages);
             return;
         }
         const auto waiting = std::find_if(job.waiting.begin(), job.waiting.end(),

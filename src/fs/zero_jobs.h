@@ -27,6 +27,10 @@ public:
     virtual ReplyTo on_waited(std::uint32_t record) = 0;
     // Its answer; `error` is 0 or a positive errno value.
     virtual void on_zeroed(const ReplyTo& to, int error) = 0;
+    // These bytes of `lun` have been changed: `done` follows once no page of the kernel's shows what was there before.
+    // 0: at once, and `done` is not called.
+    virtual std::uint64_t wait_for_pages(const LunData& lun, lun::ByteRange range, std::function<void()> done) = 0;
+    virtual void give_up_pages(std::uint64_t wait) = 0;
     // It goes on as if it came now.
     virtual void serve_for(const ReplyTo& to, std::span<const std::byte> request) = 0;
 
@@ -56,7 +60,8 @@ public:
     void forget(std::uint64_t handle) { ends_.forget(handle); }
     void forget_file(const LunData* lun) { ends_.forget_file(lun); }
     void interrupt(std::uint32_t record);
-    // Everything that waits ends; what is under way in the unit comes to its end.
+    // Everything that waits ends; what is under way in the unit comes to its end, and so do, by the host, waits for
+    // pages.
     void leave();
 
 private:
@@ -67,13 +72,15 @@ private:
     struct Job {
         std::uint64_t handle;  // whose logical end it moves; 0: nobody's
         LunData* lun;
-        lun::ByteRange range;  // writes into it wait
-        std::uint32_t record;  // the request that began it
-        std::unique_ptr<lun::Zeroing> zeroing;
+        lun::ByteRange range;                   // writes into it wait
+        std::uint32_t record;                   // the request that began it
+        std::unique_ptr<lun::Zeroing> zeroing;  // nullptr: it has come to its end
         std::function<void(int)> on_end;
         std::vector<Waiting> waiting;  // in the order in which they came
+        std::uint64_t pages = 0;       // what it waits for after its zeroing
     };
     void start(Job job, std::vector<lun::ByteRange> ranges, bool deallocates);
+    void on_zeroed(std::list<Job>::iterator job, const lun::Outcome& outcome);
     void end(std::list<Job>::iterator job, const lun::Outcome& outcome);
     void tell(std::uint64_t handle, const LunData& lun, const std::vector<lun::ByteRange>& ranges);
 

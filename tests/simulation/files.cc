@@ -182,6 +182,7 @@ std::uint64_t Files::read(std::uint64_t handle, std::uint64_t offset, std::uint3
     in.fh = handle;
     in.offset = offset;
     in.size = bytes;
+    in.read_flags = FUSE_READ_LOCKOWNER;
     return ask(FUSE_READ, in, {}, std::move(on_answer));
 }
 

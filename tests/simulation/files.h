@@ -89,6 +89,9 @@ private:
         on_wrong_("an interrupt was handed to the control thread");
     }
     void on_disconnected(unsigned, int) override { on_wrong_("a connection has ended"); }
+    void on_drop_pages(unsigned, fs::NodeId, std::vector<lun::ByteRange>, std::uint64_t) override {
+        on_wrong_("pages are to be dropped that nobody has");
+    }
 
     bool is_ready() override;
     void turn() override;

@@ -74,6 +74,9 @@ public:
     using Ioctl =
         std::function<void(std::string_view bytes, const IoctlCaller& caller, std::shared_ptr<PendingCall> call)>;
     virtual void serve_ioctl(NodeId node, unsigned number, Ioctl carry_out) = 0;
+    // The unit of the LUN file `node` has been changed past it: `done` is called, on the control thread, once no page
+    // of the kernel's page cache shows what was there before, by whatever path.
+    virtual void drop_pages(NodeId node, std::function<void()> done) = 0;
     // Open handles of a LUN file that may write.
     [[nodiscard]] virtual unsigned writers(NodeId node) const = 0;
     // getxattr(2) and listxattr(2) are answered with what `attributes` gives when it is asked (control thread, until

@@ -56,6 +56,7 @@ struct Host final : fs::ChannelHost {
     void on_control_request(const Origin&, std::vector<std::byte>) override {}
     void on_control_interrupt(const Origin&) override {}
     void on_disconnected(unsigned, int) override {}
+    void on_drop_pages(unsigned, fs::NodeId, std::vector<lun::ByteRange>, std::uint64_t) override {}
 };
 
 struct Path {

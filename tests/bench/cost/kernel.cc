@@ -40,6 +40,7 @@ ssize_t give_request(void* buffer) {
     kernel.next_offset = (offset + kernel.now.bytes) % unit_bytes;
     if (kernel.now.opcode == FUSE_READ) {
         fuse_read_in in{};
+        in.read_flags = FUSE_READ_LOCKOWNER;
         in.fh = kernel.handle;
         in.offset = offset;
         in.size = kernel.now.bytes;

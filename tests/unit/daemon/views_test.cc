@@ -67,6 +67,7 @@ private:
     void change_lun_file(fs::NodeId, const fs::LunFile&) override {}
     void describe(fs::NodeId, std::function<fs::ExtendedAttributes()>) override {}
     void serve_ioctl(fs::NodeId, unsigned, Ioctl) override {}
+    void drop_pages(fs::NodeId, std::function<void()> done) override { done(); }
     void set_mode(fs::NodeId, unsigned) override {}
     void set_owner(fs::NodeId, std::optional<unsigned>, std::optional<unsigned>) override {}
     Permissions permissions(fs::NodeId) const override { return {}; }

@@ -109,7 +109,16 @@ public:
         in.offset = offset;
         in.size = size;
         in.flags = flags;
+        in.read_flags = FUSE_READ_LOCKOWNER;
         return request(FUSE_READ, 2, in);
+    }
+    // Into the page cache.
+    std::uint64_t fill(std::uint64_t handle, std::uint64_t offset, std::uint32_t size, std::uint64_t node = 2) {
+        fuse_read_in in{};
+        in.fh = handle;
+        in.offset = offset;
+        in.size = size;
+        return request(FUSE_READ, node, in);
     }
     std::uint64_t write(std::uint64_t handle, std::uint64_t offset, std::span<const std::byte> data,
                         std::uint32_t flags = 0) {

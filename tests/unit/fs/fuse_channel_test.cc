@@ -35,9 +35,18 @@ struct Host final : ChannelHost {
     }
     void on_control_interrupt(const Origin& origin) override { interrupts.push_back(origin.unique); }
     void on_disconnected(unsigned, int errno_value) override { disconnects.push_back(errno_value); }
+    void on_drop_pages(unsigned, NodeId node, std::vector<lun::ByteRange> ranges, std::uint64_t ticket) override {
+        drops.push_back({node, std::move(ranges), ticket});
+    }
     std::vector<std::pair<Origin, std::vector<std::byte>>> requests;
     std::vector<std::uint64_t> interrupts;
     std::vector<int> disconnects;
+    struct Drop {
+        NodeId node;
+        std::vector<lun::ByteRange> ranges;
+        std::uint64_t ticket;
+    };
+    std::vector<Drop> drops;
 };
 
 // Holds or delays commands, as the tests say.
@@ -71,7 +80,11 @@ protected:
         details.writable = true;
         handle_ = files_.open(std::move(details));
         channel_ = std::make_shared<FuseChannel>(0, client_.take_server_end(), world_.engine(), files_, host_);
-        world_.source = [this] { return channel_ && channel_->poll(); };
+        world_.source = [this] {
+            const bool worked = channel_ && channel_->poll();
+            if (channel_) channel_->flush();
+            return worked;
+        };
     }
     ~FuseChannelTest() override {
         slow_.holding = slow_.holding_zeroes = false;
@@ -792,6 +805,103 @@ TEST_F(FuseChannelTest, OnlyAttributesOfUsersAreTheControlThreadsBusiness) {
     world_.settle();
 
     EXPECT_EQ(host_.requests.size(), 1u);
+}
+
+// ---- pages of the kernel's ----
+
+TEST_F(FuseChannelTest, AWriteIsAnsweredOnceTheKernelHasDroppedWhatItReadThereBefore) {
+    const auto fill = client_.fill(handle_, 0, 128 * 1024, 7);
+    EXPECT_EQ(await(fill).body.size(), 128u * 1024);
+    const auto written = client_.write(handle_, 8192, pattern(512, 1));
+    const auto elsewhere = client_.write(handle_, 128 * 1024, pattern(512, 1));
+    world_.settle();
+
+    EXPECT_EQ(await(elsewhere).error, 0);
+    EXPECT_FALSE(client_.has_answer(written));
+    ASSERT_EQ(host_.drops.size(), 1u);
+    EXPECT_EQ(host_.drops[0].node, NodeId{7});
+    EXPECT_EQ(host_.drops[0].ranges, (std::vector{lun::ByteRange{0, 128 * 1024}}));
+    EXPECT_EQ(world_.engine().usage().operations_in_use, 0u);  // who waits keeps nothing
+
+    channel_->on_pages_dropped(host_.drops[0].ticket);
+    EXPECT_EQ(await(written).as<fuse_write_out>().size, 512u);
+    EXPECT_EQ(channel_->pending(), 0u);
+}
+
+TEST_F(FuseChannelTest, AWriteThatOvertakesAFillWaitsForIt) {
+    slow_.holding = true;
+    const auto fill = client_.fill(handle_, 4096, 4096);
+    world_.settle();
+    slow_.holding = false;
+    const auto written = client_.write(handle_, 4096, pattern(4096, 1));
+    world_.settle();
+    EXPECT_FALSE(client_.has_answer(written));
+    EXPECT_TRUE(host_.drops.empty());
+
+    world_.device().release_held();
+    EXPECT_EQ(await(fill).error, 0);
+    world_.settle();
+    EXPECT_FALSE(client_.has_answer(written));
+    ASSERT_EQ(host_.drops.size(), 1u);
+    channel_->on_pages_dropped(host_.drops[0].ticket);
+
+    EXPECT_EQ(await(written).error, 0);
+}
+
+TEST_F(FuseChannelTest, AKilledWriterIsToldOfItsSuccess) {
+    EXPECT_EQ(await(client_.fill(handle_, 0, 4096)).error, 0);
+    const auto written = client_.write(handle_, 0, pattern(4096, 3));
+    world_.settle();
+    EXPECT_FALSE(client_.has_answer(written));
+
+    client_.interrupt(written);
+
+    EXPECT_EQ(await(written).as<fuse_write_out>().size, 4096u);
+    EXPECT_EQ(read(0, 4096).body, pattern(4096, 3));
+}
+
+TEST_F(FuseChannelTest, WhatTheKernelFillsBeyondTheEndIsDroppedAsWell) {
+    EXPECT_TRUE(await(client_.fill(handle_, 8 * mib, 4096)).body.empty());
+    bool done = false;
+    channel_->after_pages(lun_, [&] { done = true; });
+    world_.settle();
+    EXPECT_FALSE(done);
+    ASSERT_EQ(host_.drops.size(), 1u);
+
+    channel_->on_pages_dropped(host_.drops[0].ticket);
+
+    EXPECT_TRUE(done);
+    channel_->after_pages(lun_, [&] { done = false; });
+    EXPECT_FALSE(done);
+}
+
+TEST_F(FuseChannelTest, PunchingWaitsForPages) {
+    EXPECT_EQ(await(client_.fill(handle_, 0, 4096)).error, 0);
+    fuse_fallocate_in in{};
+    in.fh = handle_;
+    in.length = 4096;
+    in.mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    for (const bool is_killed : {true, false}) {
+        const auto punched = client_.request(FUSE_FALLOCATE, 2, in);
+        world_.settle();
+        EXPECT_FALSE(client_.has_answer(punched)) << is_killed;
+        if (is_killed)
+            client_.interrupt(punched);
+        else
+            channel_->on_pages_dropped(host_.drops.at(0).ticket);
+        EXPECT_EQ(await(punched).error, 0) << is_killed;
+    }
+}
+
+TEST_F(FuseChannelTest, TheEndOfTheMountEndsWhoWaitsForPages) {
+    EXPECT_EQ(await(client_.fill(handle_, 0, 4096)).error, 0);
+    const auto written = client_.write(handle_, 0, pattern(4096, 3));
+    world_.settle();
+    EXPECT_FALSE(client_.has_answer(written));
+
+    channel_->leave();
+
+    EXPECT_EQ(channel_->pending(), 0u);
 }
 
 TEST_F(FuseChannelTest, ARequestShorterThanAHeaderIsDropped) {

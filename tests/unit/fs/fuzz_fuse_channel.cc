@@ -25,7 +25,11 @@ struct Host final : ChannelHost {
     }
     void on_control_interrupt(const Origin&) override {}
     void on_disconnected(unsigned, int) override {}
+    void on_drop_pages(unsigned, NodeId, std::vector<lun::ByteRange>, std::uint64_t ticket) override {
+        tickets.push_back(ticket);
+    }
     std::vector<Origin> waiting;
+    std::vector<std::uint64_t> tickets;
 };
 
 struct Fixture {
@@ -39,7 +43,11 @@ struct Fixture {
         OpenFileDetails control;
         control.node = NodeId{3};
         (void)files.open(std::move(control));  // handle 1 << 32 | 1
-        world.source = [this] { return channel->poll(); };
+        world.source = [this] {
+            const bool worked = channel->poll();
+            channel->flush();
+            return worked;
+        };
     }
     ~Fixture() {
         channel->leave();
@@ -68,6 +76,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         if (length > 0) fixture.client.send_raw(std::as_bytes(left.subspan(2, length)));
         left = left.subspan(2 + length);
         fixture.world.settle();
+        while (!fixture.host.tickets.empty()) {
+            for (const std::uint64_t ticket : std::exchange(fixture.host.tickets, {}))
+                fixture.channel->on_pages_dropped(ticket);
+            fixture.world.settle();
+        }
         for (const Origin& origin : fixture.host.waiting)
             fixture.channel->finish(origin, make_reply(origin.unique, EIO));
         fixture.host.waiting.clear();

@@ -135,6 +135,7 @@ public:
     explicit FakeRing(lun::Engine& engine) : engine_(engine), headers_(engine.entries()) {}
     Result<void> start(int) override { return {}; }
     void flush() override {}
+    bool is_flushed() const override { return true; }
     bool prepare_to_sleep() override { return arrived_.empty(); }
     bool descriptor_is_ready() const override { return true; }
     void watch_descriptor() override {}
@@ -186,6 +187,7 @@ struct NoHost final : ChannelHost {
     }
     void on_control_interrupt(const Origin&) override {}
     void on_disconnected(unsigned, int) override {}
+    void on_drop_pages(unsigned, NodeId, std::vector<lun::ByteRange>, std::uint64_t) override {}
     std::vector<std::pair<Origin, std::vector<std::byte>>> requests;
 };
 
@@ -234,6 +236,7 @@ protected:
         in.fh = handle_;
         in.offset = offset;
         in.size = bytes;
+        in.read_flags = FUSE_READ_LOCKOWNER;
         ring_->put(slot, FUSE_READ, 1000 + 2U * slot, bytes_of(in));
     }
     void put_write(std::uint16_t slot, std::uint64_t offset, std::byte filler, std::size_t bytes) {

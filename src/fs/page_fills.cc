@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "page_fills.h"
+
+#include <srpfs/base/assert.h>
+
+#include <algorithm>
+#include <utility>
+
+#include <unistd.h>
+
+namespace srpfs::fs {
+namespace {
+
+// A defect on purpose, for the simulation to find (src/lun/canary.h): nobody waits for pages to go.
+#ifdef SRPFS_CANARY_OLD_PAGE
+constexpr bool forgets_pages = true;
+#else
+constexpr bool forgets_pages = false;
+#endif
+
+constexpr lun::ByteRange whole_file{0, UINT64_MAX};
+
+bool overlap(const lun::ByteRange& a, const lun::ByteRange& b) { return a.begin < b.end && b.begin < a.end; }
+
+lun::ByteRange whole_pages(lun::ByteRange range) {
+    static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+    const std::uint64_t end = range.end > UINT64_MAX - page ? UINT64_MAX : (range.end + page - 1) / page * page;
+    return {range.begin / page * page, end};
+}
+
+}  // namespace
+
+std::uint64_t PageFills::begin(const LunData& lun, NodeId node, lun::ByteRange range) {
+    auto file = std::find_if(files_.begin(), files_.end(),
+                             [&](const File& one) { return one.node == node && one.lun == &lun; });
+    if (file == files_.end())
+        file = files_.insert(
+            file,
+            {.node = node, .lun = &lun, .serial = ++numbers_, .filling = {}, .young = {}, .old = {}, .dropping = {}});
+    file->filling.push_back({++numbers_, whole_pages(range)});
+    return numbers_;
+}
+
+bool PageFills::end_fill(std::uint64_t number, bool has_pages) {
+    for (File& file : files_) {
+        const auto fill = std::find_if(file.filling.begin(), file.filling.end(),
+                                       [&](const Fill& one) { return one.number == number; });
+        if (fill == file.filling.end()) continue;
+        if (has_pages) add(file.young, {number, fill->range});
+        file.filling.erase(fill);
+        is_urgent_ = is_urgent_ || file.waits > 0;
+        return true;
+    }
+    return false;
+}
+
+void PageFills::answered(std::uint64_t fill) {
+    const bool is_known = end_fill(fill, true);
+    SRPFS_ASSERT(is_known || left_);
+    if (is_known && !tick_.armed() && !is_due_) tick_.arm_after(tick);
+}
+
+void PageFills::failed(std::uint64_t fill) {
+    const bool is_known = end_fill(fill, false);
+    SRPFS_ASSERT(is_known || left_);
+    end_waits();
+}
+
+void PageFills::end_waits() {
+    std::vector<std::uint64_t> over;
+    for (const Wait& wait : waits_)
+        if (std::none_of(wait.files.begin(), wait.files.end(), [&](std::uint64_t serial) {
+                const File* const file = file_of(serial);
+                return file && keeps_waiting(*file, wait);
+            }))
+            over.push_back(wait.number);
+    for (const std::uint64_t number : over) give_up(number);
+    tidy();
+}
+
+// Neighbours are put together, so that a file that is read from its beginning to its end is a few ranges.
+void PageFills::add(std::vector<Pages>& all, const Pages& pages) {
+    for (Pages& one : all)
+        if (pages.range.begin <= one.range.end && one.range.begin <= pages.range.end) {
+            one.range = {std::min(one.range.begin, pages.range.begin), std::max(one.range.end, pages.range.end)};
+            one.oldest = std::min(one.oldest, pages.oldest);
+            return;
+        }
+    if (all.size() < ranges_max) return all.push_back(pages);
+    const std::uint64_t oldest = std::min(all.front().oldest, pages.oldest);
+    all.assign(1, {oldest, whole_file});
+}
+
+bool PageFills::keeps_waiting(const File& file, const Wait& wait) {
+    if (std::any_of(file.filling.begin(), file.filling.end(),
+                    [&](const Fill& one) { return one.number <= wait.number && overlap(one.range, wait.range); }))
+        return true;
+    for (const auto* pages : {&file.young, &file.old, &file.dropping})
+        if (std::any_of(pages->begin(), pages->end(),
+                        [&](const Pages& one) { return one.oldest <= wait.number && overlap(one.range, wait.range); }))
+            return true;
+    return false;
+}
+
+PageFills::File* PageFills::file_of(std::uint64_t serial) {
+    const auto file = std::find_if(files_.begin(), files_.end(), [&](const File& one) { return one.serial == serial; });
+    return file == files_.end() ? nullptr : &*file;
+}
+
+std::uint64_t PageFills::wait(const LunData& lun, lun::ByteRange range, std::function<void()> done) {
+    if (forgets_pages || left_) return 0;
+    Wait wait{.number = numbers_, .range = whole_pages(range), .files = {}, .done = nullptr};
+    for (File& file : files_) {
+        if ((file.lun && !are_same_unit(*file.lun, lun)) || !keeps_waiting(file, wait)) continue;
+        wait.files.push_back(file.serial);
+        ++file.waits;
+        is_urgent_ = true;
+    }
+    if (wait.files.empty()) return 0;
+    // Fills that begin from now on have larger numbers.
+    wait.number = ++numbers_;
+    wait.done = std::move(done);
+    waits_.push_back(std::move(wait));
+    return numbers_;
+}
+
+void PageFills::give_up(std::uint64_t number) {
+    const auto wait = std::find_if(waits_.begin(), waits_.end(), [&](const Wait& one) { return one.number == number; });
+    if (wait == waits_.end()) return;
+    end(wait);
+    tidy();
+}
+
+void PageFills::end(std::list<Wait>::iterator place) {
+    Wait wait = std::move(*place);
+    waits_.erase(place);
+    for (const std::uint64_t serial : wait.files)
+        if (File* const file = file_of(serial)) --file->waits;
+    wait.done();  // may begin and end others
+}
+
+void PageFills::drop(File& file, bool young_too) {
+    if (file.ticket != 0) return;
+    std::vector<Pages> wanted = std::move(file.old);
+    file.old.clear();
+    if (young_too) {
+        for (const Pages& pages : file.young) add(wanted, pages);
+        file.young.clear();
+    }
+    if (wanted.empty()) return;
+    RangeSet filling;
+    for (const Fill& fill : file.filling) filling.add(fill.range);
+    std::vector<lun::ByteRange> ranges;
+    for (const Pages& pages : wanted) {
+        RangeSet goes;
+        for (const lun::ByteRange& range : filling.missing_in(pages.range)) {
+            ranges.push_back(range);
+            file.dropping.push_back({pages.oldest, range});
+            goes.add(range);
+        }
+        for (const lun::ByteRange& range : goes.missing_in(pages.range)) add(file.old, {pages.oldest, range});
+    }
+    if (ranges.empty()) return;
+    file.ticket = ++numbers_;
+    host_.drop_pages(file.node, std::move(ranges), file.ticket);
+}
+
+void PageFills::send() {
+    if (std::exchange(is_urgent_, false))
+        for (File& file : files_)
+            if (file.waits > 0) drop(file, true);
+    if (!std::exchange(is_due_, false)) return;
+    bool is_needed = false;
+    for (File& file : files_) {
+        drop(file, false);
+        for (const Pages& pages : file.young) add(file.old, pages);
+        file.young.clear();
+        is_needed = is_needed || !file.old.empty();
+    }
+    if (is_needed) tick_.arm_after(tick);
+}
+
+void PageFills::dropped(std::uint64_t ticket) {
+    if (left_) return;
+    const auto file = std::find_if(files_.begin(), files_.end(), [&](const File& one) { return one.ticket == ticket; });
+    SRPFS_ASSERT(file != files_.end());
+    file->ticket = 0;
+    file->dropping.clear();
+    if (file->waits == 0) return tidy();
+    is_urgent_ = true;
+    end_waits();
+}
+
+void PageFills::forget_file(const LunData* lun) {
+    for (File& file : files_)
+        if (file.lun == lun) file.lun = nullptr;
+}
+
+void PageFills::leave() {
+    left_ = true;
+    tick_.disarm();
+    files_.clear();
+    while (!waits_.empty()) end(waits_.begin());
+}
+
+void PageFills::tidy() {
+    std::erase_if(files_, [](const File& file) { return file.is_over(); });
+}
+
+}  // namespace srpfs::fs

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// Pages of LUN files in the kernel's page cache. Files are open for direct I/O, but sendfile(2), splice(2) and private
+// mappings go through the cache all the same. The kernel never asks for such a page again, so whoever changes the unit
+// by another path, another open file or a raw command would leave it old.
+//
+// Each READ that fills pages is noted before the unit is asked, and its pages are dropped soon after it was answered. A
+// write is answered once all pages are gone that may be older than its end: those of fills which were noted before.
+// The kernel cannot be told to drop pages while it waits for them (it holds their locks), so what is being filled again
+// is left out until that fill has been answered.
+//
+// One reactor's thread: the units' home.
+
+#pragma once
+
+#include "logical_ends.h"
+
+#include <srpfs/fs/tree.h>
+#include <srpfs/lun/zeroing.h>
+#include <srpfs/reactor/timer_queue.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <vector>
+
+namespace srpfs::fs {
+
+class PageFillsHost {
+public:
+    // Has the kernel drop these pages, without waiting for it; PageFills::dropped(ticket) follows. UINT64_MAX is the
+    // end of a file.
+    virtual void drop_pages(NodeId node, std::vector<lun::ByteRange> ranges, std::uint64_t ticket) = 0;
+
+protected:
+    ~PageFillsHost() = default;
+};
+
+class PageFills {
+public:
+    PageFills(PageFillsHost& host, reactor::TimerQueue& timers)
+        : host_(host), tick_(timers, [this] { is_due_ = true; }) {}
+
+    // Pages stay for one to two of these, so that who has asked for them, and for more than he needs now, gets them
+    // before they go. Not when a write waits.
+    static constexpr Duration tick = std::chrono::milliseconds(2);
+    // Of one file, that wait to be dropped; more become one.
+    static constexpr std::size_t ranges_max = 1024;
+
+    // False: the kernel has no pages, and wait() need not be asked.
+    [[nodiscard]] bool any() const { return !files_.empty(); }
+
+    // A fill, before anything is looked at that it depends on: its number, not 0. `lun` stays until forget_file().
+    [[nodiscard]] std::uint64_t begin(const LunData& lun, NodeId node, lun::ByteRange range);
+    // The kernel has got its answer, or gets it before send() is called.
+    void answered(std::uint64_t fill);
+    // That was an error, so there are no pages.
+    void failed(std::uint64_t fill);
+
+    // A change of `range` has come to its end: `done` is called once no page shows what was there before, or when
+    // somebody gives up. 0: there is none now, and `done` is not called.
+    [[nodiscard]] std::uint64_t wait(const LunData& lun, lun::ByteRange range, std::function<void()> done);
+    // Calls it now; nothing if that has happened.
+    void give_up(std::uint64_t wait);
+
+    // End of a turn, after the answers have been given.
+    void send();
+    void dropped(std::uint64_t ticket);
+    // The unit is going: what is left of its file's pages is waited for by all.
+    void forget_file(const LunData* lun);
+    // Every wait ends, and nothing is dropped any more.
+    void leave();
+
+private:
+    struct Fill {
+        std::uint64_t number;
+        lun::ByteRange range;
+    };
+    struct Pages {
+        std::uint64_t oldest;  // number of a fill
+        lun::ByteRange range;
+    };
+    struct File {
+        NodeId node;
+        const LunData* lun;  // nullptr: forgotten
+        std::uint64_t serial;
+        unsigned waits = 0;
+        std::vector<Fill> filling;
+        std::vector<Pages> young, old;  // in the order in which they came
+        std::vector<Pages> dropping;
+        std::uint64_t ticket = 0;  // of `dropping`; 0: none
+        [[nodiscard]] bool is_over() const {
+            return filling.empty() && young.empty() && old.empty() && ticket == 0 && waits == 0;
+        }
+    };
+    struct Wait {
+        std::uint64_t number;  // later fills do not matter
+        lun::ByteRange range;
+        std::vector<std::uint64_t> files;  // serial numbers
+        std::function<void()> done;
+    };
+
+    [[nodiscard]] static bool keeps_waiting(const File& file, const Wait& wait);
+    [[nodiscard]] File* file_of(std::uint64_t serial);
+    static void add(std::vector<Pages>& all, const Pages& pages);
+    bool end_fill(std::uint64_t fill, bool has_pages);
+    void drop(File& file, bool young_too);
+    void end(std::list<Wait>::iterator wait);
+    void end_waits();
+    void tidy();
+
+    PageFillsHost& host_;
+    std::list<File> files_;
+    std::list<Wait> waits_;
+    std::uint64_t numbers_ = 0;                // of fills, waits, files and tickets
+    bool is_due_ = false, is_urgent_ = false;  // what is old is to go; what a write waits for
+    bool left_ = false;
+    reactor::Timer tick_;
+};
+
+}  // namespace srpfs::fs

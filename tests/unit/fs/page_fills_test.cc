@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "open_files.h"
+#include "page_fills.h"
+
+#include <gtest/gtest.h>
+
+#include <utility>
+#include <vector>
+
+namespace srpfs::fs::test {
+namespace {
+
+constexpr std::uint64_t page = 65536;  // a multiple of what any machine has
+
+struct Drop {
+    NodeId node;
+    std::vector<lun::ByteRange> ranges;
+    std::uint64_t ticket;
+};
+
+class PageFillsTest : public ::testing::Test, private PageFillsHost {
+protected:
+    ~PageFillsTest() override { fills_.leave(); }
+
+    static lun::ByteRange pages(std::uint64_t first, std::uint64_t count = 1) {
+        return {first * page, (first + count) * page};
+    }
+    std::uint64_t fill(std::uint64_t first, std::uint64_t count = 1) {
+        return fills_.begin(lun_, NodeId{7}, pages(first, count));
+    }
+    std::uint64_t write(std::uint64_t first, std::uint64_t count = 1) {
+        return fills_.wait(lun_, pages(first, count), [this] { ++done_; });
+    }
+    // The kernel does what it was asked to do.
+    void obey() {
+        for (const Drop& drop : std::exchange(drops_, {})) fills_.dropped(drop.ticket);
+        fills_.send();
+    }
+    void pass(Duration time) {
+        timers_.advance_to(timers_.now() + time);
+        fills_.send();
+    }
+
+    LunData lun_, other_;
+    reactor::TimerQueue timers_{Instant{}};
+    std::vector<Drop> drops_;
+    unsigned done_ = 0;  // waits that have ended
+    PageFills fills_{*this, timers_};
+
+private:
+    void drop_pages(NodeId node, std::vector<lun::ByteRange> ranges, std::uint64_t ticket) override {
+        drops_.push_back({node, std::move(ranges), ticket});
+    }
+};
+
+TEST_F(PageFillsTest, NothingIsKnownAtFirstAndNothingInTheEnd) {
+    EXPECT_FALSE(fills_.any());
+    EXPECT_EQ(write(0), 0u);
+
+    fills_.answered(fill(0));
+    EXPECT_TRUE(fills_.any());
+    pass(2 * PageFills::tick);
+    pass(2 * PageFills::tick);
+    obey();
+
+    EXPECT_FALSE(fills_.any());
+}
+
+TEST_F(PageFillsTest, PagesGoByThemselvesAfterOneOrTwoTicks) {
+    const auto one = fill(3);
+    fills_.answered(one);
+    pass(PageFills::tick);
+    EXPECT_TRUE(drops_.empty());
+    const auto other = fill(9, 2);
+    fills_.answered(other);
+    pass(PageFills::tick);
+
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(drops_[0].node, NodeId{7});
+    EXPECT_EQ(drops_[0].ranges, std::vector{pages(3)});
+    obey();
+    pass(PageFills::tick);
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(drops_[0].ranges, std::vector{pages(9, 2)});
+}
+
+TEST_F(PageFillsTest, AWriteWaitsForAFillThatBeganBeforeItsEnd) {
+    const auto early = fill(1);
+    EXPECT_NE(write(1), 0u);
+    fills_.send();
+    EXPECT_TRUE(drops_.empty());  // the kernel holds the lock
+
+    fills_.answered(early);
+    EXPECT_TRUE(drops_.empty());  // not before the answer has been given
+    fills_.send();
+
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(done_, 0u);
+    obey();
+    EXPECT_EQ(done_, 1u);
+    EXPECT_FALSE(fills_.any());
+}
+
+TEST_F(PageFillsTest, ThatHasBeenAnsweredIsDroppedAtOnceForAWrite) {
+    fills_.answered(fill(1));
+    fills_.send();
+    EXPECT_TRUE(drops_.empty());
+
+    EXPECT_NE(write(1), 0u);
+    fills_.send();
+
+    ASSERT_EQ(drops_.size(), 1u);
+    obey();
+    EXPECT_EQ(done_, 1u);
+}
+
+TEST_F(PageFillsTest, FillsThatBeginLaterDoNotMatter) {
+    const auto early = fill(1);
+    EXPECT_NE(write(1), 0u);
+    const auto late = fill(1, 2);
+
+    fills_.failed(early);
+
+    EXPECT_EQ(done_, 1u);
+    EXPECT_NE(write(2), 0u);
+    fills_.failed(late);
+    EXPECT_EQ(done_, 2u);
+}
+
+TEST_F(PageFillsTest, OtherBytesAndOtherUnitsDoNotWait) {
+    const auto one = fill(1);
+    EXPECT_EQ(write(0), 0u);
+    EXPECT_EQ(write(2, 5), 0u);
+    EXPECT_EQ(fills_.wait(other_, pages(0, 10), [] {}), 0u);
+    // Part of a page is a page.
+    EXPECT_NE(fills_.wait(lun_, {2 * page - 1, 2 * page}, [this] { ++done_; }), 0u);
+    fills_.failed(one);
+}
+
+TEST_F(PageFillsTest, WhatIsBeingFilledAgainIsDroppedWhenThatIsOver) {
+    fills_.answered(fill(0, 8));
+    const auto again = fill(2);
+    EXPECT_NE(write(0, 8), 0u);
+    fills_.send();
+
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(drops_[0].ranges, (std::vector{pages(0, 2), pages(3, 5)}));
+    obey();
+    EXPECT_EQ(done_, 0u);
+    EXPECT_TRUE(drops_.empty());
+
+    fills_.answered(again);
+    fills_.send();
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(drops_[0].ranges, std::vector{pages(2)});
+    obey();
+    EXPECT_EQ(done_, 1u);
+}
+
+TEST_F(PageFillsTest, AFillAnsweredDuringADropGoesWithTheNextOne) {
+    fills_.answered(fill(0));
+    const auto late = fill(0);
+    fills_.answered(late);
+    const auto during = fill(5);
+    EXPECT_NE(write(0), 0u);
+    EXPECT_NE(write(5), 0u);
+    fills_.send();
+    ASSERT_EQ(drops_.size(), 1u);
+
+    fills_.answered(during);
+    fills_.send();
+    EXPECT_EQ(drops_.size(), 1u);  // one at a time
+    obey();
+
+    EXPECT_EQ(done_, 1u);
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(drops_[0].ranges, std::vector{pages(5)});
+    obey();
+    EXPECT_EQ(done_, 2u);
+}
+
+TEST_F(PageFillsTest, WhoGivesUpIsToldAtOnceAndOnce) {
+    const auto fill_number = fill(1);
+    const auto wait = write(1);
+
+    fills_.give_up(wait);
+    EXPECT_EQ(done_, 1u);
+    fills_.give_up(wait);
+    fills_.answered(fill_number);
+    pass(PageFills::tick);
+    pass(PageFills::tick);
+    obey();
+
+    EXPECT_EQ(done_, 1u);
+    EXPECT_FALSE(fills_.any());
+}
+
+TEST_F(PageFillsTest, AFailedFillLeavesNoPages) {
+    fills_.failed(fill(1));
+    EXPECT_FALSE(fills_.any());
+}
+
+TEST_F(PageFillsTest, NeighboursAreOneRangeAndTooManyRangesAreTheFile) {
+    for (std::uint64_t place = 0; place < 100; ++place) fills_.answered(fill(place));
+    EXPECT_NE(write(0), 0u);
+    fills_.send();
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(drops_[0].ranges, std::vector{pages(0, 100)});
+    obey();
+
+    for (std::uint64_t place = 0; place <= PageFills::ranges_max; ++place) fills_.answered(fill(2 * place));
+    EXPECT_NE(write(0), 0u);
+    fills_.send();
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(drops_[0].ranges, (std::vector{lun::ByteRange{0, UINT64_MAX}}));
+    obey();
+    EXPECT_FALSE(fills_.any());
+}
+
+TEST_F(PageFillsTest, PagesOfAFileThatIsGoneAreWaitedForByAll) {
+    fills_.answered(fill(1));
+    fills_.forget_file(&lun_);
+
+    EXPECT_NE(fills_.wait(other_, pages(1), [this] { ++done_; }), 0u);
+    fills_.send();
+    obey();
+
+    EXPECT_EQ(done_, 1u);
+}
+
+TEST_F(PageFillsTest, TheEndEndsAllWaiting) {
+    const auto one = fill(1);
+    EXPECT_NE(write(1), 0u);
+
+    fills_.leave();
+
+    EXPECT_EQ(done_, 1u);
+    EXPECT_EQ(write(1), 0u);
+    fills_.answered(one);
+    EXPECT_FALSE(fills_.any());
+}
+
+}  // namespace
+}  // namespace srpfs::fs::test
