@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/cli/cli.h>
 
+#include <srpfs/config/config_file.h>
+#include <srpfs/daemon/login_defaults.h>
 #include <srpfs/srp/login_string.h>
 #include <srpfs/target/target_list.h>
 
@@ -11,6 +13,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <thread>
@@ -280,6 +283,11 @@ const std::vector<Option>& options() {
          [](Config& config, std::string_view text) {
              return set(config.mount.umask.emplace(), number("umask", text, 0, 0777, 8));
          }},
+        {"config", "FILE", "settings and logins of this file, and of FILE.d/*.conf",
+         [](Config&, std::string_view text) -> Result<void> {
+             if (text.empty()) return bad("config", text, "the path of a file expected");
+             return {};  // has been read before all other options
+         }},
         {"lun", "PATTERN:WORD...",
          "how units of such names are shown: ro, rw, uid=N, gid=N, mode=OCTAL, cached, direct, hide, show; may be "
          "repeated",
@@ -397,6 +405,82 @@ Result<void> apply_option(Config& config, const std::string& item) {
                         equals == std::string::npos ? std::string_view{} : std::string_view(item).substr(equals + 1));
 }
 
+// ---- configuration files ----
+
+// What they can say of a mount, and how it is checked: as the same option of the command line.
+config::Knowledge knowledge() {
+    config::Knowledge known;
+    for (const Option& option : options())
+        (option.value ? known.mount_values : known.mount_flags).emplace_back(option.name);
+    known.check_mount = [](const std::string& key, const std::string& value) {
+        Config ignored;
+        return apply_option(ignored, fmt::format("{}={}", key, value));
+    };
+    known.check_timer = [](const std::string& key, const std::string& value) -> Result<void> {
+        const auto timer = initiator::parse_timer(value);
+        return timer ? Result<void>() : bad(key, value, timer.error().context);
+    };
+    return known;
+}
+
+std::string joined(const std::vector<std::string>& lines) { return fmt::format("{}", fmt::join(lines, "\nsrpfs: ")); }
+
+// Whether a SOURCE is a configuration file.
+bool is_file(const std::string& source) {
+    std::error_code fault;
+    return source != "none" && source != "demo" && !source.starts_with("demo:") &&
+           std::filesystem::is_regular_file(source, fault);
+}
+
+// What the files say, before the command line says otherwise.
+Result<config::Loaded> read_configuration(Config& config, const std::string& chosen, const std::string& source) {
+    std::string file = chosen;
+    const bool is_all = source == "all";
+    config.is_configured = is_all || is_file(source);
+    if (config.is_configured && !is_all) {
+        if (!chosen.empty())
+            return Error(EINVAL, fmt::format("SOURCE {} is a configuration file, and config={} names another; SOURCE "
+                                             "all takes what config= says",
+                                             source, chosen));
+        file = source;
+    }
+    if (file.empty() && !is_all) return config::Loaded{};
+    auto loaded =
+        file.empty() ? config::load(config::default_file, false, knowledge()) : config::load(file, true, knowledge());
+    if (!loaded.errors.empty()) return Error(EINVAL, joined(loaded.errors));
+    for (const config::Setting& one : loaded.mount) {
+        const bool is_flag = std::any_of(options().begin(), options().end(),
+                                         [&](const Option& option) { return one.key == option.name && !option.value; });
+        if (is_flag && one.value == "no") continue;
+        const auto applied = apply_option(config, is_flag ? one.key : fmt::format("{}={}", one.key, one.value));
+        if (!applied) return Error(EINVAL, fmt::format("{}: {}", to_string(one.origin), applied.error().context));
+    }
+    config.lun_rules = loaded.lun_rules;
+    config.target_rules = loaded.targets;
+    if (source != "none")
+        for (const config::Setting& login : loaded.logins) config.logins.push_back(login.value);
+    return loaded;
+}
+
+// The timers of each section have to go with what holds where it says nothing.
+Result<void> check_timers(const Config& config) {
+    std::vector<std::string> errors;
+    for (const config::TargetRule& rule : config.target_rules) {
+        initiator::TransportTimers timers = config.timers;
+        const config::Setting* last = nullptr;
+        for (const config::Setting& one : rule.settings)
+            if (config::is_timer(one.key)) {
+                last = &one;
+                if (const auto set = daemon::set_timer(timers, one); !set) return set.error();
+            }
+        if (!last) continue;
+        if (const auto valid = initiator::validate(timers); !valid)
+            errors.push_back(
+                fmt::format("{}: [target {}]: {}", to_string(last->origin), rule.pattern, valid.error().context));
+    }
+    return errors.empty() ? Result<void>() : Error(EINVAL, joined(errors));
+}
+
 std::string help_text() {
     std::string text =
         "Usage: srpfs [options] SOURCE MOUNTPOINT\n"
@@ -406,6 +490,8 @@ std::string help_text() {
         "\n"
         "SOURCE:\n"
         "  none                an empty tree; log in by writing to MOUNTPOINT/add_target\n"
+        "  all                 the targets that the configuration names: -o config=FILE, else /etc/srpfs/srpfs.conf\n"
+        "  FILE                the same of this file; see srpfs.conf(5)\n"
         "  LOGIN               a login string as ibsrpdm -c prints it, for example\n"
         "                      id_ext=200100e08b000000,ioc_guid=0002c90200402bd4,dest=192.168.1.7:5555\n"
         "  demo[:LUN[+LUN]]    an embedded target: LUN is ram:SIZE, file:PATH or null:SIZE, each with\n"
@@ -473,14 +559,24 @@ Result<std::variant<Config, Print>> parse(const std::vector<std::string>& argume
     if (help) return Outcome(Print{help_text()});
     if (version) return Outcome(Print{fmt::format("srpfs {}\n{}\n", SRPFS_VERSION, fs::FileSystem::versions())});
 
+    std::vector<std::string> items;
     for (const std::string& list : option_lists)
-        for (const std::string& item : split_options(list))
-            if (const auto applied = apply_option(config, item); !applied) return applied.error();
+        for (std::string& item : split_options(list)) items.push_back(std::move(item));
+    std::string config_file;
+    for (const std::string& item : items)
+        if (item.starts_with("config=")) config_file = item.substr(std::strlen("config="));
+    if (const auto read = read_configuration(config, config_file, operands.empty() ? "" : operands.front()); !read)
+        return read.error();
+    const bool file_says_read_only = config.mount.read_only;
+    for (const std::string& item : items)
+        if (const auto applied = apply_option(config, item); !applied) return applied.error();
     if (foreground) config.foreground = true;
     if (debug) config.debug = config.foreground = config.mount.debug = true;
-    if (read_only) config.mount.read_only = true;
+    // mount(8) says rw whenever nobody has said ro.
+    if (read_only || file_says_read_only) config.mount.read_only = true;
     if (!pid_file.empty()) config.pid_file = pid_file;
     if (const auto valid = initiator::validate(config.timers); !valid) return Error(EINVAL, valid.error().context);
+    if (const auto valid = check_timers(config); !valid) return valid.error();
 
     if (operands.empty()) return Error(EINVAL, "SOURCE and MOUNTPOINT are missing; srpfs --help shows the usage");
     if (operands.size() == 1)
@@ -494,10 +590,15 @@ Result<std::variant<Config, Print>> parse(const std::vector<std::string>& argume
         const auto luns = std::string_view(config.source).substr(std::min<std::size_t>(config.source.size(), 5));
         if (const auto list = target::parse_target_list(luns.empty() ? target::default_lun_list : luns); !list)
             return Error(EINVAL, fmt::format("SOURCE: {}", list.error().context));
-    } else if (config.source != "none") {
+    } else if (config.source != "none" && !config.is_configured) {
+        if (config.source.find('/') != std::string::npos && config.source.find('=') == std::string::npos)
+            return Error(EINVAL, fmt::format("SOURCE {}: there is no such file; a configuration file is expected, or "
+                                             "all, none, demo or a login string",
+                                             config.source));
         if (const auto login = srp::parse_login_string(config.source); !login)
-            return Error(EINVAL, fmt::format("SOURCE '{}' is neither none nor demo nor a login string: {}",
-                                             config.source, login.error().context));
+            return Error(EINVAL,
+                         fmt::format("SOURCE '{}' is neither none, all nor demo, nor a file, nor a login string: {}",
+                                     config.source, login.error().context));
     }
     // The background process works from /.
     std::error_code fault;

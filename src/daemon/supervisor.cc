@@ -5,6 +5,7 @@
 #include "text_file.h"
 
 #include <srpfs/base/log.h>
+#include <srpfs/daemon/login_defaults.h>
 #include <srpfs/target/target_list.h>
 
 #include <nlohmann/json.hpp>
@@ -96,6 +97,13 @@ std::string demo_name(std::size_t index) { return index == 0 ? "demo" : fmt::for
 
 std::string port_name(const fabric::LocalPort& port) { return fmt::format("srp-{}-{}", port.device, port.port); }
 
+bool is_meant(const std::string& login, const Target& target) {
+    const auto wanted = srp::parse_login_string(login);
+    const auto& parameters = target.config().parameters;
+    return wanted && wanted->id_ext == parameters.id_ext && wanted->ioc_guid == parameters.ioc_guid &&
+           wanted->initiator_ext == parameters.initiator_ext;
+}
+
 }  // namespace
 
 // ---- signals ----
@@ -127,6 +135,13 @@ private:
 };
 
 // ---- life ----
+
+struct Supervisor::StaticLogin {
+    std::string text;
+    std::unique_ptr<reactor::Timer> timer;
+    unsigned failures = 0;  // since it was last logged in
+    std::string reason;     // of the last one
+};
 
 Supervisor::Supervisor(const Config& config, ServiceManager manager)
     : config_(config), manager_(std::move(manager)), control_("srpfs"),
@@ -175,7 +190,8 @@ void Supervisor::ready(const Result<void>& result) {
 Result<void> Supervisor::bring_up() {
     started_at_ = control_.timers().now();
     const bool demo = config_.source == "demo" || config_.source.starts_with("demo:");
-    if (!demo && config_.source != "none") {
+    const bool may_be_empty = config_.source == "none" || config_.is_configured;
+    if (!demo && !may_be_empty) {
         // Do not mount for a string that cannot work.
         if (const auto parameters = srp::parse_login_string(config_.source); !parameters)
             return Error(parameters.error().errno_value(), parameters.error().context);
@@ -188,7 +204,7 @@ Result<void> Supervisor::bring_up() {
         }
     if (const auto made = make_workers(demo); !made) return made.error();
     if (!demo && !worker().verbs()) {
-        if (config_.source != "none") return Error(ENODEV, worker().verbs_error());
+        if (!may_be_empty) return Error(ENODEV, worker().verbs_error());
         log::warning({}, "{}; logging in is not possible until that is mended and srpfs is mounted again",
                      worker().verbs_error());
         last_error_ = worker().verbs_error();
@@ -334,7 +350,14 @@ void Supervisor::on_serving() {
 }
 
 void Supervisor::start_source() {
-    if (config_.source == "none") return ready({});
+    for (const std::string& text : config_.logins) {
+        static_logins_.push_back(std::make_unique<StaticLogin>());
+        StaticLogin& login = *static_logins_.back();
+        login.text = text;
+        login.timer = std::make_unique<reactor::Timer>(control_.timers(), [this, &login] { log_in_configured(login); });
+        log_in_configured(login);
+    }
+    if (config_.source == "none" || config_.is_configured) return ready({});
     const bool demo = config_.source == "demo" || config_.source.starts_with("demo:");
     std::vector<std::string> logins;
     for (std::size_t index = 0; index < demos_.size(); ++index)
@@ -523,6 +546,10 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text, c
     if (shutting_down_) return Error(ESHUTDOWN, "srpfs is shutting down");
     auto parsed = srp::parse_login_string(text);
     if (!parsed) return parsed.error();
+    const auto defaults = login_defaults(config_.timers, config_.target_rules, *parsed);
+    if (!defaults) return defaults.error();
+    parsed = srp::parse_login_string(defaults->items + std::string(text));
+    if (!parsed) return parsed.error();
     srp::LoginParameters parameters = *parsed;
     if (parameters.ch_count == 0) parameters.ch_count = config_.ch_count;
     // What one login may take of this machine; the grammar alone would allow two thousand millions.
@@ -559,7 +586,7 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text, c
     port.name = fabric::to_string(*address);
     port.address = *address;
     port.parameters = parameters;
-    port.timers = config_.timers;
+    port.timers = defaults->timers;
     port.login_timeout = config_.login_timeout;
     port.command_time = config_.command_timeout;
     port.task_limits = config_.task_limits;
@@ -574,6 +601,43 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text, c
     targets_.push_back(target);
     choose_readers();
     return target;
+}
+
+void Supervisor::log_in_configured(StaticLogin& login) {
+    if (shutting_down_) return;
+    const auto target = log_in(login.text, std::nullopt, [this, &login](const Result<void>& done) {
+        if (!done) return on_configured_failed(login, done.error());
+        login.failures = 0;
+        login.reason.clear();
+    });
+    if (!target) on_configured_failed(login, target.error());
+}
+
+void Supervisor::on_configured_failed(StaticLogin& login, const Error& error) {
+    if (shutting_down_) return;
+    // Somebody else has logged in, here: he logs out.
+    if (error.errno_value() == EEXIST && std::any_of(targets_.begin(), targets_.end(), [&](const auto& other) {
+            return other->is_listed() && !other->is_leaving() && is_meant(login.text, *other);
+        }))
+        return;
+    ++login.failures;
+    last_error_ = error.context;
+    // A line for each reason, not for each attempt.
+    if (std::exchange(login.reason, error.context) != error.context) {
+        log::warning({}, "{}: {}; trying again", login.text, error.context);
+        events_.add("login_failed", {{"reason", error.context}});
+    }
+    try_again(login);
+}
+
+// As a lost connection is tried again: after reconnect_delay, and later after more than ten failures.
+void Supervisor::try_again(StaticLogin& login) {
+    const auto parameters = srp::parse_login_string(login.text);
+    if (!parameters) return;
+    const auto defaults = login_defaults(config_.timers, config_.target_rules, *parameters);
+    if (!defaults || !defaults->timers.reconnect_delay) return;
+    const unsigned factor = std::clamp(login.failures, 11U, 110U) - 10;
+    login.timer->arm_after(std::chrono::seconds(std::uint64_t{*defaults->timers.reconnect_delay} * factor));
 }
 
 void Supervisor::remember_error(const std::optional<initiator::WantedPort>& wanted, const std::string& text) {
@@ -629,6 +693,8 @@ void Supervisor::tell_status() {
 }
 
 void Supervisor::on_target_gone(Target& target) {
+    for (const auto& login : static_logins_)
+        if (target.was_lost() && !shutting_down_ && is_meant(login->text, target)) try_again(*login);
     control_.post([this, gone = &target] {
         std::erase_if(targets_, [&](const auto& one) { return one.get() == gone; });
         tell_status();
@@ -640,7 +706,7 @@ void Supervisor::on_target_gone(Target& target) {
 // ---- the end ----
 
 void Supervisor::on_signal(int number) {
-    if (number == SIGHUP) return log::info({}, "SIGHUP ignored: there is no configuration file to read again");
+    if (number == SIGHUP) return log::info({}, "SIGHUP ignored: configuration is read once, at the start");
     begin_shutdown(fmt::format("{} received", number == SIGINT ? "SIGINT" : "SIGTERM"));
 }
 

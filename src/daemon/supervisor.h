@@ -77,6 +77,11 @@ private:
     // `home`: the index of the reactor to serve it; nullopt: choose one.
     Result<std::shared_ptr<Target>> make_target(std::string_view text, const WantedPort& wanted,
                                                 std::optional<unsigned> home);
+    // What the configuration wants to be logged in to.
+    struct StaticLogin;
+    void log_in_configured(StaticLogin& login);
+    void on_configured_failed(StaticLogin& login, const Error& error);
+    void try_again(StaticLogin& login);
     [[nodiscard]] unsigned choose_home() const;
     [[nodiscard]] unsigned processors(bool demo) const;
     void choose_readers();
@@ -113,6 +118,7 @@ private:
         std::string last_error;
     };
     std::map<std::string, std::shared_ptr<PortEntry>> ports_;  // by name, "srp-mlx5_0-1"
+    std::vector<std::unique_ptr<StaticLogin>> static_logins_;
     OnReady on_ready_;
     std::string last_error_;
     std::size_t registered_bytes_ = 0;

@@ -179,7 +179,9 @@ void Target::on_port_state(initiator::TargetPort& port, PortState from, PortStat
     if (history_.size() > history_kept) history_.pop_front();
     event("target_state",
           {{"from", to_string(from)}, {"to", to_string(to)}, {"reason", why}, {"channels", port.facts().channels}});
-    if (to == PortState::lost && !leaving_) logout(why);
+    if (to != PortState::lost || leaving_) return;
+    was_lost_ = logins_ > 0;
+    logout(why);
 }
 
 void Target::on_port_login(initiator::TargetPort& port, bool first) {

@@ -75,6 +75,8 @@ public:
     // The login failed because this reactor has one of its units: it would succeed there.
     [[nodiscard]] std::optional<unsigned> better_home() const { return better_home_; }
     [[nodiscard]] bool is_leaving() const { return leaving_; }
+    // It was given up by dev_loss_tmo, and nobody has logged out.
+    [[nodiscard]] bool was_lost() const { return was_lost_; }
     [[nodiscard]] const std::string& last_error() const { return last_error_; }
     [[nodiscard]] nlohmann::ordered_json report() const;
     static std::string directory_name(const srp::LoginParameters& parameters);
@@ -142,6 +144,7 @@ private:
     bool tree_removed_ = false;
     bool port_closed_ = false;
     bool leaving_ = false;
+    bool was_lost_ = false;
     bool gone_told_ = false;
     std::string last_error_;
     // What became of the connections, the latest last.

@@ -200,10 +200,11 @@ def every_option_of_the_help_is_accepted(t):
               "command_timeout": "20", "abort_timeout": "4", "reset_timeout": "6",
               "ack_timeout": "14", "register": "window", "tur_interval": "off", "rescan_interval": "9", "tur_timeout": "12", "ch_count": "1", "use_imm_data": "0",
               "max_imm_data": "4096", "reactors": "1", "cpus": "0", "spin": "10", "cq_moderation": "16:8", "memory": "24M", "memory_lock": "try", "raw_commands": "all", "park": "8M",
-              "wait": "none", "uid": "1", "gid": "2", "umask": "077", "fsname": "name", "lun": "*:rw", "subtype": "srpfs",
+              "wait": "none", "uid": "1", "gid": "2", "umask": "077", "config": str(t.path("srpfs.conf")), "fsname": "name", "lun": "*:rw", "subtype": "srpfs",
               "max_background": "64", "truncate": "device", "io_uring": "auto", "io_uring_queue_depth": "16", "pid_file": str(t.path("other.pid"))}
     listed = re.findall(r"^  ([a-z_]+)(=\S+)? +\S", t.srpfs("--help").stdout.split("Options of -o:")[1], re.M)
     check(len(listed) > 30, f"only {len(listed)} options in the help")
+    t.path("srpfs.conf").write_text("# nothing\n")
     for name, has_value in listed:
         check(not has_value or name in values, f"the test knows no value for option {name}")
         if name in ("debug", "allow_root"):

@@ -18,7 +18,7 @@ MAY_INCLUDE = {
     "target": ("base", "reactor", "scsi", "srp", "fabric"),
     "daemon": ("base", "reactor", "scsi", "srp", "config", "fabric", "initiator", "lun", "fs", "target"),
     "cli": ("base", "srp", "config", "target", "daemon"),
-    "ctl": ("base",),
+    "ctl": ("base", "config"),
 }
 
 # Header of another project (how its path begins): the only folders that may include it.

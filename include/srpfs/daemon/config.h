@@ -4,7 +4,7 @@
 #pragma once
 
 #include <srpfs/base/instant.h>
-#include <srpfs/config/lun_rule.h>
+#include <srpfs/config/config_file.h>
 #include <srpfs/fabric/verbs.h>
 #include <srpfs/fs/file_system.h>
 #include <srpfs/initiator/target_port.h>
@@ -36,7 +36,8 @@ enum class RawCommands : std::uint8_t {
 enum class WaitForTargets { until_done, none };
 
 struct Config {
-    std::string source;  // "none", "demo[:LUNS]" or a login string
+    std::string source;          // "none", "all", "demo[:LUNS]", a login string, or the path of a configuration file
+    bool is_configured = false;  // SOURCE is "all" or a file: there is nothing but what `logins` says
     fs::MountOptions mount;
     initiator::TransportTimers timers;  // of new targets
     Duration login_timeout = std::chrono::seconds(10);
@@ -61,7 +62,9 @@ struct Config {
     std::string pid_file;  // absolute; empty: none
     MemoryLock memory_lock = MemoryLock::off;
     RawCommands raw_commands = RawCommands::read;
-    std::vector<config::LunRule> lun_rules;  // how units are shown, by their names
+    std::vector<config::TargetRule> target_rules;  // defaults of logins, by the target's names
+    std::vector<std::string> logins;               // to be made beside SOURCE's, and again when they fail or are lost
+    std::vector<config::LunRule> lun_rules;        // how units are shown, by their names
     bool foreground = false;
     bool debug = false;  // log level debug
 };
