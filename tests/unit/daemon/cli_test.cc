@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/cli/cli.h>
+#include <srpfs/daemon/login_defaults.h>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 
 namespace srpfs::cli {
 namespace {
@@ -116,6 +123,113 @@ TEST(Cli, HelpAndVersionAreAnsweredWithoutOperands) {
     const auto version = parse({"-V"});
     ASSERT_TRUE(version);
     expect_mentions(std::get<Print>(*version).text, "srpfs ");
+}
+
+// ---- configuration files ----
+
+class CliFiles : public ::testing::Test {
+protected:
+    CliFiles() {
+        std::string name = (std::filesystem::temp_directory_path() / "srpfs-cli.XXXXXX").string();
+        directory_ = mkdtemp(name.data());
+        file_ = directory_ + "/my.conf";
+    }
+    ~CliFiles() override { std::filesystem::remove_all(directory_); }
+    void put(const std::string& text) const { std::ofstream(file_) << text; }
+
+    std::string directory_, file_;
+};
+
+constexpr const char* login = "id_ext=1,ioc_guid=1,dest=demo,initiator_ext=7";
+
+TEST_F(CliFiles, TheCommandLineGoesBeforeTheFileWhereverItStands) {
+    put(fmt::format("[mount]\nuid = 5\ngid = 6\nro\nlun = a:ro\n[lun b]\nhide\n[login]\nlogin = {}\n", login));
+    const Config config = config_of({"-o", "uid=7", "demo", "/mnt", "-o", "config=" + file_ + ",rw,lun=c:rw"});
+    EXPECT_EQ(config.mount.uid, 7U);
+    EXPECT_EQ(config.mount.gid, 6U);
+    EXPECT_TRUE(config.mount.read_only) << "mount(8) says rw whenever nobody has said ro";
+    ASSERT_EQ(config.lun_rules.size(), 3U);
+    EXPECT_EQ(config.lun_rules[2].pattern, "c");
+    EXPECT_EQ(config.logins, std::vector<std::string>{login});
+    EXPECT_FALSE(config.is_configured);
+    EXPECT_TRUE(config_of({"none", "/mnt", "-o", "config=" + file_}).logins.empty());
+    EXPECT_EQ(config_of({"demo", "/mnt"}).mount.uid, std::nullopt);
+}
+
+TEST_F(CliFiles, SourceIsAFileOrAll) {
+    put(fmt::format("[login]\nlogin = {}\n", login));
+    for (const auto& arguments : {std::vector<std::string>{file_, "/mnt"}, {"all", "/mnt", "-o", "config=" + file_}}) {
+        const Config config = config_of(arguments);
+        EXPECT_TRUE(config.is_configured);
+        EXPECT_EQ(config.logins, std::vector<std::string>{login});
+        EXPECT_EQ(config.mount.fsname, arguments[0]);
+    }
+    expect_mentions(refusal_of({file_, "/mnt", "-o", "config=" + file_}), "names another");
+    expect_mentions(refusal_of({file_ + "x", "/mnt"}), "there is no such file");
+    expect_mentions(refusal_of({directory_, "/mnt"}), "there is no such file");
+    expect_mentions(refusal_of({"all", "/mnt", "-o", "config=" + file_ + "x"}), "No such file");
+    expect_mentions(refusal_of({"all", "/mnt", "-o", "config=" + directory_}), "is a directory");
+    expect_mentions(refusal_of({"demo", "/mnt", "-o", "config="}), "config=");
+}
+
+TEST_F(CliFiles, ValuesAreCheckedAsThoseOfTheCommandLineAndAllOfThem) {
+    put("[mount]\nuid = -1\nio_uring = maybe\numsak = 077\n[target *]\ndev_loss_tmo = soon\n");
+    const std::string text = refusal_of({"demo", "/mnt", "-o", "config=" + file_});
+    for (const char* part :
+         {":2: option uid=-1: number", "\nsrpfs: ", ":3: option io_uring=maybe",
+          ":4: unknown key \"umsak\" in [mount]; did you mean \"umask\"?", ":6: option dev_loss_tmo=soon"})
+        expect_mentions(text, part);
+    // Alone it would do; with the timer of the mount it does not.
+    put("[target 0*]\ndev_loss_tmo = 12\n[mount]\nfast_io_fail_tmo = 20\n");
+    expect_mentions(refusal_of({"demo", "/mnt", "-o", "config=" + file_}), "my.conf:2: [target 0*]: fast_io_fail_tmo");
+    EXPECT_EQ(config_of({"demo", "/mnt", "-o", "fast_io_fail_tmo=5,config=" + file_}).target_rules.size(), 1U);
+}
+
+TEST_F(CliFiles, TheExampleShowsEveryOptionAndIsCorrectWithAllOfThem) {
+    std::ifstream example(SRPFS_EXAMPLE);
+    std::string line, active, mount;
+    bool in_mount = false;
+    while (std::getline(example, line)) {
+        if (line.starts_with('[')) in_mount = line == "[mount]";
+        if (line.size() > 1 && line[0] == '#' && line[1] != ' ') line.erase(0, 1);
+        active += line + "\n";
+        if (in_mount) mount += "\n" + line;
+    }
+    put(active);
+    EXPECT_EQ(config_of({"all", "/mnt", "-o", "config=" + file_}).lun_rules.size(), 4U);
+    for (const std::string& name : option_names())
+        if (name != "config") expect_mentions(mount, "\n" + name + " = ");
+    put("[mount]\n");
+    EXPECT_EQ(config_of({SRPFS_EXAMPLE, "/mnt"}).mount.umask, std::nullopt);
+}
+
+// What srpctl knows of them, which cannot ask this program.
+TEST(Cli, NamesOfOptionsAreKnownToReadersOfConfigurationFiles) {
+    const config::Knowledge known = config::mount_option_names();
+    std::vector<std::string> names = known.mount_flags, real = option_names();
+    for (const std::string& name : names) (void)config_of({"none", "/mnt", "-o", name});
+    names.insert(names.end(), known.mount_values.begin(), known.mount_values.end());
+    std::sort(names.begin(), names.end());
+    std::sort(real.begin(), real.end());
+    EXPECT_EQ(names, real);
+}
+
+TEST(LoginDefaults, LaterRulesGoBeforeAndTheStringBeforeAll) {
+    const auto parameters = *srp::parse_login_string("id_ext=1,ioc_guid=2,dest=1.2.3.4:5");
+    const std::vector<config::TargetRule> rules{{"*", {{"queue_size", "7", {}}, {"fast_io_fail_tmo", "5", {}}}},
+                                                {"1.2.3.4:*", {{"queue_size", "8", {}}, {"dev_loss_tmo", "off", {}}}},
+                                                {"1.2.3.5*", {{"queue_size", "9", {}}}}};
+    const auto defaults = daemon::login_defaults({}, rules, parameters);
+    ASSERT_TRUE(defaults);
+    EXPECT_EQ(defaults->items, "queue_size=7,queue_size=8,");
+    EXPECT_EQ(defaults->timers.fast_io_fail_tmo, 5U);
+    EXPECT_EQ(defaults->timers.dev_loss_tmo, std::nullopt);
+    EXPECT_EQ(defaults->timers.reconnect_delay, 10U);
+    const std::vector<config::TargetRule> apart{{"*", {{"dev_loss_tmo", "16", {}}}},
+                                                {"*", {{"fast_io_fail_tmo", "17", {}}}}};
+    const auto refused = daemon::login_defaults({}, apart, parameters);
+    ASSERT_FALSE(refused);
+    expect_mentions(refused.error().context, "do not go together");
 }
 
 }  // namespace
