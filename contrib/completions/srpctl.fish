@@ -11,7 +11,7 @@ function __srpctl_things
     end
 end
 
-set --local verbs list show login login-all logout logout-all rescan reset set reservations stats top events why help
+set --local verbs list show login login-all logout logout-all rescan reset set reservations copy stats top events why help
 
 complete -c srpctl -f
 complete -c srpctl -s m -l mount -x -a '(__fish_complete_directories)' -d 'The mount point, or anything below it'
@@ -30,6 +30,7 @@ complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a rescan -d 'Loo
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a reset -d 'Reset LUNs, or connections of targets'
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a set -d 'Change timers of targets, or settings of LUNs'
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a reservations -d 'Show or change persistent reservations'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a copy -d 'Copy a LUN to a file, a file to a LUN, or a LUN to a LUN'
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a stats -d 'Show what has been counted'
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a top -d 'Show how busy targets and LUNs are'
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a events -d 'Show what happens, as it happens'
@@ -38,6 +39,13 @@ complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a help -d 'Show 
 
 complete -c srpctl -n '__fish_seen_subcommand_from list' -s v -l verbose -d 'Three tables: ports, targets, LUNs'
 complete -c srpctl -n '__fish_seen_subcommand_from login login-all' -s p -l port -x -a '(__srpctl_things port)' -d 'Log in through this local port'
+complete -c srpctl -n '__fish_seen_subcommand_from copy' -s y -l yes -d 'Write onto a LUN without asking'
+complete -c srpctl -n '__fish_seen_subcommand_from copy' -l verify -d 'Read both afterwards, and compare'
+complete -c srpctl -n '__fish_seen_subcommand_from copy' -l verify-only -d 'Compare, and copy nothing'
+complete -c srpctl -n '__fish_seen_subcommand_from copy' -l no-resume -d 'Begin anew'
+complete -c srpctl -n '__fish_seen_subcommand_from copy' -l journal -r -F -d 'Where is noted how far it is'
+complete -c srpctl -n '__fish_seen_subcommand_from copy' -l block-size -x -d 'Bytes of a block'
+complete -c srpctl -n '__fish_seen_subcommand_from copy' -F -a '(__srpctl_things lun)'
 complete -c srpctl -n '__fish_seen_subcommand_from events' -s f -l follow -d 'Accepted; this is what it does'
 complete -c srpctl -n '__fish_seen_subcommand_from events' -s n -l count -x -d 'End after this many events'
 complete -c srpctl -n '__fish_seen_subcommand_from top' -s b -l batch -d 'Print one after the other, for scripts'

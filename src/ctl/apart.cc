@@ -14,6 +14,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -76,6 +77,16 @@ void end(pid_t child) {
     waitpid(child, nullptr, WNOHANG);
 }
 
+// It has answered, and ends, unless a thread of it hangs in a mount.
+void reap(pid_t child) {
+    constexpr int patience_ms = 1000;
+    const int handle = static_cast<int>(syscall(SYS_pidfd_open, child, 0));
+    pollfd ended{handle, POLLIN, 0};
+    if (handle >= 0) poll(&ended, 1, patience_ms);
+    waitpid(child, nullptr, handle >= 0 ? WNOHANG : 0);
+    if (handle >= 0) ::close(handle);
+}
+
 Error error_of(std::string_view text) {
     const auto blank = text.find(' ');
     return Error(std::atoi(std::string(text.substr(0, blank)).c_str()), std::string(text.substr(blank + 1)));
@@ -128,7 +139,7 @@ Result<std::string> run_apart(std::chrono::milliseconds limit, const std::functi
                 return std::string();
             }
             if (kind == 'r' || kind == 'e') {
-                waitpid(child, nullptr, 0);
+                reap(child);
                 if (kind == 'e') return error_of(text);
                 return text;
             }

@@ -13,8 +13,9 @@ namespace {
 
 // What the command line says, before it is understood.
 struct Words {
-    std::string mount, format, timeout, port, count, delay;
+    std::string mount, format, timeout, port, count, delay, journal, block_size;
     bool help = false, version = false, verbose = false, follow = false, batch = false;
+    bool yes = false, verify = false, verify_only = false, no_resume = false;
     std::vector<std::string> operands;
 };
 
@@ -116,6 +117,21 @@ const std::vector<Verb>& verbs() {
          "COMMAND is register, register-ignore, unregister, reserve, release, preempt, preempt-abort or clear;\n"
          "srpfs(8), Reservations, says what they do and which of KEY and TYPE each has.",
          {}},
+        {"copy",
+         "SRC DST",
+         2,
+         2,
+         "copy a LUN to a file, a file to a LUN, or a LUN to a LUN",
+         "Holes and zeros are not sent. What was interrupted is gone on with by the same command. A file has the name\n"
+         "DST.part until all of it is there; of a LUN that is larger than SRC the rest stays as it is.",
+         {{"-y,--yes", "-y, --yes", "write onto a LUN without asking", nullptr, &Words::yes},
+          {"--verify", "--verify", "read both afterwards, and compare", nullptr, &Words::verify},
+          {"--verify-only", "--verify-only", "compare, and copy nothing", nullptr, &Words::verify_only},
+          {"--no-resume", "--no-resume", "begin anew, whatever an earlier copy has done", nullptr, &Words::no_resume},
+          {"--journal", "--journal FILE", "where is noted how far it is (default: see srpctl(8))", &Words::journal,
+           nullptr},
+          {"--block-size", "--block-size BYTES", "4K..16M, a multiple of 4K (default: 1M)", &Words::block_size,
+           nullptr}}},
         {"stats", "[WHAT]", 0, 1, "show what has been counted", "Of all targets, or of this port, target or LUN.", {}},
         {"top",
          "",
@@ -174,7 +190,7 @@ std::string help_text() {
         "Exit status: 0 done, 1 wrong usage, 2 another error, 3 no such mount, 4 no such port, target or LUN, 5 login "
         "failed,\n"
         "6 not permitted, 7 value refused, 8 no answer in time, 9 busy, 10 not connected, 12 why: something is wrong,\n"
-        "15 already logged in.\n";
+        "13 copy: what was read back differs, 15 already logged in, 130 copy: interrupted.\n";
     return text;
 }
 
@@ -207,6 +223,19 @@ Result<unsigned> tenths_of(std::string_view text) {
     return tenths;
 }
 
+// With K or M behind it, of 1024.
+Result<std::uint64_t> block_size_of(const std::string& text) {
+    std::uint64_t value = 0;
+    const char* const end = text.data() + text.size();
+    const auto [rest, fault] = std::from_chars(text.data(), end, value);
+    const std::string_view unit(rest, static_cast<std::size_t>(end - rest));
+    const std::uint64_t factor = unit.empty() ? 1 : unit == "K" || unit == "k" ? 1024 : unit == "M" ? 1048576 : 0;
+    const bool is_number = fault == std::errc{} && factor != 0 && value <= copy_block_max / factor;
+    if (!is_number || value * factor < copy_block_min || value * factor % copy_block_min != 0)
+        return Error(EINVAL, fmt::format("--block-size {}: a multiple of 4K from 4K to 16M is expected", text));
+    return value * factor;
+}
+
 Result<Request> understand(const Verb& verb, const Words& words) {
     Request request;
     request.verb = verb.name;
@@ -232,6 +261,18 @@ Result<Request> understand(const Verb& verb, const Words& words) {
         if (!tenths) return tenths.error();
         request.delay_tenths = *tenths;
     }
+    if (!words.block_size.empty()) {
+        const auto bytes = block_size_of(words.block_size);
+        if (!bytes) return bytes.error();
+        request.copy.block_bytes = *bytes;
+    }
+    if (words.verify_only && words.no_resume)
+        return Error(EINVAL, "--verify-only copies nothing, so --no-resume has no meaning");
+    request.copy.is_confirmed = words.yes;
+    request.copy.verifies = words.verify;
+    request.copy.verifies_only = words.verify_only;
+    request.copy.begins_anew = words.no_resume;
+    if (!words.journal.empty()) request.copy.journal = absolute_path(words.journal);
     request.detail = words.verbose ? Detail::full : Detail::brief;
     request.port = words.port;
     request.is_batch = words.batch;

@@ -7,6 +7,7 @@
 #include <srpfs/ctl/actions.h>
 #include <srpfs/ctl/apart.h>
 #include <srpfs/ctl/command_line.h>
+#include <srpfs/ctl/copy.h>
 #include <srpfs/ctl/diagnosis.h>
 #include <srpfs/ctl/mounts.h>
 #include <srpfs/ctl/rates.h>
@@ -19,9 +20,13 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -29,6 +34,9 @@
 #include <set>
 
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace srpfs::ctl {
@@ -258,6 +266,259 @@ int top(const Request& request) {
         }
     }
     return failure ? fail(*failure) : exit_code::ok;
+}
+
+// ---- copying ----
+
+// The LUN that a survey has there; nothing if the name means none.
+std::optional<Either<CopyEnd>> lun_named(const Json& seen, const std::string& name) {
+    const auto found = find(seen, name);
+    if (!found && found.error().errno_value() == ENOTUNIQ) return Failure{exit_code::not_found, found.error().context};
+    if (!found || found->kind != Found::Kind::lun) return std::nullopt;
+    const Json document = show_document(seen, *found);
+    const Json& lun = document["lun"];
+    if (!lun["bytes"].is_number_unsigned())
+        return Failure{exit_code::not_connected, fmt::format("{}: its size is not known", name)};
+    const std::string path = lun["path"];
+    // Without an identity it is this file only, and another mount may show another LUN by this name.
+    const std::string identity = lun["wwid"].is_string() ? lun["wwid"].get<std::string>() : "";
+    return CopyEnd{path, "lun " + (identity.empty() ? path : identity), lun["bytes"], true};
+}
+
+// What a path is, without symbolic links; it may lead into a mount that does not answer.
+Result<std::string> look_at_path(const std::string& path) {
+    std::error_code fault;
+    Json seen;
+    seen["path"] = std::filesystem::weakly_canonical(path, fault).string();
+    if (fault) return Error(fault, fmt::format("{}: {}", path, fault.message()));
+    struct stat now {};
+    const bool is_there = ::stat(path.c_str(), &now) == 0;
+    if (!is_there && errno != ENOENT) return Error(errno, fmt::format("{}: {}", path, std::strerror(errno)));
+    seen["kind"] = !is_there ? "none" : S_ISREG(now.st_mode) ? "file" : S_ISDIR(now.st_mode) ? "directory" : "other";
+    seen["bytes"] = is_there ? static_cast<std::uint64_t>(now.st_size) : 0;
+    seen["identity"] = fmt::format("file {} {}.{:09}", now.st_ino, now.st_mtim.tv_sec, now.st_mtim.tv_nsec);
+    return seen.dump(-1, ' ', true, Json::error_handler_t::replace);
+}
+
+// A LUN, or a file; `is_source`: it has to be there.
+Either<CopyEnd> end_of_copy(const Request& request, const std::string& operand, bool is_source) {
+    const auto mounts = find_mounts();
+    if (!mounts) return Failure{exit_code::other, mounts.error().context};
+    const bool is_word = operand.find('/') == std::string::npos;
+    const auto look_by_name = [&]() -> std::optional<Either<CopyEnd>> {
+        const auto mount = choose_mount(*mounts, request.mount, {});
+        if (!mount) return std::nullopt;
+        auto seen = look_at(request, *mount, depth_for({operand}));
+        if (auto* failure = std::get_if<Failure>(&seen)) return *failure;
+        return lun_named(std::get<Json>(seen), operand);
+    };
+    if (is_word)
+        if (auto lun = look_by_name()) return *lun;
+    const auto text =
+        run_apart(limit_of(request, look_seconds), [&](Outlet&) { return look_at_path(absolute_path(operand)); });
+    if (!text) {
+        const auto mount = choose_mount(*mounts, absolute_path(operand), {});
+        if (mount) return failure_of_mount(*mount, text.error());
+        return Failure{exit_code_of(text.error()), text.error().context};
+    }
+    const Json there = Json::parse(*text, nullptr, false);
+    const std::string path = there["path"], kind = there["kind"];
+    if (const auto mount = choose_mount(*mounts, path, {})) {
+        auto seen = look_at(request, *mount, Depth::brief);
+        if (auto* failure = std::get_if<Failure>(&seen)) return *failure;
+        if (auto lun = lun_named(std::get<Json>(seen), path)) return *lun;
+        return Failure{exit_code::not_found, fmt::format("{}: {}", operand,
+                                                         kind == "none" ? "there is no such LUN; see: srpctl list"
+                                                                        : "is in an srpfs mount, but is no LUN")};
+    }
+    if (kind == "none" && !is_word)
+        if (auto lun = look_by_name()) return *lun;
+    if (kind == "none" && is_source)
+        return Failure{exit_code::not_found, fmt::format("{}: there is no such file or LUN", operand)};
+    if (kind == "directory")
+        return Failure{exit_code::usage, fmt::format("{} is a directory; name a file in it", operand)};
+    if (kind == "other") return Failure{exit_code::usage, fmt::format("{} is neither a file nor a LUN", operand)};
+    return CopyEnd{path, there["identity"].get<std::string>() + " " + path, there["bytes"], false};
+}
+
+// Which signal has asked the copy to end, also for the process that copies.
+std::atomic<int>* copy_stop = nullptr;
+
+void stop_copy(int number) {
+    if (copy_stop->exchange(number) == 0) return;
+    ::signal(number, SIG_DFL);  // the second time
+    ::raise(number);
+}
+
+int exit_code_of_copy(const Error& error) {
+    switch (error.errno_value()) {
+        case EILSEQ: return exit_code::differs;
+        case ENODEV:
+        case ENXIO:
+        case ENOTCONN:
+        case ECONNABORTED: return exit_code::not_connected;
+        case ENOENT: return exit_code::not_found;
+        default: return exit_code_of(error);
+    }
+}
+
+// What is copied, for people and programs, while it is.
+class CopyMeter {
+public:
+    CopyMeter(Format format, const CopyJob& job)
+        : format_(format), job_(job), has_bar_(format == Format::table && isatty(STDERR_FILENO)),
+          begin_(seconds_now()) {}
+
+    void add(const CopyProgress& now) {
+        if (!has_begun_ && has_bar_ && now.bytes_before != 0)
+            write_aside(fmt::format("going on at byte {} of {}\n", now.bytes_before, now.bytes_total));
+        has_begun_ = true;
+        const double seconds = seconds_now();
+        rate_.add(now.bytes, seconds);
+        if (has_bar_) {
+            const std::string line =
+                progress_line(now, rate_.bytes_per_second(), {columns_of_errors(), 1, Charset::ascii, false});
+            write_aside("\r" + line + "\x1b[K");
+            has_line_ = true;
+        } else if (format_ == Format::json && seconds - told_ >= 1) {
+            told_ = seconds;
+            tell(document("running", now));
+        }
+    }
+    void clear() {
+        if (has_line_) write_aside("\r\x1b[K");
+        has_line_ = false;
+    }
+    [[nodiscard]] Json document(const char* state, const CopyProgress& now) const {
+        Json one;
+        one["schema"] = json_schema;
+        one["source"] = job_.source.path;
+        one["target"] = job_.target.path;
+        one["state"] = state;
+        one["phase"] = now.phase == CopyProgress::Phase::copying ? "copying" : "verifying";
+        one["bytes"] = now.bytes;
+        one["bytes_total"] = now.bytes_total;
+        one["bytes_zero"] = now.bytes_zero;
+        one["bytes_before"] = now.bytes_before;
+        one["bytes_per_second"] = std::round(rate_.bytes_per_second());
+        const auto left = seconds_left(now, rate_.bytes_per_second());
+        one["seconds_left"] = left ? Json(*left) : Json(nullptr);
+        one["seconds"] = std::round((seconds_now() - begin_) * 1000) / 1000;
+        return one;
+    }
+    static void tell(const Json& document) {
+        // Nobody to tell is no reason to end what can be gone on with only with luck.
+        [[maybe_unused]] const auto told =
+            write_output(document.dump(-1, ' ', true, Json::error_handler_t::replace) + "\n");
+    }
+    [[nodiscard]] double seconds() const { return seconds_now() - begin_; }
+
+private:
+    Format format_;
+    const CopyJob& job_;
+    bool has_bar_, has_begun_ = false, has_line_ = false;
+    double begin_, told_ = 0;
+    CopyRate rate_;
+};
+
+std::string summary_of_copy(const CopyJob& job, const CopyProgress& last, double seconds) {
+    const auto& [source, target, options, journal] = job;
+    if (options.verifies_only)
+        return fmt::format("the same: {} bytes of {} and {}\n", last.bytes, source.path, target.path);
+    const std::uint64_t moved = last.bytes - last.bytes_before;
+    std::string text = fmt::format("copied: {} to {}: {} bytes ({}) in {:.1f} s", source.path, target.path, moved,
+                                   human_bytes(moved), seconds);
+    if (last.bytes_before != 0) text += fmt::format(", {} bytes before", last.bytes_before);
+    if (last.bytes_zero != 0) text += fmt::format(", {} bytes of zeros not sent", last.bytes_zero);
+    if (options.verifies) text += ", verified";
+    text += "\n";
+    if (target.is_lun && target.bytes > source.bytes)
+        text += fmt::format("the last {} bytes of {} are as they were\n", target.bytes - source.bytes, target.path);
+    return text;
+}
+
+bool is_confirmed_by_hand(const CopyJob& job) {
+    if (!isatty(STDIN_FILENO) || !isatty(STDERR_FILENO)) return false;
+    write_aside(fmt::format("The first {} bytes of {} ({}) will be overwritten. Go on? [y/N] ", job.source.bytes,
+                            printable(job.target.path, Charset::ascii),
+                            printable(job.target.identity, Charset::ascii)));
+    std::string answer;
+    std::getline(std::cin, answer);
+    return answer == "y" || answer == "Y" || answer == "yes";
+}
+
+int copy(const Request& request) {
+    CopyJob job;
+    job.options = request.copy;
+    for (const bool is_source : {true, false}) {
+        auto end = end_of_copy(request, request.operands[is_source ? 0 : 1], is_source || job.options.verifies_only);
+        if (auto* failure = std::get_if<Failure>(&end)) return fail(*failure);
+        (is_source ? job.source : job.target) = std::get<CopyEnd>(std::move(end));
+    }
+    if (const auto checked = check_copy(job); !checked)
+        return fail({exit_code::refused_value, checked.error().context});
+    if (job.options.verifies_only) {
+        if (!job.target.is_lun && job.source.bytes != job.target.bytes && job.source.is_lun)
+            return fail({exit_code::differs, fmt::format("{} has {} bytes, and {} has {}", job.source.path,
+                                                         job.source.bytes, job.target.path, job.target.bytes)});
+    } else if (job.target.is_lun && !job.options.is_confirmed && !is_confirmed_by_hand(job)) {
+        return fail(
+            {exit_code::usage, fmt::format("{} is a LUN, and nothing was written: --yes overwrites its first {} bytes",
+                                           job.target.path, job.source.bytes)});
+    }
+    const char *state = std::getenv("XDG_STATE_HOME"), *home = std::getenv("HOME");
+    std::string directory = state && *state == '/' ? state
+                            : home && *home == '/' ? std::string(home) + "/.local/state"
+                                                   : "";
+    job.journal = job.options.journal;
+    if (job.journal.empty() && job.target.is_lun && directory.empty() && !job.options.verifies_only)
+        return fail(
+            {exit_code::usage, "neither XDG_STATE_HOME nor HOME says where to note how far it is: --journal FILE"});
+    if (job.journal.empty()) job.journal = journal_for(job.target, directory + "/srpfs");
+
+    void* const shared =
+        mmap(nullptr, sizeof(std::atomic<int>), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED) return fail({exit_code::other, fmt::format("mmap: {}", std::strerror(errno))});
+    copy_stop = new (shared) std::atomic<int>(0);
+    for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::signal(number, stop_copy);
+    // Who reads the progress may go away, and the copy goes on.
+    ::signal(SIGPIPE, SIG_IGN);
+
+    CopyMeter meter(request.format, job);
+    CopyProgress last{job.options.verifies_only ? CopyProgress::Phase::verifying : CopyProgress::Phase::copying, 0,
+                      job.source.bytes, 0, 0};
+    const milliseconds silence = limit_of(request, change_seconds);
+    const auto done = run_apart(
+        milliseconds(0), [&](Outlet& outlet) { return run_copy(job, *copy_stop, silence, outlet); },
+        [&](std::string_view text) {
+            if (const auto now = CopyProgress::parse(text)) meter.add(last = *now);
+            return true;
+        });
+    meter.clear();
+    if (!done) {
+        const int number = *copy_stop;
+        const Error& error = done.error();
+        const bool was_interrupted = number != 0 && (error.errno_value() == EINTR || error.errno_value() == EIO);
+        if (request.format == Format::json) {
+            Json document = meter.document("failed", last);
+            const char* name = strerrorname_np(error.errno_value());
+            document["errno"] = name ? name : "EIO";
+            document["error"] = error.context;
+            CopyMeter::tell(document);
+        }
+        return fail({was_interrupted ? 128 + number : exit_code_of_copy(error), error.context});
+    }
+    if (const auto whole = CopyProgress::parse(*done)) last = *whole;
+    if (request.format == Format::json) {
+        Json document = meter.document("done", last);
+        document["errno"] = nullptr;
+        document["error"] = nullptr;
+        document["verified"] = job.options.verifies || job.options.verifies_only;
+        return finish(document.dump(-1, ' ', true, Json::error_handler_t::replace) + "\n");
+    }
+    if (request.format == Format::plain)
+        return finish(fmt::format("done\t{}\n", printable(job.target.path, Charset::utf8)));
+    return finish(summary_of_copy(job, last, meter.seconds()));
 }
 
 // ---- what is wrong ----
@@ -605,6 +866,7 @@ int execute(const Request& request) {
     if (verb == "events") return events(request);
     if (verb == "reservations") return reservations(request);
     if (verb == "top") return top(request);
+    if (verb == "copy") return copy(request);
     if (verb == "why") return why(request);
     return fail({exit_code::usage, fmt::format("{}: no such verb; srpctl --help shows them", verb)});
 }

@@ -243,7 +243,8 @@ Result<Found> find(const Json& mount, std::string_view name) {
         if (match.found.kind == Found::Kind::lun) path.resize(path.size() - 5);
         choices += fmt::format("\n  {}", path);
     }
-    return Error(ENOENT, fmt::format("{}: {} have this name; say which by its path:{}", name, matches.size(), choices));
+    return Error(ENOTUNIQ,
+                 fmt::format("{}: {} have this name; say which by its path:{}", name, matches.size(), choices));
 }
 
 }  // namespace srpfs::ctl

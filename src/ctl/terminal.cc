@@ -47,6 +47,13 @@ Screen screen_of_output() {
     return screen;
 }
 
+std::size_t columns_of_errors() {
+    winsize size{};
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
+
+void write_aside(std::string_view text) { write_all(STDERR_FILENO, text); }
+
 Result<void> write_output(std::string_view text) {
     if (const int fault = write_all(STDOUT_FILENO, text); fault != 0)
         return Error(fault, fmt::format("standard output: {}", std::strerror(fault)));

@@ -14,6 +14,12 @@ namespace srpfs::ctl {
 // set and not empty, or TERM is "dumb". What is no terminal has no width and no colours.
 Screen screen_of_output();
 
+// Of the terminal that standard error is; 0 if it is none.
+std::size_t columns_of_errors();
+
+// To standard error, as it is: for lines that are written anew. It does not matter whether it works.
+void write_aside(std::string_view text);
+
 // All of it, or an Error that says why not.
 Result<void> write_output(std::string_view text);
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <srpfs/base/result.h>
+#include <srpfs/ctl/copy.h>
 #include <srpfs/ctl/render.h>
 
 #include <optional>
@@ -23,6 +24,7 @@ struct Request {
     unsigned count = 0;               // events, top: -n; 0: no limit
     unsigned delay_tenths = 10;       // top: -d, in tenths of a second
     bool is_batch = false;            // top: -b
+    CopyOptions copy;
     std::vector<std::string> operands;
 };
 

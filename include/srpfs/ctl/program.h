@@ -21,7 +21,9 @@ inline constexpr int no_answer = 8;
 inline constexpr int busy = 9;
 inline constexpr int not_connected = 10;
 inline constexpr int wrong = 12;
+inline constexpr int differs = 13;
 inline constexpr int exists = 15;
+inline constexpr int interrupted = 130;
 }  // namespace exit_code
 
 // Of what srpfs, or the kernel, has answered.

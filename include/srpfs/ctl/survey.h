@@ -40,8 +40,8 @@ struct Found {
 };
 
 // `name` is a path (absolute ones as they are, others below the mount), or the name of a port, a target or a unit, or
-// the identity of a unit (wwid, wwn-0x..., a name of by-id). An Error (ENOENT) when nothing or more than one thing has
-// that name, and then says which.
+// the identity of a unit (wwid, wwn-0x..., a name of by-id). An Error (ENOENT) when nothing has that name, or
+// (ENOTUNIQ) more than one thing, and then says which.
 Result<Found> find(const Json& mount, std::string_view name);
 
 }  // namespace srpfs::ctl

@@ -1,0 +1,539 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// The threads of a copy: one reads blocks, another writes them, or reads the target's and compares; a third opens,
+// begins and joins the two, and gives the name at the end. The process's first thread only looks on and touches no
+// file, so that it can leave when one of them hangs in a mount that does not answer.
+#include <srpfs/ctl/copy.h>
+
+#include "live_terminal.h"
+
+#include <srpfs/ctl/tree_files.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace srpfs::ctl {
+namespace {
+
+constexpr std::size_t blocks_in_flight = 4;
+constexpr std::uint64_t hole_bytes_max = std::uint64_t{64} << 20;  // of one step, so that progress is seen
+constexpr std::uint64_t hole_bytes_min = std::uint64_t{64} << 10;  // shorter zeros inside a block are written
+constexpr std::uint64_t checkpoint_bytes = std::uint64_t{64} << 20;
+constexpr double checkpoint_seconds = 2;
+constexpr std::chrono::milliseconds look{100};
+constexpr std::chrono::milliseconds leave{5000};  // for the threads to end, when they have to
+
+struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+};
+using Memory = std::unique_ptr<char, Free>;
+
+bool is_zero(const char* data, std::size_t bytes) {
+    return bytes == 0 || (data[0] == 0 && std::memcmp(data, data + 1, bytes - 1) == 0);
+}
+
+// A file or LUN, read and written at any place. O_DIRECT as long as the file system takes it.
+struct Disk {
+    std::string path;
+    bool is_lun = false;
+    int descriptor = -1;
+    bool is_direct = false;
+
+    [[nodiscard]] Error error(const char* what, std::uint64_t offset, int code) const {
+        std::string text = fmt::format("{}: {} at byte {}: {}", path, what, offset, std::strerror(code));
+        if (!is_lun) return Error(code, std::move(text));
+        const auto reason = read_value(path + ".attr/last_error");
+        return Error(code, reason && !reason->empty() ? fmt::format("{} ({})", text, *reason) : text);
+    }
+    Result<void> open(int flags, mode_t mode = 0) {
+        descriptor = ::open(path.c_str(), flags | O_DIRECT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, mode);
+        is_direct = descriptor >= 0;
+        if (descriptor < 0 && errno == EINVAL)
+            descriptor = ::open(path.c_str(), flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, mode);
+        if (descriptor < 0) return Error(errno, fmt::format("{}: {}", path, std::strerror(errno)));
+        return {};
+    }
+    void set_direct(bool wanted) {
+        const int flags = fcntl(descriptor, F_GETFL);
+        if (fcntl(descriptor, F_SETFL, wanted ? flags | O_DIRECT : flags & ~O_DIRECT) == 0) is_direct = wanted;
+    }
+    // All of it, or an errno; ENODATA if the file ends before.
+    int read(char* data, std::size_t bytes, std::uint64_t offset) {
+        while (bytes > 0) {
+            const ssize_t got = ::pread(descriptor, data, bytes, static_cast<off_t>(offset));
+            if (got < 0 && errno == EINVAL && is_direct)
+                set_direct(false);  // of a file's last bytes, or of a place that is no multiple
+            else if (got < 0 && errno != EINTR)
+                return errno;
+            else if (got == 0)
+                return ENODATA;
+            if (got <= 0) continue;
+            data += got;
+            bytes -= static_cast<std::size_t>(got);
+            offset += static_cast<std::uint64_t>(got);
+        }
+        return 0;
+    }
+    int write(const char* data, std::size_t bytes, std::uint64_t offset) {
+        while (bytes > 0) {
+            const ssize_t put = ::pwrite(descriptor, data, bytes, static_cast<off_t>(offset));
+            if (put < 0 && errno == EINVAL && is_direct)
+                set_direct(false);
+            else if (put < 0 && errno != EINTR)
+                return errno;
+            else if (put == 0)
+                return EIO;
+            if (put <= 0) continue;
+            data += put;
+            bytes -= static_cast<std::size_t>(put);
+            offset += static_cast<std::uint64_t>(put);
+        }
+        return 0;
+    }
+};
+
+struct Block {
+    std::uint64_t offset = 0, bytes = 0;
+    char* data = nullptr;  // nullptr: zeros
+};
+
+// What the threads share. It outlives whoever waits for them.
+struct Pipeline {
+    CopyJob job;
+    Disk source, target;
+    CopyJournal journal;
+    CopyProgress::Phase phase = CopyProgress::Phase::copying;
+    std::uint64_t begin = 0, end = 0;
+
+    std::vector<Memory> memory;
+    Memory other;  // the target's, to compare with
+
+    std::atomic<bool> stop = false;
+    std::atomic<std::uint64_t> done = 0, zeros = 0;
+
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::deque<Block> filled;
+    std::vector<char*> spare;
+    bool has_all = false;                       // the reader has put its last block there
+    bool has_lost_writes = false;               // a flush has failed: what is behind the last checkpoint counts no more
+    std::optional<Error> failure;               // the first
+    std::optional<Result<std::string>> result;  // of all of it
+    std::atomic<std::uint64_t> journalled = 0;  // what the journal says
+    std::atomic<bool> has_begun = false;        // there is a journal to go on from
+
+    void fail(Error error) {
+        const std::lock_guard lock(mutex);
+        if (!failure) failure = std::move(error);
+        stop = true;
+        changed.notify_all();
+    }
+    void ask_to_end() {
+        const std::lock_guard lock(mutex);
+        stop = true;
+        changed.notify_all();
+    }
+
+    // ---- reading ----
+
+    char* spare_memory() {
+        std::unique_lock lock(mutex);
+        changed.wait(lock, [&] { return !spare.empty() || stop; });
+        if (stop) return nullptr;
+        char* data = spare.back();
+        spare.pop_back();
+        return data;
+    }
+    void give_back(char* data) {
+        const std::lock_guard lock(mutex);
+        spare.push_back(data);
+        changed.notify_all();
+    }
+    bool put(Block block) {
+        std::unique_lock lock(mutex);
+        changed.wait(lock, [&] { return filled.size() < 2 * blocks_in_flight || stop; });
+        if (stop) return false;
+        filled.push_back(block);
+        changed.notify_all();
+        return true;
+    }
+    // Where data begin at or behind `offset`, and where they end. What is not known for certain to be a hole is data.
+    void find_data(std::uint64_t offset, std::uint64_t& first, std::uint64_t& last) {
+        first = offset;
+        last = end;
+        const off_t data = ::lseek(source.descriptor, static_cast<off_t>(offset), SEEK_DATA);
+        if (data < 0) {
+            // ENXIO is also what is said of devices that are gone, of which one does not know.
+            const bool is_hole = errno == ENXIO && ::lseek(source.descriptor, static_cast<off_t>(offset), SEEK_HOLE) ==
+                                                       static_cast<off_t>(offset);
+            if (is_hole) first = end;
+            return;
+        }
+        first = std::min(std::max(static_cast<std::uint64_t>(data), offset), end);
+        const off_t hole = ::lseek(source.descriptor, data, SEEK_HOLE);
+        if (hole > data) last = std::min(static_cast<std::uint64_t>(hole), end);
+    }
+    void read_all() {
+        const std::uint64_t size = job.options.block_bytes;
+        const bool looks_for_holes = phase == CopyProgress::Phase::copying;
+        std::uint64_t offset = begin, data_begin = begin, data_end = looks_for_holes ? begin : end;
+        while (offset < end && !stop) {
+            if (offset >= data_end) find_data(offset, data_begin, data_end);
+            if (offset < data_begin) {
+                const std::uint64_t bytes = std::min(data_begin - offset, hole_bytes_max);
+                if (!put({offset, bytes, nullptr})) break;
+                offset += bytes;
+                continue;
+            }
+            const std::uint64_t bytes = std::min(size - offset % size, end - offset);
+            char* data = spare_memory();
+            if (!data) break;
+            if (const int fault = source.read(data, bytes, offset); fault != 0)
+                return fail(fault == ENODATA ? Error(EIO, fmt::format("{}: ends before byte {}; it became shorter",
+                                                                      source.path, end))
+                                             : source.error("read", offset, fault));
+            const bool is_hole = looks_for_holes && is_zero(data, bytes);
+            if (is_hole) give_back(data);
+            if (!put({offset, bytes, is_hole ? nullptr : data})) break;
+            offset += bytes;
+        }
+        const std::lock_guard lock(mutex);
+        has_all = offset >= end;
+        changed.notify_all();
+    }
+
+    // ---- writing ----
+
+    // Of a file, holes are there already.
+    int write_zeros(std::uint64_t offset, std::uint64_t bytes) {
+        zeros += bytes;
+        if (!target.is_lun) return 0;
+        if (::fallocate(target.descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                        static_cast<off_t>(bytes)) == 0)
+            return 0;
+        if (errno != EOPNOTSUPP && errno != ENOSYS) return errno;
+        zeros -= bytes;
+        if (!other) return ENOMEM;
+        std::memset(other.get(), 0, job.options.block_bytes);
+        for (std::uint64_t at = 0; at < bytes; at += job.options.block_bytes)
+            if (const int fault = target.write(other.get(), std::min(bytes - at, job.options.block_bytes), offset + at);
+                fault != 0)
+                return fault;
+        return 0;
+    }
+    int write_block(const Block& block) {
+        if (!block.data) return write_zeros(block.offset, block.bytes);
+        if (target.is_lun) return target.write(block.data, block.bytes, block.offset);
+        // Long zeros inside stay holes.
+        std::uint64_t from = 0, at = 0;
+        while (at < block.bytes) {
+            const std::uint64_t next = std::min(at + hole_bytes_min, block.bytes);
+            if (is_zero(block.data + at, next - at)) {
+                if (const int fault = target.write(block.data + from, at - from, block.offset + from); fault != 0)
+                    return fault;
+                zeros += next - at;
+                from = next;
+            }
+            at = next;
+        }
+        return target.write(block.data + from, block.bytes - from, block.offset + from);
+    }
+    // The first byte that differs.
+    std::optional<std::uint64_t> difference(const Block& block, int& fault) {
+        fault = target.read(other.get(), block.bytes, block.offset);
+        if (fault != 0 || std::memcmp(other.get(), block.data, block.bytes) == 0) return std::nullopt;
+        const auto [ours, theirs] = std::mismatch(other.get(), other.get() + block.bytes, block.data);
+        return block.offset + static_cast<std::uint64_t>(ours - other.get());
+    }
+    // What has been written is made durable, and said to be.
+    std::optional<Error> checkpoint() {
+        const std::uint64_t now = done;
+        if (has_lost_writes) return std::nullopt;
+        if (::fdatasync(target.descriptor) != 0) {
+            has_lost_writes = true;
+            return target.error("flush", now, errno);
+        }
+        journal.done_bytes = now;
+        auto written = write_journal(job.journal, journal);
+        // A full disk has no room for the journal either: give back what was written last.
+        if (!written && written.error().errno_value() == ENOSPC && !target.is_lun) {
+            const std::uint64_t less = std::max(journalled.load(), now - std::min(now, job.options.block_bytes));
+            if (::ftruncate(target.descriptor, static_cast<off_t>(less)) == 0) {
+                journal.done_bytes = less;
+                written = write_journal(job.journal, journal);
+            }
+        }
+        if (!written) return written.error();
+        journalled = journal.done_bytes;
+        return std::nullopt;
+    }
+    void write_all() {
+        double last_time = seconds_now();
+        std::uint64_t last_done = begin;
+        const bool copies = phase == CopyProgress::Phase::copying;
+        while (true) {
+            Block block;
+            {
+                std::unique_lock lock(mutex);
+                changed.wait(lock, [&] { return !filled.empty() || has_all || stop; });
+                // What has been read is written also after a failure: that is work done.
+                if (filled.empty()) break;
+                block = filled.front();
+                filled.pop_front();
+                changed.notify_all();
+            }
+            int fault = 0;
+            if (copies) {
+                fault = write_block(block);
+            } else if (const auto at = difference(block, fault)) {
+                return fail(Error(EILSEQ, fmt::format("{} and {} differ, first at byte {}", source.path,
+                                                      job.options.verifies_only ? job.target.path : target.path, *at)));
+            }
+            if (fault != 0) {
+                fail(target.error(copies ? "write" : "read", block.offset, fault));
+                break;
+            }
+            done = block.offset + block.bytes;
+            if (block.data) give_back(block.data);
+            if (copies && (done - last_done >= checkpoint_bytes || seconds_now() - last_time >= checkpoint_seconds)) {
+                if (auto error = checkpoint()) {
+                    fail(std::move(*error));
+                    break;
+                }
+                last_time = seconds_now();
+                last_done = done;
+            }
+        }
+        if (!copies) return;
+        // A flush that has failed has said so: what it was for may be lost, and the journal does not have it.
+        if (auto error = checkpoint()) fail(std::move(*error));
+    }
+
+    [[nodiscard]] CopyProgress progress() const {
+        return {phase, done, end, zeros, phase == CopyProgress::Phase::copying ? begin : 0};
+    }
+    Result<void> run_phase(CopyProgress::Phase which, std::uint64_t from) {
+        {
+            const std::lock_guard lock(mutex);
+            phase = which;
+            begin = from;
+            done = from;
+            zeros = 0;
+            has_all = false;
+        }
+        std::thread reader([this] { read_all(); }), writer([this] { write_all(); });
+        reader.join();
+        writer.join();
+        const std::lock_guard lock(mutex);
+        if (failure) return *failure;
+        if (stop) return Error(EINTR, "interrupted");
+        return {};
+    }
+    Result<std::string> conduct();
+};
+
+// Opens what is written to, and finds out where to begin. The journal is there before the file is.
+Result<std::uint64_t> begin_target(Pipeline& copy) {
+    const CopyJob& job = copy.job;
+    Disk& target = copy.target;
+    CopyJournal fresh{job.source.identity, target.is_lun ? job.target.identity : "", job.source.bytes, 0, 0};
+    std::optional<CopyJournal> left;
+    if (const auto text = read_file(job.journal)) {
+        left = CopyJournal::parse(*text);
+        if (!left) return Error(EINVAL, fmt::format("{} is there, but is no journal of a copy", job.journal));
+    } else if (text.error().errno_value() != ENOENT) {
+        return text.error();
+    }
+    struct stat there {};
+    const bool has_part = !target.is_lun && ::stat(target.path.c_str(), &there) == 0;
+    if (has_part && !left && !job.options.begins_anew)
+        return Error(EEXIST,
+                     fmt::format("{} is there, and no journal ({}) says that it is of a copy; --no-resume replaces it",
+                                 target.path, job.journal));
+    if (left && !job.options.begins_anew) {
+        auto obstacle = obstacle_to_resume(*left, job.source, job.target);
+        if (!obstacle && has_part && left->part_inode != 0 && left->part_inode != there.st_ino)
+            obstacle = fmt::format("{} is not the file that was begun", target.path);
+        if (obstacle)
+            return Error(EINVAL, fmt::format("{}: {}; --no-resume begins anew, and what was done is lost", job.journal,
+                                             *obstacle));
+    }
+    const bool resumes = left && !job.options.begins_anew && left->done_bytes > 0 &&
+                         (target.is_lun || (has_part && left->part_inode == there.st_ino));
+    copy.journal = resumes ? *left : fresh;
+    struct stat source {};
+    if (::fstat(copy.source.descriptor, &source) != 0) return Error(errno, job.source.path);
+    if (target.is_lun && job.options.journal.empty()) {
+        const std::string directory = job.journal.substr(0, job.journal.rfind('/'));
+        for (std::size_t at = directory.find('/', 1);; at = directory.find('/', at + 1)) {
+            ::mkdir(directory.substr(0, at).c_str(), 0700);
+            if (at == std::string::npos) break;
+        }
+    }
+    // A file without a journal would be somebody else's.
+    if (!has_part && !left)
+        if (auto written = write_journal(job.journal, fresh); !written) return written.error();
+    // Not what begins anew: another copy may be at work there, which the lock tells.
+    if (auto opened =
+            target.is_lun ? target.open(O_RDWR) : target.open(O_RDWR | O_CREAT | O_NOFOLLOW, source.st_mode & 0777);
+        !opened)
+        return opened.error();
+    if (::flock(target.descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return Error(EBUSY, fmt::format("{}: another copy is being written there", target.path));
+    struct stat now {};
+    if (::fstat(target.descriptor, &now) != 0) return Error(errno, target.path);
+    if (target.is_lun && static_cast<std::uint64_t>(now.st_size) != job.target.bytes)
+        return Error(EINVAL,
+                     fmt::format("{} has {} bytes now instead of {}", target.path, now.st_size, job.target.bytes));
+    if (!target.is_lun) {
+        if (!S_ISREG(now.st_mode)) return Error(EINVAL, fmt::format("{} is no regular file", target.path));
+        copy.journal.part_inode = now.st_ino;
+    }
+    if (!resumes)
+        if (auto written = write_journal(job.journal, copy.journal); !written) return written.error();
+    copy.journalled = copy.journal.done_bytes;
+    copy.has_begun = true;
+    // Whatever a file has behind what is known to be of this copy goes; what is added are holes.
+    if (!target.is_lun)
+        if (::ftruncate(target.descriptor, static_cast<off_t>(copy.journal.done_bytes)) != 0 ||
+            ::ftruncate(target.descriptor, static_cast<off_t>(job.source.bytes)) != 0)
+            return Error(errno, fmt::format("{}: {} bytes: {}", target.path, job.source.bytes, std::strerror(errno)));
+    return copy.journal.done_bytes;
+}
+
+Result<void> give_name(const Pipeline& copy) {
+    const CopyJob& job = copy.job;
+    if (!copy.target.is_lun && ::rename(copy.target.path.c_str(), job.target.path.c_str()) != 0)
+        return Error(errno,
+                     fmt::format("{}: rename to {}: {}", copy.target.path, job.target.path, std::strerror(errno)));
+    if (!copy.target.is_lun) {
+        const std::string directory = job.target.path.substr(0, job.target.path.rfind('/') + 1);
+        const int descriptor = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        const int fault = descriptor < 0 || ::fsync(descriptor) != 0 ? errno : 0;
+        if (descriptor >= 0) ::close(descriptor);
+        if (fault != 0 && fault != EINVAL)
+            return Error(fault, fmt::format("{}: fsync: {}", directory, std::strerror(fault)));
+    }
+    ::unlink(job.journal.c_str());
+    return {};
+}
+
+// Opening, copying, verifying, and the name.
+Result<std::string> Pipeline::conduct() {
+    if (auto opened = source.open(O_RDONLY); !opened) return opened.error();
+    struct stat now {};
+    if (::fstat(source.descriptor, &now) != 0 || static_cast<std::uint64_t>(now.st_size) != job.source.bytes)
+        return Error(EINVAL, fmt::format("{} has just changed its size", job.source.path));
+    std::uint64_t before = 0, holes = 0;
+    if (job.options.verifies_only) {
+        if (auto opened = target.open(O_RDONLY); !opened) return opened.error();
+    } else {
+        const auto from = begin_target(*this);
+        if (!from) return from.error();
+        before = *from;
+        if (auto copied = run_phase(CopyProgress::Phase::copying, before); !copied) return copied.error();
+        holes = zeros;
+        if (!job.target.is_lun && ::fsync(target.descriptor) != 0)
+            return target.error("fsync", job.source.bytes, errno);
+    }
+    if (job.options.verifies || job.options.verifies_only) {
+        for (Disk* disk : {&source, &target}) {
+            // What the devices have, not what is in this machine's memory.
+            posix_fadvise(disk->descriptor, 0, 0, POSIX_FADV_DONTNEED);
+            disk->set_direct(true);
+        }
+        if (auto same = run_phase(CopyProgress::Phase::verifying, 0); !same) {
+            if (same.error().errno_value() != EILSEQ || job.options.verifies_only) return same.error();
+            journal.done_bytes = 0;
+            journalled = 0;
+            if (auto written = write_journal(job.journal, journal); !written) ::unlink(job.journal.c_str());
+            return Error(EILSEQ, fmt::format("{}; {} is not to be used", same.error().context, target.path));
+        }
+    }
+    if (!job.options.verifies_only)
+        if (auto named = give_name(*this); !named) return named.error();
+    return CopyProgress{phase, job.source.bytes, job.source.bytes, holes, before}.text();
+}
+
+}  // namespace
+
+Result<std::string> run_copy(const CopyJob& job, const std::atomic<int>& stop, std::chrono::milliseconds silence,
+                             Outlet& outlet) {
+    // Who has begun this process says when to end, and there is nothing to be done after its end.
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::signal(number, SIG_IGN);
+    const auto copy = std::make_shared<Pipeline>();
+    copy->job = job;
+    copy->end = job.source.bytes;
+    copy->source = {job.source.path, job.source.is_lun};
+    copy->target = {job.options.verifies_only ? job.target.path : part_of(job.target), job.target.is_lun};
+    for (std::size_t i = 0; i < blocks_in_flight + 1; ++i) {
+        Memory memory(static_cast<char*>(std::aligned_alloc(copy_block_min, job.options.block_bytes)));
+        if (!memory) return Error(ENOMEM, "no memory for the blocks; --block-size takes less");
+        if (i == blocks_in_flight) {
+            copy->other = std::move(memory);
+        } else {
+            copy->spare.push_back(memory.get());
+            copy->memory.push_back(std::move(memory));
+        }
+    }
+    std::thread([copy] {
+        auto result = copy->conduct();
+        const std::lock_guard lock(copy->mutex);
+        copy->result = std::move(result);
+        copy->changed.notify_all();
+    }).detach();
+
+    // Looks are counted instead of time, so that a time in which all of this was stopped (Ctrl-Z) is none.
+    std::chrono::milliseconds quiet{0}, leaving{0};
+    std::string told;
+    const auto unfinished = [&](const Error& error) {
+        if (!copy->has_begun || job.options.verifies_only) return error;
+        return Error(error.code, fmt::format("{}{}; {} of {} bytes are done, and the same command goes on there",
+                                             error.context, error.errno_value() == ENOSPC ? "; make room" : "",
+                                             copy->journalled.load(), job.source.bytes));
+    };
+    while (true) {
+        std::string now;
+        {
+            std::unique_lock lock(copy->mutex);
+            copy->changed.wait_for(lock, look, [&] { return copy->result.has_value(); });
+            if (copy->result) {
+                if (*copy->result) return *copy->result;
+                return unfinished(copy->result->error());
+            }
+            now = copy->progress().text();
+        }
+        quiet = now == told ? quiet + look : std::chrono::milliseconds{0};
+        if (now != told) outlet.tell(told = now);
+        const bool is_silent = silence.count() != 0 && quiet >= silence;
+        if (stop == 0 && !is_silent && leaving.count() == 0) continue;
+        if (leaving.count() == 0) copy->ask_to_end();
+        leaving += look;
+        if (is_silent && stop == 0)
+            return unfinished(Error(
+                ETIMEDOUT, fmt::format("nothing was copied for {} s; --timeout allows more", silence.count() / 1000)));
+        if (leaving >= leave)
+            return unfinished(Error(EINTR, "interrupted, and left behind, since srpfs does not answer"));
+    }
+}
+
+}  // namespace srpfs::ctl
