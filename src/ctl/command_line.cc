@@ -152,12 +152,12 @@ const std::vector<Verb>& verbs() {
          {{"-f,--follow", "-f, --follow", "accepted; this is what it does", nullptr, &Words::follow},
           {"-n,--count", "-n, --count N", "end after N events", &Words::count, nullptr}}},
         {"why",
-         "[LOGIN...]",
+         "[LOGIN|DIRECTORY...]",
          0,
          any,
          "find out what does not work, and say what can be done",
-         "Looks at FUSE, RDMA devices, ports, limits, kernel settings and mounts, and, of a login string, at the\n"
-         "way to its target. Changes and sends nothing.",
+         "Looks at FUSE, RDMA devices, ports, limits, kernel settings and mounts, of a login string at the way to\n"
+         "its target, and whether a directory (a path with a slash) can be a mount point. Changes and sends nothing.",
          {}},
     };
     return all;

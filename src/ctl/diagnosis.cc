@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-#include <srpfs/ctl/diagnosis.h>
+#include "machine_files.h"
 
 #include <srpfs/ctl/actions.h>
 #include <srpfs/ctl/text.h>
@@ -29,8 +29,6 @@ namespace {
 
 using Verdict = Finding::Verdict;
 
-constexpr std::uint64_t memory_needed = std::uint64_t{96}
-                                        << 20;     // the default of -o memory= of one reactor, and messages
 constexpr unsigned capability_ipc_lock = 14;       // capabilities(7): CAP_IPC_LOCK
 constexpr std::uint64_t pages_of_a_request = 256;  // 1 MiB, as srpfs asks for
 
@@ -77,6 +75,7 @@ const Json& list_at(const Json& object, const char* name) {
 struct Port {
     std::string device, number, state, physical_state;  // states as words: "ACTIVE", "LinkUp"
     bool is_ethernet = false;
+    bool has_manager = true;              // a subnet manager has been there; counts for InfiniBand only
     std::vector<std::string> gids;        // without those that are 0
     std::vector<std::string> interfaces;  // of Ethernet
     std::vector<std::string> pkeys;
@@ -109,9 +108,12 @@ std::vector<Port> ports_of(const Machine& machine) {
                       state_word(value_of(machine, path + "/state")),
                       state_word(value_of(machine, path + "/phys_state")),
                       false,
+                      true,
                       {},
                       {},
                       {}};
+            const auto manager = value_of(machine, path + "/sm_lid");
+            port.has_manager = !manager || manager->find_first_not_of("0x") != std::string::npos;
             port.is_ethernet = value_of(machine, path + "/link_layer") == "Ethernet";
             port.gids = values_below(machine, path + "/gids");
             std::erase_if(port.gids,
@@ -137,6 +139,10 @@ Finding about(const Port& port, bool others_are_active) {
                                  : wrong(subject, std::move(text), std::move(advice));
     };
     if (port.is_active()) {
+        if (!port.is_ethernet && !port.has_manager)
+            return bad(
+                "The port is active, but no subnet manager is known to it (SM LID 0), so no path can be asked for.",
+                "Start a subnet manager in this fabric: on a switch, or opensm on one host.");
         if (!port.gids.empty())
             return good(subject, fmt::format("{} and active; {} GID{}, the first is {}.",
                                              port.is_ethernet ? "Ethernet" : "InfiniBand", port.gids.size(),
@@ -288,6 +294,10 @@ Findings check_fuse(const Machine& machine) {
     if (fault == ENOENT || fault == ENODEV || fault == ENXIO)
         return {wrong("fuse", "There is no /dev/fuse: the kernel has no FUSE here.",
                       "Load it (modprobe fuse); in a container, pass the device /dev/fuse in.")};
+    if (fault == EPERM)
+        return {wrong("fuse", "/dev/fuse must not be opened here: Operation not permitted.",
+                      "This is what containers say: allow the device (docker run --device /dev/fuse), or in a unit "
+                      "DeviceAllow=/dev/fuse rw.")};
     if (fault != 0)
         return {wrong("fuse", fmt::format("/dev/fuse cannot be opened: {}.", std::strerror(fault)),
                       "Run srpfs as root, or see who may use the device: ls -l /dev/fuse.")};
@@ -325,6 +335,12 @@ Findings check_devices(const Machine& machine, bool is_needed) {
         findings.push_back(wrong("connection manager",
                                  fmt::format("/dev/infiniband/rdma_cm cannot be opened: {}.", std::strerror(fault)),
                                  "Run srpfs as root, or join the group that has it: ls -l /dev/infiniband."));
+    const auto ports = ports_of(machine);
+    const auto files = names_of(machine, "/dev/infiniband");
+    if (std::any_of(ports.begin(), ports.end(), [](const Port& port) { return !port.is_ethernet; }) &&
+        std::none_of(files.begin(), files.end(), [](const std::string& name) { return name.starts_with("umad"); }))
+        findings.push_back(note("subnet", "There is no /dev/infiniband/umad*: ibsrpdm cannot look for targets.",
+                                "Load the module: modprobe ib_umad."));
     if (findings.size() == 1) findings.push_back(good("verbs", "Programs may use the device, and connect."));
     return findings;
 }
@@ -341,29 +357,32 @@ Findings check_ports(const Machine& machine) {
     return findings;
 }
 
-Findings check_locked_memory(const Machine& machine) {
-    const auto status = read_file(machine.root + "/proc/self/status");
-    const auto limits = read_file(machine.root + "/proc/self/limits");
-    if (!status || !limits) return {};
+std::optional<std::uint64_t> locked_memory_of(const std::string& directory) {
+    const auto status = read_file(directory + "/status"), limits = read_file(directory + "/limits");
+    if (!status || !limits) return std::nullopt;
     for (const std::string_view line : split(*status, '\n'))
         if (line.starts_with("CapEff:"))
             if (const auto set = number_of(trimmed(line.substr(7)), 16); set && (*set >> capability_ipc_lock & 1) != 0)
-                return {good("locked memory", "This user may lock any amount of it (CAP_IPC_LOCK).")};
+                return UINT64_MAX;
     for (const std::string_view line : split(*limits, '\n')) {
         constexpr std::string_view title = "Max locked memory";
         if (!line.starts_with(title)) continue;
         const std::string_view rest = trimmed(line.substr(title.size()));
-        const auto limit = number_of(rest.substr(0, rest.find(' ')));
-        if (!limit) return {good("locked memory", "There is no limit.")};
-        if (*limit >= memory_needed)
-            return {good("locked memory", fmt::format("{} may be locked.", human_bytes(*limit)))};
-        return {wrong("locked memory",
-                      fmt::format("Only {} may be locked by this user, and srpfs needs about {} for each reactor.",
-                                  human_bytes(*limit), human_bytes(memory_needed)),
-                      "Raise it: ulimit -l unlimited, memlock in /etc/security/limits.conf, or LimitMEMLOCK=infinity "
-                      "in a unit; or mount with -o memory=24M.")};
+        return number_of(rest.substr(0, rest.find(' '))).value_or(UINT64_MAX);  // "unlimited"
     }
-    return {};
+    return std::nullopt;
+}
+
+Findings check_locked_memory(const Machine& machine) {
+    const auto limit = locked_memory_of(machine.root + "/proc/self");
+    if (!limit) return {};
+    if (*limit == UINT64_MAX) return {good("locked memory", "This user may lock any amount of it.")};
+    if (*limit >= memory_needed) return {good("locked memory", fmt::format("{} may be locked.", human_bytes(*limit)))};
+    return {wrong("locked memory",
+                  fmt::format("Only {} may be locked by this user, and srpfs needs about {} for each reactor.",
+                              human_bytes(*limit), human_bytes(memory_needed)),
+                  "Raise it: ulimit -l unlimited, memlock in /etc/security/limits.conf, or LimitMEMLOCK=infinity "
+                  "in a unit; or mount with -o memory=24M.")};
 }
 
 Findings check_kernel(const Machine& machine) {
@@ -387,6 +406,13 @@ Findings check_kernel(const Machine& machine) {
                           "a target that is lost takes as long as fast_io_fail_tmo.",
                           *seconds, name),
                       fmt::format("sysctl fs.fuse.{}=0, then mount again", name)));
+    const auto offer = value_of(machine, "/sys/module/fuse/parameters/enable_uring");
+    if (const auto disabled = number_in("/proc/sys/kernel/io_uring_disabled"); offer && disabled && *disabled != 0)
+        findings.push_back(note("kernel",
+                                fmt::format("Programs may not use io_uring (kernel.io_uring_disabled={}), so srpfs "
+                                            "takes requests from /dev/fuse only.",
+                                            *disabled),
+                                "sysctl kernel.io_uring_disabled=0, for -o io_uring=on"));
     if (findings.empty()) findings.push_back(good("kernel", "Its settings for FUSE are fine."));
     return findings;
 }
@@ -407,6 +433,15 @@ Findings check_ib_srp(const Machine& machine) {
     return findings;
 }
 
+namespace {
+
+std::string advice_or(const std::string& reason, const char* usual) {
+    const std::string advice = advice_about(reason);
+    return advice.empty() ? usual : advice;
+}
+
+}  // namespace
+
 Findings check_mount(const Json& mount) {
     const std::string path = text_at(mount, "path"), last_error = text_at(mount, "last_error");
     Findings findings;
@@ -416,10 +451,10 @@ Findings check_mount(const Json& mount) {
         else
             findings.push_back(wrong(path,
                                      fmt::format("No target is logged in to. The last attempt failed: {}", last_error),
-                                     "When that is put right: srpctl login."));
+                                     advice_or(last_error, "When that is put right: srpctl login.")));
     } else if (!last_error.empty()) {
         findings.push_back(note(path, fmt::format("The last command or login that failed: {}", last_error),
-                                "It may be over; srpctl list shows what there is."));
+                                advice_or(last_error, "It may be over; srpctl list shows what there is.")));
     }
     for (const Json& target : list_at(mount, "targets")) {
         const std::string name = text_at(target, "port") + "/" + text_at(target, "name");
@@ -429,9 +464,9 @@ Findings check_mount(const Json& mount) {
             const std::string limit = text_at(target, "fast_io_fail_tmo");
             findings.push_back(wrong(
                 name, fmt::format("The connection to {} is lost and I/O waits{}", text_at(target, "address"), because),
-                fmt::format("srpfs tries again by itself ({} attempts have failed). Check whether the target runs and "
-                            "is reachable. {}",
+                fmt::format("srpfs tries again by itself ({} attempts have failed). {} {}",
                             text_at(target, "failed_reconnects"),
+                            advice_or(reason, "Check whether the target runs and is reachable."),
                             limit.empty() ? "I/O waits for ever, since fast_io_fail_tmo is off."
                                           : fmt::format("I/O fails after {} s (fast_io_fail_tmo).", limit))));
             continue;
@@ -440,9 +475,9 @@ Findings check_mount(const Json& mount) {
             const std::string limit = text_at(target, "dev_loss_tmo");
             findings.push_back(wrong(
                 name, fmt::format("The connection to {} is lost and I/O fails{}", text_at(target, "address"), because),
-                fmt::format("srpfs tries again by itself ({} attempts have failed). Check whether the target runs and "
-                            "is reachable. {}",
+                fmt::format("srpfs tries again by itself ({} attempts have failed). {} {}",
                             text_at(target, "failed_reconnects"),
+                            advice_or(reason, "Check whether the target runs and is reachable."),
                             limit.empty()
                                 ? "Its files stay, since dev_loss_tmo is off."
                                 : fmt::format("Its files vanish {} s after the loss (dev_loss_tmo).", limit))));
@@ -462,16 +497,17 @@ Findings check_mount(const Json& mount) {
             const auto counters = lun.find("counters");
             const std::string errors = counters == lun.end() ? "" : text_at(*counters, "errors");
             if (lun_state != "running") {
-                findings.push_back(wrong(subject,
-                                         fmt::format("The LUN is {} although its target runs{}", lun_state,
-                                                     lun_reason.empty() ? "." : ": " + lun_reason),
-                                         "Look at the device at the target; then: srpctl rescan."));
+                findings.push_back(
+                    wrong(subject,
+                          fmt::format("The LUN is {} although its target runs{}", lun_state,
+                                      lun_reason.empty() ? "." : ": " + lun_reason),
+                          advice_or(lun_reason, "Look at the device at the target; then: srpctl rescan.")));
                 is_fine = false;
             } else if (!errors.empty() && errors != "0") {
                 findings.push_back(note(subject,
                                         fmt::format("{} requests have failed{}", errors,
                                                     lun_reason.empty() ? "." : ". The last: " + lun_reason),
-                                        "srpctl events shows new ones."));
+                                        advice_or(lun_reason, "srpctl events shows new ones.")));
                 is_fine = false;
             }
         }
@@ -499,6 +535,7 @@ Findings check_login(const Machine& machine, std::string_view login) {
                                  "Add dest=ADDRESS:PORT, or dgid, pkey and service_id as ibsrpdm -c prints them."));
     }
     if (!name) return findings;
+    for (Finding& one : check_locks(machine, login)) findings.push_back(std::move(one));
     for (const std::string& host : names_of(machine, "/sys/class/scsi_host")) {
         const std::string path = "/sys/class/scsi_host/" + host;
         const auto id_ext = value_of(machine, path + "/id_ext"), ioc_guid = value_of(machine, path + "/ioc_guid");
@@ -557,6 +594,19 @@ Json why_document(const Findings& findings) {
         document["findings"].push_back(Json{
             {"verdict", word_of(one.verdict)}, {"subject", one.subject}, {"text", one.text}, {"advice", one.advice}});
     return document;
+}
+
+Findings findings_of(std::string_view text) {
+    const Json document = Json::parse(text, nullptr, false);
+    Findings findings;
+    if (!document.is_object()) return findings;
+    for (const Json& one : list_at(document, "findings")) {
+        Finding finding{Verdict::good, text_at(one, "subject"), text_at(one, "text"), text_at(one, "advice")};
+        for (const Verdict verdict : {Verdict::note, Verdict::wrong})
+            if (text_at(one, "verdict") == word_of(verdict)) finding.verdict = verdict;
+        findings.push_back(std::move(finding));
+    }
+    return findings;
 }
 
 std::string render_why(const Findings& findings, Format format, const Screen& screen) {

@@ -104,6 +104,12 @@ Either<Json> look_at(const Request& request, const Mount& mount, Depth depth) {
     return Json::parse(*text, nullptr, false);
 }
 
+// Unmounted since it was found, which is no failure of who has only come across it.
+bool has_gone(const Mount& mount) {
+    const auto now = find_mounts();
+    return now && std::find(now->begin(), now->end(), mount) == now->end();
+}
+
 Depth depth_for(const std::vector<std::string>& names) {
     const bool by_id = std::any_of(names.begin(), names.end(), [](const std::string& name) {
         return name.find("by-id") != std::string::npos || name.starts_with("wwn-") || name.starts_with("scsi-");
@@ -174,6 +180,7 @@ int list(const Request& request) {
             seen.push_back(std::move(*json));
             continue;
         }
+        if (request.mount.empty() && has_gone(mount)) continue;
         const auto& reason = std::get<Failure>(one);
         seen.push_back(Json{{"path", mount.path}, {"source", mount.source}, {"error", reason.text}});
         if (failure) complain(failure->text);
@@ -523,6 +530,10 @@ int copy(const Request& request) {
 
 // ---- what is wrong ----
 
+// Sentences about the lines of configuration files that cannot be understood. Whoever reads configuration files says
+// what they are: this is where it is to be asked.
+std::vector<std::string> configuration_complaints() { return {}; }
+
 int why(const Request& request) {
     const auto mounts = find_mounts();
     if (!mounts) return fail({exit_code::other, mounts.error().context});
@@ -539,6 +550,7 @@ int why(const Request& request) {
     for (const Mount& mount : wanted) {
         auto seen = look_at(request, mount, Depth::full);
         if (const auto* failure = std::get_if<Failure>(&seen)) {
+            if (request.mount.empty() && has_gone(mount)) continue;
             add(of_mounts, {{Finding::Verdict::wrong, mount.path, failure->text, ""}});
             continue;
         }
@@ -555,7 +567,26 @@ int why(const Request& request) {
     for (const Findings& some : {check_fuse(machine), check_devices(machine, !has_demo), check_ports(machine),
                                  check_locked_memory(machine), check_kernel(machine), check_ib_srp(machine), of_mounts})
         add(findings, some);
-    for (const std::string& login : request.operands) add(findings, check_login(machine, login));
+    add(findings, check_running(machine));
+    add(findings, check_configuration(configuration_complaints()));
+    if (geteuid() != 0) add(findings, check_other_users(machine));
+    for (const std::string& operand : request.operands) {
+        // Login strings have = in them.
+        if (operand.find('=') == std::string::npos && operand.find('/') != std::string::npos) {
+            const std::string path = absolute_path(operand);
+            const auto done = run_apart(limit_of(request, look_seconds), [&](Outlet&) -> Result<std::string> {
+                return render_why(check_mount_point(path, *mounts), Format::json, {});
+            });
+            if (done)
+                add(findings, findings_of(*done));
+            else
+                add(findings, {{Finding::Verdict::wrong, "mount point " + path,
+                                fmt::format("It does not answer: {}.", done.error().context),
+                                fmt::format("What serves it hangs; this ends it, with all I/O: umount -f {}", path)}});
+        } else {
+            add(findings, check_login(machine, operand));
+        }
+    }
     const bool is_wrong = std::any_of(findings.begin(), findings.end(),
                                       [](const Finding& one) { return one.verdict == Finding::Verdict::wrong; });
     return finish(render_why(findings, request.format, screen_of_output()),

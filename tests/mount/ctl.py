@@ -477,3 +477,67 @@ def srpctl_top_shows_how_busy_units_are(t):
         check(screen.text.decode().index(GIVEN_BACK) < screen.text.decode().index("does not answer"), "the reason is on the other screen")
     finally:
         os.kill(mount.pid, signal.SIGCONT)
+
+
+@test
+def srpctl_says_what_is_wrong_with_a_mount_point_or_a_login(t):
+    mount = t.mount("demo:ram:1M")
+    ctl = Ctl(t, mount)
+
+    def about(what, *arguments):
+        return [(one["text"], one["advice"]) for one in json.loads(run(*ctl.command("-o", "json", "why", *arguments)).stdout)["findings"]
+                if one["subject"] == what]
+
+    def of_point(path):
+        return about(f"mount point {path}", path)[0][0]
+
+    empty = t.mountpoint()
+    equal(of_point(empty), "It is an empty directory.", "an empty directory")
+    equal(of_point(empty / "x"), "It is not there.", "nothing")
+    (empty / "file").write_bytes(b"")
+    equal(of_point(empty), "It is not empty: what is in it would be hidden.", "a directory with a file")
+    equal(of_point(empty / "file"), "It is no directory.", "a file")
+    equal(of_point(mount.path), "srpfs is mounted there already.", "an srpfs")
+    # Reasons that srpfs tells, of logins that cannot work.
+    for login, advice in ((LOGIN.replace("dest=demo", "dest=127.0.0.1:1"), None), (LOGIN.replace("ioc_guid=1", "ioc_guid=99"), "id_ext or ioc_guid is wrong")):
+        ctl.run("login", login, code=5)
+        equal(about(str(mount.path))[0][0], f"The last command or login that failed: {value(mount.path / 'last_error')}", "the reason")
+        check(advice is None or advice in about(str(mount.path))[0][1], f"advice: {about(str(mount.path))}")
+    # This login is there: whoever logs in again is in the way of it.
+    if os.path.isdir("/run/srpfs"):
+        found = about("srpfs", LOGIN)
+        check(all(f"process {mount.pid}" in text for text, _ in found), f"who holds the login: {found}")
+    os.kill(mount.pid, signal.SIGKILL)
+    wait_gone(mount.pid)
+    eventually(lambda: of_point(mount.path) == "The program that served it has ended without unmounting.", "a mount whose srpfs has ended")
+    contains(run(*ctl.command("why")).stdout, f"clean up with: umount {mount.path}", "what is said of it")
+    run("umount", mount.path)
+    t.mounts.remove(mount)
+
+
+@test
+def srpctl_does_not_mind_mounts_that_come_and_go(t):
+    stays = t.mount("demo:ram:1M")
+    other, ctl = t.mountpoint(), Ctl(t)
+    done = []
+
+    def come_and_go():
+        for _ in range(15):
+            mount = t.mount("demo:4*ram:1M", at=other, options="fsname=passing")
+            eventually(lambda m=mount: run("umount", m.path).returncode == 0, "nobody looks at it")
+            mount.wait_end()
+            t.mounts.remove(mount)
+        done.append(True)
+
+    worker = Background(come_and_go)
+    looks = 0
+    while worker.is_running():
+        found = run(*ctl.command("-o", "json", "list"))
+        mounts = {one["path"]: one for one in json.loads(found.stdout)["mounts"]}
+        check("targets" in mounts[str(stays.path)], f"the mount that stays: {mounts}")
+        # Others' mounts may be as they like; what passes is there or not.
+        check("error" not in mounts.get(str(other), {}), f"the mount that comes and goes: {mounts.get(str(other))}")
+        looks += 1
+    worker.wait("coming and going")
+    equal(done, [True], "all of them came and went")
+    return f"{looks} looks"

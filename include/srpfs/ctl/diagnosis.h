@@ -5,6 +5,7 @@
 #pragma once
 
 #include <srpfs/base/result.h>
+#include <srpfs/ctl/mounts.h>
 #include <srpfs/ctl/render.h>
 
 #include <functional>
@@ -52,8 +53,23 @@ Findings check_mount(const Json& mount);
 // Whether a login string can lead anywhere from this machine. Nothing is sent.
 Findings check_login(const Machine& machine, std::string_view login);
 
+// Whether srpfs can be mounted there; `mounts` are those of srpfs. It may block, as stat(2) does: for run_apart().
+Findings check_mount_point(const std::string& path, const std::vector<Mount>& mounts);
+// allow_other for users who are not root; nothing if it is allowed.
+Findings check_other_users(const Machine& machine);
+// Whether an srpfs of this machine holds the login that the string asks for (/run/srpfs, proc_locks(5)).
+Findings check_locks(const Machine& machine, std::string_view login);
+// Limits of each srpfs that runs.
+Findings check_running(const Machine& machine);
+// What reading the configuration has complained about, sentences with file and line: one finding each.
+Findings check_configuration(const std::vector<std::string>& complaints);
+// What can be done about a reason that srpfs has told in last_error; empty where that is not known.
+std::string advice_about(std::string_view reason);
+
 // {"schema": 1, "findings": [{"verdict", "subject", "text", "advice"}]}
 Json why_document(const Findings& findings);
+// Of such a document, as text; what is none has none.
+Findings findings_of(std::string_view document);
 std::string render_why(const Findings& findings, Format format, const Screen& screen);
 
 }  // namespace srpfs::ctl

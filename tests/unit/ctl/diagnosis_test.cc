@@ -28,6 +28,7 @@ protected:
         tree.write(at("mlx5_1", "1") + "gids/0", "0000:0000:0000:0000:0000:ffff:0a00:0001\n");
         tree.write(at("mlx5_1", "1") + "gid_attrs/ndevs/0", "eth1\n");
         tree.write("dev/infiniband/uverbs0", "");
+        tree.write("dev/infiniband/umad0", "");
         tree.write("proc/self/status", "Name:\tx\nCapEff:\t0000000000000000\n");
         limit("268435456");
         tree.write("proc/sys/fs/fuse/max_pages_limit", "256\n");

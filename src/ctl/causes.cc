@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// srpctl why: what the reasons that srpfs tells mean for who has to put it right, and what else can be in the way of a
+// mount or a login: mount points, other logins, limits of the srpfs that runs.
+#include "machine_files.h"
+
+#include <srpfs/ctl/actions.h>
+#include <srpfs/ctl/text.h>
+#include <srpfs/ctl/tree_files.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <sstream>
+
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+namespace srpfs::ctl {
+namespace {
+
+// The first that occurs in what srpfs has said counts: the special ones come first. Its words are those of
+// srp/login.cc, fabric/verbs/explain.cc, daemon/login_lock.cc and scsi/sense.cc.
+struct Cause {
+    const char* words;
+    const char* advice;
+};
+constexpr Cause causes[] = {
+    {"another srpfs login",
+     "Another srpfs has this login: log it out there (srpctl list shows the mounts), or add another initiator_ext= to "
+     "the login string."},
+    {"the kernel's ib_srp",
+     "Log ib_srp out (echo 1 > /sys/class/srp_remote_ports/port-*/delete), or add another initiator_ext= to the login "
+     "string."},
+    {"channel limit reached",
+     "The target does not know this initiator: create the ACL that the reason names at the target; if it is there, use "
+     "a smaller ch_count."},
+    {"no such target port", "id_ext or ioc_guid is wrong: take both from ibsrpdm -c, or from the target."},
+    {"nobody listens there",
+     "The port number (or service_id) is wrong, or the target is not enabled: compare dest with what the target "
+     "listens on."},
+    {"rejected by the program listening there",
+     "Something else than an SRP target listens there: check the port in dest."},
+    {"REQ_LIM", "The target gives no credits: look into its log."},
+    {"no answer to the connect request",
+     "The host is there, but its RDMA connection manager does not answer: check that the target runs, and firewalls "
+     "(RoCE needs UDP port 4791)."},
+    {"no answer to ARP or neighbour discovery",
+     "No host has this address: check the address in dest, and whether the target's host is switched on and in this "
+     "network."},
+    {"no route",
+     "This machine has no route to that network: ip route get ADDRESS; add a route, or an address to the interface."},
+    {"belongs to no RDMA device",
+     "The route leaves by an interface without RDMA: use an address in a network of an RDMA interface (rdma link)."},
+    {"no path there",
+     "The subnet manager knows no path: check dgid, pkey and whether both ports are in the same partition."},
+    {"is not active: check cable", "The local port is down: check cable, switch and interface."},
+    {"locked memory", "Let srpfs lock more memory: ulimit -l unlimited, or LimitMEMLOCK=infinity in its unit."},
+    {"stale connection", "The target drops an old connection now: try again in some seconds."},
+    {"insufficient resources", "Enable the target port (LIO: echo 1 > enable), or use a smaller ch_count."},
+    {"queue pair", "The target is out of queue pairs: use a smaller ch_count, or log out other initiators."},
+    {"RESERVATION CONFLICT",
+     "Somebody else has reserved the LUN: srpctl reservations LUN shows who; register and preempt if that one is "
+     "gone."},
+    {"reservation conflict",
+     "Somebody else has reserved the LUN: srpctl reservations LUN shows who; register and preempt if that one is "
+     "gone."},
+    {"format in progress", "The LUN is being formatted: wait, then srpctl rescan."},
+    {"NOT READY", "The LUN is not ready: start it, or put its medium in, at the target; then srpctl rescan."},
+    {"not ready", "The LUN is not ready: start it, or put its medium in, at the target; then srpctl rescan."},
+    {"MEDIUM ERROR",
+     "The device behind the LUN cannot read or write there: look at it at the target; then srpctl rescan."},
+    {"WRITE PROTECTED", "The target shows the LUN for reading only: change that at the target, then srpctl rescan."},
+};
+
+bool is_number(std::string_view text) {
+    return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+}  // namespace
+
+std::string advice_about(std::string_view reason) {
+    for (const Cause& cause : causes)
+        if (reason.find(cause.words) != std::string_view::npos) return cause.advice;
+    return {};
+}
+
+Findings check_mount_point(const std::string& path, const std::vector<Mount>& mounts) {
+    const std::string subject = "mount point " + path;
+    const auto wrong = [&](std::string text, std::string advice) {
+        return Findings{{Finding::Verdict::wrong, subject, std::move(text), std::move(advice)}};
+    };
+    struct stat found {};
+    if (::stat(path.c_str(), &found) != 0) {
+        const int fault = errno;
+        if (fault == ENOTCONN || fault == ECONNABORTED)
+            return wrong("The program that served it has ended without unmounting.", fmt::format("umount {}", path));
+        if (fault == ENOENT) return wrong("It is not there.", fmt::format("mkdir -p {}", path));
+        if (fault == ENOTDIR)
+            return wrong("A part of the path is no directory.", "Choose another mount point: srpfs SOURCE DIRECTORY.");
+        return wrong(fmt::format("It cannot be looked at: {}.", std::strerror(fault)),
+                     "Run srpfs as root, or choose a directory of your own.");
+    }
+    if (!S_ISDIR(found.st_mode)) return wrong("It is no directory.", "Choose a directory: srpfs SOURCE DIRECTORY.");
+    for (const Mount& mount : mounts)
+        if (mount.path == path)
+            return {{Finding::Verdict::note, subject, "srpfs is mounted there already.",
+                     fmt::format("srpctl -m {} list; a second one needs another directory, or first: umount {}", path,
+                                 path)}};
+    struct stat above {};
+    if (::stat((path + "/..").c_str(), &above) == 0 && above.st_dev != found.st_dev)
+        return wrong("Another file system is mounted there.",
+                     fmt::format("umount {}, or choose another directory.", path));
+    std::error_code fault;
+    if (!std::filesystem::is_empty(path, fault) && !fault)
+        return {{Finding::Verdict::note, subject, "It is not empty: what is in it would be hidden.",
+                 "Use an empty directory."}};
+    return {{Finding::Verdict::good, subject, "It is an empty directory.", ""}};
+}
+
+Findings check_other_users(const Machine& machine) {
+    const auto text = read_file(machine.root + "/etc/fuse.conf");
+    bool is_allowed = false;
+    for (const std::string_view line : text ? split(*text, '\n') : std::vector<std::string_view>{})
+        is_allowed = is_allowed || trimmed(line.substr(0, line.find('#'))) == "user_allow_other";
+    if (is_allowed) return {};
+    return {{Finding::Verdict::note, "other users",
+             "Users who are not root cannot mount with allow_other: /etc/fuse.conf does not have the line "
+             "user_allow_other.",
+             "Add it, if files are to be seen by other users than the one who mounts."}};
+}
+
+Findings check_locks(const Machine& machine, std::string_view login) {
+    const auto name = directory_of_login(login);
+    if (!name) return {};
+    // Those that are not held are left over.
+    const auto locks = read_file(machine.root + "/proc/locks");
+    if (!locks) return {};
+    const std::string wanted = name->size() == 33 ? *name + "-0000000000000000" : *name;
+    const auto files = list_directory(machine.root + "/run/srpfs");
+    Findings findings;
+    for (const std::string& file : files ? *files : std::vector<std::string>{}) {
+        if (!file.ends_with("-" + wanted + ".lock")) continue;
+        struct stat found {};
+        if (::stat((machine.root + "/run/srpfs/" + file).c_str(), &found) != 0) continue;
+        for (const std::string_view line : split(*locks, '\n')) {
+            std::istringstream words{std::string(line)};
+            std::string number, kind, how, what, holder, place;
+            words >> number >> kind >> how >> what >> holder >> place;
+            if (kind != "FLOCK" || !place.ends_with(fmt::format(":{}", found.st_ino))) continue;
+            const std::string port = file.substr(0, file.size() - wanted.size() - 6);
+            findings.push_back(
+                {Finding::Verdict::wrong, "srpfs",
+                 fmt::format("srpfs (process {}) is logged in to this target with the same initiator_ext "
+                             "through {}.",
+                             holder, port),
+                 "Log out there (srpctl logout), or add another initiator_ext= to the login string."});
+        }
+    }
+    return findings;
+}
+
+Findings check_running(const Machine& machine) {
+    Findings findings;
+    const auto processes = list_directory(machine.root + "/proc");
+    for (const std::string& process : processes ? *processes : std::vector<std::string>{}) {
+        if (!is_number(process)) continue;
+        const std::string directory = machine.root + "/proc/" + process;
+        if (read_value(directory + "/comm") != "srpfs") continue;
+        const auto limit = locked_memory_of(directory);
+        if (!limit || *limit >= memory_needed) continue;
+        findings.push_back(
+            {Finding::Verdict::note, "srpfs " + process,
+             fmt::format("This srpfs may lock {} only, and needs about {} for each reactor with RDMA.",
+                         human_bytes(*limit), human_bytes(memory_needed)),
+             "Begin it with more: ulimit -l unlimited, or LimitMEMLOCK=infinity in its unit; or with -o memory=24M."});
+    }
+    return findings;
+}
+
+Findings check_configuration(const std::vector<std::string>& complaints) {
+    Findings findings;
+    for (const std::string& complaint : complaints)
+        findings.push_back({Finding::Verdict::wrong, "configuration", complaint,
+                            "Put the line right; srpctl config check reads the file again."});
+    return findings;
+}
+
+}  // namespace srpfs::ctl

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// One broken set-up in each row, and the sentences in which why names its cause and what to do.
+#include "fake_tree.h"
+
+#include <srpfs/ctl/diagnosis.h>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include <cerrno>
+#include <filesystem>
+#include <functional>
+#include <map>
+
+#include <sys/stat.h>
+
+namespace srpfs::ctl {
+namespace {
+
+// A machine on which everything is right.
+struct Lab {
+    Lab() {
+        port("mlx5_0", "InfiniBand", "0x0001", "fe80:0000:0000:0000:0002:c903:00a1:b2c3");
+        port("mlx5_1", "Ethernet", "0x0", "0000:0000:0000:0000:0000:ffff:0a00:0001");
+        tree.write("sys/class/infiniband/mlx5_1/ports/1/gid_attrs/ndevs/0", "eth1\n");
+        for (const char* name : {"uverbs0", "umad0", "rdma_cm"}) tree.write(std::string("dev/infiniband/") + name, "");
+        process("self", "bash", "268435456");
+        process("4711", "srpfs", "268435456");
+        tree.write("etc/fuse.conf", "# comment\nuser_allow_other # all\n");
+        tree.write("proc/locks", "");
+        tree.write("proc/sys/fs/fuse/max_pages_limit", "256\n");
+        tree.write("proc/sys/kernel/io_uring_disabled", "0\n");
+        tree.write("sys/module/fuse/parameters/enable_uring", "Y\n");
+        machine.root = tree.path();
+        machine.open_errno = [this](const std::string& path) { return refusals.contains(path) ? refusals[path] : 0; };
+        machine.route_to = [this](const std::string&) { return route; };
+    }
+    void port(const std::string& device, const char* layer, const char* manager, const char* gid) const {
+        const std::string at = "sys/class/infiniband/" + device + "/ports/1/";
+        for (const auto& [name, value] : std::map<std::string, std::string>{{"link_layer", layer},
+                                                                            {"state", "4: ACTIVE"},
+                                                                            {"phys_state", "5: LinkUp"},
+                                                                            {"sm_lid", manager},
+                                                                            {"gids/0", gid},
+                                                                            {"pkeys/0", "0xffff"}})
+            tree.write(at + name, value + "\n");
+    }
+    void process(const std::string& number, const char* name, const std::string& limit, const char* can = "0") const {
+        tree.write("proc/" + number + "/comm", std::string(name) + "\n");
+        tree.write("proc/" + number + "/status", std::string("CapEff:\t000000000000") + can + "000\n");
+        tree.write("proc/" + number + "/limits",
+                   "Max locked memory         " + limit + "              unlimited            bytes\n");
+    }
+    void remove(const std::string& name) const { std::filesystem::remove_all(tree.path() + "/" + name); }
+    void only_port_of(const char* layer) const {
+        remove(std::string("sys/class/infiniband/") + (std::string(layer) == "Ethernet" ? "mlx5_0" : "mlx5_1"));
+    }
+    void set(const char* device, const char* file, const char* value) const {
+        tree.write(std::string("sys/class/infiniband/") + device + "/ports/1/" + file, std::string(value) + "\n");
+    }
+    // Everything that why looks at.
+    Findings all() {
+        Findings all;
+        for (const Findings& some :
+             {check_fuse(machine), check_devices(machine, true), check_ports(machine), check_locked_memory(machine),
+              check_kernel(machine), check_ib_srp(machine), check_running(machine), check_other_users(machine),
+              check_configuration(complaints), check_mount(mount), check_login(machine, login)})
+            all.insert(all.end(), some.begin(), some.end());
+        if (!mount_point.empty())
+            for (const Finding& one : check_mount_point(tree.path() + mount_point, mounts)) all.push_back(one);
+        return all;
+    }
+    void last_error(const char* text) { mount = {{"path", "/srp"}, {"last_error", text}, {"targets", Json::array()}}; }
+    void target(const char* state, const char* reason) {
+        mount["targets"][0]["state"] = state;
+        mount["targets"][0]["last_error"] = reason;
+        mount["targets"][0]["fast_io_fail_tmo"] = 15;
+        mount["targets"][0]["failed_reconnects"] = 3;
+        mount["targets"][0]["address"] = "10.0.0.7:5555";
+    }
+    void lun(const char* state, const char* reason) {
+        mount["targets"][0]["luns"][0] = {{"name", "lun0"}, {"state", state}, {"last_error", reason}};
+    }
+
+    FakeTree tree;
+    Machine machine;
+    std::map<std::string, int> refusals;
+    Route route{0, "eth1"};
+    std::vector<std::string> complaints;
+    std::vector<Mount> mounts;
+    std::string mount_point;
+    std::string login = "id_ext=1,ioc_guid=2,dest=10.0.0.7:5555";
+    Json mount = Json::parse(R"({"path":"/srp","last_error":"","targets":[
+        {"name":"t","port":"srp-a-1","state":"running","luns":[{"name":"lun0","state":"running"}]}]})");
+};
+
+struct Row {
+    const char* name;
+    std::function<void(Lab&)> breaks;
+    const char* text;    // in the one finding that is not good
+    const char* advice;  // in what is to be done
+};
+
+const Row rows[] = {
+    {"NoFuse", [](Lab& lab) { lab.refusals["/dev/fuse"] = ENOENT; }, "There is no /dev/fuse", "modprobe fuse"},
+    {"FuseIsNotPermitted", [](Lab& lab) { lab.refusals["/dev/fuse"] = EPERM; }, "/dev/fuse must not be opened here",
+     "docker run --device /dev/fuse"},
+    {"FuseIsOfOthers", [](Lab& lab) { lab.refusals["/dev/fuse"] = EACCES; }, "Permission denied", "ls -l /dev/fuse"},
+    {"NoUserAllowOther", [](Lab& lab) { lab.tree.write("etc/fuse.conf", "#user_allow_other\n"); },
+     "does not have the line user_allow_other", "Add it"},
+    {"NoFuseConf", [](Lab& lab) { lab.remove("etc/fuse.conf"); }, "does not have the line user_allow_other", "Add it"},
+    {"NoVerbsModule", [](Lab& lab) { lab.remove("dev/infiniband/uverbs0"); }, "no /dev/infiniband/uverbs*",
+     "modprobe ib_uverbs"},
+    {"NoConnectionManager", [](Lab& lab) { lab.refusals["/dev/infiniband/rdma_cm"] = ENOENT; },
+     "no /dev/infiniband/rdma_cm", "modprobe rdma_ucm"},
+    {"NoUmad", [](Lab& lab) { lab.remove("dev/infiniband/umad0"); }, "ibsrpdm cannot look for targets",
+     "modprobe ib_umad"},
+    {"PortDown",
+     [](Lab& lab) {
+         lab.set("mlx5_0", "state", "1: DOWN");
+         lab.set("mlx5_0", "phys_state", "2: Polling");
+     },
+     "The port is DOWN (Polling)", "Check the cable"},
+    {"NoGid", [](Lab& lab) { lab.set("mlx5_0", "gids/0", "0000:0000:0000:0000:0000:0000:0000:0000"); },
+     "active but has no GID", "subnet manager's log"},
+    {"NoSubnetManager", [](Lab& lab) { lab.set("mlx5_0", "state", "2: INIT"); }, "no subnet manager has configured it",
+     "opensm"},
+    {"SubnetManagerLidZero", [](Lab& lab) { lab.set("mlx5_0", "sm_lid", "0x0000"); }, "(SM LID 0)", "opensm"},
+    {"LittleLockedMemory", [](Lab& lab) { lab.process("self", "bash", "8388608"); }, "Only 8 MiB may be locked",
+     "ulimit -l unlimited"},
+    {"LittleLockedMemoryOfTheOneThatRuns", [](Lab& lab) { lab.process("4711", "srpfs", "65536"); },
+     "This srpfs may lock 64 KiB only", "LimitMEMLOCK=infinity"},
+    {"NoAcl",
+     [](Lab& lab) {
+         lab.last_error(
+             "The target rejected the login: channel limit reached (0x00010006); on LIO this usually means that no "
+             "ACL");
+     },
+     "No target is logged in to. The last attempt failed: The target rejected", "create the ACL"},
+    {"WrongGuid", [](Lab& lab) { lab.last_error("The target rejected the login: no such target port (0x00010002)"); },
+     "no such target port", "id_ext or ioc_guid is wrong"},
+    {"WrongPortNumber",
+     [](Lab& lab) { lab.last_error("connection rejected (reason 8, invalid service id: nobody listens there)"); },
+     "nobody listens there", "port number (or service_id) is wrong"},
+    {"NoSrpThere",
+     [](Lab& lab) { lab.last_error("rejected the connection: rejected by the program listening there (REJ 28)"); },
+     "REJ 28", "Something else than an SRP target"},
+    {"NoAnswer",
+     [](Lab& lab) { lab.last_error("10.0.0.7:5555: no answer to the connect request (Connection timed out)"); },
+     "no answer to the connect request", "UDP port 4791"},
+    {"NoHost",
+     [](Lab& lab) {
+         lab.last_error(
+             "10.0.0.7: the address was not resolved (EHOSTUNREACH): no answer to ARP or neighbour discovery");
+     },
+     "no answer to ARP", "No host has this address"},
+    {"NoRouteWasThere",
+     [](Lab& lab) { lab.last_error("10.0.0.7: the address was not resolved (ENETUNREACH): no route"); }, "no route",
+     "ip route get"},
+    {"NoRoute",
+     [](Lab& lab) {
+         lab.route = {ENETUNREACH, ""};
+     },
+     "There is no route to 10.0.0.7", "ip route get 10.0.0.7"},
+    {"AnotherSrpfsHadIt",
+     [](Lab& lab) { lab.last_error("another srpfs login (this or another process, lock x) uses"); },
+     "another srpfs login", "another initiator_ext="},
+    {"AnotherSrpfsHasIt",
+     [](Lab& lab) {
+         const std::string file = "run/srpfs/mlx5_1-1-0000000000000001-0000000000000002-0000000000000000.lock";
+         lab.tree.write(file, "x");
+         struct stat found {};
+         ASSERT_EQ(::stat((lab.tree.path() + "/" + file).c_str(), &found), 0);
+         lab.tree.write("proc/locks", fmt::format("1: FLOCK  ADVISORY  WRITE 99 00:1b:{} 0 EOF\n", found.st_ino));
+     },
+     "srpfs (process 99) is logged in to this target with the same initiator_ext through mlx5_1-1.", "srpctl logout"},
+    {"IbSrpHadIt", [](Lab& lab) { lab.last_error("the kernel's ib_srp (host3) is logged in to this target"); },
+     "the kernel's ib_srp (host3)", "srp_remote_ports"},
+    {"TargetGone", [](Lab& lab) { lab.target("blocked", "the target stays silent"); },
+     "The connection to 10.0.0.7:5555 is lost and I/O waits: the target stays silent",
+     "Check whether the target runs and is reachable. I/O fails after 15 s"},
+    {"TargetGoneAndItsHost",
+     [](Lab& lab) { lab.target("fail-fast", "10.0.0.7: no answer to ARP or neighbour discovery"); },
+     "lost and I/O fails", "No host has this address"},
+    {"LunReserved", [](Lab& lab) { lab.lun("offline", "READ: RESERVATION CONFLICT"); }, "The LUN is offline",
+     "Somebody else has reserved the LUN"},
+    {"LunNotReady", [](Lab& lab) { lab.lun("offline", "TEST UNIT READY: NOT READY (02/04/03)"); }, "The LUN is offline",
+     "start it, or put its medium in"},
+    {"LunBeingFormatted", [](Lab& lab) { lab.lun("offline", "NOT READY: not ready, format in progress"); },
+     "The LUN is offline", "wait, then srpctl rescan"},
+    {"MountPointIsNotThere", [](Lab& lab) { lab.mount_point = "/nothing"; }, "It is not there.", "mkdir -p"},
+    {"MountPointIsAFile", [](Lab& lab) { lab.mount_point = "/etc/fuse.conf"; }, "It is no directory.",
+     "srpfs SOURCE DIRECTORY"},
+    {"MountPointBelowAFile", [](Lab& lab) { lab.mount_point = "/etc/fuse.conf/x"; },
+     "A part of the path is no directory", "another mount point"},
+    {"MountPointIsNotEmpty", [](Lab& lab) { lab.mount_point = "/etc"; }, "It is not empty", "empty directory"},
+    {"MountPointIsBusy",
+     [](Lab& lab) {
+         lab.mount_point = "/etc";
+         lab.mounts = {{lab.tree.path() + "/etc", "none", "0:50"}};
+     },
+     "srpfs is mounted there already", "umount"},
+    {"ConfigurationIsWrong",
+     [](Lab& lab) { lab.complaints = {"/etc/srpfs.conf:7: reconect_delay: there is no such key"}; },
+     "/etc/srpfs.conf:7: reconect_delay", "srpctl config check"},
+    {"KernelCutsRequests", [](Lab& lab) { lab.tree.write("proc/sys/fs/fuse/max_pages_limit", "32\n"); },
+     "cut at 32 pages", "sysctl fs.fuse.max_pages_limit=256"},
+    {"KernelEndsSlowMounts", [](Lab& lab) { lab.tree.write("proc/sys/fs/fuse/default_request_timeout", "30\n"); },
+     "longer than 30 s", "default_request_timeout=0"},
+    {"KernelHasNoRings", [](Lab& lab) { lab.tree.write("proc/sys/kernel/io_uring_disabled", "2\n"); },
+     "may not use io_uring", "sysctl kernel.io_uring_disabled=0"},
+    {"InterfaceWithoutRdma",
+     [](Lab& lab) {
+         lab.route = {0, "eth9"};
+     },
+     "leave by eth9, which has no RDMA device", "network of an RDMA interface"},
+};
+
+class Cause : public testing::TestWithParam<Row> {};
+
+TEST_P(Cause, IsNamed) {
+    Lab lab;
+    const auto not_good = [&] {
+        Findings found;
+        for (const Finding& one : lab.all())
+            if (one.verdict != Finding::Verdict::good) found.push_back(one);
+        return found;
+    };
+    EXPECT_TRUE(not_good().empty()) << "before it is broken: " << render_why(not_good(), Format::table, {});
+    GetParam().breaks(lab);
+    const Findings found = not_good();
+    ASSERT_EQ(found.size(), 1U) << render_why(lab.all(), Format::table, {});
+    EXPECT_NE(found[0].text.find(GetParam().text), std::string::npos) << found[0].text;
+    EXPECT_NE(found[0].advice.find(GetParam().advice), std::string::npos) << found[0].advice;
+    EXPECT_TRUE(found[0].text.ends_with('.') || found[0].advice.ends_with('.') ||
+                found[0].text.find(": ") != std::string::npos)
+        << "a sentence";
+}
+
+INSTANTIATE_TEST_SUITE_P(Why, Cause, testing::ValuesIn(rows),
+                         [](const auto& row) { return std::string(row.param.name); });
+
+TEST(Causes, SharedWithTheDocumentAreReadAgain) {
+    const Findings findings = {{Finding::Verdict::note, "a", "b", "c"}, {Finding::Verdict::wrong, "d", "e", ""}};
+    const std::string text = render_why(findings, Format::json, {});
+    EXPECT_EQ(render_why(findings_of(text), Format::json, {}), text);
+    EXPECT_TRUE(findings_of("no document").empty());
+}
+
+TEST(Causes, ALockThatNobodyHoldsIsLeftOver) {
+    Lab lab;
+    lab.tree.write("run/srpfs/mlx5_1-1-0000000000000001-0000000000000002-0000000000000000.lock", "x");
+    EXPECT_TRUE(check_locks(lab.machine, lab.login).empty());
+}
+
+TEST(Causes, CapabilitiesAreEnough) {
+    Lab lab;
+    lab.process("self", "bash", "8388608", "4");
+    EXPECT_EQ(check_locked_memory(lab.machine).front().verdict, Finding::Verdict::good);
+}
+
+}  // namespace
+}  // namespace srpfs::ctl
