@@ -92,7 +92,9 @@ TEST_F(PageDropperTest, AConnectionThatHasEndedHasNoPages) {
 
 TEST_F(PageDropperTest, WhatTheKernelHoldsIsLeftBehind) {
     (void)drop(NodeId{1}, std::vector<lun::ByteRange>(2'000, {0, 4096}));
-    receive();
+    // Until the kernel's side of the socket is full.
+    pollfd room{.fd = pair_[1], .events = POLLOUT, .revents = 0};
+    while (poll(&room, 1, 0) == 1) std::this_thread::yield();
 
     EXPECT_FALSE(dropper_->stop());
     hang_up();
