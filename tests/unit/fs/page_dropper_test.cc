@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <future>
+#include <thread>
 #include <utility>
 
 #include <fcntl.h>
