@@ -25,6 +25,9 @@ bench_packages=(fio fuse3 libnbd-bin nbdkit qemu-system-common)
 # The other compiler, with libFuzzer and the sanitizers.
 clang_packages=(clang-14 libclang-rt-14-dev llvm-14)
 
+# To make Debian packages and to look at them, and at what belongs to systemd.
+package_packages=(binutils debhelper dpkg-dev fakeroot lintian systemd)
+
 # Prints those of the named packages that are not installed, one a line. 1: this is not a Debian-like system.
 missing_packages() {
     local package installed

@@ -28,7 +28,7 @@ import uuid
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = TOP / "build"
 # Meson's tests of these names, and those that have one of them and a hyphen in front, are a stage; all others are "unit".
-OWN_STAGES = ("wire", "fuzz", "simulation", "tidy", "man", "mount", "tools")
+OWN_STAGES = ("wire", "fuzz", "simulation", "tidy", "man", "mount", "tools", "packages")
 TAIL_LINES = 60
 CLEAN_UP_SECONDS = 20   # that a test has which took too long: to unmount and to end what it has started
 KILLED_SECONDS = 5      # after which what has been killed and still runs waits for an answer of a mount
@@ -41,7 +41,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 MINUTES = {"simulation": "from seeds, under virtual time", "mount": "real mounts of the embedded target", "tools": "what people use on files and disks, on LUN files",
-           "guest": "a real target in a virtual machine", "clang": "a build with the other compiler, and with sanitizers",
+           "packages": "a Debian package, systemd units", "guest": "a real target in a virtual machine", "clang": "a build with the other compiler, and with sanitizers",
            "sanitizers": "tests of two builds", "fuzzers": "new inputs for the parsers"}
 running: set[int] = set()  # process groups of what has been started
 
@@ -415,7 +415,7 @@ class Sanitizer:
 
     def tests(self, directory: pathlib.Path, everything: bool) -> list[Test]:
         return [test for test in meson_tests(directory) if test.name not in ("tidy", "man", "runner", "spread-rdma-interrupts", "srpctl-words", "cost", "allocations", "tools")
-                and not test.name.startswith("simulation-finds-") and (everything or test.name not in self.left_out)]
+                and not test.name.startswith(("simulation-finds-", "packages-")) and (everything or test.name not in self.left_out)]
 
 
 # All that is reported ends the program with this status, which no program of ours uses.
