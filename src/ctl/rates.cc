@@ -48,6 +48,27 @@ Json rate_of(const Json& before, const Json& after, double seconds) {
     return more < 0 ? Json(nullptr) : Json(std::round(more / seconds * 10) / 10);
 }
 
+// What so large a part of the requests between two looks took at most, in microseconds; null if there were none.
+Json percentile_of(const Json& before, const Json& after, double part) {
+    std::map<std::uint64_t, std::int64_t> counts;  // by the time they took less than
+    std::int64_t total = 0;
+    for (const auto& [buckets, sign] :
+         {std::pair{&member(after, "buckets_us"), 1}, {&member(before, "buckets_us"), -1}})
+        for (const Json& pair : *buckets) {
+            if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number() || !pair[1].is_number()) return nullptr;
+            counts[pair[0].get<std::uint64_t>()] += sign * pair[1].get<std::int64_t>();
+            total += sign * pair[1].get<std::int64_t>();
+        }
+    const auto wanted = static_cast<std::int64_t>(std::ceil(static_cast<double>(total) * part));
+    std::int64_t seen = 0;
+    for (const auto& [limit, count] : counts) {
+        if (count < 0) return nullptr;  // it has begun anew
+        seen += count;
+        if (total > 0 && seen >= wanted) return limit;
+    }
+    return nullptr;
+}
+
 double number_in(const Json& object, const char* name) {
     const Json& value = member(object, name);
     return value.is_number() ? value.get<double>() : 0;
@@ -62,6 +83,11 @@ std::string rate_text(const Json& object, const char* name) {
 std::string megabytes_text(const Json& object, const char* name) {
     const Json& value = member(object, name);
     return value.is_number() ? fmt::format("{:.1f}", value.get<double>() / 1e6) : "-";
+}
+
+std::string time_text(const Json& object, const char* name) {
+    const Json& value = member(object, name);
+    return value.is_number() ? human_microseconds(value.get<std::uint64_t>()) : "-";
 }
 
 std::string plain_text(const Json& value) {
@@ -105,6 +131,12 @@ std::string sparkline(const std::deque<double>& values, Charset charset) {
 Rates::Rates() = default;
 Rates::~Rates() = default;
 
+void Rates::remember(const std::string& path, double rate) {
+    auto& history = requests_[path];
+    history.push_back(rate);
+    if (history.size() > history_max) history.pop_front();
+}
+
 void Rates::add(const Json& mount, double seconds) {
     const Json stats = stats_document(mount);
     if (before_) {
@@ -122,17 +154,37 @@ void Rates::add(const Json& mount, double seconds) {
             for (const char* name : {"path", "state", "channels", "req_lim"}) one[name] = member(target, name);
             for (const Rate& rate : target_rates)
                 one[rate.name] = rate_of(member(earlier, rate.counter), member(target, rate.counter), passed);
+            one["channel_list"] = Json::array();
+            for (const Json& channel : member(target, "channel_list")) {
+                Json each;
+                for (const char* name : {"index", "state", "credits", "in_flight"}) each[name] = member(channel, name);
+                const Json* was = nullptr;
+                for (const Json& other : member(earlier, "channel_list"))
+                    if (member(other, "index") == member(channel, "index")) was = &other;
+                each["commands_per_second"] =
+                    was ? rate_of(member(*was, "commands"), member(channel, "commands"), passed) : Json(nullptr);
+                one["channel_list"].push_back(std::move(each));
+            }
+            const std::string target_path = plain_text(member(target, "path"));
+            remember(target_path, number_in(one, "commands_per_second"));
+            seen.insert(target_path);
             one["luns"] = Json::array();
             for (const Json& lun : member(target, "luns")) {
-                const Json& counted = member(with_path(member(earlier, "luns"), member(lun, "path")), "counters");
+                const Json& lun_before = with_path(member(earlier, "luns"), member(lun, "path"));
+                const Json& counted = member(lun_before, "counters");
                 Json each{{"path", member(lun, "path")}, {"state", member(lun, "state")}};
                 for (const Rate& rate : lun_rates)
                     each[rate.name] =
                         rate_of(member(counted, rate.counter), member(member(lun, "counters"), rate.counter), passed);
+                for (const char* operation : {"read", "write"}) {
+                    const Json& now = member(member(lun, "latency"), operation);
+                    const Json& then = member(member(lun_before, "latency"), operation);
+                    for (const auto& [name, part] : {std::pair{"p50", 0.5}, {"p99", 0.99}, {"p999", 0.999}})
+                        each[fmt::format("{}_{}_us", operation, name)] =
+                            lun_before.is_object() ? percentile_of(then, now, part) : Json(nullptr);
+                }
                 const std::string path = plain_text(member(lun, "path"));
-                auto& history = requests_[path];
-                history.push_back(requests_of(each));
-                if (history.size() > history_max) history.pop_front();
+                remember(path, requests_of(each));
                 seen.insert(path);
                 one["luns"].push_back(std::move(each));
             }
@@ -143,6 +195,11 @@ void Rates::add(const Json& mount, double seconds) {
     }
     before_ = std::make_unique<Json>(stats);
     before_seconds_ = seconds;
+}
+
+std::string Rates::lately(const std::string& path, Charset charset) const {
+    const auto history = requests_.find(path);
+    return history == requests_.end() ? "" : sparkline(history->second, charset);
 }
 
 std::string Rates::text(Format format, const Screen& screen) const {
@@ -174,45 +231,71 @@ std::string Rates::text(Format format, const Screen& screen) const {
                    {"CHANNELS", Align::right, 0, Cut::end, 1},
                    {"CREDITS", Align::right},
                    {"COMMANDS/S", Align::right},
-                   {"WAITS/S", Align::right, 0, Cut::end, 2}});
+                   {"WAITS/S", Align::right, 0, Cut::end, 2},
+                   {"LATELY", Align::left, 0, Cut::end, 3}});
+    Table channels({{"TARGET", Align::left, 17, Cut::middle},
+                    {"CHANNEL", Align::right},
+                    {"STATE"},
+                    {"CREDITS", Align::right},
+                    {"IN FLIGHT", Align::right},
+                    {"COMMANDS/S", Align::right}});
+    std::size_t channel_count = 0;
     for (const Json& target : member(*frame_, "targets"))
         targets.add({{below(plain_text(member(target, "path")), root)},
                      state_cell(target),
                      {plain_text(member(target, "channels"))},
                      {plain_text(member(target, "req_lim"))},
                      {rate_text(target, "commands_per_second")},
-                     {rate_text(target, "waits_per_second")}});
+                     {rate_text(target, "waits_per_second")},
+                     {lately(plain_text(member(target, "path")), screen.charset)}});
+    for (const Json& target : member(*frame_, "targets"))
+        for (const Json& channel : member(target, "channel_list")) {
+            ++channel_count;
+            channels.add({{below(plain_text(member(target, "path")), root)},
+                          {plain_text(member(channel, "index"))},
+                          {plain_text(member(channel, "state")),
+                           plain_text(member(channel, "state")) == "live" ? Paint::good : Paint::warning},
+                          {plain_text(member(channel, "credits"))},
+                          {plain_text(member(channel, "in_flight"))},
+                          {rate_text(channel, "commands_per_second")}});
+        }
     Table table({{"LUN", Align::left, 17, Cut::middle},
-                 {"STATE", Align::left, 0, Cut::end, 4},
+                 {"STATE", Align::left, 0, Cut::end, 5},
                  {"READS/S", Align::right},
                  {"MB/S", Align::right, 0, Cut::end, 1},
                  {"WRITES/S", Align::right},
                  {"MB/S", Align::right, 0, Cut::end, 1},
+                 {"READ P99", Align::right, 0, Cut::end, 3},
+                 {"WRITE P99", Align::right, 0, Cut::end, 3},
                  {"ERRORS/S", Align::right, 0, Cut::end, 2},
-                 {"LATELY", Align::left, 0, Cut::end, 3}});
+                 {"LATELY", Align::left, 0, Cut::end, 4}});
     for (const auto& [lun, path] : luns) {
         reads += number_in(*lun, "reads_per_second");
         writes += number_in(*lun, "writes_per_second");
         read += number_in(*lun, "bytes_read_per_second");
         written += number_in(*lun, "bytes_written_per_second");
-        const auto history = requests_.find(path);
         table.add({{below(path, root)},
                    state_cell(*lun),
                    {rate_text(*lun, "reads_per_second")},
                    {megabytes_text(*lun, "bytes_read_per_second")},
                    {rate_text(*lun, "writes_per_second")},
                    {megabytes_text(*lun, "bytes_written_per_second")},
+                   {time_text(*lun, "read_p99_us")},
+                   {time_text(*lun, "write_p99_us")},
                    {rate_text(*lun, "errors_per_second"),
                     number_in(*lun, "errors_per_second") > 0 ? Paint::bad : Paint::none},
-                   {history == requests_.end() ? "" : sparkline(history->second, screen.charset)}});
+                   {lately(path, screen.charset)}});
     }
     const std::string whole =
         fmt::format("{}: {:.0f} reads/s ({:.1f} MB/s), {:.0f} writes/s ({:.1f} MB/s), {} requests pending",
                     printable(root, screen.charset), reads, read / 1e6, writes, written / 1e6,
                     plain_text(member(*frame_, "requests_pending")));
     text = (screen.width == 0 ? whole : shortened(whole, screen.width, Cut::end, screen.charset)) + "\n";
-    for (const Table* each : {&targets, &table})
-        if (!each->is_empty()) text += "\n" + each->text(screen);
+    // Channels are of interest where there are several, and room for the LUNs is left.
+    const bool shows_channels = channel_count > member(*frame_, "targets").size() &&
+                                (screen.height == 0 || channel_count + 2 <= screen.height / 3);
+    for (const Table* each : {&targets, &channels, &table})
+        if (!each->is_empty() && (each != &channels || shows_channels)) text += "\n" + each->text(screen);
     return screen.height == 0 ? text : first_lines(text, screen.height);
 }
 

@@ -14,6 +14,7 @@ constexpr std::size_t ids_min = 17;  // what a shortened name of a target has at
 
 const Json& field(const Json& object, std::string_view name) {
     static const Json none;
+    if (!object.is_object()) return none;
     const auto found = object.find(name);
     return found == object.end() ? none : *found;
 }
@@ -62,6 +63,12 @@ Cell state_of(const Json& object) {
     const std::string state = word(object, "state");
     return {state, paint_of(state)};
 }
+
+std::string time_of(const Json& object, std::string_view name) {
+    return field(object, name).is_number() ? human_microseconds(count_of(object, name)) : "-";
+}
+
+constexpr const char* operations[] = {"read", "write", "flush"};
 
 // Tab-separated, one line.
 std::string line_of(const std::vector<std::string>& words) {
@@ -221,7 +228,25 @@ void add_fields(Properties& list, const Json& object) {
             list.add(name, word(value), Paint::warning);
         else if (name == "by_id")
             for (const Json& id : value) list.add(name, word(id));
-        else if (value.is_object())
+        else if (name == "latency" && value.is_object()) {
+            for (const char* operation : operations)
+                if (const Json& one = field(value, operation); count_of(one, "count") != 0)
+                    list.add(fmt::format("{}_latency", operation),
+                             fmt::format("half within {}, 99 % within {}, 99.9 % within {}", time_of(one, "p50_us"),
+                                         time_of(one, "p99_us"), time_of(one, "p999_us")));
+        } else if (name == "errors_by_kind" && value.is_object()) {
+            for (const auto& [kind, number] : value.items()) list.add("errors " + kind, word(number), Paint::bad);
+        } else if (name == "channel_list") {
+            for (const Json& one : value)
+                list.add("channel " + word(one, "index"),
+                         fmt::format("{}, {} of {} credits, {} in flight, {} commands, {} timeouts", word(one, "state"),
+                                     word(one, "credits"), word(one, "credits_initial"), word(one, "in_flight"),
+                                     word(one, "commands"), word(one, "timeouts")));
+        } else if (name == "history") {
+            for (const Json& one : value)
+                list.add(name, fmt::format("{} {} to {}: {}", word(one, "time"), word(one, "from"), word(one, "to"),
+                                           word(one, "reason")));
+        } else if (value.is_object())
             for (const auto& [inner, number] : value.items()) list.add(inner, word(number));
         else if (!value.is_array() && !value.is_null())
             list.add(name, word(value));
@@ -338,13 +363,16 @@ Json stats_document(const Json& mount) {
     document["targets"] = Json::array();
     for (const Json& target : field(mount, "targets")) {
         Json one;
-        for (const char* name :
-             {"path", "state", "channels", "req_lim", "zero_req_lim", "failed_reconnects", "commands"})
+        for (const char* name : {"path", "state", "channels", "req_lim", "zero_req_lim", "failed_reconnects",
+                                 "commands", "logins", "losses", "channel_list"})
             one[name] = field(target, name);
         one["luns"] = Json::array();
         for (const Json& lun : field(target, "luns"))
-            one["luns"].push_back(Json{
-                {"path", field(lun, "path")}, {"state", field(lun, "state")}, {"counters", field(lun, "counters")}});
+            one["luns"].push_back(Json{{"path", field(lun, "path")},
+                                       {"state", field(lun, "state")},
+                                       {"counters", field(lun, "counters")},
+                                       {"errors_by_kind", field(lun, "errors_by_kind")},
+                                       {"latency", field(lun, "latency")}});
         document["targets"].push_back(std::move(one));
     }
     return document;
@@ -355,11 +383,25 @@ std::string render_stats(const Json& document, Format format, const Screen& scre
     std::string text;
     if (format == Format::plain) {
         for (const Json& target : field(document, "targets")) {
-            for (const char* name : {"channels", "req_lim", "zero_req_lim", "failed_reconnects", "commands"})
+            for (const char* name :
+                 {"channels", "req_lim", "zero_req_lim", "failed_reconnects", "commands", "logins", "losses"})
                 text += line_of({word(target, "path"), name, word(target, name)});
-            for (const Json& lun : field(target, "luns"))
+            for (const Json& channel : field(target, "channel_list"))
+                for (const auto& [name, value] : channel.items())
+                    if (name != "index")
+                        text += line_of({word(target, "path"),
+                                         fmt::format("channel.{}.{}", word(channel, "index"), name), word(value)});
+            for (const Json& lun : field(target, "luns")) {
+                const std::string path = word(lun, "path");
                 for (const auto& [name, value] : field(lun, "counters").items())
-                    text += line_of({word(lun, "path"), name, word(value)});
+                    text += line_of({path, name, word(value)});
+                for (const auto& [kind, value] : field(lun, "errors_by_kind").items())
+                    text += line_of({path, "errors." + kind, word(value)});
+                for (const char* operation : operations)
+                    for (const char* name : {"count", "sum_us", "p50_us", "p99_us", "p999_us"})
+                        if (const Json& one = field(field(lun, "latency"), operation); one.is_object())
+                            text += line_of({path, fmt::format("latency.{}.{}", operation, name), word(one, name)});
+            }
         }
         return text;
     }
@@ -383,7 +425,49 @@ std::string render_stats(const Json& document, Format format, const Screen& scre
                 {"ATTENTIONS", Align::right, 0, Cut::end, 5},
                 {"RMW", Align::right, 0, Cut::end, 6},
                 {"GHOSTS", Align::right, 0, Cut::end, 7}});
+    Table channels({{"TARGET", Align::left, ids_min, Cut::middle},
+                    {"CHANNEL", Align::right},
+                    {"STATE"},
+                    {"CREDITS", Align::right},
+                    {"OF", Align::right, 0, Cut::end, 3},
+                    {"IN FLIGHT", Align::right},
+                    {"COMMANDS", Align::right},
+                    {"NO CREDITS", Align::right, 0, Cut::end, 1},
+                    {"TIMEOUTS", Align::right, 0, Cut::end, 2}});
+    Table latencies({{"LUN", Align::left, ids_min, Cut::middle},
+                     {"OPERATION"},
+                     {"COUNT", Align::right},
+                     {"MEAN", Align::right, 0, Cut::end, 1},
+                     {"P50", Align::right},
+                     {"P99", Align::right},
+                     {"P99.9", Align::right}});
+    Table errors({{"LUN", Align::left, ids_min, Cut::middle}, {"ERROR"}, {"COUNT", Align::right}});
     for (const Json& target : field(document, "targets")) {
+        for (const Json& channel : field(target, "channel_list"))
+            channels.add(
+                {{relative(word(target, "path"), root)},
+                 {word(channel, "index")},
+                 {word(channel, "state"), word(channel, "state") == "live" ? Paint::good : Paint::warning},
+                 {word(channel, "credits")},
+                 {word(channel, "credits_initial")},
+                 {word(channel, "in_flight")},
+                 {word(channel, "commands")},
+                 {word(channel, "out_of_credits")},
+                 {word(channel, "timeouts"), count_of(channel, "timeouts") != 0 ? Paint::warning : Paint::none}});
+        for (const Json& lun : field(target, "luns")) {
+            const std::string path = relative(word(lun, "path"), root);
+            for (const char* operation : operations)
+                if (const Json& one = field(field(lun, "latency"), operation); count_of(one, "count") != 0)
+                    latencies.add({{path},
+                                   {operation},
+                                   {word(one, "count")},
+                                   {human_microseconds(count_of(one, "sum_us") / count_of(one, "count"))},
+                                   {time_of(one, "p50_us")},
+                                   {time_of(one, "p99_us")},
+                                   {time_of(one, "p999_us")}});
+            for (const auto& [kind, number] : field(lun, "errors_by_kind").items())
+                errors.add({{path}, {kind}, {word(number), Paint::bad}});
+        }
         targets.add({{relative(word(target, "path"), root)},
                      state_of(target),
                      {word(target, "channels")},
@@ -409,7 +493,7 @@ std::string render_stats(const Json& document, Format format, const Screen& scre
     }
     text = fmt::format("{}: up {} s, {} requests pending\n", printable(root, screen.charset),
                        word(document, "uptime_seconds"), word(document, "requests_pending"));
-    for (const Table* table : {&targets, &luns})
+    for (const Table* table : {&targets, &channels, &luns, &latencies, &errors})
         if (!table->is_empty()) text += "\n" + table->text(screen);
     return text;
 }

@@ -99,6 +99,7 @@ Json describe_lun(const Context& context, const std::string& directory, const Js
         const auto ids = context.ids.find(below);
         lun["by_id"] = ids == context.ids.end() ? Json::array() : Json(ids->second);
     }
+    for (const char* field : {"errors_by_kind", "latency"}) lun[field] = copy_of(stats, field);
     Json& counts = lun["counters"] = Json::object();
     for (const char* counter : counters) counts[counter] = copy_of(stats, counter);
     return lun;
@@ -117,7 +118,8 @@ Json describe_target(const Context& context, const Json& stats) {
     target["req_lim"] = copy_of(stats, "req_lim");
     target["zero_req_lim"] = copy_of(stats, "zero_req_lim");
     target["failed_reconnects"] = copy_of(stats, "failed_reconnects");
-    target["commands"] = copy_of(stats, "commands");
+    for (const char* field : {"commands", "logins", "losses"}) target[field] = copy_of(stats, field);
+    for (const char* field : {"channel_list", "history"}) target[field] = array_field(stats, field);
     if (context.depth == Depth::full) {
         for (const char* file : {"reconnect_delay", "fast_io_fail_tmo", "dev_loss_tmo", "queue_size"})
             target[file] = number_or_null(value(file));

@@ -57,6 +57,13 @@ std::string human_bytes(std::uint64_t bytes) {
     return fmt::format("{}.{} {}", whole, tenths, units[unit]);
 }
 
+std::string human_microseconds(std::uint64_t microseconds) {
+    if (microseconds < 1000) return fmt::format("{} us", microseconds);
+    const double milliseconds = static_cast<double>(microseconds) / 1000;
+    return milliseconds < 999.95 ? fmt::format("{:.1f} ms", milliseconds)
+                                 : fmt::format("{:.1f} s", milliseconds / 1000);
+}
+
 std::string printable(std::string_view text, Charset charset) {
     std::string result;
     while (!text.empty()) {

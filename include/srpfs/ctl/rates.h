@@ -24,7 +24,8 @@ public:
     [[nodiscard]] bool is_ready() const { return frame_ != nullptr; }
 
     // {"schema": 1, "mount", "seconds" (between the two), "requests_pending", "targets": [{"path", "state", "channels",
-    // "req_lim", "commands_per_second", "waits_per_second", "luns": [{"path", "state", "reads_per_second", ...}]}]}.
+    // "req_lim", "commands_per_second", "waits_per_second", "channel_list", "luns": [{"path", "state",
+    // "reads_per_second", ..., "read_p50_us", ...}]}]}. Latencies are of what has ended between the two.
     // Rates of what was not there before, or has begun anew, are null.
     [[nodiscard]] const Json& frame() const { return *frame_; }
 
@@ -34,10 +35,14 @@ public:
     [[nodiscard]] std::string text(Format format, const Screen& screen) const;
 
 private:
+    void remember(const std::string& path, double rate);
+    [[nodiscard]] std::string lately(const std::string& path, Charset charset) const;
+
     std::unique_ptr<Json> before_;  // a stats_document()
     double before_seconds_ = 0;
     std::unique_ptr<Json> frame_;
-    std::map<std::string, std::deque<double>> requests_;  // of each LUN's path, per second, the latest last
+    // Of each LUN's path, and commands of each target's: per second, the latest last.
+    std::map<std::string, std::deque<double>> requests_;
 };
 
 // One character for each value, in eighths of the largest; a value of 0 is the lowest.

@@ -16,6 +16,9 @@ enum class Charset { ascii, utf8 };
 // "512 B", "64 MiB", "1.5 GiB": powers of 1024, one decimal place where it is not a whole number.
 std::string human_bytes(std::uint64_t bytes);
 
+// "384 us", "32.8 ms", "1.5 s".
+std::string human_microseconds(std::uint64_t microseconds);
+
 // Nothing that a terminal would obey or could not show: control characters, malformed UTF-8 (RFC 3629), and, for
 // Charset::ascii, all that is not ASCII become '?'.
 std::string printable(std::string_view text, Charset charset);

@@ -20,8 +20,20 @@ std::string stats_lun(const char* name, const char* wwid, std::uint64_t bytes, c
     return fmt::format(
         R"({{"name":"{}","wwid":"{}","bytes":{},"block_bytes":512,"read_only":false,"write_cache":true,"state":"{}","reads":{},)"
         R"("writes":7,"flushes":2,"bytes_read":{},"bytes_written":28672,"errors":{},"retries":0,"interrupts":1,)"
-        R"("unit_attentions":3,"read_modify_writes":0,"ghosts":0}})",
-        name, wwid, bytes, state, reads, reads * 4096, reads == 0 ? 5 : 0);
+        R"("unit_attentions":3,"read_modify_writes":0,"ghosts":0,"errors_by_kind":{},"latency":{{)"
+        R"("read":{{"count":{},"sum_us":{},"p50_us":192,"p99_us":4096,"p999_us":1310720,"buckets_us":[[192,1]]}},)"
+        R"("write":{{"count":7,"sum_us":1400,"p50_us":200,"p99_us":224,"p999_us":224,"buckets_us":[[200,7]]}},)"
+        R"("flush":{{"count":0,"sum_us":0,"p50_us":0,"p99_us":0,"p999_us":0,"buckets_us":[]}}}}}})",
+        name, wwid, bytes, state, reads, reads * 4096, reads == 0 ? 5 : 0,
+        reads == 0 ? R"({"path_lost":4,"medium_error":1})" : "{}", reads, reads * 250);
+}
+
+std::string stats_channel(int index) {
+    return fmt::format(
+        R"({{"index":{},"state":"{}","credits":{},"credits_initial":62,"in_flight":{},"commands":500,"responses":498,)"
+        R"("task_management":0,"path_checks":1,"timeouts":{},"out_of_credits":2,"credit_requests":0,"async_events":0,)"
+        R"("unknown_tags":0,"malformed":0}})",
+        index, index == 0 ? "live" : "draining", 60 - index * 7, index, index);
 }
 
 std::string stats_target(const std::string& path, const char* address, const char* state, int channels,
@@ -29,9 +41,10 @@ std::string stats_target(const std::string& path, const char* address, const cha
     const auto slash = path.find('/');
     return fmt::format(
         R"({{"name":"{}","address":"{}","port":"{}","state":"{}","channels":{},"failed_reconnects":{},"req_lim":{},)"
-        R"("zero_req_lim":4,"commands":1000,"luns":[{}]}})",
+        R"("zero_req_lim":4,"commands":1000,"logins":2,"losses":1,"history":[{{"time":"2026-11-23T11:55:31.479Z",)"
+        R"("from":"connecting","to":"running","reason":"logged in"}}],"channel_list":[{}],"luns":[{}]}})",
         path.substr(slash + 1), address, path.substr(0, slash), state, channels, channels == 0 ? 12 : 0, channels * 30,
-        luns);
+        channels == 0 ? "" : stats_channel(0) + "," + stats_channel(1), luns);
 }
 
 void write_lun(const FakeTree& tree, const std::string& path, const char* model, const char* last_error) {

@@ -60,6 +60,45 @@ TEST(Rates, AreWhatWasAddedDividedByTheTime) {
     EXPECT_EQ(lun_of(rates, 0)["errors_per_second"], 0.5);
 }
 
+Json with_latency(const char* buckets) {
+    Json lun = counted_lun("lun0", 0, 0, 0);
+    lun["latency"]["read"]["buckets_us"] = Json::parse(buckets);
+    return lun;
+}
+
+TEST(Rates, LatenciesAreOfWhatEndedBetweenTwoLooks) {
+    Rates rates;
+    rates.add(counted({with_latency("[[100,1000],[5000,1]]")}, 0), 10);
+    rates.add(counted({with_latency("[[100,1050],[200,49],[5000,1],[9000,1]]")}, 0), 11);
+    EXPECT_EQ(lun_of(rates, 0)["read_p50_us"], 100);
+    EXPECT_EQ(lun_of(rates, 0)["read_p99_us"], 200);
+    EXPECT_EQ(lun_of(rates, 0)["read_p999_us"], 9000);
+    EXPECT_TRUE(lun_of(rates, 0)["write_p99_us"].is_null());
+    rates.add(counted({with_latency("[[100,1050],[200,49],[5000,1],[9000,1]]")}, 0), 12);
+    EXPECT_TRUE(lun_of(rates, 0)["read_p99_us"].is_null()) << "nothing ended";
+    rates.add(counted({with_latency("[[100,3]]")}, 0), 13);
+    EXPECT_TRUE(lun_of(rates, 0)["read_p99_us"].is_null()) << "it has begun anew";
+    rates.add(counted({with_latency("[[100],3]")}, 0), 14);
+    EXPECT_TRUE(lun_of(rates, 0)["read_p99_us"].is_null()) << "what is not understood";
+}
+
+TEST(Rates, ChannelsAreShownWhereThereAreSeveralAndRoom) {
+    Json look = counted({counted_lun("lun0", 0, 0, 0)}, 0);
+    for (int index = 0; index < 4; ++index)
+        look["targets"][0]["channel_list"].push_back(
+            Json{{"index", index}, {"state", "live"}, {"credits", 10}, {"in_flight", 0}, {"commands", index}});
+    Rates rates;
+    rates.add(look, 10);
+    look["targets"][0]["channel_list"][3]["commands"] = 203;
+    rates.add(look, 12);
+    EXPECT_EQ(rates.frame()["targets"][0]["channel_list"][3]["commands_per_second"], 100.0);
+    const auto has_channels = [&](std::size_t height) {
+        return rates.text(Format::table, {0, height, Charset::ascii, false}).find("IN FLIGHT") != std::string::npos;
+    };
+    EXPECT_TRUE(has_channels(50));
+    EXPECT_FALSE(has_channels(10));
+}
+
 TEST(Rates, OfWhatIsNewOrBeginsAnewAreNull) {
     Rates rates;
     rates.add(counted({counted_lun("lun0", 100, 0, 0)}, 1000), 10);
@@ -82,13 +121,13 @@ TEST(Rates, ShowTheBusiestFirstAndAsMuchAsFits) {
     EXPECT_EQ(rates.text(Format::table, {.charset = Charset::utf8}),
               "/srp: 3005 reads/s (12.3 MB/s), 12 writes/s (12.0 MB/s), 9 requests pending\n"
               "\n"
-              "TARGET     STATE    CHANNELS  CREDITS  COMMANDS/S  WAITS/S\n"
-              "srp-a-1/t  running         2       60        3017        0\n"
+              "TARGET     STATE    CHANNELS  CREDITS  COMMANDS/S  WAITS/S  LATELY\n"
+              "srp-a-1/t  running         2       60        3017        0  █\n"
               "\n"
-              "LUN             STATE    READS/S  MB/S  WRITES/S  MB/S  ERRORS/S  LATELY\n"
-              "srp-a-1/t/lun1  running     3000  12.3        12  12.0         0  █\n"
-              "srp-a-1/t/lun2  running        5   0.0         0   0.0         2  █\n"
-              "srp-a-1/t/lun0  running        0   0.0         0   0.0         0  ▁\n");
+              "LUN             STATE    READS/S  MB/S  WRITES/S  MB/S  READ P99  WRITE P99  ERRORS/S  LATELY\n"
+              "srp-a-1/t/lun1  running     3000  12.3        12  12.0         -          -         0  █\n"
+              "srp-a-1/t/lun2  running        5   0.0         0   0.0         -          -         2  █\n"
+              "srp-a-1/t/lun0  running        0   0.0         0   0.0         -          -         0  ▁\n");
     const std::string small = rates.text(Format::table, {.width = 40, .height = 8});
     EXPECT_EQ(std::count(small.begin(), small.end(), '\n'), 8);
     for (const std::string_view line : split(small, '\n')) EXPECT_LE(columns_of(line), 40U) << small;

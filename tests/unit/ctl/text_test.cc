@@ -6,6 +6,15 @@
 namespace srpfs::ctl {
 namespace {
 
+TEST(Text, TimesAreShortForPeople) {
+    EXPECT_EQ(human_microseconds(0), "0 us");
+    EXPECT_EQ(human_microseconds(999), "999 us");
+    EXPECT_EQ(human_microseconds(32768), "32.8 ms");
+    EXPECT_EQ(human_microseconds(999949), "999.9 ms");
+    EXPECT_EQ(human_microseconds(999950), "1.0 s");
+    EXPECT_EQ(human_microseconds(61500000), "61.5 s");
+}
+
 TEST(Text, SizesAreRoundedDownToOnePlace) {
     EXPECT_EQ(human_bytes(0), "0 B");
     EXPECT_EQ(human_bytes(1023), "1023 B");
