@@ -14,7 +14,7 @@ _srpctl_things() {
 }
 
 _srpctl() {
-    local verbs="list show login login-all logout logout-all rescan reset set reservations copy stats top events why help"
+    local verbs="list show login login-all logout logout-all rescan reset set reservations copy stats top events why config help"
     local common="-m --mount -o --output -t --timeout -h --help -V --version"
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} verb='' offered='' i
     local -a _srpctl_mount=()
@@ -23,7 +23,7 @@ _srpctl() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
             -m | --mount) _srpctl_mount=(--mount "${COMP_WORDS[++i]}") ;;
-            -o | --output | -t | --timeout | -p | --port | -n | --count | -d | --delay | --journal | --block-size) ((i++)) ;;
+            -o | --output | -t | --timeout | -p | --port | -n | --count | -d | --delay | --journal | --block-size | -c | --config) ((i++)) ;;
             -* | =) ;;
             *) [[ $verb ]] || verb=${COMP_WORDS[i]} ;;
         esac
@@ -32,7 +32,7 @@ _srpctl() {
         -m | --mount) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
         -o | --output) mapfile -t COMPREPLY < <(compgen -W "table json plain" -- "$current"); return ;;
         -p | --port) mapfile -t COMPREPLY < <(compgen -W "$(_srpctl_things port)" -- "$current"); return ;;
-        --journal) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+        --journal | -c | --config) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
         -t | --timeout | -n | --count | -d | --delay | --block-size) return ;;
     esac
     case $verb in
@@ -47,13 +47,21 @@ _srpctl() {
         logout) offered=$(_srpctl_things target) ;;
         copy) mapfile -t COMPREPLY < <(compgen -f -- "$current"; compgen -W "$(_srpctl_things lun)" -- "$current") ;;
         login | why) offered='id_ext=' ;;
+        config)
+            if [[ $previous == config ]]; then
+                offered='check show convert'
+            else
+                mapfile -t COMPREPLY < <(compgen -f -- "$current")
+            fi
+            ;;
         login-all) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
         set) offered="reconnect_delay= fast_io_fail_tmo= dev_loss_tmo= read_only= uid= gid= mode= $(_srpctl_things port target lun)" ;;
     esac
     if [[ $current == -* ]]; then
         case $verb in
             list) offered="-v --verbose $common" ;;
-            login | login-all) offered="-p --port $common" ;;
+            login) offered="-p --port $common" ;;
+            login-all) offered="-p --port -c --config $common" ;;
             copy) offered="-y --yes --verify --verify-only --no-resume --journal --block-size $common" ;;
             top) offered="-b --batch -d --delay -n --count $common" ;;
             events) offered="-f --follow -n --count $common" ;;

@@ -11,7 +11,7 @@ function __srpctl_things
     end
 end
 
-set --local verbs list show login login-all logout logout-all rescan reset set reservations copy stats top events why help
+set --local verbs list show login login-all logout logout-all rescan reset set reservations copy stats top events why config help
 
 complete -c srpctl -f
 complete -c srpctl -s m -l mount -x -a '(__fish_complete_directories)' -d 'The mount point, or anything below it'
@@ -35,6 +35,7 @@ complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a stats -d 'Show
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a top -d 'Show how busy targets and LUNs are'
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a events -d 'Show what happens, as it happens'
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a why -d 'Find out what does not work'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a config -d 'Look at configuration files'
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a help -d 'Show a summary'
 
 complete -c srpctl -n '__fish_seen_subcommand_from list' -s v -l verbose -d 'Three tables: ports, targets, LUNs'
@@ -57,4 +58,7 @@ complete -c srpctl -n '__fish_seen_subcommand_from reservations' -a 'register re
 complete -c srpctl -n '__fish_seen_subcommand_from logout' -a '(__srpctl_things target)'
 complete -c srpctl -n '__fish_seen_subcommand_from set' -a 'reconnect_delay= fast_io_fail_tmo= dev_loss_tmo= read_only= uid= gid= mode='
 complete -c srpctl -n '__fish_seen_subcommand_from login-all' -F
+complete -c srpctl -n '__fish_seen_subcommand_from login-all' -s c -l config -r -F -d 'Only what the rules of this file allow'
 complete -c srpctl -n '__fish_seen_subcommand_from help' -a "$verbs"
+complete -c srpctl -n '__fish_seen_subcommand_from config' -a 'check show convert'
+complete -c srpctl -n '__fish_seen_subcommand_from config' -F

@@ -13,7 +13,7 @@ namespace {
 
 // What the command line says, before it is understood.
 struct Words {
-    std::string mount, format, timeout, port, count, delay, journal, block_size;
+    std::string mount, format, timeout, port, count, delay, journal, block_size, config;
     bool help = false, version = false, verbose = false, follow = false, batch = false;
     bool yes = false, verify = false, verify_only = false, no_resume = false;
     std::vector<std::string> operands;
@@ -83,7 +83,9 @@ const std::vector<Verb>& verbs() {
          "log in to every line of FILE, or of standard input",
          "For example: ibsrpdm -c | srpctl login-all. Empty lines and those that begin with # do not count,\n"
          "and who is logged in to already is no error.",
-         {port}},
+         {port,
+          {"-c,--config", "-c, --config FILE", "only to those that the rules of this configuration file allow",
+           &Words::config, nullptr}}},
         {"logout", "TARGET...", 1, any, "log out of targets", "Programs that have LUNs open get errors (ENODEV).", {}},
         {"logout-all", "", 0, 0, "log out of all targets of the mount", "", {}},
         {"rescan",
@@ -158,6 +160,15 @@ const std::vector<Verb>& verbs() {
          "find out what does not work, and say what can be done",
          "Looks at FUSE, RDMA devices, ports, limits, kernel settings and mounts, of a login string at the way to\n"
          "its target, and whether a directory (a path with a slash) can be a mount point. Changes and sends nothing.",
+         {}},
+        {"config",
+         "check|show|convert [FILE]",
+         1,
+         2,
+         "look at a configuration file of srpfs, or make one of srp_daemon's",
+         "check says what is wrong with FILE (default: /etc/srpfs/srpfs.conf) and its drop-ins, show what holds, and\n"
+         "in which line it stands; convert writes the rules of FILE (default: /etc/srp_daemon.conf) as srpfs.conf(5)\n"
+         "has them. Values in [mount] are looked at by srpfs when it is started.",
          {}},
     };
     return all;
@@ -275,6 +286,7 @@ Result<Request> understand(const Verb& verb, const Words& words) {
     if (!words.journal.empty()) request.copy.journal = absolute_path(words.journal);
     request.detail = words.verbose ? Detail::full : Detail::brief;
     request.port = words.port;
+    request.config = words.config;
     request.is_batch = words.batch;
     request.operands = words.operands;
     if (words.operands.size() < verb.operands_min)

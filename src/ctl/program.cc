@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/ctl/program.h>
 
+#include "config_verb.h"
 #include "live_terminal.h"
 #include "terminal.h"
 
@@ -761,6 +762,11 @@ int login_all(const Request& request) {
             if (const auto text = trimmed(line); !text.empty() && !text.starts_with('#')) logins.emplace_back(text);
         if (in.bad()) return fail({exit_code::other, fmt::format("{}: cannot be read", name)});
     }
+    if (!request.config.empty()) {
+        auto permitted = permitted_logins(request.config, logins);
+        if (!permitted) return fail({exit_code_of(permitted.error()), permitted.error().context});
+        logins = std::move(*permitted);
+    }
     return login(request, logins, true);
 }
 
@@ -899,6 +905,7 @@ int execute(const Request& request) {
     if (verb == "top") return top(request);
     if (verb == "copy") return copy(request);
     if (verb == "why") return why(request);
+    if (verb == "config") return run_config(request);
     return fail({exit_code::usage, fmt::format("{}: no such verb; srpctl --help shows them", verb)});
 }
 

@@ -21,6 +21,7 @@ struct Request {
     std::optional<unsigned> timeout;  // --timeout, seconds
     Detail detail = Detail::brief;    // -v
     std::string port;                 // login, login-all: --port
+    std::string config;               // login-all: --config
     unsigned count = 0;               // events, top: -n; 0: no limit
     unsigned delay_tenths = 10;       // top: -d, in tenths of a second
     bool is_batch = false;            // top: -b
