@@ -592,9 +592,12 @@ Result<std::variant<Config, Print>> parse(const std::vector<std::string>& argume
             return Error(EINVAL, fmt::format("SOURCE: {}", list.error().context));
     } else if (config.source != "none" && !config.is_configured) {
         if (config.source.find('/') != std::string::npos && config.source.find('=') == std::string::npos)
-            return Error(EINVAL, fmt::format("SOURCE {}: there is no such file; a configuration file is expected, or "
-                                             "all, none, demo or a login string",
-                                             config.source));
+            return Error(
+                EINVAL,
+                fmt::format(
+                    "SOURCE {}: there is no such file, or it is no regular one; a configuration file is expected, or "
+                    "all, none, demo or a login string",
+                    config.source));
         if (const auto login = srp::parse_login_string(config.source); !login)
             return Error(EINVAL,
                          fmt::format("SOURCE '{}' is neither none, all nor demo, nor a file, nor a login string: {}",

@@ -531,10 +531,6 @@ int copy(const Request& request) {
 
 // ---- what is wrong ----
 
-// Sentences about the lines of configuration files that cannot be understood. Whoever reads configuration files says
-// what they are: this is where it is to be asked.
-std::vector<std::string> configuration_complaints() { return {}; }
-
 int why(const Request& request) {
     const auto mounts = find_mounts();
     if (!mounts) return fail({exit_code::other, mounts.error().context});

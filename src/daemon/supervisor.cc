@@ -350,14 +350,10 @@ void Supervisor::on_serving() {
 }
 
 void Supervisor::start_source() {
-    for (const std::string& text : config_.logins) {
-        static_logins_.push_back(std::make_unique<StaticLogin>());
-        StaticLogin& login = *static_logins_.back();
-        login.text = text;
-        login.timer = std::make_unique<reactor::Timer>(control_.timers(), [this, &login] { log_in_configured(login); });
-        log_in_configured(login);
+    if (config_.source == "none" || config_.is_configured) {
+        log_in_configured();
+        return ready({});
     }
-    if (config_.source == "none" || config_.is_configured) return ready({});
     const bool demo = config_.source == "demo" || config_.source.starts_with("demo:");
     std::vector<std::string> logins;
     for (std::size_t index = 0; index < demos_.size(); ++index)
@@ -373,6 +369,7 @@ void Supervisor::start_source() {
     };
     for (const std::string& login : logins)
         if (const auto target = log_in(login, std::nullopt, on_done); !target) on_done(target.error());
+    log_in_configured();  // after them: one that is the same as theirs must not keep them from logging in
 }
 
 // ---- the tree ----
@@ -603,6 +600,16 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text, c
     return target;
 }
 
+void Supervisor::log_in_configured() {
+    for (const std::string& text : config_.logins) {
+        static_logins_.push_back(std::make_unique<StaticLogin>());
+        StaticLogin& login = *static_logins_.back();
+        login.text = text;
+        login.timer = std::make_unique<reactor::Timer>(control_.timers(), [this, &login] { log_in_configured(login); });
+        log_in_configured(login);
+    }
+}
+
 void Supervisor::log_in_configured(StaticLogin& login) {
     if (shutting_down_) return;
     const auto target = log_in(login.text, std::nullopt, [this, &login](const Result<void>& done) {
@@ -615,11 +622,13 @@ void Supervisor::log_in_configured(StaticLogin& login) {
 
 void Supervisor::on_configured_failed(StaticLogin& login, const Error& error) {
     if (shutting_down_) return;
-    // Somebody else has logged in, here: he logs out.
-    if (error.errno_value() == EEXIST && std::any_of(targets_.begin(), targets_.end(), [&](const auto& other) {
-            return other->is_listed() && !other->is_leaving() && is_meant(login.text, *other);
-        }))
+    // Somebody else has logged in, here, and will log out; or is just logging in.
+    const auto other = std::find_if(targets_.begin(), targets_.end(),
+                                    [&](const auto& one) { return !one->is_leaving() && is_meant(login.text, *one); });
+    if (error.errno_value() == EEXIST && other != targets_.end()) {
+        if (!(*other)->is_listed()) try_again(login);
         return;
+    }
     ++login.failures;
     last_error_ = error.context;
     // A line for each reason, not for each attempt.

@@ -79,6 +79,7 @@ private:
                                                 std::optional<unsigned> home);
     // What the configuration wants to be logged in to.
     struct StaticLogin;
+    void log_in_configured();
     void log_in_configured(StaticLogin& login);
     void on_configured_failed(StaticLogin& login, const Error& error);
     void try_again(StaticLogin& login);

@@ -100,7 +100,7 @@ public:
         return !wants_kernel() && io_uring_cq_ready(&ring_) == 0 && arrived_.empty();
     }
     void sleep_on(std::vector<int>&) override {}
-    int sleep(std::span<pollfd> polled, std::optional<Duration> most) override;
+    int wait_for(std::span<pollfd> polled, std::optional<Duration> most) override;
     [[nodiscard]] bool descriptor_is_ready() const override { return descriptor_ready_ || !open_; }
     void watch_descriptor() override;
     void close() override {
@@ -324,7 +324,7 @@ void KernelRing::on_arrived(unsigned index, IntakeListener& listener) {
 // The polls live in the ring from one sleep to the next, so that a sleep is one system call, the one that hands over
 // the answers as well. A poll of one event that has come is made again at the next sleep, and finds at once what was
 // left unread.
-int KernelRing::sleep(std::span<pollfd> polled, std::optional<Duration> most) {
+int KernelRing::wait_for(std::span<pollfd> polled, std::optional<Duration> most) {
     if (watch(polled)) watches_are_new_ = false;
     if (!watches_are_new_ && (!most || *most > watches_trusted)) {
         wait(watches_trusted);

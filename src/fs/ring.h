@@ -25,7 +25,7 @@ public:
     virtual void flush() = 0;
     // The kernel has all answers that it was given; it may take another flush().
     [[nodiscard]] virtual bool is_flushed() const = 0;
-    // False: something has come. Whoever is open after it has to sleep through sleep(): nothing else is woken by what
+    // False: something has come. Whoever is open after it has to wait through wait_for(): nothing else is woken by what
     // comes to the ring.
     [[nodiscard]] virtual bool prepare_to_sleep() = 0;
     // The descriptor has something to read, as far as is known. After all of that: have it watched.

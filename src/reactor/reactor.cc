@@ -167,7 +167,7 @@ void Reactor::sleep() {
     std::optional<Duration> most;
     if (const Instant deadline = timers_.next_deadline(); deadline != instant_never)
         most = std::max(Duration::zero(), deadline - clock_now());
-    const int ready = sleeper ? sleeper->sleep(polled, most) : wait_for_readable(polled, most);
+    const int ready = sleeper ? sleeper->wait_for(polled, most) : wait_for_readable(polled, most);
     if (ready > 0 && polled[0].revents != 0) {
         // A turn may have taken the mail before its sender wrote the wake-up; left there, it would keep us from
         // sleeping.

@@ -541,3 +541,41 @@ def srpctl_does_not_mind_mounts_that_come_and_go(t):
     worker.wait("coming and going")
     equal(done, [True], "all of them came and went")
     return f"{looks} looks"
+
+
+# ---- configuration files ----
+
+@test
+def configuration_files_are_checked_shown_and_made(t):
+    ctl = Ctl(t)
+    file = t.path("my.conf")
+    file.write_text("[mount]\numsak = 077\n[target *]\ndev_loss_tmo = soon\n")
+    said = ctl.fails(7, "config", "check", file).splitlines()
+    equal(len(said), 2, f"lines of {said}")
+    contains(said[0], f'{file}:2: unknown key "umsak" in [mount]; did you mean "umask"?', "the first error")
+    contains(said[1], f"{file}:4: dev_loss_tmo = soon: ", "the second error")
+    contains(ctl.fails(4, "config", "convert", t.path("missing")), "cannot be read: No such file", "a file that is not there")
+    contains(ctl.fails(7, "config", "check", t.path("missing")), "cannot be read: No such file", "a file that is not there")
+    contains(ctl.fails(1, "config", "chekc"), "check, show or convert", "another word")
+    contains(ctl.fails(1, "config"), "missing", "no word")
+
+    rules = t.path("srp_daemon.conf")
+    rules.write_text("# ours\na ioc_guid=1,queue_size=16\nd\n")
+    file.write_text(ctl.out("config", "convert", rules) + f"login = {LOGIN}\nlogin = id_ext=2,ioc_guid=2,dest=demo\n[mount]\nuid = 5\n")
+    equal(ctl.out("config", "check", file), f"{file}: good\n", "a good file")
+    shown = ctl.json("config", "show", file)
+    equal(shown["files"], [str(file)], "files")
+    equal([(one["key"], one["line"], one["denied"]) for one in shown["settings"]],
+          [("allow", 5, False), ("deny", 7, False), ("login", 8, False), ("login", 9, True), ("uid", 11, False)], "settings")
+    contains(ctl.out("config", "show", file), f"{file}:11", "the table")
+    # What is good for one is good for the other.
+    mount = t.mount("demo:ram:1M", f"config={file}")
+    equal(mount.lun(0).stat().st_uid, 5, "owner")
+    rules.write_text("a ioc_guid=1\nx\n")
+    contains(ctl.fails(7, "config", "convert", rules), f"{rules}:2: a line begins with", "a wrong line")
+    rules.write_text("[login]\nallow = id_ext=1,queue_size=5\ndeny =\n")
+    (mount.path / "srp-demo0-1" / TARGET / "delete").write_text("1")
+    eventually(lambda: not (mount.path / "srp-demo0-1" / TARGET).exists(), "logged out")
+    logins = f"{LOGIN}\nid_ext=2,ioc_guid=2,dest=demo\n"
+    equal(Ctl(t, mount).out("login-all", "-c", rules, text_in=logins).count("\n"), 1, "logins that the rules allow")
+    equal(value(mount.path / "srp-demo0-1" / TARGET / "queue_size"), "5", "the option of the rule")

@@ -19,7 +19,7 @@ public:
     // On the reactor's thread. Returns when one of the descriptors is readable, which its `revents` tells then, when
     // `most` is over (nullopt: never), when something has come that the source of this sleeper finds in its poll(), or
     // for no reason. How many of them are readable; negative, with errno: nothing is known.
-    virtual int sleep(std::span<pollfd> polled, std::optional<Duration> most) = 0;
+    virtual int wait_for(std::span<pollfd> polled, std::optional<Duration> most) = 0;
 };
 
 }  // namespace srpfs::reactor

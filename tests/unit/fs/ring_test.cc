@@ -142,7 +142,7 @@ public:
     void close() override { open_ = false; }
     bool is_open() const override { return open_; }
     void sleep_on(std::vector<int>&) override {}
-    int sleep(std::span<pollfd>, std::optional<Duration>) override { return 0; }
+    int wait_for(std::span<pollfd>, std::optional<Duration>) override { return 0; }
     unsigned poll(IntakeListener& listener, const Batch&) override {
         const auto now = std::exchange(arrived_, {});
         for (const std::uint16_t slot : now) {
@@ -460,7 +460,7 @@ protected:
         while (!ring_->prepare_to_sleep()) ring_->poll(*this, Batch{});
         std::vector<pollfd> polled;
         for (const int fd : fds) polled.push_back({fd, POLLIN, 0});
-        const int readable = ring_->sleep(polled, most);
+        const int readable = ring_->wait_for(polled, most);
         unsigned bits = 0;
         for (std::size_t i = 0; i < polled.size(); ++i)
             if (polled[i].revents != 0) bits |= 1U << i;
