@@ -64,6 +64,10 @@ Result<std::vector<std::string>> permitted_logins(const std::string& file, const
     return permitted;
 }
 
+std::vector<std::string> configuration_complaints() {
+    return config::load(config::default_file, false, knowledge()).errors;
+}
+
 int run_config(const Request& request) {
     const std::string& what = request.operands.front();
     if (what == "convert") return convert(request);

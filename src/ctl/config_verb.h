@@ -14,4 +14,7 @@ int run_config(const Request& request);
 // is.
 Result<std::vector<std::string>> permitted_logins(const std::string& file, const std::vector<std::string>& logins);
 
+// What is wrong in the configuration file that srpfs reads by itself, with file and line; nothing if there is none.
+std::vector<std::string> configuration_complaints();
+
 }  // namespace srpfs::ctl
