@@ -158,6 +158,8 @@ Result<void> FuseChannel::start_ring(std::shared_ptr<Ring> ring) {
 
 bool FuseChannel::prepare_to_sleep() {
     if (ring_ && !ring_->prepare_to_sleep()) return false;
+    // What could not be sent because the ring had not been flushed.
+    if (has_outgoing_ || fills_.has_something_to_send()) return false;
     if (helps_ && requests_elsewhere_ == 0) stop_helping();
     // Their target may be stuck: others may help until some of them are answered.
     if (helps_ && is_full()) desk_->set_full(true);

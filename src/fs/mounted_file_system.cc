@@ -98,7 +98,10 @@ Result<void> MountedFileSystem::start(const MountOptions& options) {
     session_->serve(*tree_, files_, static_cast<SessionHost&>(*this), control_);
     calls_ = std::make_unique<ControlCalls>(files_, static_cast<ReplySink&>(*this), control_);
     notifier_ = std::make_unique<Notifier>(session_->duplicate_real().release());
-    auto dropper = PageDropper::create(session_->duplicate_real().release(), control_);
+    // A clone holds no requests, and may stay open while the others are closed.
+    auto to_drop = session_->make_intake(false);
+    if (!to_drop) return to_drop.error();
+    auto dropper = PageDropper::create(to_drop->release(), control_);
     if (!dropper) return dropper.error();
     dropper_ = std::move(*dropper);
 

@@ -12,12 +12,15 @@
 #include <condition_variable>
 #include <csignal>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <mutex>
 #include <utility>
 
+#include <dirent.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -42,12 +45,14 @@ struct PageDropper::State : std::enable_shared_from_this<PageDropper::State> {
     std::deque<Job> jobs;  // guarded by mutex, as everything below
     unsigned threads = 0, idle = 0;
     bool starting = false;
-    std::atomic<bool> stopping = false;  // may be read without it
-    int fd = -1;
+    std::atomic<bool> stopping = false;    // may be read without it
+    bool is_open = true;                   // the descriptor, in the program's table
+    bool shares_table = false;             // a thread has none of its own
+    int fd = -1;                           // its number, in every table
     reactor::Executor* control = nullptr;  // valid until stop()
 
     ~State() {
-        if (fd >= 0) close(fd);
+        if (is_open) close(fd);
     }
 
     // 0 or an errno. Control thread.
@@ -79,11 +84,44 @@ struct PageDropper::State : std::enable_shared_from_this<PageDropper::State> {
         return error;
     }
 
+    // With the lock, and not stopping.
+    void want_thread() {
+        control->post([state = shared_from_this()] {
+            if (const int error = state->start_thread(); error != 0)
+                log::warning("fuse", "no further thread to drop pages ({})", std::strerror(error));
+        });
+    }
+
+    // While this thread waits for a page nothing ends it, not even SIGKILL, and it would keep all that the program has
+    // open: the requests the program had read would never be ended by the kernel, nor the page unlocked, and locks
+    // stayed. So it has a table of its own, with nothing in it but its own descriptor and what wakes reactors.
+    bool let_go_of_descriptors() const {
+        constexpr const char* own_table = "/proc/thread-self/fd";
+        if (access(own_table, R_OK | X_OK) != 0 || unshare(CLONE_FILES) != 0) return false;
+        DIR* const table = opendir(own_table);
+        if (!table) return true;
+        while (const dirent* const entry = readdir(table)) {
+            const int number = std::atoi(entry->d_name);
+            char target[32] = {};
+            if (entry->d_name[0] == '.' || number == fd || number == dirfd(table)) continue;
+            if (readlinkat(dirfd(table), entry->d_name, target, sizeof target - 1) > 0 &&
+                std::strcmp(target, "anon_inode:[eventfd]") == 0)
+                continue;
+            close(number);
+        }
+        closedir(table);
+        return true;
+    }
+
     static void* begin(void* argument) {
         auto* const given = static_cast<std::shared_ptr<State>*>(argument);
         const std::shared_ptr<State> self = std::move(*given);
         delete given;
         pthread_setname_np(pthread_self(), "srpfs-pages");
+        if (!self->let_go_of_descriptors()) {
+            const std::lock_guard lock(self->mutex);
+            self->shares_table = true;
+        }
         self->run();
         return nullptr;
     }
@@ -100,6 +138,8 @@ struct PageDropper::State : std::enable_shared_from_this<PageDropper::State> {
             }
             Job job = std::move(jobs.front());
             jobs.pop_front();
+            // The thread that was started last may have blocked as well.
+            if (!jobs.empty() && idle == 0 && !std::exchange(starting, true)) want_thread();
             lock.unlock();
             for (const lun::ByteRange& range : job.ranges)
                 if (!stopping) tell(job.node, range);
@@ -108,7 +148,7 @@ struct PageDropper::State : std::enable_shared_from_this<PageDropper::State> {
             if (!stopping) job.executor->post(std::move(job.done));
         }
         // The connection ends with its last descriptor.
-        if (--threads == 0) close(std::exchange(fd, -1));
+        if (--threads == 0 && shares_table && std::exchange(is_open, false)) close(fd);
         changed.notify_all();
     }
 
@@ -130,7 +170,10 @@ struct PageDropper::State : std::enable_shared_from_this<PageDropper::State> {
         // ENOENT: the kernel knows nothing of the file. The others: unmounted.
         const bool expected = written >= 0 || errno == ENOENT || errno == ENODEV || errno == ENOTCONN ||
                               errno == EPERM || errno == ECONNABORTED || errno == EPIPE || errno == ECONNRESET;
-        if (!expected) log::warning("fuse", "dropping pages was refused ({})", std::strerror(errno));
+        // The log may need a descriptor that this thread does not have.
+        if (!expected && !stopping)
+            control->post(
+                [reason = errno] { log::warning("fuse", "dropping pages was refused ({})", std::strerror(reason)); });
     }
 };
 
@@ -154,10 +197,7 @@ void PageDropper::drop(NodeId node, std::vector<lun::ByteRange> ranges, reactor:
     state_->jobs.push_back({node, std::move(ranges), &executor, std::move(done)});
     state_->changed.notify_one();
     if (state_->jobs.size() <= state_->idle || std::exchange(state_->starting, true)) return;
-    state_->control->post([state = state_] {
-        if (const int error = state->start_thread(); error != 0)
-            log::warning("fuse", "no further thread to drop pages ({})", std::strerror(error));
-    });
+    state_->want_thread();
 }
 
 bool PageDropper::stop() {
@@ -166,6 +206,7 @@ bool PageDropper::stop() {
     state_->stopping = true;
     dropped.swap(state_->jobs);
     state_->changed.notify_all();
+    if (!state_->shares_table && std::exchange(state_->is_open, false)) close(state_->fd);
     return state_->changed.wait_for(lock, stop_time, [this] { return state_->threads == 0; });
 }
 

@@ -2,6 +2,7 @@
 #include "page_fills.h"
 
 #include <srpfs/base/assert.h>
+#include <srpfs/base/log.h>
 
 #include <algorithm>
 #include <utility>
@@ -162,6 +163,8 @@ void PageFills::drop(File& file, bool young_too) {
     }
     if (ranges.empty()) return;
     file.ticket = ++numbers_;
+    file.dropping_since = timers_.now();
+    if (!late_.armed()) late_.arm_after(patience);
     host_.drop_pages(file.node, std::move(ranges), file.ticket);
 }
 
@@ -191,6 +194,26 @@ void PageFills::dropped(std::uint64_t ticket) {
     end_waits();
 }
 
+void PageFills::give_up_late() {
+    bool is_needed = false;
+    std::vector<std::uint64_t> late;
+    for (const File& file : files_) {
+        if (file.ticket == 0) continue;
+        is_needed = true;
+        if (file.waits == 0 || timers_.now() - file.dropping_since < patience) continue;
+        for (const Wait& wait : waits_)
+            if (std::find(wait.files.begin(), wait.files.end(), file.serial) != wait.files.end())
+                late.push_back(wait.number);
+    }
+    if (is_needed) late_.arm_after(patience);
+    if (late.empty()) return;
+    log::warning(
+        "fuse",
+        "the kernel has not dropped pages of a LUN file for {} s; {} writes are answered without waiting for it",
+        std::chrono::duration_cast<std::chrono::seconds>(patience).count(), late.size());
+    for (const std::uint64_t number : late) give_up(number);
+}
+
 void PageFills::forget_file(const LunData* lun) {
     for (File& file : files_)
         if (file.lun == lun) file.lun = nullptr;
@@ -199,6 +222,7 @@ void PageFills::forget_file(const LunData* lun) {
 void PageFills::leave() {
     left_ = true;
     tick_.disarm();
+    late_.disarm();
     files_.clear();
     while (!waits_.empty()) end(waits_.begin());
 }

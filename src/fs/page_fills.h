@@ -39,13 +39,18 @@ protected:
 class PageFills {
 public:
     PageFills(PageFillsHost& host, reactor::TimerQueue& timers)
-        : host_(host), tick_(timers, [this] { is_due_ = true; }) {}
+        : host_(host), timers_(timers), tick_(timers, [this] { is_due_ = true; }),
+          late_(timers, [this] { give_up_late(); }) {}
 
     // Pages stay for one to two of these, so that who has asked for them, and for more than he needs now, gets them
     // before they go. Not when a write waits.
     static constexpr Duration tick = std::chrono::milliseconds(2);
     // Of one file, that wait to be dropped; more become one.
     static constexpr std::size_t ranges_max = 1024;
+
+    // So long a write waits for a drop that the kernel does not end. It may be held by a page that a reader has locked
+    // who waits for a place among the kernel's asynchronous requests, which are these very writes.
+    static constexpr Duration patience = std::chrono::seconds(1);
 
     // False: the kernel has no pages, and wait() need not be asked.
     [[nodiscard]] bool any() const { return !files_.empty(); }
@@ -65,6 +70,7 @@ public:
 
     // End of a turn, after the answers have been given.
     void send();
+    [[nodiscard]] bool has_something_to_send() const { return is_due_ || is_urgent_; }
     void dropped(std::uint64_t ticket);
     // The unit is going: what is left of its file's pages is waited for by all.
     void forget_file(const LunData* lun);
@@ -89,6 +95,7 @@ private:
         std::vector<Pages> young, old;  // in the order in which they came
         std::vector<Pages> dropping;
         std::uint64_t ticket = 0;  // of `dropping`; 0: none
+        Instant dropping_since{};
         [[nodiscard]] bool is_over() const {
             return filling.empty() && young.empty() && old.empty() && ticket == 0 && waits == 0;
         }
@@ -107,15 +114,17 @@ private:
     void drop(File& file, bool young_too);
     void end(std::list<Wait>::iterator wait);
     void end_waits();
+    void give_up_late();
     void tidy();
 
     PageFillsHost& host_;
+    reactor::TimerQueue& timers_;
     std::list<File> files_;
     std::list<Wait> waits_;
     std::uint64_t numbers_ = 0;                // of fills, waits, files and tickets
     bool is_due_ = false, is_urgent_ = false;  // what is old is to go; what a write waits for
     bool left_ = false;
-    reactor::Timer tick_;
+    reactor::Timer tick_, late_;
 };
 
 }  // namespace srpfs::fs

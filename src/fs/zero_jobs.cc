@@ -42,7 +42,7 @@ bool ZeroJobs::take_write(std::uint64_t handle, LunData& lun, lun::ByteRange ran
                 .zeroing = nullptr,
                 .on_end = nullptr,
                 .waiting = {},
-                .pages = 0};
+                .precedes_write = true};
         // The write itself goes on once the end has moved up to it.
         job.on_end = [this, handle, begin = range.begin, record = job.record, request = copy()](int error) {
             if (error == 0) ends_.advance(handle, begin);
@@ -155,7 +155,10 @@ void ZeroJobs::start(Job job, std::vector<lun::ByteRange> ranges, bool deallocat
 
 void ZeroJobs::on_zeroed(std::list<Job>::iterator place, const lun::Outcome& outcome) {
     const auto over = std::move(place->zeroing);  // it is calling us, and looks at nothing of its own any more
-    if (outcome.ok()) place->pages = host_.wait_for_pages(*place->lun, place->range, [this, place] { end(place, {}); });
+    if (outcome.ok())
+        place->pages = host_.wait_for_pages(*place->lun, place->range, [this, place] {
+            end(place, place->is_interrupted ? lun::Outcome{.kind = lun::OutcomeKind::interrupted} : lun::Outcome{});
+        });
     if (place->pages == 0) end(place, outcome);
 }
 
@@ -178,8 +181,10 @@ void ZeroJobs::interrupt(std::uint32_t record) {
         if (job.record == record) {
             if (job.zeroing)
                 job.zeroing->interrupt();
-            else if (job.pages != 0)
+            else if (job.pages != 0) {
+                job.is_interrupted = job.precedes_write;
                 host_.give_up_pages(job.pages);
+            }
             return;
         }
         const auto waiting = std::find_if(job.waiting.begin(), job.waiting.end(),

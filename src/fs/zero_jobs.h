@@ -78,6 +78,8 @@ private:
         std::function<void(int)> on_end;
         std::vector<Waiting> waiting;  // in the order in which they came
         std::uint64_t pages = 0;       // what it waits for after its zeroing
+        bool precedes_write = false;   // the request is a WRITE that has not begun
+        bool is_interrupted = false;   // that one, while this waits for pages
     };
     void start(Job job, std::vector<lun::ByteRange> ranges, bool deallocates);
     void on_zeroed(std::list<Job>::iterator job, const lun::Outcome& outcome);

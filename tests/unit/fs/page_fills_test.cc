@@ -101,6 +101,39 @@ TEST_F(PageFillsTest, AWriteWaitsForAFillThatBeganBeforeItsEnd) {
     EXPECT_FALSE(fills_.any());
 }
 
+TEST_F(PageFillsTest, ADropThatTheKernelDoesNotEndIsNotWaitedForForEver) {
+    fills_.answered(fill(1));
+    EXPECT_NE(write(1), 0u);
+    EXPECT_NE(write(1), 0u);
+    fills_.send();
+    ASSERT_EQ(drops_.size(), 1u);
+    pass(PageFills::patience - PageFills::tick);
+    EXPECT_EQ(done_, 0u);
+    pass(PageFills::tick);
+    EXPECT_EQ(done_, 2u);
+    EXPECT_TRUE(fills_.any());
+
+    // It counts from the drop on, and who comes later has to wait as well.
+    EXPECT_NE(write(1), 0u);
+    pass(PageFills::patience);
+    EXPECT_EQ(done_, 3u);
+    obey();
+    EXPECT_FALSE(fills_.any());
+    pass(2 * PageFills::patience);
+}
+
+TEST_F(PageFillsTest, AFillThatIsNotAnsweredIsWaitedForAllTheSame) {
+    const auto early = fill(1);
+    EXPECT_NE(write(1), 0u);
+    fills_.send();
+    pass(3 * PageFills::patience);
+    EXPECT_EQ(done_, 0u);
+    fills_.answered(early);
+    fills_.send();
+    obey();
+    EXPECT_EQ(done_, 1u);
+}
+
 TEST_F(PageFillsTest, ThatHasBeenAnsweredIsDroppedAtOnceForAWrite) {
     fills_.answered(fill(1));
     fills_.send();
