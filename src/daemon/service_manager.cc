@@ -3,6 +3,7 @@
 
 #include <srpfs/base/log.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
@@ -92,23 +93,28 @@ void ServiceManager::status(const std::string& text) {
 
 Watchdog::Watchdog(reactor::Executor& control, std::vector<Watched> watched, Duration interval,
                    std::function<void()> on_alive)
-    : watched_(std::move(watched)), half_(interval / 2), on_alive_(std::move(on_alive)),
-      timer_(control.timers(), [this] { look(); }) {
+    : watched_(std::move(watched)),
+      pause_(std::max<Duration>(interval / 4, std::min<Duration>(std::chrono::seconds(1), interval / 2))),
+      on_alive_(std::move(on_alive)), timer_(control.timers(), [this] { look(); }) {
     for (std::size_t i = 0; i < watched_.size(); ++i) answers_.push_back(std::make_shared<Answer>());
     look();
 }
 
 void Watchdog::look() {
-    timer_.arm_after(half_);
+    constexpr unsigned looks_missed_max = 2;
+    timer_.arm_after(pause_);
     bool alive = true;
     for (std::size_t i = 0; i < watched_.size(); ++i) {
-        if (answers_[i]->given.exchange(false)) {
+        Answer& last = *answers_[i];
+        if (last.given.exchange(false)) {
+            last.looks = 0;
             watched_[i].executor->post([answer = answers_[i]] { answer->given = true; });
             continue;
         }
+        if (++last.looks < looks_missed_max) continue;
         alive = false;
         log::error(watched_[i].name, "hangs: no turn for {} ms; the service manager is not told that srpfs is alive",
-                   std::chrono::duration_cast<std::chrono::milliseconds>(half_).count());
+                   std::chrono::duration_cast<std::chrono::milliseconds>(pause_ * last.looks).count());
     }
     if (alive) on_alive_();
 }

@@ -39,8 +39,10 @@ private:
     std::string last_status_;
 };
 
-// Tells the service manager twice in its interval that we are alive, which is true while the thread this runs on turns,
-// and each of the others has run what it was given half an interval before. All of it on the thread of `control`.
+// Tells the service manager that we are alive, four times in its interval, though not more than once a second, and twice
+// in an interval below 2 s. We are while the thread this runs on turns, and none of the others has let two looks pass
+// without running what it was given: one that stood still for less than the interval is not held against it, and what
+// is sent last comes before it has stood still for that long. All of it on the thread of `control`.
 class Watchdog {
 public:
     struct Watched {
@@ -56,10 +58,11 @@ private:
     // Outlives us in the mailbox of a thread that hangs.
     struct Answer {
         std::atomic<bool> given{true};
+        unsigned looks = 0;  // since it was asked; of the thread that looks
     };
     std::vector<Watched> watched_;
     std::vector<std::shared_ptr<Answer>> answers_;
-    Duration half_;
+    Duration pause_;  // from one look to the next
     std::function<void()> on_alive_;
     reactor::Timer timer_;
 };

@@ -98,41 +98,82 @@ TEST(ServiceManager, WantsAWatchdogOfThisProcessOnly) {
 class WatchdogTest : public ::testing::Test {
 protected:
     void pass(Duration time) { control.timers().advance_to(control.timers().now() + time); }
+    Duration since_ping() { return control.timers().now() - last_ping; }
+    std::function<void()> on_alive() {
+        return [this] {
+            ++pings;
+            last_ping = control.timers().now();
+        };
+    }
 
     test::ManualExecutor control, first, second;
     unsigned pings = 0;
-    Watchdog watchdog{control, {{"first", &first}, {"second", &second}}, 10s, [this] { ++pings; }};
+    Instant last_ping{};
+    static constexpr Duration interval = 12s;
+    Watchdog watchdog{control, {{"first", &first}, {"second", &second}}, interval, on_alive()};
 };
 
-TEST_F(WatchdogTest, PingsTwiceInAnInterval) {
+TEST_F(WatchdogTest, PingsFourTimesInAnInterval) {
     EXPECT_EQ(pings, 1U);
     for (unsigned i = 2; i < 6; ++i) {
         first.run();
         second.run();
-        pass(5s - 1ns);
+        pass(3s - 1ns);
         EXPECT_EQ(pings, i - 1);
         pass(1ns);
         EXPECT_EQ(pings, i);
     }
 }
 
+TEST_F(WatchdogTest, LooksAtMostOnceASecondAndAtLeastTwiceInAnInterval) {
+    for (const auto& [wanted, looks] : {std::pair<Duration, unsigned>{3s, 3}, {2s, 2}, {500ms, 2}, {1h, 4}}) {
+        test::ManualExecutor clock;
+        unsigned told = 0;
+        const Watchdog one{clock, {}, wanted, [&] { ++told; }};
+        told = 0;
+        for (Duration passed{}; passed < wanted; passed += 50ms) clock.timers().advance_to(clock.timers().now() + 50ms);
+        EXPECT_EQ(told, looks) << wanted.count();
+    }
+}
+
+// Whenever it begins.
+TEST_F(WatchdogTest, AThreadThatStoodStillForLessThanTheIntervalIsForgiven) {
+    constexpr Duration step = 100ms;
+    for (Duration before = 0s; before < 3s; before += step) {
+        const auto turn = [&](Duration time, bool second_runs) {
+            for (Duration passed{}; passed < time; passed += step) {
+                first.run();
+                if (second_runs) second.run();
+                pass(step);
+                EXPECT_LT(since_ping(), interval) << "after " << before.count();
+            }
+        };
+        turn(interval + before, true);
+        turn(interval - step, false);
+    }
+}
+
 TEST_F(WatchdogTest, AThreadThatHangsStopsThePings) {
     first.run();
-    pass(5s);
-    pass(5s);
-    EXPECT_EQ(pings, 1U) << "the second has run nothing";
-    first.run();
-    pass(5s);
-    EXPECT_EQ(pings, 1U);
+    pass(3s);
+    EXPECT_EQ(pings, 2U) << "it may be about to run";
+    for (int looks = 0; looks < 5; ++looks) {
+        first.run();
+        pass(3s);
+    }
+    EXPECT_EQ(pings, 2U) << "the second has run nothing";
+    EXPECT_GT(since_ping(), interval);
     first.run();
     second.run();
-    pass(5s);
-    EXPECT_EQ(pings, 2U) << "it turns again";
+    pass(3s);
+    EXPECT_EQ(pings, 3U) << "it turns again";
+    pass(3s);
+    EXPECT_EQ(pings, 4U) << "what it had missed before does not count";
 }
 
 TEST_F(WatchdogTest, AThreadThatHangsIsGivenNothingMore) {
-    pass(5s);
-    pass(5s);
+    pass(3s);
+    pass(3s);
     first.run();
     EXPECT_FALSE(first.run());
 }
