@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-#include <srpfs/base/log.h>
+#include "journal.h"
 
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
+#include <optional>
 
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -21,18 +22,8 @@ std::atomic<Level> threshold_now = Level::info;
 std::mutex observer_mutex;
 std::function<void(Level, std::string_view)> observer_now;  // guarded by observer_mutex
 
-int syslog_priority(Level level) {
-    switch (level) {
-        case Level::error: return LOG_ERR;
-        case Level::warning: return LOG_WARNING;
-        case Level::info: return LOG_INFO;
-        case Level::debug: return LOG_DEBUG;
-    }
-    return LOG_ERR;
-}
-
-// -1: not yet asked for, or none. Set before threads start.
-int journal_socket = -1;
+// Set before threads start.
+std::optional<Journal> journal;
 
 int connect_journal() {
     sockaddr_un address{};
@@ -87,7 +78,7 @@ std::string journal_entry(Level level, std::string_view subject, std::string_vie
 
 void configure(Destination destination, Level threshold) {
     if (destination == Destination::syslog) openlog("srpfs", LOG_PID | LOG_NDELAY, LOG_DAEMON);
-    if (destination == Destination::journal && journal_socket < 0) journal_socket = connect_journal();
+    if (destination == Destination::journal && !journal) journal.emplace(connect_journal(), STDERR_FILENO);
     destination_now = destination;
     threshold_now = threshold;
 }
@@ -117,14 +108,10 @@ void write(Level level, std::string_view subject, std::string_view message) {
             [[maybe_unused]] const auto written = ::write(STDERR_FILENO, whole.data(), whole.size());
             break;
         }
-        case Destination::journal: {
-            const auto entry = journal_entry(level, subject, std::string_view(line).substr(prefix));
-            if (journal_socket >= 0 && send(journal_socket, entry.data(), entry.size(), MSG_NOSIGNAL) >= 0) break;
-            // The stream of a service takes the priority in front of a line.
-            const std::string whole = fmt::format("<{}>{}\n", syslog_priority(level), line);
-            [[maybe_unused]] const auto written = ::write(STDERR_FILENO, whole.data(), whole.size());
+        case Destination::journal:
+            journal->write(level, std::string_view(line).substr(0, subject.size()),
+                           std::string_view(line).substr(prefix));
             break;
-        }
         case Destination::syslog: ::syslog(syslog_priority(level), "%s", line.c_str()); break;
         case Destination::none: break;
     }
