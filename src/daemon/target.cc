@@ -557,6 +557,11 @@ void Target::add_lun_files(const std::shared_ptr<Lun>& lun) {
     add_raw_door(lun);
 }
 
+// Whatever the unit itself says.
+bool Target::is_read_only_here(const Lun& lun) const {
+    return host_.mount_config().mount.read_only || lun.refuses_writes || lun.options.read_only.value_or(false);
+}
+
 // ---- commands of somebody's choice ----
 
 void Target::add_raw_door(const std::shared_ptr<Lun>& lun) {
@@ -580,8 +585,7 @@ void Target::add_raw_door(const std::shared_ptr<Lun>& lun) {
     door.block_bytes = [unit = lun->unit] { return unit->info()->block_bytes; };
     door.is_read_only = [this, weak] {
         const auto still = weak.lock();
-        return host_.mount_config().mount.read_only || !still || still->refuses_writes ||
-               still->options.read_only.value_or(false);
+        return !still || is_read_only_here(*still);
     };
     door.command_timeout = port_->config().command_time;
     door.now = [&control = host_.control()] { return control.timers().now(); };
@@ -636,6 +640,11 @@ void Target::add_reservations(const std::shared_ptr<Lun>& lun) {
         [this, lun, fail](std::string_view text, const Call& call) {
             const auto command = lun::parse_reserve_command(text);
             if (!command) return fail(call, command.error());
+            if (is_read_only_here(*lun))
+                return fail(call,
+                            Error(EROFS, fmt::format("{}: reservations: {} changes the unit: the mount or the file "
+                                                     "is read-only",
+                                                     lun->name, text)));
             log::info(config().name, "{}: reservations: {}", lun->name, text);
             event("reservation_command", {{"lun", lun->name}, {"command", text}});
             const bool waits = !call->nonblocking();

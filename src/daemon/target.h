@@ -112,6 +112,7 @@ private:
     void list();
     void add_control_files();
     void add_lun_files(const std::shared_ptr<Lun>& lun);
+    [[nodiscard]] bool is_read_only_here(const Lun& lun) const;
     void add_raw_door(const std::shared_ptr<Lun>& lun);
     void add_reservations(const std::shared_ptr<Lun>& lun);
     void add_option_files(const std::shared_ptr<Lun>& lun);

@@ -683,3 +683,20 @@ def reservations_exclude_other_initiators(t):
     fails_in_words(mount, errno.EINVAL, ours, "register 0", "0xffffffffffffffff", also_in=(mount.target,))
     write_once(theirs, "clear")
     equal(write(mount.lun(0)), 0, "nothing is reserved any more")
+
+
+@test(intakes=BOTH)
+def reservations_of_what_is_read_only_can_be_read_and_not_changed(t):
+    mount = t.mount("demo:ram:1M+ram:1M", "lun=lun0:ro")
+    nothing = "generation 0\nregistered none\nreservation none\n"
+    changes = ("register 0xa", "register-ignore 0xa", "unregister", "reserve write-exclusive", "release", "preempt 0xb", "preempt-abort 0xb", "clear")
+    write_once(mount.target / "lun1.attr" / "read_only", "1")
+    for unit in ("lun0", "lun1"):
+        file = mount.target / f"{unit}.attr" / "reservations"
+        for change in changes:
+            fails_in_words(mount, errno.EROFS, file, change, f"{unit}: reservations: {change} changes the unit", also_in=(mount.target, file.parent))
+        fails_in_words(mount, errno.EINVAL, file, "reserve shared", "'shared'", also_in=(mount.target,))
+        equal(file.read_text(), nothing, f"{unit} after what was refused")
+    write_once(mount.target / "lun1.attr" / "read_only", "0")
+    write_once(mount.target / "lun1.attr" / "reservations", "register 0xa")
+    contains((mount.target / "lun1.attr" / "reservations").read_text(), "registered 0x000000000000000a", "writable again")
