@@ -104,6 +104,11 @@ bool is_meant(const std::string& login, const Target& target) {
            wanted->initiator_ext == parameters.initiator_ext;
 }
 
+// The same addresses lead through the same local port; others may lead through another one.
+bool is_same_route(const srp::LoginParameters& one, const srp::LoginParameters& other) {
+    return one.dest == other.dest && one.src == other.src && one.ib == other.ib;
+}
+
 }  // namespace
 
 // ---- signals ----
@@ -531,6 +536,7 @@ Result<std::shared_ptr<Target>> Supervisor::log_in(const std::string& text, cons
                     moved = home.has_value()](const Result<void>& done) {
         const auto target = weak.lock();
         const auto better = target ? target->better_home() : std::nullopt;
+        if (done && target) forget_attempts(*target);
         if (done || !better || moved) return on_done(done);
         log::info({}, "{}; logging in again from there", done.error().context);
         if (const auto again = log_in(text, wanted, on_done, better); !again) on_done(again.error());
@@ -569,11 +575,8 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text, c
             continue;
         const auto& port = other->port().facts().port;
         if (wanted && other->is_listed() && (wanted->device != port.device || wanted->port != port.port)) continue;
-        // Without a wanted port the route decides. The same addresses give the same route; others may lead through
-        // another port, and if they do not, the lock says so.
-        const bool same_route =
-            theirs.dest == parameters.dest && theirs.src == parameters.src && theirs.ib == parameters.ib;
-        if (!wanted && other->is_listed() && !same_route) continue;
+        // Without a wanted port the route decides. If another one leads through the same port, the lock says so.
+        if (!wanted && other->is_listed() && !is_same_route(theirs, parameters)) continue;
         return Error(
             EEXIST,
             fmt::format("Already connected to target port with id_ext={:016x};ioc_guid={:016x};initiator_ext={:016x}",
@@ -631,22 +634,32 @@ void Supervisor::on_configured_failed(StaticLogin& login, const Error& error) {
     }
     ++login.failures;
     last_error_ = error.context;
+    const bool comes_again = try_again(login);
     // A line for each reason, not for each attempt.
-    if (std::exchange(login.reason, error.context) != error.context) {
-        log::warning({}, "{}: {}; trying again", login.text, error.context);
-        events_.add("login_failed", {{"reason", error.context}});
-    }
-    try_again(login);
+    if (std::exchange(login.reason, error.context) == error.context) return;
+    log::warning({}, "{}: {}; {}", login.text, error.context,
+                 comes_again ? "trying again" : "not tried again, because reconnect_delay is off");
+    events_.add("login_failed", {{"reason", error.context}});
 }
 
-// As a lost connection is tried again: after reconnect_delay, and later after more than ten failures.
-void Supervisor::try_again(StaticLogin& login) {
+// As a lost connection is tried again: after reconnect_delay, and later after more than ten failures. False: it is not.
+bool Supervisor::try_again(StaticLogin& login) {
     const auto parameters = srp::parse_login_string(login.text);
-    if (!parameters) return;
+    if (!parameters) return false;
     const auto defaults = login_defaults(config_.timers, config_.target_rules, *parameters);
-    if (!defaults || !defaults->timers.reconnect_delay) return;
+    if (!defaults || !defaults->timers.reconnect_delay) return false;
     const unsigned factor = std::clamp(login.failures, 11U, 110U) - 10;
     login.timer->arm_after(std::chrono::seconds(std::uint64_t{*defaults->timers.reconnect_delay} * factor));
+    return true;
+}
+
+// Somebody has logged in to it: an attempt that is due later would undo his logging out before.
+void Supervisor::forget_attempts(const Target& target) {
+    for (const auto& login : static_logins_) {
+        if (!is_meant(login->text, target)) continue;
+        const auto parameters = srp::parse_login_string(login->text);
+        if (parameters && is_same_route(*parameters, target.config().parameters)) login->timer->disarm();
+    }
 }
 
 void Supervisor::remember_error(const std::optional<initiator::WantedPort>& wanted, const std::string& text) {

@@ -82,7 +82,8 @@ private:
     void log_in_configured();
     void log_in_configured(StaticLogin& login);
     void on_configured_failed(StaticLogin& login, const Error& error);
-    void try_again(StaticLogin& login);
+    bool try_again(StaticLogin& login);
+    void forget_attempts(const Target& target);
     [[nodiscard]] unsigned choose_home() const;
     [[nodiscard]] unsigned processors(bool demo) const;
     void choose_readers();

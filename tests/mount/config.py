@@ -2,8 +2,9 @@
 """Configuration files: what a mount makes of them, and what it says when they are wrong."""
 
 import os
+import time
 
-from harness import check, contains, equal, eventually, mount_entry, test, value, write_once
+from harness import LOGIN, TARGET, check, contains, equal, eventually, mount_entry, test, value, write_once
 
 AGAIN = "id_ext=1,ioc_guid=1,dest=demo,initiator_ext=7"
 NAME = "0000000000000001-0000000000000001-0000000000000007"
@@ -82,6 +83,34 @@ def a_login_of_the_file_is_made_again_when_it_is_lost_and_not_when_it_was_delete
     eventually(lambda: not target.exists(), "logged out")
     write_once(mount.path / "add_target", second)      # nobody else has taken it meanwhile
     equal(value(target / "state"), "running", "state")
+
+
+@test
+def a_login_of_the_file_that_is_also_the_source_is_one_login(t):
+    file = written(t, f"[mount]\nreconnect_delay = 1\n[login]\nlogin = {LOGIN}\nlogin = {AGAIN}\n")
+    mount = t.mount("demo:ram:1M", f"config={file}")
+    again = mount.path / "srp-demo0-1" / NAME
+    eventually(again.exists, "the other login of the file")
+    equal(sorted(one.name for one in mount.port.iterdir() if one.is_dir()), [TARGET, NAME], "logins")
+    equal(value(mount.path / "last_error"), "", "last_error")
+    # Nor does an attempt from before its success come after it was logged out.
+    write_once(mount.target / "delete", "1")
+    eventually(lambda: not mount.target.exists(), "logged out")
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        check(not mount.target.exists(), "it was logged in again")
+        time.sleep(0.05)
+
+
+@test
+def a_login_of_the_file_that_is_not_tried_again_says_so(t):
+    for delay, words in (("off", "not tried again, because reconnect_delay is off"), ("1", "; trying again")):
+        file = written(t, f"[mount]\nreconnect_delay = {delay}\n[login]\nlogin = id_ext=5,ioc_guid=5,dest=nowhere\n")
+        mount = t.mount_in_foreground("demo:ram:1M", ("-f", f"-oconfig={file}"))
+        eventually(lambda m=mount: "id_ext=5" in m.log_file.read_text(), "the log names the login")
+        said = [line for line in mount.log_file.read_text().splitlines() if "id_ext=5" in line]
+        contains(said[0], words, f"reconnect_delay={delay}")
+        mount.umount()
 
 
 @test
