@@ -278,6 +278,22 @@ private:
 };
 
 // The names of drop-ins, sorted.
+// A file, or a directory, that somebody else than root and who reads it can change is not to be trusted.
+Result<void> check_trusted(const std::string& path, const struct stat& status) {
+    const auto refused = [&](const std::string& why) { return Error(EPERM, fmt::format("{}: {}", path, why)); };
+    if (status.st_mode & S_IWOTH)
+        return refused(fmt::format("everybody can write it, so it is not used; chmod o-w {}", path));
+    if ((status.st_mode & S_IWGRP) && status.st_gid != 0 && status.st_gid != getegid())
+        return refused(
+            fmt::format("gid {} can write it, which is the group neither of root nor of who reads it, so it "
+                        "is not used; chmod g-w {}",
+                        status.st_gid, path));
+    if (status.st_uid != 0 && status.st_uid != geteuid())
+        return refused(fmt::format("belongs to uid {}, and neither to root nor to who reads it, so it is not used",
+                                   status.st_uid));
+    return {};
+}
+
 Result<std::vector<std::string>> drop_ins(const std::string& directory) {
     std::vector<std::string> found;
     const std::unique_ptr<DIR, int (*)(DIR*)> open(opendir(directory.c_str()), closedir);
@@ -285,6 +301,10 @@ Result<std::vector<std::string>> drop_ins(const std::string& directory) {
         if (errno == ENOENT || errno == ENOTDIR) return found;
         return Error(errno, fmt::format("{}: cannot be read: {}", directory, std::strerror(errno)));
     }
+    struct stat status {};
+    if (fstat(dirfd(open.get()), &status) != 0)
+        return Error(errno, fmt::format("{}: {}", directory, std::strerror(errno)));
+    if (const auto trusted = check_trusted(directory, status); !trusted) return trusted.error();
     while (const dirent* entry = readdir(open.get())) {
         const std::string_view name = entry->d_name;
         if (name.ends_with(".conf") && !name.starts_with('.')) found.push_back(fmt::format("{}/{}", directory, name));
@@ -401,12 +421,7 @@ Result<std::string> read_file(const std::string& path) {
     if (fstat(fd, &status) != 0) return refused(errno, std::strerror(errno));
     if (S_ISDIR(status.st_mode)) return refused(EISDIR, "is a directory, and not a configuration file");
     if (!S_ISREG(status.st_mode)) return refused(EINVAL, "is not a regular file");
-    if (status.st_mode & S_IWOTH)
-        return refused(EPERM, fmt::format("everybody can write it, so it is not used; chmod o-w {}", path));
-    if (status.st_uid != 0 && status.st_uid != geteuid())
-        return refused(EPERM,
-                       fmt::format("belongs to uid {}, and neither to root nor to who reads it, so it is not used",
-                                   status.st_uid));
+    if (const auto trusted = check_trusted(path, status); !trusted) return trusted.error();
     std::string text;
     std::string piece(65536, '\0');
     while (text.size() <= file_bytes_max) {

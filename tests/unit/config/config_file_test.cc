@@ -213,6 +213,11 @@ TEST_F(ConfigFiles, WhatOthersCanWriteOrIsNoFileIsNotUsed) {
     chmod(file_.c_str(), 0664);
     EXPECT_EQ(loaded().errors, Lines{});
     if (geteuid() == 0) {
+        ASSERT_EQ(chown(file_.c_str(), 0, 65534), 0);
+        EXPECT_NE(only_error().find("gid 65534 can write it, which is the group neither of root nor of who reads it"),
+                  std::string::npos);
+        chmod(file_.c_str(), 0644);
+        EXPECT_EQ(loaded().errors, Lines{}) << "they can read it only";
         ASSERT_EQ(chown(file_.c_str(), 65534, 0), 0);
         EXPECT_NE(only_error().find("belongs to uid 65534"), std::string::npos);
     }
@@ -224,6 +229,24 @@ TEST_F(ConfigFiles, WhatOthersCanWriteOrIsNoFileIsNotUsed) {
     EXPECT_EQ(only_error(), file_ + ": is larger than 1024 KiB");
     put("srpfs.conf", "[mount]\n" + std::string((1 << 20) - 8, 'x'));
     EXPECT_LT(only_error().size(), 300U);
+}
+
+TEST_F(ConfigFiles, ADirectoryThatOthersCanWriteIsNotUsed) {
+    put("srpfs.conf", "[mount]\nuid = 5\n");
+    put("srpfs.conf.d/a.conf", "[mount]\nuid = 6\n");
+    const std::string further = file_ + ".d";
+    chmod(further.c_str(), 01777);
+    EXPECT_NE(only_error().find(further + ": everybody can write it, so it is not used; chmod o-w " + further),
+              std::string::npos);
+    EXPECT_EQ(loaded().mount.at(0).value, "5") << "what is in it does not count";
+    chmod(further.c_str(), 0775);
+    EXPECT_EQ(loaded().errors, Lines{});
+    EXPECT_EQ(loaded().mount.at(0).value, "6");
+    if (geteuid() != 0) return;
+    ASSERT_EQ(chown(further.c_str(), 0, 65534), 0);
+    EXPECT_NE(only_error().find(further + ": gid 65534 can write it"), std::string::npos);
+    ASSERT_EQ(chown(further.c_str(), 65534, 0), 0);
+    EXPECT_NE(only_error().find(further + ": belongs to uid 65534"), std::string::npos);
 }
 
 // What is shipped is correct, as it is and with everything switched on that it shows.
