@@ -39,10 +39,10 @@ private:
     std::string last_status_;
 };
 
-// Tells the service manager that we are alive, four times in its interval, though not more than once a second, and twice
-// in an interval below 2 s. We are while the thread this runs on turns, and none of the others has let two looks pass
-// without running what it was given: one that stood still for less than the interval is not held against it, and what
-// is sent last comes before it has stood still for that long. All of it on the thread of `control`.
+// Tells the service manager that we are alive, four times in its interval, though not more than once a second, and
+// twice in an interval below 2 s. We are while the thread this runs on turns, and none of the others has let two looks
+// pass without running what it was given: one that stood still for less than the interval is not held against it, and
+// what is sent last comes before it has stood still for that long. All of it on the thread of `control`.
 class Watchdog {
 public:
     struct Watched {
