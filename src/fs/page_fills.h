@@ -70,7 +70,7 @@ public:
 
     // End of a turn, after the answers have been given.
     void send();
-    [[nodiscard]] bool has_something_to_send() const { return is_due_ || is_urgent_; }
+    [[nodiscard]] bool has_something_to_send() const { return any() && (is_due_ || is_urgent_); }
     void dropped(std::uint64_t ticket);
     // The unit is going: what is left of its file's pages is waited for by all.
     void forget_file(const LunData* lun);
