@@ -134,7 +134,7 @@ struct Pipeline {
     std::deque<Block> filled;
     std::vector<char*> spare;
     bool has_all = false;                       // the reader has put its last block there
-    bool has_lost_writes = false;               // a flush has failed: what is behind the last checkpoint counts no more
+    bool has_lost_writes = false;               // what is behind the last checkpoint counts no more
     std::optional<Error> failure;               // the first
     std::optional<Result<std::string>> result;  // of all of it
     std::atomic<std::uint64_t> journalled = 0;  // what the journal says
@@ -273,12 +273,15 @@ struct Pipeline {
         }
         journal.done_bytes = now;
         auto written = write_journal(job.journal, journal);
-        // A full disk has no room for the journal either: give back what was written last.
-        if (!written && written.error().errno_value() == ENOSPC && !target.is_lun) {
+        // A full disk has no room for the journal either: give back what was written last. The copy has ended with
+        // that, since the file is shorter now than what was said to be done.
+        const int fault = written ? 0 : written.error().errno_value();
+        if ((fault == ENOSPC || fault == EDQUOT) && !target.is_lun) {
+            has_lost_writes = true;
             const std::uint64_t less = std::max(journalled.load(), now - std::min(now, job.options.block_bytes));
             if (::ftruncate(target.descriptor, static_cast<off_t>(less)) == 0) {
                 journal.done_bytes = less;
-                written = write_journal(job.journal, journal);
+                if (write_journal(job.journal, journal)) journalled = less;
             }
         }
         if (!written) return written.error();
@@ -407,6 +410,9 @@ Result<std::uint64_t> begin_target(Pipeline& copy) {
         if (!S_ISREG(now.st_mode)) return Error(EINVAL, fmt::format("{} is no regular file", target.path));
         copy.journal.part_inode = now.st_ino;
     }
+    if (resumes && !target.is_lun && static_cast<std::uint64_t>(now.st_size) < copy.journal.done_bytes)
+        return Error(EIO, fmt::format("{} has {} bytes, and {} of it should be done; --no-resume begins anew",
+                                      target.path, now.st_size, copy.journal.done_bytes));
     if (!resumes)
         if (auto written = write_journal(job.journal, copy.journal); !written) return written.error();
     copy.journalled = copy.journal.done_bytes;
@@ -451,8 +457,13 @@ Result<std::string> Pipeline::conduct() {
         before = *from;
         if (auto copied = run_phase(CopyProgress::Phase::copying, before); !copied) return copied.error();
         holes = zeros;
-        if (!job.target.is_lun && ::fsync(target.descriptor) != 0)
-            return target.error("fsync", job.source.bytes, errno);
+        if (!job.target.is_lun) {
+            if (::fsync(target.descriptor) != 0) return target.error("fsync", job.source.bytes, errno);
+            if (::fstat(target.descriptor, &now) != 0) return target.error("fstat", job.source.bytes, errno);
+            if (static_cast<std::uint64_t>(now.st_size) != job.source.bytes)
+                return Error(EIO, fmt::format("{} has {} bytes instead of {}; somebody else changes it", target.path,
+                                              now.st_size, job.source.bytes));
+        }
     }
     if (job.options.verifies || job.options.verifies_only) {
         for (Disk* disk : {&source, &target}) {
@@ -507,9 +518,10 @@ Result<std::string> run_copy(const CopyJob& job, const std::atomic<int>& stop, s
     std::string told;
     const auto unfinished = [&](const Error& error) {
         if (!copy->has_begun || job.options.verifies_only) return error;
-        return Error(error.code, fmt::format("{}{}; {} of {} bytes are done, and the same command goes on there",
-                                             error.context, error.errno_value() == ENOSPC ? "; make room" : "",
-                                             copy->journalled.load(), job.source.bytes));
+        return Error(error.code,
+                     fmt::format("{}{}; {} of {} bytes are done, and the same command goes on there", error.context,
+                                 error.errno_value() == ENOSPC || error.errno_value() == EDQUOT ? "; make room" : "",
+                                 copy->journalled.load(), job.source.bytes));
     };
     while (true) {
         std::string now;

@@ -267,6 +267,55 @@ def srpctl_copy_goes_on_when_a_full_disk_has_room(t):
 
 
 @test
+def srpctl_copy_is_not_done_when_the_journal_took_the_room(t):
+    mount = t.mount("demo:ram:4M")
+    ctl = Copier(t, mount)
+    data = pattern(4 * MIB, 4)
+    mount.lun(0).write_bytes(data)
+    small = t.mountpoint("small")
+    failures = 0
+    # At some of these sizes there is room for the last block, but not for the journal that says so.
+    for room in range(0, 16384, 4096):
+        succeeds("mount", "-t", "tmpfs", "-o", f"size={4 * MIB + room}", "none", small)
+        try:
+            done = run(*ctl.command("copy", "lun0", small / "out"))
+            equal((small / "out").exists(), done.returncode == 0, f"the name, with {room} bytes more")
+            if done.returncode != 0:
+                failures += 1
+                equal(done.returncode, 2, f"exit status ({done.stderr})")
+                contains(done.stderr, "No space left on device; make room", "the reason")
+                told = json.loads((small / "out.part.journal").read_text())["done_bytes"]
+                contains(done.stderr, f"; {told} of {4 * MIB} bytes are done", "what is done")
+                succeeds("mount", "-o", "remount,size=8M", small)
+                ctl.copy("lun0", small / "out")
+            equal((small / "out").read_bytes() == data, True, f"the copy, with {room} bytes more")
+        finally:
+            run("umount", "-l", small)
+    check(failures > 0, "there was room enough each time")
+
+
+@test
+def srpctl_copy_does_not_go_on_in_a_file_that_became_shorter(t):
+    mount = t.mount("demo:ram:32M")
+    ctl = Copier(t, mount)
+    data = pattern(32 * MIB, 4)
+    mount.lun(0).write_bytes(data)
+    small = t.mountpoint("small")
+    succeeds("mount", "-t", "tmpfs", "-o", "size=20M", "none", small)
+    try:
+        out = small / "out"
+        ctl.fails(2, "copy", "lun0", out)
+        succeeds("mount", "-o", "remount,size=40M", small)
+        os.truncate(small / "out.part", 1 * MIB)
+        contains(ctl.fails(2, "copy", "lun0", out), "has 1048576 bytes, and ", "a shorter file")
+        check(not out.exists(), "the copy has its name already")
+        ctl.copy("lun0", out, "--no-resume")
+        equal(out.read_bytes() == data, True, "the copy")
+    finally:
+        run("umount", "-l", small)
+
+
+@test
 def srpctl_copy_finds_a_byte_that_differs(t):
     mount = t.mount("demo:ram:16M")
     ctl = Copier(t, mount)
