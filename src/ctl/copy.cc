@@ -17,6 +17,7 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace srpfs::ctl {
@@ -24,9 +25,26 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 constexpr int journal_schema = 1;
+constexpr std::size_t journal_bytes_max = 65536;
 
 Error error_at(const std::string& path, const char* what, int errno_value) {
     return Error(errno_value, fmt::format("{}: {}: {}", path, what, std::strerror(errno_value)));
+}
+
+// What a journal is before it has its name.
+std::string draft_of(const std::string& journal) { return journal + ".new"; }
+
+// A LUN without a WWID is known by its path only, and there may be another one by that name the next time.
+bool has_identity(const CopyEnd& end) { return !end.is_lun || end.identity != "lun " + end.path; }
+
+bool is_same_file(const std::string& one, const std::string& other) {
+    std::error_code fault;
+    const auto path = std::filesystem::weakly_canonical(one, fault);
+    if (!fault && path == std::filesystem::weakly_canonical(other, fault)) return true;
+    struct stat a {
+    }, b{};
+    return ::stat(one.c_str(), &a) == 0 && ::stat(other.c_str(), &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
 }
 
 Result<void> sync_directory_of(const std::string& path) {
@@ -66,8 +84,9 @@ std::optional<CopyJournal> CopyJournal::parse(std::string_view text) {
 }
 
 Result<void> write_journal(const std::string& path, const CopyJournal& journal) {
-    const std::string draft = path + ".new", text = journal.text();
-    const int descriptor = ::open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    const std::string draft = draft_of(path), text = journal.text();
+    ::unlink(draft.c_str());  // of a copy that was killed
+    const int descriptor = ::open(draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (descriptor < 0) return error_at(draft, "open", errno);
     const ssize_t written = ::write(descriptor, text.data(), text.size());
     int fault = written == static_cast<ssize_t>(text.size()) ? 0 : written < 0 ? errno : ENOSPC;
@@ -77,6 +96,33 @@ Result<void> write_journal(const std::string& path, const CopyJournal& journal) 
     if (fault == 0) return sync_directory_of(path);
     ::unlink(draft.c_str());
     return error_at(path, "write", fault);
+}
+
+Result<std::optional<CopyJournal>> read_journal(const std::string& path) {
+    const int descriptor = ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (descriptor < 0 && errno == ENOENT) return std::optional<CopyJournal>();
+    if (descriptor < 0 && errno == ELOOP)
+        return Error(EPERM, fmt::format("{} is a symbolic link, and is not taken for a journal", path));
+    if (descriptor < 0) return error_at(path, "open", errno);
+    struct stat now {};
+    std::string text(journal_bytes_max + 1, '\0');
+    int fault = ::fstat(descriptor, &now) != 0 ? errno : 0;
+    ssize_t got = 0;
+    if (fault == 0 && S_ISREG(now.st_mode)) got = ::read(descriptor, text.data(), text.size());
+    if (got < 0) fault = errno;
+    ::close(descriptor);
+    if (fault != 0) return error_at(path, "read", fault);
+    if (now.st_uid != ::geteuid())
+        return Error(EPERM, fmt::format("{} belongs to another user, and is not taken for a journal", path));
+    text.resize(static_cast<std::size_t>(got));
+    auto journal = CopyJournal::parse(text);
+    if (!journal) return Error(EINVAL, fmt::format("{} is there, but is no journal of a copy", path));
+    return journal;
+}
+
+Result<void> remove_journal(const std::string& path) {
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT) return error_at(path, "unlink", errno);
+    return sync_directory_of(path);
 }
 
 std::string part_of(const CopyEnd& target) { return target.is_lun ? target.path : target.path + ".part"; }
@@ -113,6 +159,23 @@ Result<void> check_copy(const CopyJob& job) {
         return Error(EINVAL, fmt::format("{} has {} bytes, {} more than {} has; nothing was written", source.path,
                                          source.bytes, source.bytes - target.bytes, target.path));
     return {};
+}
+
+Result<void> check_journal(const CopyJob& job) {
+    for (const std::string& journal : {job.journal, draft_of(job.journal)})
+        for (const std::string& other : {job.source.path, job.target.path, part_of(job.target)})
+            if (is_same_file(journal, other))
+                return Error(EINVAL,
+                             fmt::format("{} is what is copied, and {} would be written over it; nothing was "
+                                         "written",
+                                         other, journal == job.journal ? "its journal" : "its journal's draft"));
+    return {};
+}
+
+std::uint64_t resume_offset(const CopyJob& job, const std::optional<CopyJournal>& left) {
+    if (!left || job.options.begins_anew || !has_identity(job.source) || !has_identity(job.target)) return 0;
+    if (job.target.is_lun && left->done_bytes == left->source_bytes) return 0;
+    return obstacle_to_resume(*left, job.source, job.target) ? 0 : left->done_bytes;
 }
 
 std::string CopyProgress::text() const {

@@ -38,6 +38,7 @@ constexpr std::uint64_t hole_bytes_max = std::uint64_t{64} << 20;  // of one ste
 constexpr std::uint64_t hole_bytes_min = std::uint64_t{64} << 10;  // shorter zeros inside a block are written
 constexpr std::uint64_t checkpoint_bytes = std::uint64_t{64} << 20;
 constexpr double checkpoint_seconds = 2;
+constexpr std::uint64_t looked_at_bytes = std::uint64_t{4} << 20;  // of what is done, before going on
 constexpr std::chrono::milliseconds look{100};
 constexpr std::chrono::milliseconds leave{5000};  // for the threads to end, when they have to
 
@@ -64,27 +65,34 @@ struct Disk {
         return Error(code, reason && !reason->empty() ? fmt::format("{} ({})", text, *reason) : text);
     }
     Result<void> open(int flags, mode_t mode = 0) {
-        descriptor = ::open(path.c_str(), flags | O_DIRECT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, mode);
-        is_direct = descriptor >= 0;
+        // A file system without O_DIRECT says so when it has made the file.
+        const int direct = flags & O_CREAT ? 0 : O_DIRECT;
+        descriptor = ::open(path.c_str(), flags | direct | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, mode);
+        is_direct = descriptor >= 0 && direct != 0;
         if (descriptor < 0 && errno == EINVAL)
             descriptor = ::open(path.c_str(), flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, mode);
         if (descriptor < 0) return Error(errno, fmt::format("{}: {}", path, std::strerror(errno)));
+        if (direct == 0) set_direct(true);
         return {};
     }
-    void set_direct(bool wanted) {
+    int set_direct(bool wanted) {
         const int flags = fcntl(descriptor, F_GETFL);
-        if (fcntl(descriptor, F_SETFL, wanted ? flags | O_DIRECT : flags & ~O_DIRECT) == 0) is_direct = wanted;
+        if (flags < 0 || fcntl(descriptor, F_SETFL, wanted ? flags | O_DIRECT : flags & ~O_DIRECT) != 0) return errno;
+        is_direct = wanted;
+        return 0;
     }
     // All of it, or an errno; ENODATA if the file ends before.
     int read(char* data, std::size_t bytes, std::uint64_t offset) {
         while (bytes > 0) {
             const ssize_t got = ::pread(descriptor, data, bytes, static_cast<off_t>(offset));
-            if (got < 0 && errno == EINVAL && is_direct)
-                set_direct(false);  // of a file's last bytes, or of a place that is no multiple
-            else if (got < 0 && errno != EINTR)
+            if (got < 0 && errno == EINVAL && is_direct) {
+                // Of a file's last bytes, or of a place that is no multiple.
+                if (const int fault = set_direct(false); fault != 0) return fault;
+            } else if (got < 0 && errno != EINTR) {
                 return errno;
-            else if (got == 0)
+            } else if (got == 0) {
                 return ENODATA;
+            }
             if (got <= 0) continue;
             data += got;
             bytes -= static_cast<std::size_t>(got);
@@ -95,12 +103,13 @@ struct Disk {
     int write(const char* data, std::size_t bytes, std::uint64_t offset) {
         while (bytes > 0) {
             const ssize_t put = ::pwrite(descriptor, data, bytes, static_cast<off_t>(offset));
-            if (put < 0 && errno == EINVAL && is_direct)
-                set_direct(false);
-            else if (put < 0 && errno != EINTR)
+            if (put < 0 && errno == EINVAL && is_direct) {
+                if (const int fault = set_direct(false); fault != 0) return fault;
+            } else if (put < 0 && errno != EINTR) {
                 return errno;
-            else if (put == 0)
+            } else if (put == 0) {
                 return EIO;
+            }
             if (put <= 0) continue;
             data += put;
             bytes -= static_cast<std::size_t>(put);
@@ -138,7 +147,7 @@ struct Pipeline {
     std::optional<Error> failure;               // the first
     std::optional<Result<std::string>> result;  // of all of it
     std::atomic<std::uint64_t> journalled = 0;  // what the journal says
-    std::atomic<bool> has_begun = false;        // there is a journal to go on from
+    std::atomic<bool> has_begun = false;        // there is a journal of it
 
     void fail(Error error) {
         const std::lock_guard lock(mutex);
@@ -353,37 +362,114 @@ struct Pipeline {
     Result<std::string> conduct();
 };
 
-// Opens what is written to, and finds out where to begin. The journal is there before the file is.
-Result<std::uint64_t> begin_target(Pipeline& copy) {
+// A LUN's name may mean another one by now than when it was looked for.
+Result<void> check_identity(const CopyEnd& end) {
+    if (!end.is_lun) return {};
+    const auto wwid = read_value(end.path + ".attr/wwid");
+    const std::string now = "lun " + (wwid && !wwid->empty() ? *wwid : end.path);
+    if (now == end.identity) return {};
+    return Error(ESTALE, fmt::format("{} has just become another LUN: {} instead of {}", end.path, now, end.identity));
+}
+
+// Takes the lock of what has been opened, which is what has the name.
+Result<void> lock_target(const Disk& target) {
+    if (::flock(target.descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return Error(EBUSY, fmt::format("{}: another copy is being written there", target.path));
+    struct stat opened {
+    }, named{};
+    if (::fstat(target.descriptor, &opened) != 0)
+        return Error(errno, fmt::format("{}: fstat: {}", target.path, std::strerror(errno)));
+    if (::lstat(target.path.c_str(), &named) != 0 || named.st_dev != opened.st_dev || named.st_ino != opened.st_ino)
+        return Error(EBUSY,
+                     fmt::format("{} has just been replaced; is another copy being written there?", target.path));
+    return {};
+}
+
+Result<void> create_target(Disk& target, mode_t mode) {
+    auto opened = target.open(O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
+    if (!opened && opened.error().errno_value() == EEXIST)
+        return Error(EBUSY, fmt::format("{}: another copy has just begun there", target.path));
+    if (!opened) return opened;
+    return lock_target(target);
+}
+
+// What is said to be done is looked at near its end: somebody may have written to the target, or to the source, since.
+Result<void> check_what_is_done(Pipeline& copy, std::uint64_t done) {
+    const std::uint64_t size = copy.job.options.block_bytes;
+    const bool directs[] = {copy.source.is_direct, copy.target.is_direct};
+    char *const ours = copy.memory.front().get(), *const theirs = copy.other.get();
+    for (std::uint64_t at = (done - std::min(done, looked_at_bytes)) / copy_block_min * copy_block_min; at < done;
+         at += size) {
+        const std::uint64_t bytes = std::min(size, done - at);
+        if (const int fault = copy.source.read(ours, bytes, at); fault != 0)
+            return copy.source.error("read", at, fault);
+        if (const int fault = copy.target.read(theirs, bytes, at); fault != 0)
+            return copy.target.error("read", at, fault);
+        if (std::memcmp(ours, theirs, bytes) != 0)
+            return Error(EINVAL, fmt::format("{} and {} differ before byte {}, where the copy would go on: one of them "
+                                             "was written to since; --no-resume begins anew",
+                                             copy.source.path, copy.target.path, done));
+    }
+    if (directs[0]) copy.source.set_direct(true);
+    if (directs[1]) copy.target.set_direct(true);
+    return {};
+}
+
+// Finds out where to begin, and begins the journal, with the lock held. `is_new`: the file has just been made.
+Result<std::uint64_t> begin_locked_target(Pipeline& copy, mode_t mode, bool is_new) {
     const CopyJob& job = copy.job;
     Disk& target = copy.target;
-    CopyJournal fresh{job.source.identity, target.is_lun ? job.target.identity : "", job.source.bytes, 0, 0};
-    std::optional<CopyJournal> left;
-    if (const auto text = read_file(job.journal)) {
-        left = CopyJournal::parse(*text);
-        if (!left) return Error(EINVAL, fmt::format("{} is there, but is no journal of a copy", job.journal));
-    } else if (text.error().errno_value() != ENOENT) {
-        return text.error();
+    const bool begins_anew = job.options.begins_anew;
+    struct stat now {};
+    if (::fstat(target.descriptor, &now) != 0) return Error(errno, target.path);
+    if (auto same = check_identity(job.target); !same) return same.error();
+    if (target.is_lun && static_cast<std::uint64_t>(now.st_size) != job.target.bytes)
+        return Error(EINVAL,
+                     fmt::format("{} has {} bytes now instead of {}", target.path, now.st_size, job.target.bytes));
+    if (!target.is_lun && !S_ISREG(now.st_mode))
+        return Error(EINVAL, fmt::format("{} is no regular file", target.path));
+    auto there = read_journal(job.journal);
+    if (!there) return there.error();
+    std::optional<CopyJournal> left = std::move(*there);
+    // Of a LUN: what is finished is no copy to go on with, also if the machine crashed before its journal was gone.
+    if (target.is_lun && left && left->done_bytes == left->source_bytes) left.reset();
+    // An empty file is one whose journal was not written any more.
+    const bool has_part = !target.is_lun && !is_new && (now.st_size > 0 || (left && left->part_inode == now.st_ino));
+    if (has_part && !begins_anew) {
+        if (now.st_uid != ::geteuid())
+            return Error(EPERM, fmt::format("{} belongs to another user; --no-resume replaces it", target.path));
+        if (now.st_nlink != 1)
+            return Error(EPERM, fmt::format("{} has other names (hard links); --no-resume replaces it", target.path));
+        if (!left)
+            return Error(EEXIST, fmt::format("{} is there, and no journal ({}) says that it is of a copy; --no-resume "
+                                             "replaces it",
+                                             target.path, job.journal));
     }
-    struct stat there {};
-    const bool has_part = !target.is_lun && ::stat(target.path.c_str(), &there) == 0;
-    if (has_part && !left && !job.options.begins_anew)
-        return Error(EEXIST,
-                     fmt::format("{} is there, and no journal ({}) says that it is of a copy; --no-resume replaces it",
-                                 target.path, job.journal));
-    if (left && !job.options.begins_anew) {
+    if (left && !begins_anew) {
         auto obstacle = obstacle_to_resume(*left, job.source, job.target);
-        if (!obstacle && has_part && left->part_inode != 0 && left->part_inode != there.st_ino)
+        if (!obstacle && has_part && left->part_inode != 0 && left->part_inode != now.st_ino)
             obstacle = fmt::format("{} is not the file that was begun", target.path);
         if (obstacle)
             return Error(EINVAL, fmt::format("{}: {}; --no-resume begins anew, and what was done is lost", job.journal,
                                              *obstacle));
     }
-    const bool resumes = left && !job.options.begins_anew && left->done_bytes > 0 &&
-                         (target.is_lun || (has_part && left->part_inode == there.st_ino));
-    copy.journal = resumes ? *left : fresh;
-    struct stat source {};
-    if (::fstat(copy.source.descriptor, &source) != 0) return Error(errno, job.source.path);
+    const std::uint64_t done =
+        target.is_lun || (has_part && left && left->part_inode == now.st_ino) ? resume_offset(job, left) : 0;
+    if (done > 0 && !target.is_lun && static_cast<std::uint64_t>(now.st_size) < done)
+        return Error(EIO, fmt::format("{} has {} bytes, and {} of it should be done; --no-resume begins anew",
+                                      target.path, now.st_size, done));
+    if (done > 0)
+        if (auto same = check_what_is_done(copy, done); !same) return same.error();
+    if (begins_anew && !target.is_lun && !is_new) {
+        // What was there may have other names, and other readers.
+        const int before = target.descriptor;
+        if (::unlink(target.path.c_str()) != 0)
+            return Error(errno, fmt::format("{}: unlink: {}", target.path, std::strerror(errno)));
+        const auto made = create_target(target, mode);
+        ::close(before);
+        if (!made) return made.error();
+        if (::fstat(target.descriptor, &now) != 0) return Error(errno, target.path);
+    }
     if (target.is_lun && job.options.journal.empty()) {
         const std::string directory = job.journal.substr(0, job.journal.rfind('/'));
         for (std::size_t at = directory.find('/', 1);; at = directory.find('/', at + 1)) {
@@ -391,41 +477,41 @@ Result<std::uint64_t> begin_target(Pipeline& copy) {
             if (at == std::string::npos) break;
         }
     }
-    // A file without a journal would be somebody else's.
-    if (!has_part && !left)
-        if (auto written = write_journal(job.journal, fresh); !written) return written.error();
-    // Not what begins anew: another copy may be at work there, which the lock tells.
-    if (auto opened =
-            target.is_lun ? target.open(O_RDWR) : target.open(O_RDWR | O_CREAT | O_NOFOLLOW, source.st_mode & 0777);
-        !opened)
-        return opened.error();
-    if (::flock(target.descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-        return Error(EBUSY, fmt::format("{}: another copy is being written there", target.path));
-    struct stat now {};
-    if (::fstat(target.descriptor, &now) != 0) return Error(errno, target.path);
-    if (target.is_lun && static_cast<std::uint64_t>(now.st_size) != job.target.bytes)
-        return Error(EINVAL,
-                     fmt::format("{} has {} bytes now instead of {}", target.path, now.st_size, job.target.bytes));
-    if (!target.is_lun) {
-        if (!S_ISREG(now.st_mode)) return Error(EINVAL, fmt::format("{} is no regular file", target.path));
-        copy.journal.part_inode = now.st_ino;
-    }
-    if (resumes && !target.is_lun && static_cast<std::uint64_t>(now.st_size) < copy.journal.done_bytes)
-        return Error(EIO, fmt::format("{} has {} bytes, and {} of it should be done; --no-resume begins anew",
-                                      target.path, now.st_size, copy.journal.done_bytes));
-    if (!resumes)
+    copy.journal = {job.source.identity, target.is_lun ? job.target.identity : "", job.source.bytes, done,
+                    target.is_lun ? 0 : now.st_ino};
+    if (done == 0)
         if (auto written = write_journal(job.journal, copy.journal); !written) return written.error();
-    copy.journalled = copy.journal.done_bytes;
+    copy.journalled = done;
     copy.has_begun = true;
     // Whatever a file has behind what is known to be of this copy goes; what is added are holes.
     if (!target.is_lun)
-        if (::ftruncate(target.descriptor, static_cast<off_t>(copy.journal.done_bytes)) != 0 ||
+        if (::ftruncate(target.descriptor, static_cast<off_t>(done)) != 0 ||
             ::ftruncate(target.descriptor, static_cast<off_t>(job.source.bytes)) != 0)
             return Error(errno, fmt::format("{}: {} bytes: {}", target.path, job.source.bytes, std::strerror(errno)));
-    return copy.journal.done_bytes;
+    return done;
 }
 
-Result<void> give_name(const Pipeline& copy) {
+// Opens what is written to, and finds out where to begin. Who holds the lock has the journal to himself.
+Result<std::uint64_t> begin_target(Pipeline& copy) {
+    Disk& target = copy.target;
+    if (auto checked = check_journal(copy.job); !checked) return checked.error();
+    struct stat source {};
+    if (::fstat(copy.source.descriptor, &source) != 0) return Error(errno, copy.job.source.path);
+    const mode_t mode = source.st_mode & 0777;
+    bool is_new = false;
+    if (auto opened = target.open(target.is_lun ? O_RDWR : O_RDWR | O_NOFOLLOW); !opened) {
+        is_new = !target.is_lun && opened.error().errno_value() == ENOENT;
+        if (!is_new) return opened.error();
+        if (auto created = create_target(target, mode); !created) return created.error();
+    } else if (auto locked = lock_target(target); !locked) {
+        return locked.error();
+    }
+    auto from = begin_locked_target(copy, mode, is_new);
+    if (!from && is_new && !copy.has_begun) ::unlink(target.path.c_str());
+    return from;
+}
+
+Result<void> give_name(Pipeline& copy) {
     const CopyJob& job = copy.job;
     if (!copy.target.is_lun && ::rename(copy.target.path.c_str(), job.target.path.c_str()) != 0)
         return Error(errno,
@@ -438,7 +524,15 @@ Result<void> give_name(const Pipeline& copy) {
         if (fault != 0 && fault != EINVAL)
             return Error(fault, fmt::format("{}: fsync: {}", directory, std::strerror(fault)));
     }
-    ::unlink(job.journal.c_str());
+    // A journal that stays, or is there again after a crash, must not be taken for one of a copy to go on with.
+    copy.has_begun = false;
+    if (!copy.target.is_lun) {
+        // The lock is on a file that has another name now: somebody may have begun the next copy.
+        const auto left = read_journal(job.journal);
+        if (left && *left && (*left)->part_inode != copy.journal.part_inode) return {};
+    }
+    if (auto removed = remove_journal(job.journal); !removed)
+        return Error(removed.error().code, removed.error().context + "; the copy itself is complete");
     return {};
 }
 
@@ -448,9 +542,11 @@ Result<std::string> Pipeline::conduct() {
     struct stat now {};
     if (::fstat(source.descriptor, &now) != 0 || static_cast<std::uint64_t>(now.st_size) != job.source.bytes)
         return Error(EINVAL, fmt::format("{} has just changed its size", job.source.path));
+    if (auto same = check_identity(job.source); !same) return same.error();
     std::uint64_t before = 0, holes = 0;
     if (job.options.verifies_only) {
         if (auto opened = target.open(O_RDONLY); !opened) return opened.error();
+        if (auto same = check_identity(job.target); !same) return same.error();
     } else {
         const auto from = begin_target(*this);
         if (!from) return from.error();
@@ -518,10 +614,15 @@ Result<std::string> run_copy(const CopyJob& job, const std::atomic<int>& stop, s
     std::string told;
     const auto unfinished = [&](const Error& error) {
         if (!copy->has_begun || job.options.verifies_only) return error;
-        return Error(error.code,
-                     fmt::format("{}{}; {} of {} bytes are done, and the same command goes on there", error.context,
-                                 error.errno_value() == ENOSPC || error.errno_value() == EDQUOT ? "; make room" : "",
-                                 copy->journalled.load(), job.source.bytes));
+        CopyJob again = job;
+        again.options.begins_anew = false;
+        CopyJournal left{job.source.identity, job.target.is_lun ? job.target.identity : "", job.source.bytes,
+                         copy->journalled, 0};
+        const bool has_no_room = error.errno_value() == ENOSPC || error.errno_value() == EDQUOT;
+        const bool goes_on = left.done_bytes == 0 || resume_offset(again, left) > 0;
+        return Error(error.code, fmt::format("{}{}; {} of {} bytes are done, and the same command {}", error.context,
+                                             has_no_room ? "; make room" : "", left.done_bytes, job.source.bytes,
+                                             goes_on ? "goes on there" : "begins anew"));
     };
     while (true) {
         std::string now;
@@ -529,6 +630,8 @@ Result<std::string> run_copy(const CopyJob& job, const std::atomic<int>& stop, s
             std::unique_lock lock(copy->mutex);
             copy->changed.wait_for(lock, look, [&] { return copy->result.has_value(); });
             if (copy->result) {
+                // What is over between two looks has gone on somewhere, too.
+                if (copy->has_begun || *copy->result) outlet.tell(copy->progress().text());
                 if (*copy->result) return *copy->result;
                 return unfinished(copy->result->error());
             }

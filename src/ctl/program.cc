@@ -305,7 +305,12 @@ Result<std::string> look_at_path(const std::string& path) {
     seen["kind"] = !is_there ? "none" : S_ISREG(now.st_mode) ? "file" : S_ISDIR(now.st_mode) ? "directory" : "other";
     seen["bytes"] = is_there ? static_cast<std::uint64_t>(now.st_size) : 0;
     seen["identity"] = fmt::format("file {} {}.{:09}", now.st_ino, now.st_mtim.tv_sec, now.st_mtim.tv_nsec);
-    return seen.dump(-1, ' ', true, Json::error_handler_t::replace);
+    std::string text = seen.dump(-1, ' ', true, Json::error_handler_t::replace);
+    // Another file would be written to, and a journal has UTF-8 only.
+    if (Json::parse(text, nullptr, false)["path"] != seen["path"])
+        return Error(EILSEQ, fmt::format("{} is not UTF-8, and cannot be copied from or to; give it another name",
+                                         printable(path, Charset::utf8)));
+    return text;
 }
 
 // A LUN, or a file; `is_source`: it has to be there.
@@ -378,9 +383,11 @@ public:
           begin_(seconds_now()) {}
 
     void add(const CopyProgress& now) {
-        if (!has_begun_ && has_bar_ && now.bytes_before != 0)
+        if (!has_gone_on_ && format_ != Format::json && now.bytes_before != 0) {
+            clear();
             write_aside(fmt::format("going on at byte {} of {}\n", now.bytes_before, now.bytes_total));
-        has_begun_ = true;
+            has_gone_on_ = true;
+        }
         const double seconds = seconds_now();
         rate_.add(now.bytes, seconds);
         if (has_bar_) {
@@ -424,7 +431,7 @@ public:
 private:
     Format format_;
     const CopyJob& job_;
-    bool has_bar_, has_begun_ = false, has_line_ = false;
+    bool has_bar_, has_gone_on_ = false, has_line_ = false;
     double begin_, told_ = 0;
     CopyRate rate_;
 };
@@ -447,7 +454,16 @@ std::string summary_of_copy(const CopyJob& job, const CopyProgress& last, double
 
 bool is_confirmed_by_hand(const CopyJob& job) {
     if (!isatty(STDIN_FILENO) || !isatty(STDERR_FILENO)) return false;
-    write_aside(fmt::format("The first {} bytes of {} ({}) will be overwritten. Go on? [y/N] ", job.source.bytes,
+    // What is wrong with the journal is said by who needs it.
+    const auto text = run_apart(milliseconds(std::uint64_t{look_seconds} * 1000), [&](Outlet&) -> Result<std::string> {
+        const auto left = read_journal(job.journal);
+        return left && *left ? (*left)->text() : std::string();
+    });
+    const std::uint64_t done = text ? resume_offset(job, CopyJournal::parse(*text)) : 0;
+    const std::string what =
+        done == 0 ? fmt::format("The first {} bytes", job.source.bytes)
+                  : fmt::format("A copy that has ended before goes on: bytes {} to {}", done, job.source.bytes);
+    write_aside(fmt::format("{} of {} ({}) will be overwritten. Go on? [y/N] ", what,
                             printable(job.target.path, Charset::ascii),
                             printable(job.target.identity, Charset::ascii)));
     std::string answer;
@@ -465,15 +481,6 @@ int copy(const Request& request) {
     }
     if (const auto checked = check_copy(job); !checked)
         return fail({exit_code::refused_value, checked.error().context});
-    if (job.options.verifies_only) {
-        if (!job.target.is_lun && job.source.bytes != job.target.bytes && job.source.is_lun)
-            return fail({exit_code::differs, fmt::format("{} has {} bytes, and {} has {}", job.source.path,
-                                                         job.source.bytes, job.target.path, job.target.bytes)});
-    } else if (job.target.is_lun && !job.options.is_confirmed && !is_confirmed_by_hand(job)) {
-        return fail(
-            {exit_code::usage, fmt::format("{} is a LUN, and nothing was written: --yes overwrites its first {} bytes",
-                                           job.target.path, job.source.bytes)});
-    }
     const char *state = std::getenv("XDG_STATE_HOME"), *home = std::getenv("HOME");
     std::string directory = state && *state == '/' ? state
                             : home && *home == '/' ? std::string(home) + "/.local/state"
@@ -483,6 +490,15 @@ int copy(const Request& request) {
         return fail(
             {exit_code::usage, "neither XDG_STATE_HOME nor HOME says where to note how far it is: --journal FILE"});
     if (job.journal.empty()) job.journal = journal_for(job.target, directory + "/srpfs");
+    if (job.options.verifies_only) {
+        if (!job.target.is_lun && job.source.bytes != job.target.bytes && job.source.is_lun)
+            return fail({exit_code::differs, fmt::format("{} has {} bytes, and {} has {}", job.source.path,
+                                                         job.source.bytes, job.target.path, job.target.bytes)});
+    } else if (job.target.is_lun && !job.options.is_confirmed && !is_confirmed_by_hand(job)) {
+        return fail(
+            {exit_code::usage, fmt::format("{} is a LUN, and nothing was written: --yes overwrites its first {} bytes",
+                                           job.target.path, job.source.bytes)});
+    }
 
     void* const shared =
         mmap(nullptr, sizeof(std::atomic<int>), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

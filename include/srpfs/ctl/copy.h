@@ -47,6 +47,11 @@ struct CopyJournal {
 // Whoever reads the file afterwards, also after a crash, finds the whole of this journal or the whole of the one
 // before.
 Result<void> write_journal(const std::string& path, const CopyJournal& journal);
+// What is there; nothing if there is no such file. Others' files are not read, nor what a symbolic link leads to
+// (EPERM), nor files that are no journal (EINVAL).
+Result<std::optional<CopyJournal>> read_journal(const std::string& path);
+// Success when it is gone also after a crash.
+Result<void> remove_journal(const std::string& path);
 // Where it is unless somebody says: beside the file, or, for a LUN, below `state_directory`.
 std::string journal_for(const CopyEnd& target, const std::string& state_directory);
 // Why a copy that left this journal is not the one that is wanted now.
@@ -62,6 +67,12 @@ struct CopyJob {
 
 // EINVAL for what cannot be copied: onto itself, or onto a LUN that is too small.
 Result<void> check_copy(const CopyJob& job);
+
+// EINVAL where the journal would be written over what is copied. Looks at the files: for run_apart().
+Result<void> check_journal(const CopyJob& job);
+// Where a copy goes on that has left this journal; 0 if it begins anew, as it does where a LUN says of itself not which
+// one it is, or has all of it. The file of a copy onto a file is not looked at.
+std::uint64_t resume_offset(const CopyJob& job, const std::optional<CopyJournal>& left);
 
 // What run_copy() tells and answers.
 struct CopyProgress {

@@ -9,6 +9,11 @@
 #include <fstream>
 #include <iterator>
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 namespace srpfs::ctl {
 namespace {
 
@@ -87,6 +92,227 @@ TEST(CopyJournal, IsReplacedAsAWhole) {
     EXPECT_FALSE(write_journal(path, journal));
     EXPECT_EQ(content(), before);
     std::filesystem::remove_all(directory);
+}
+
+// Files in the place of LUNs.
+class CopyOfFiles : public ::testing::Test {
+protected:
+    void SetUp() override {
+        char name[] = "/tmp/srpfs-copy-test-XXXXXX";
+        ASSERT_NE(mkdtemp(name), nullptr);
+        directory = name;
+    }
+    void TearDown() override { std::filesystem::remove_all(directory); }
+    void write(const std::string& name, const std::string& content) {
+        std::ofstream(directory + "/" + name, std::ios::binary) << content;
+    }
+    std::string content(const std::string& name) {
+        std::ifstream in(directory + "/" + name, std::ios::binary);
+        return {std::istreambuf_iterator<char>(in), {}};
+    }
+    CopyEnd disk(const std::string& name, const std::string& wwid, const std::string& bytes) {
+        const std::string path = directory + "/" + name;
+        write(name, bytes);
+        std::filesystem::create_directories(path + ".attr");
+        write(name + ".attr/wwid", wwid + "\n");
+        return lun(path.c_str(), wwid.empty() ? path.c_str() : wwid.c_str(), bytes.size());
+    }
+    CopyEnd image(const std::string& name) { return file((directory + "/" + name).c_str(), 0); }
+    CopyJob job(const CopyEnd& source, const CopyEnd& target) {
+        CopyOptions options;
+        options.block_bytes = copy_block_min;
+        return {source, target, options, target.is_lun ? directory + "/journal" : journal_for(target, directory)};
+    }
+    // "" when it has got through.
+    std::string refusal(const CopyJob& job) {
+        told.clear();
+        const std::atomic<int> stop = 0;
+        const auto done = run_apart(
+            std::chrono::milliseconds(0),
+            [&](Outlet& outlet) { return run_copy(job, stop, std::chrono::milliseconds(60000), outlet); },
+            [&](std::string_view text) {
+                told = text;
+                return true;
+            });
+        return done ? "" : done.error().context.empty() ? "?" : done.error().context;
+    }
+    std::uint64_t bytes_before() { return CopyProgress::parse(told).value_or(CopyProgress{}).bytes_before; }
+    // As a copy leaves it that has ended in the middle.
+    void leave_half(const CopyJob& job, std::uint64_t done) {
+        ASSERT_TRUE(write_journal(job.journal, {job.source.identity, job.target.identity, job.source.bytes, done, 0}));
+    }
+    std::string directory, told;
+};
+
+std::string bytes_of(char first, std::size_t count) {
+    std::string text(count, first);
+    for (std::size_t i = 0; i < count; ++i) text[i] = static_cast<char>(first + static_cast<char>(i % 97) + 1);
+    return text;
+}
+bool has(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
+
+TEST_F(CopyOfFiles, HasItsJournalBesideWhatIsCopied) {
+    const std::string data = bytes_of('a', 65536), old = bytes_of('b', 65536);
+    const CopyEnd source = disk("source", "a", data), target = disk("target", "b", old);
+    write("image", old);
+    std::filesystem::create_symlink("source", directory + "/link");
+    std::filesystem::create_hard_link(directory + "/image", directory + "/other-name");
+    for (const auto& [to, journal] :
+         std::initializer_list<std::pair<CopyEnd, std::string>>{{image("new"), "/new"},
+                                                                {image("new"), "/new.part"},
+                                                                {image("new"), "/x/../new"},
+                                                                {image("new"), "/source"},
+                                                                {image("new"), "/link"},
+                                                                {image("image"), "/other-name"},
+                                                                {image("journal.new"), "/journal"},
+                                                                {target, "/target"}}) {
+        CopyJob wanted = job(source, to);
+        wanted.journal = directory + journal;
+        for (wanted.options.begins_anew = false;; wanted.options.begins_anew = true) {
+            EXPECT_TRUE(has(refusal(wanted), "nothing was written")) << journal;
+            if (wanted.options.begins_anew) break;
+        }
+        EXPECT_FALSE(std::filesystem::exists(directory + "/new")) << journal;
+        EXPECT_FALSE(std::filesystem::exists(directory + "/new.part")) << journal;
+    }
+    EXPECT_TRUE(content("source") == data && content("target") == old && content("image") == old);
+}
+
+TEST_F(CopyOfFiles, OntoALunGoesOnOnlyWhereNobodyHasWritten) {
+    const std::string data = bytes_of('a', 65536), old = bytes_of('b', 65536);
+    const CopyEnd source = disk("source", "a", data);
+    CopyEnd target = disk("target", "b", data.substr(0, 40960) + old.substr(40960));
+    const CopyJob wanted = job(source, target);
+    leave_half(wanted, 40960);
+    EXPECT_EQ(refusal(wanted), "");
+    EXPECT_EQ(bytes_before(), 40960U);
+    EXPECT_TRUE(content("target") == data);
+    EXPECT_FALSE(std::filesystem::exists(wanted.journal));
+
+    disk("target", "b", old);
+    leave_half(wanted, 40960);
+    EXPECT_TRUE(has(refusal(wanted), "--no-resume begins anew"));
+    EXPECT_TRUE(content("target") == old) << "nothing was written";
+    CopyJob anew = wanted;
+    anew.options.begins_anew = true;
+    EXPECT_EQ(refusal(anew), "");
+    EXPECT_TRUE(content("target") == data);
+}
+
+TEST_F(CopyOfFiles, OntoALunThatWasFinishedBeginsAnew) {
+    const std::string data = bytes_of('a', 65536);
+    const CopyJob wanted = job(disk("source", "a", data), disk("target", "b", bytes_of('b', 65536)));
+    leave_half(wanted, 65536);
+    EXPECT_EQ(refusal(wanted), "");
+    EXPECT_EQ(bytes_before(), 0U);
+    EXPECT_TRUE(content("target") == data);
+    // Whatever it was a copy of.
+    ASSERT_TRUE(write_journal(wanted.journal, {"lun c", "lun b", 10, 10, 0}));
+    EXPECT_EQ(refusal(wanted), "");
+    EXPECT_FALSE(std::filesystem::exists(wanted.journal));
+}
+
+TEST_F(CopyOfFiles, OntoALunWithoutAnIdentityBeginsAnew) {
+    const std::string data = bytes_of('a', 65536);
+    const CopyJob wanted =
+        job(disk("source", "a", data), disk("target", "", data.substr(0, 40960) + bytes_of('b', 24576)));
+    leave_half(wanted, 40960);
+    EXPECT_EQ(refusal(wanted), "");
+    EXPECT_EQ(bytes_before(), 0U);
+    EXPECT_TRUE(content("target") == data);
+}
+
+TEST_F(CopyOfFiles, OfALunThatHasBecomeAnotherIsRefused) {
+    const std::string data = bytes_of('a', 65536), old = bytes_of('b', 65536);
+    const CopyEnd source = disk("source", "a", data), target = disk("target", "b", old);
+    write("target.attr/wwid", "c\n");
+    EXPECT_TRUE(has(refusal(job(source, target)), "has just become another LUN: lun c instead of lun b"));
+    write("target.attr/wwid", "b\n");
+    write("source.attr/wwid", "\n");
+    EXPECT_TRUE(has(refusal(job(source, target)), "has just become another LUN"));
+    EXPECT_TRUE(content("target") == old);
+}
+
+TEST_F(CopyOfFiles, OntoAFileOfOthersIsRefused) {
+    const std::string data = bytes_of('a', 65536), theirs = bytes_of('b', 65536);
+    const CopyJob wanted = job(disk("source", "a", data), image("out"));
+    const auto leave = [&](const std::string& name) {
+        struct stat now {};
+        ASSERT_EQ(::stat((directory + "/out.part").c_str(), &now), 0) << name;
+        ASSERT_TRUE(write_journal(wanted.journal, {wanted.source.identity, "", 65536, 4096, now.st_ino}));
+    };
+    write("theirs", theirs);
+    std::filesystem::create_hard_link(directory + "/theirs", directory + "/out.part");
+    leave("a hard link");
+    EXPECT_TRUE(has(refusal(wanted), "has other names"));
+    CopyJob anew = wanted;
+    anew.options.begins_anew = true;
+    EXPECT_EQ(refusal(anew), "");
+    EXPECT_TRUE(content("out") == data);
+    EXPECT_TRUE(content("theirs") == theirs) << "what has another name as well";
+
+    std::filesystem::create_symlink("theirs", directory + "/out.part");
+    EXPECT_NE(refusal(wanted), "");
+    EXPECT_NE(refusal(anew), "");
+    std::filesystem::remove(directory + "/out.part");
+    std::filesystem::create_symlink("theirs", wanted.journal);
+    EXPECT_TRUE(has(refusal(wanted), "is a symbolic link"));
+    EXPECT_FALSE(std::filesystem::exists(directory + "/out.part")) << "what it had made itself";
+    EXPECT_TRUE(content("theirs") == theirs);
+    std::filesystem::remove(wanted.journal);
+    if (::geteuid() != 0) return;
+    write("out.part", data);
+    leave("another user");
+    ASSERT_EQ(::chown((directory + "/out.part").c_str(), 1, 1), 0);
+    EXPECT_TRUE(has(refusal(wanted), "out.part belongs to another user"));
+    ASSERT_EQ(::chown((directory + "/out.part").c_str(), 0, 0), 0);
+    ASSERT_EQ(::chown(wanted.journal.c_str(), 1, 1), 0);
+    EXPECT_TRUE(has(refusal(wanted), "journal belongs to another user"));
+}
+
+TEST_F(CopyOfFiles, OntoWhatAnotherCopyWritesIsRefused) {
+    const std::string data = bytes_of('a', 65536);
+    const CopyJob wanted = job(disk("source", "a", data), image("out"));
+    CopyJob anew = wanted;
+    anew.options.begins_anew = true;
+    write("out.part", "begun");
+    // The other one is only about to write its journal: that is not looked at without the lock.
+    const int other = ::open((directory + "/out.part").c_str(), O_RDWR | O_CLOEXEC);
+    ASSERT_EQ(::flock(other, LOCK_EX), 0);
+    EXPECT_TRUE(has(refusal(wanted), "another copy is being written there"));
+    EXPECT_TRUE(has(refusal(anew), "another copy is being written there"));
+    EXPECT_EQ(content("out.part"), "begun");
+    ::close(other);
+    EXPECT_TRUE(has(refusal(wanted), "no journal"));
+    EXPECT_EQ(refusal(anew), "");
+    EXPECT_TRUE(content("out") == data);
+    // An empty one is what a copy leaves that was killed before it had a journal.
+    write("out.part", "");
+    EXPECT_EQ(refusal(wanted), "");
+}
+
+TEST(CopyJournal, ThatCannotBeRemovedIsToldOf) {
+    char directory[] = "/tmp/srpfs-copy-test-XXXXXX";
+    ASSERT_NE(mkdtemp(directory), nullptr);
+    EXPECT_TRUE(remove_journal(std::string(directory) + "/journal")) << "what is not there";
+    std::filesystem::create_directory(std::string(directory) + "/journal");
+    EXPECT_FALSE(remove_journal(std::string(directory) + "/journal"));
+    EXPECT_FALSE(remove_journal(std::string(directory) + "/no/journal"));
+    std::filesystem::remove_all(directory);
+}
+
+TEST(CopyJournal, SaysWhereACopyGoesOn) {
+    CopyJob job{lun("/s/lun0", "a", 1000), lun("/s/lun1", "b", 2000), {}, "/j"};
+    const CopyJournal journal{job.source.identity, job.target.identity, 1000, 500, 0};
+    EXPECT_EQ(resume_offset(job, journal), 500U);
+    EXPECT_EQ(resume_offset(job, std::nullopt), 0U);
+    EXPECT_EQ(resume_offset(job, CopyJournal{"lun c", job.target.identity, 1000, 500, 0}), 0U);
+    EXPECT_EQ(resume_offset(job, CopyJournal{job.source.identity, job.target.identity, 1000, 1000, 0}), 0U);
+    job.options.begins_anew = true;
+    EXPECT_EQ(resume_offset(job, journal), 0U);
+    job.options.begins_anew = false;
+    job.source.identity = "lun /s/lun0";
+    EXPECT_EQ(resume_offset(job, CopyJournal{"lun /s/lun0", job.target.identity, 1000, 500, 0}), 0U);
 }
 
 TEST(CopyProgress, IsReadAsItWasTold) {
