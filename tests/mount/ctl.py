@@ -49,12 +49,13 @@ class Ctl:
         done = self.run(*arguments, code=code, **more)
         return done.stderr.removeprefix("srpctl: ").strip()
 
-    def on_a_terminal(self, *arguments, columns=80, lines=24, env=None):
+    def on_a_terminal(self, *arguments, columns=80, lines=24, env=None, typed=b""):
         """What appears on a terminal of this size, and the exit status."""
         pid, handle = pty.fork()
         if pid == 0:
             fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
             os.execve(self.program, self.command(*arguments), {"PATH": os.environ["PATH"], "TERM": "xterm", **(env or {})})
+        os.write(handle, typed)
         text = b""
         try:
             while select.select([handle], [], [], PATIENCE)[0] and (got := os.read(handle, 65536)):

@@ -131,6 +131,12 @@ def srpctl_copy_refuses_what_cannot_be_meant(t):
     t.path("z.part.journal").write_bytes(b"somebody's")
     contains(ctl.fails(7, "copy", lun, t.path("z"), "--no-resume"), "is no journal", "a journal of somebody's")
     equal(t.path("z.part.journal").read_bytes(), b"somebody's", "what somebody has")
+    contains(ctl.fails(2, "copy", lun, os.fsdecode(os.fsencode(t.path("x")) + b"\xff")), "is not UTF-8", "a name that is not UTF-8")
+    t.path("kept").write_bytes(b"kept")
+    contains(ctl.fails(7, "copy", lun, t.path("new"), "--journal", t.path("new")), "nothing was written", "the target as journal")
+    contains(ctl.fails(7, "copy", t.path("kept"), lun, "-y", "--no-resume", "--journal", t.path("kept")), "nothing was written",
+             "the source as journal")
+    equal((t.path("new").exists(), t.path("kept").read_bytes()), (False, b"kept"), "what would have been a journal")
     equal((lun.read_bytes(), mount.lun(1).read_bytes()) == before, True, "the LUNs are as they were")
     equal(t.path("x").exists(), False, "a file that was not to be there")
 
@@ -203,6 +209,11 @@ def srpctl_copy_goes_on_where_an_interrupted_one_ended(t):
         equal((document["state"], document["errno"]), ("failed", "EINTR"), "what JSON says")
         done = int(errors.split(" of 268435456 bytes")[0].split()[-1])
         check(done > 0, f"nothing was done: {errors}")
+        if options:
+            # Whoever is asked is told so, and says no.
+            text, code = ctl.on_a_terminal("copy", source, target, typed=b"n\n", env={"XDG_STATE_HOME": str(ctl.state)})
+            contains(text, f"goes on: bytes {done} to 268435456 of", "the question")
+            equal(code, 1, "exit status when it is not confirmed")
         again = json.loads(ctl.copy("-o", "json", source, target, *options).stdout.splitlines()[-1])
         equal(again["bytes_before"], done, "what it goes on from")
     equal(t.path("out").read_bytes() == data, True, "the file")
@@ -260,7 +271,9 @@ def srpctl_copy_goes_on_when_a_full_disk_has_room(t):
         check(10 * MIB < done < 20 * MIB, f"{done} bytes are done")
         check(not (small / "out").exists(), "the copy has its name already")
         succeeds("mount", "-o", "remount,size=40M", small)
-        contains(ctl.copy("lun0", small / "out").stdout, f"{done} bytes before", "what it says")
+        went_on = ctl.copy("lun0", small / "out")
+        contains(went_on.stdout, f"{done} bytes before", "what it says")
+        equal(went_on.stderr, f"going on at byte {done} of {32 * MIB}\n", "what it says first")
         equal((small / "out").read_bytes() == data, True, "the copy")
     finally:
         run("umount", "-l", small)
