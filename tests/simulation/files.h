@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // The file layer of a world: a FuseChannel for each of several reactors, one of which is the home of all units, and the
 // kernel's side of their connection. Requests stand in one queue; whoever reads gets the next. The kernel takes the
-// answer only where the request was read, and hands out an INTERRUPT only after that. In half of the seeds it has a
-// page cache for every other read: pages appear with an answer, and go when it is told to drop them, some time later.
-// It has fewer scruples than Linux, which also drops pages by itself where somebody writes to the same file.
+// answer only where the request was read, and hands out an INTERRUPT only after that.
 
 #pragma once
 
@@ -67,9 +65,6 @@ public:
 
     [[nodiscard]] unsigned pending() const;                                   // requests that some reactor has noted
     [[nodiscard]] std::uint64_t handed_over() const { return handed_over_; }  // read by another than the home
-    // Some of what is read comes by way of a page cache.
-    [[nodiscard]] bool has_cache() const { return has_cache_; }
-    static constexpr std::uint64_t page_bytes = 4096;
     // The end of the mount: the reactors let go. Then nothing may be asked any more.
     void leave();
 
@@ -77,7 +72,7 @@ private:
     struct Asked {
         OnAnswer on_answer;
         std::optional<unsigned> channel{};  // that has read it
-        bool truncates = false, interrupted = false, cached = false;
+        bool truncates = false, interrupted = false;
     };
     struct Connection {
         int kernel = -1;  // our end
@@ -94,18 +89,16 @@ private:
         on_wrong_("an interrupt was handed to the control thread");
     }
     void on_disconnected(unsigned, int) override { on_wrong_("a connection has ended"); }
-    void on_drop_pages(unsigned channel, fs::NodeId node, std::vector<lun::ByteRange> ranges,
-                       std::uint64_t ticket) override;
+    void on_drop_pages(unsigned, fs::NodeId, std::vector<lun::ByteRange>, std::uint64_t) override {
+        on_wrong_("pages are to be dropped that nobody has");
+    }
 
     bool is_ready() override;
     void turn() override;
     void after_step(const SimulatedExecutor* thread) override;
 
     template <typename In>
-    std::uint64_t ask(std::uint32_t opcode, const In& in, std::span<const std::byte> data, OnAnswer on_answer,
-                      std::uint64_t node = 2);
-    std::uint64_t read_cached(std::uint64_t node, std::uint64_t handle, std::uint64_t offset, std::uint32_t bytes,
-                              OnAnswer on_answer);
+    std::uint64_t ask(std::uint32_t opcode, const In& in, std::span<const std::byte> data, OnAnswer on_answer);
     void queue_interrupt(std::uint64_t unique);
     void take_answers();
     void answered(std::uint64_t unique, int error, std::span<const std::byte> body);
@@ -126,12 +119,6 @@ private:
     std::vector<std::shared_ptr<fs::FuseChannel>> channels_;
     std::map<std::uint64_t, Asked> asked_;  // and not answered, by unique number
     std::deque<Message> queue_;             // and not read
-    // The page cache: of a file, by number, pages that are whole.
-    using Pages = std::map<std::uint64_t, std::vector<std::byte>>;
-    std::map<std::uint64_t, Pages> cache_;
-    std::map<const fs::LunData*, std::uint64_t> nodes_;
-    std::uint64_t last_node_ = 1;
-    bool has_cache_ = false;
     std::uint64_t last_unique_ = 0, handed_over_ = 0;
     std::vector<std::byte> received_;
     std::uint64_t writes_seen_ = 0;

@@ -469,12 +469,6 @@ void Client::ask_file(FileKind file_kind) {
         case lun::OperationKind::read:
             ++world_.statistics.reads;
             began_ = oracle.begin_read();
-            if (files.has_cache()) {  // it reads whole pages
-                const std::uint64_t block = lun_->unit()->info()->block_bytes;
-                request_->first_block = offset_ / Files::page_bytes * Files::page_bytes / block;
-                request_->block_end =
-                    (offset_ + bytes_ + Files::page_bytes - 1) / Files::page_bytes * Files::page_bytes / block;
-            }
             unique_ = files.read(file.handle, offset_, bytes_, on_answer);
             break;
         case lun::OperationKind::flush:
