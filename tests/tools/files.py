@@ -396,7 +396,7 @@ def qemu_img_convert_writes_an_image(_, unit):
 @row("qemu-img", "qemu-img convert -n -O raw IMAGE LUN, -S 4k, -W -m 16, -t none", programs=["qemu-img"])
 def qemu_img_convert_n_writes_an_image(_, unit):
     each_copies_exactly(unit, "qemu-img convert {options} -f raw -O raw {image} {lun}",
-                        ("-n", "-n -S 4k", "-n -S 0", "-n -W -m 16", "-n -t none -T none", "-n -t directsync", "-W -m 8 -t none"), unit.block)
+                        ("-n", "-n -S 4k", "-n -S 0", "-n -W -m 16", "-n -t none", "-n -t directsync", "-W -m 8 -t none"), unit.block)
 
 
 @row("qemu-img", "qemu-img convert -O qcow2 IMAGE LUN, and back", programs=["qemu-img"])
