@@ -7,7 +7,6 @@
 
 #include <cerrno>
 #include <future>
-#include <thread>
 #include <utility>
 
 #include <fcntl.h>
@@ -92,10 +91,12 @@ TEST_F(PageDropperTest, AConnectionThatHasEndedHasNoPages) {
 }
 
 TEST_F(PageDropperTest, WhatTheKernelHoldsIsLeftBehind) {
-    (void)drop(NodeId{1}, std::vector<lun::ByteRange>(2'000, {0, 4096}));
-    // Until the kernel's side of the socket is full.
-    pollfd room{.fd = pair_[1], .events = POLLOUT, .revents = 0};
-    while (poll(&room, 1, 0) == 1) std::this_thread::yield();
+    // The kernel's side of the socket is full, so that the first range is held.
+    while (send(pair_[1], "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) > 0) continue;
+    (void)drop(NodeId{1}, {{0, 4096}});
+    // Until the thread has taken it, of which nothing tells.
+    pollfd never{.fd = -1, .events = 0, .revents = 0};
+    poll(&never, 1, 300);
 
     EXPECT_FALSE(dropper_->stop());
     hang_up();
