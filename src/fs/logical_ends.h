@@ -23,6 +23,10 @@ struct LunData;
 // Two files of one unit, by whatever path, as long as both have it.
 [[nodiscard]] bool are_same_unit(const LunData& one, const LunData& other);
 
+[[nodiscard]] constexpr bool overlap(const lun::ByteRange& a, const lun::ByteRange& b) {
+    return a.begin < b.end && b.begin < a.end;
+}
+
 // Disjoint, not empty, not touching each other.
 class RangeSet {
 public:

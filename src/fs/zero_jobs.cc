@@ -21,8 +21,6 @@ constexpr bool forgets_writes = true;
 constexpr bool forgets_writes = false;
 #endif
 
-bool overlap(const lun::ByteRange& a, const lun::ByteRange& b) { return a.begin < b.end && b.begin < a.end; }
-
 }  // namespace
 
 ZeroJobs::~ZeroJobs() { SRPFS_ASSERT(jobs_.empty()); }

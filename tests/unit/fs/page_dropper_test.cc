@@ -17,7 +17,7 @@
 namespace srpfs::fs::test {
 namespace {
 
-constexpr int patience_ms = 60'000;
+constexpr int drop_patience_ms = 60'000;
 
 class PageDropperTest : public ::testing::Test {
 protected:
@@ -44,7 +44,7 @@ protected:
         std::pair<fuse_out_header, fuse_notify_inval_inode_out> got{};
         std::byte bytes[sizeof got.first + sizeof got.second + 1];
         pollfd ready{.fd = pair_[0], .events = POLLIN, .revents = 0};
-        EXPECT_EQ(poll(&ready, 1, patience_ms), 1);
+        EXPECT_EQ(poll(&ready, 1, drop_patience_ms), 1);
         const ssize_t count = recv(pair_[0], bytes, sizeof bytes, 0);
         EXPECT_EQ(count, static_cast<ssize_t>(sizeof got.first + sizeof got.second));
         EXPECT_TRUE(read_struct(bytes, 0, got.first) && read_struct(bytes, sizeof got.first, got.second));
