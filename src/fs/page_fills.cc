@@ -12,6 +12,13 @@
 namespace srpfs::fs {
 namespace {
 
+// A defect on purpose, for the simulation to find (src/lun/canary.h): nobody waits for pages to go.
+#ifdef SRPFS_CANARY_OLD_PAGE
+constexpr bool forgets_pages = true;
+#else
+constexpr bool forgets_pages = false;
+#endif
+
 constexpr lun::ByteRange whole_file{0, UINT64_MAX};
 
 lun::ByteRange whole_pages(lun::ByteRange range) {
@@ -100,7 +107,7 @@ PageFills::File* PageFills::file_of(std::uint64_t serial) {
 }
 
 std::uint64_t PageFills::wait(const LunData& lun, lun::ByteRange range, std::function<void()> done) {
-    if (left_) return 0;
+    if (forgets_pages || left_) return 0;
     Wait wait{.number = numbers_, .range = whole_pages(range), .files = {}, .done = nullptr};
     for (File& file : files_) {
         if ((file.lun && !are_same_unit(*file.lun, lun)) || !keeps_waiting(file, wait)) continue;

@@ -66,6 +66,7 @@ Files::Files(Scheduler& scheduler, SimulatedExecutor& control, std::vector<Seat>
         if (channels_.size() > 1) channel->set_peers(peers);
         if (shares) channel->share_all();
     }
+    has_cache_ = seed / 2 % 2 == 1;
     scheduler_.sources.push_back(this);
 }
 
@@ -85,6 +86,7 @@ void Files::add(const void* unit, lun::Unit* pointer, const lun::UnitInfo& info)
     data->unit = pointer;
     data->capacity_bytes = info.capacity_bytes();
     data->read_only = info.read_only;
+    nodes_[data.get()] = ++last_node_;  // an earlier one may have had its place in memory
     luns_[unit] = std::move(data);
 }
 
@@ -161,13 +163,14 @@ std::optional<std::uint64_t> Files::capacity(const void* unit) const {
 // ---- what the kernel does ----
 
 template <typename In>
-std::uint64_t Files::ask(std::uint32_t opcode, const In& in, std::span<const std::byte> data, OnAnswer on_answer) {
+std::uint64_t Files::ask(std::uint32_t opcode, const In& in, std::span<const std::byte> data, OnAnswer on_answer,
+                         std::uint64_t node) {
     const std::uint64_t unique = last_unique_ += 2;
     fuse_in_header header{};
     header.len = static_cast<std::uint32_t>(sizeof header + sizeof in + data.size());
     header.opcode = opcode;
     header.unique = unique;
-    header.nodeid = 2;
+    header.nodeid = node;
     std::vector<std::byte> request(header.len);
     std::memcpy(request.data(), &header, sizeof header);
     std::memcpy(request.data() + sizeof header, &in, sizeof in);
@@ -184,6 +187,51 @@ std::uint64_t Files::read(std::uint64_t handle, std::uint64_t offset, std::uint3
     in.size = bytes;
     in.read_flags = FUSE_READ_LOCKOWNER;
     return ask(FUSE_READ, in, {}, std::move(on_answer));
+}
+
+std::uint64_t Files::read_cached(std::uint64_t handle, std::uint64_t offset, std::uint32_t bytes, OnAnswer on_answer) {
+    const std::uint64_t node = nodes_.at(handles_.at(handle).get());
+    const std::uint64_t begin = offset / page_bytes * page_bytes;
+    const std::uint64_t end = (offset + bytes + page_bytes - 1) / page_bytes * page_bytes;
+    std::vector<std::byte> found;
+    const Pages& pages = cache_[node];
+    for (std::uint64_t at = begin; at < end; at += page_bytes) {
+        const auto page = pages.find(at / page_bytes);
+        if (page == pages.end()) break;
+        found.insert(found.end(), page->second.begin(), page->second.end());
+    }
+    if (found.size() == end - begin) {
+        const std::uint64_t unique = last_unique_ += 2;
+        asked_[unique] = {.on_answer = std::move(on_answer), .cached = true};
+        const auto part = found.begin() + static_cast<std::ptrdiff_t>(offset - begin);
+        control_.post([this, unique, data = std::vector<std::byte>(part, part + bytes)] { answered(unique, 0, data); });
+        return unique;
+    }
+    fuse_read_in in{};  // without an owner
+    in.fh = handle;
+    in.offset = begin;
+    in.size = static_cast<std::uint32_t>(end - begin);
+    const auto install = [this, node, offset, bytes, begin, on_answer = std::move(on_answer)](
+                             int error, std::span<const std::byte> body) {
+        if (error != 0) return on_answer(error, {});
+        for (std::uint64_t at = 0; at + page_bytes <= body.size(); at += page_bytes) {
+            const auto page = body.subspan(at, page_bytes);
+            cache_[node][(begin + at) / page_bytes].assign(page.begin(), page.end());
+        }
+        body = body.subspan(std::min<std::size_t>(offset - begin, body.size()));
+        on_answer(0, body.first(std::min<std::size_t>(bytes, body.size())));
+    };
+    return ask(FUSE_READ, in, {}, install, node);
+}
+
+void Files::on_drop_pages(unsigned channel, fs::NodeId node, std::vector<lun::ByteRange> ranges, std::uint64_t ticket) {
+    control_.post([this, channel, node, ranges = std::move(ranges), ticket] {
+        for (const lun::ByteRange& range : ranges)
+            std::erase_if(cache_[static_cast<std::uint64_t>(node)], [&](const auto& page) {
+                return page.first * page_bytes < range.end && range.begin < (page.first + 1) * page_bytes;
+            });
+        seats_[channel].executor->post([home = channels_[channel], ticket] { home->on_pages_dropped(ticket); });
+    });
 }
 
 std::uint64_t Files::write(std::uint64_t handle, std::uint64_t offset, std::span<const std::byte> data, bool stable,
@@ -233,6 +281,7 @@ std::uint64_t Files::truncate(std::uint64_t handle, std::uint64_t size, OnAnswer
 void Files::interrupt(std::uint64_t unique) {
     const auto found = asked_.find(unique);
     if (found == asked_.end() || std::exchange(found->second.interrupted, true)) return;
+    if (found->second.cached) return;  // nobody can be asked to give it up, and it ends at once
     if (found->second.truncates) {
         control_.post([this, unique] {
             seats_[home_].executor->post([home = channels_[home_], unique] { home->interrupt_truncation(unique); });

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // The file layer of a world: a FuseChannel for each of several reactors, one of which is the home of all units, and the
 // kernel's side of their connection. Requests stand in one queue; whoever reads gets the next. The kernel takes the
-// answer only where the request was read, and hands out an INTERRUPT only after that.
+// answer only where the request was read, and hands out an INTERRUPT only after that. In half of the seeds it has a
+// page cache for every other read: pages appear with an answer, and go when it is told to drop them, some time later.
+// It has fewer scruples than Linux, which also drops pages by itself where somebody writes to the same file.
 
 #pragma once
 
@@ -54,6 +56,10 @@ public:
 
     // ---- what the kernel does: `unique` numbers for interrupt() ----
     std::uint64_t read(std::uint64_t handle, std::uint64_t offset, std::uint32_t bytes, OnAnswer on_answer);
+    // Through the page cache, in whole pages; one of an open file.
+    std::uint64_t read_cached(std::uint64_t handle, std::uint64_t offset, std::uint32_t bytes, OnAnswer on_answer);
+    [[nodiscard]] bool has_cache() const { return has_cache_; }
+    static constexpr std::uint64_t page_bytes = 4096;
     std::uint64_t write(std::uint64_t handle, std::uint64_t offset, std::span<const std::byte> data, bool stable,
                         OnAnswer on_answer);
     std::uint64_t fsync(std::uint64_t handle, OnAnswer on_answer);
@@ -72,7 +78,7 @@ private:
     struct Asked {
         OnAnswer on_answer;
         std::optional<unsigned> channel{};  // that has read it
-        bool truncates = false, interrupted = false;
+        bool truncates = false, interrupted = false, cached = false;
     };
     struct Connection {
         int kernel = -1;  // our end
@@ -89,16 +95,16 @@ private:
         on_wrong_("an interrupt was handed to the control thread");
     }
     void on_disconnected(unsigned, int) override { on_wrong_("a connection has ended"); }
-    void on_drop_pages(unsigned, fs::NodeId, std::vector<lun::ByteRange>, std::uint64_t) override {
-        on_wrong_("pages are to be dropped that nobody has");
-    }
+    void on_drop_pages(unsigned channel, fs::NodeId node, std::vector<lun::ByteRange> ranges,
+                       std::uint64_t ticket) override;
 
     bool is_ready() override;
     void turn() override;
     void after_step(const SimulatedExecutor* thread) override;
 
     template <typename In>
-    std::uint64_t ask(std::uint32_t opcode, const In& in, std::span<const std::byte> data, OnAnswer on_answer);
+    std::uint64_t ask(std::uint32_t opcode, const In& in, std::span<const std::byte> data, OnAnswer on_answer,
+                      std::uint64_t node = 2);
     void queue_interrupt(std::uint64_t unique);
     void take_answers();
     void answered(std::uint64_t unique, int error, std::span<const std::byte> body);
@@ -119,6 +125,12 @@ private:
     std::vector<std::shared_ptr<fs::FuseChannel>> channels_;
     std::map<std::uint64_t, Asked> asked_;  // and not answered, by unique number
     std::deque<Message> queue_;             // and not read
+    // The page cache: of a file, by number, pages that are whole.
+    using Pages = std::map<std::uint64_t, std::vector<std::byte>>;
+    std::map<std::uint64_t, Pages> cache_;
+    std::map<const fs::LunData*, std::uint64_t> nodes_;
+    std::uint64_t last_node_ = 1;
+    bool has_cache_ = false;
     std::uint64_t last_unique_ = 0, handed_over_ = 0;
     std::vector<std::byte> received_;
     std::uint64_t writes_seen_ = 0;

@@ -152,7 +152,8 @@ std::string Oracle::describe(const Write& write) const {
                        write.began, moment(write.ended), moment(write.firm), moment(write.promised));
 }
 
-std::optional<std::string> Oracle::end_read(Moment began, std::uint64_t offset, std::span<const std::byte> bytes) {
+std::optional<std::string> Oracle::end_read(Moment began, std::uint64_t offset, std::span<const std::byte> bytes,
+                                            Through through) {
     const Moment ended = ++now_;
     const std::uint64_t end = offset + bytes.size();
     std::vector<const Write*> concerned, overwriting;
@@ -167,7 +168,7 @@ std::optional<std::string> Oracle::end_read(Moment began, std::uint64_t offset, 
         cut(write.end);
     }
     for (const Write& write : seen_) {
-        if (write.end <= offset || write.begin >= end) continue;
+        if (through == Through::page_cache || write.end <= offset || write.begin >= end) continue;
         overwriting.push_back(&write);
         cut(write.begin);
         cut(write.end);

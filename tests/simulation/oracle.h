@@ -68,8 +68,12 @@ public:
     void on_cut(std::uint64_t bytes) { tainted_.push_back({bytes / block_bytes_ * block_bytes_, UINT64_MAX}); }
 
     Moment begin_read() { return ++now_; }
+    // Through a page cache a reader may be given what a later write has replaced that is not acknowledged, even if
+    // somebody else has seen that.
+    enum class Through { nothing, page_cache };
     // nullopt, or what is wrong.
-    std::optional<std::string> end_read(Moment began, std::uint64_t offset, std::span<const std::byte> bytes);
+    std::optional<std::string> end_read(Moment began, std::uint64_t offset, std::span<const std::byte> bytes,
+                                        Through through = Through::nothing);
 
 private:
     struct Write {

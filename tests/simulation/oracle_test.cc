@@ -120,6 +120,18 @@ TEST_F(OracleTest, RefusesABlockThatIsPartlyOfOneWriteAndPartlyOfAnother) {
     EXPECT_TRUE(oracle.end_read(oracle.begin_read(), 0, torn));
 }
 
+TEST_F(OracleTest, LetsAPageCacheHideWhatIsNotAcknowledgedEvenIfSomebodyHasSeenIt) {
+    const auto first = write(0, 512);
+    const auto second = oracle.begin_write(0, 512);
+    EXPECT_FALSE(read(second, 0, 512));
+    std::vector<std::byte> old(512);
+    Oracle::fill(first, 0, old);
+    EXPECT_TRUE(oracle.end_read(oracle.begin_read(), 0, old));
+    EXPECT_FALSE(oracle.end_read(oracle.begin_read(), 0, old, Oracle::Through::page_cache));
+    oracle.end_write(second, Oracle::End::acknowledged, false);
+    EXPECT_TRUE(oracle.end_read(oracle.begin_read(), 0, old, Oracle::Through::page_cache));
+}
+
 TEST_F(OracleTest, LetsTwoBlocksComeFromTwoConcurrentWrites) {
     const auto first = oracle.begin_write(0, 1024);
     const auto second = oracle.begin_write(0, 1024);

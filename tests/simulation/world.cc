@@ -146,6 +146,7 @@ private:
     std::map<const lun::ListedUnit*, OpenedUnit> units_open_;
     std::map<const lun::ListedUnit*, OpenedFile> open_;
     Oracle::Opener opener_ = 0;
+    Oracle::Through through_ = Oracle::Through::nothing;  // the read that is under way
     std::uint64_t losses_seen_ = 0;
     bool told_of_loss_ = false;
     std::uint64_t unique_ = 0;  // of the request to the file system that is not answered
@@ -469,6 +470,17 @@ void Client::ask_file(FileKind file_kind) {
         case lun::OperationKind::read:
             ++world_.statistics.reads;
             began_ = oracle.begin_read();
+            through_ = Oracle::Through::nothing;
+            if (files.has_cache() && world_.file_work.chance(1, 2) &&
+                offset_ % Files::page_bytes + bytes_ + Files::page_bytes <= lun::intake_payload_bytes_max) {
+                through_ = Oracle::Through::page_cache;
+                const std::uint64_t block = lun_->unit()->info()->block_bytes;
+                request_->first_block = offset_ / Files::page_bytes * Files::page_bytes / block;
+                request_->block_end =
+                    (offset_ + bytes_ + Files::page_bytes - 1) / Files::page_bytes * Files::page_bytes / block;
+                unique_ = files.read_cached(file.handle, offset_, bytes_, on_answer);
+                break;
+            }
             unique_ = files.read(file.handle, offset_, bytes_, on_answer);
             break;
         case lun::OperationKind::flush:
@@ -635,7 +647,7 @@ void Client::on_end(const lun::Outcome& outcome, std::span<const std::byte> data
                 break;
             }
             world_.statistics.bytes_checked += bytes_;
-            if (const auto wrong = disk_->oracle->end_read(began_, offset_, data))
+            if (const auto wrong = disk_->oracle->end_read(began_, offset_, data, through_))
                 world_.violated(fmt::format("{} of {}: {}", describe(), lun_->info()->wwid, *wrong));
             break;
         case lun::OperationKind::write:
