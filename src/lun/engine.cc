@@ -64,7 +64,7 @@ struct Engine::State {
     // Entries. The file has slots, and behind them as much memory as the entries have without one. Its slots are mapped
     // twice: in `slots`, for devices, and in `windows`, piece by piece, each showing what its entry has at present.
     int slot_file = -1;
-    std::span<std::byte> slots, windows;
+    fabric::HugeMemory slots, windows;
     fabric::RegionId region_slots{};
     std::deque<Buffer> slot_buffers;
     std::vector<Buffer*> slot_of_entry;  // nullptr: it shows memory of its own
@@ -109,8 +109,6 @@ struct Engine::State {
             if (regions_registered > 1) fabric->unregister_memory(region_target_reads);
             if (regions_registered > 2) fabric->unregister_memory(region_slots);
         }
-        if (!slots.empty()) munmap(slots.data(), slots.size());
-        if (!windows.empty()) munmap(windows.data(), windows.size());
         if (slot_file >= 0) close(slot_file);
     }
 };
@@ -155,14 +153,14 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineLimits& limits, std::
         }
         SRPFS_ASSERT(state.region_target_writes == *writes);
         SRPFS_ASSERT(state.region_target_reads == *reads);
-        if (!state.slots.empty()) {
-            const auto slots = fabrics[i]->register_memory(state.slots, fabric::RemoteAccess::both);
+        if (!state.slots.bytes().empty()) {
+            const auto slots = fabrics[i]->register_memory(state.slots.bytes(), fabric::RemoteAccess::both);
             if (!slots) return slots.error();
             if (i == 0) state.region_slots = *slots;
             SRPFS_ASSERT(state.region_slots == *slots);
         }
         state.fabrics.push_back(fabrics[i]);
-        state.regions_registered = state.slots.empty() ? 2 : 3;
+        state.regions_registered = state.slots.bytes().empty() ? 2 : 3;
     }
 
     std::size_t read_at = 0, write_at = 0;
@@ -204,9 +202,9 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineLimits& limits, std::
     }
     state.zeros = target_reads.subspan(write_at, Operation::bytes_max);  // as they were mapped
     state.intake = state.free_buffers[class_intake].pop_front();
-    for (std::size_t at = 0; at < state.slots.size(); at += mib) {
+    for (std::size_t at = 0; at < state.slots.bytes().size(); at += mib) {
         Buffer& slot = state.slot_buffers.emplace_back();
-        slot.bytes = state.slots.subspan(at, mib);
+        slot.bytes = state.slots.bytes().subspan(at, mib);
         slot.region = state.region_slots;
         slot.size_class = class_slot;
         (state.slot_of_entry.size() < limits.entries ? state.slot_of_entry : state.spare_slots).push_back(&slot);
@@ -224,17 +222,10 @@ Result<void> Engine::State::map_slots() {
     };
     slot_file = memfd_create("srpfs-entries", MFD_CLOEXEC);
     if (slot_file < 0 || ftruncate(slot_file, static_cast<off_t>(bytes + limits.entries * mib)) != 0) return failed();
-    const auto map = [this](std::size_t size) -> std::span<std::byte> {
-        void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, slot_file, 0);
-        if (memory == MAP_FAILED) return {};
-        // Where the system gives shared memory huge pages on request.
-        (void)madvise(memory, size, MADV_HUGEPAGE);
-        return {static_cast<std::byte*>(memory), size};
-    };
-    slots = map(bytes);
-    if (slots.empty()) return failed();
-    windows = map(limits.entries * mib);
-    if (windows.empty()) return failed();
+    slots = fabric::HugeMemory(bytes, slot_file, fabric::HugeMemory::Filled::now);
+    if (slots.bytes().empty()) return failed();
+    windows = fabric::HugeMemory(limits.entries * mib, slot_file, fabric::HugeMemory::Filled::as_used);
+    if (windows.bytes().empty()) return failed();
     return {};
 }
 std::span<std::byte> Engine::zeros() const { return state_->zeros; }
@@ -396,7 +387,7 @@ bool Engine::make_parking_room(std::size_t bytes) {
 
 unsigned Engine::entries() const { return state_->limits.entries; }
 
-std::span<std::byte> Engine::entry(unsigned index) const { return state_->windows.subspan(index * mib, mib); }
+std::span<std::byte> Engine::entry(unsigned index) const { return state_->windows.bytes().subspan(index * mib, mib); }
 
 void Engine::lend_entry_for_write(Operation& operation, Unit& unit, unsigned index, std::uint32_t payload_bytes) {
     SRPFS_ASSERT(payload_bytes <= intake_payload_bytes_max);
@@ -445,8 +436,8 @@ void Engine::take_entry_back(Operation& operation, unsigned index) {
 void Engine::show_in_entry(unsigned index, Buffer* slot) {
     State& state = *state_;
     const auto window = entry(index);
-    const auto own = static_cast<off_t>(state.slots.size() + index * mib);
-    const off_t offset = slot ? static_cast<off_t>(slot->bytes.data() - state.slots.data()) : own;
+    const auto own = static_cast<off_t>(state.slots.bytes().size() + index * mib);
+    const off_t offset = slot ? static_cast<off_t>(slot->bytes.data() - state.slots.bytes().data()) : own;
     // It takes the place of a mapping of the same size and kind, so there is nothing that could be refused.
     void* const shown = mmap(window.data(), window.size(), PROT_READ | PROT_WRITE,
                              MAP_SHARED | MAP_NORESERVE | MAP_FIXED, state.slot_file, offset);
