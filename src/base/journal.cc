@@ -24,7 +24,7 @@ int syslog_priority(Level level) {
     return LOG_ERR;
 }
 
-bool Journal::send(Level level, std::string_view subject, std::string_view message) const {
+bool Journal::send(Level level, std::string_view subject, std::string_view message) {
     constexpr int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
     if (socket_ >= 0) {
         const auto entry = journal_entry(level, subject, message);
@@ -40,14 +40,6 @@ bool Journal::send(Level level, std::string_view subject, std::string_view messa
         [[maybe_unused]] const auto written = ::write(stream_, line.data(), line.size());
     }
     return true;
-}
-
-void Journal::write(Level level, std::string_view subject, std::string_view message) {
-    if (const std::uint64_t lost = lost_.exchange(0); lost > 0) {
-        if (!send(Level::warning, {}, fmt::format("{} messages before this one are lost: the journal took none", lost)))
-            return static_cast<void>(lost_ += lost + 1);
-    }
-    if (!send(level, subject, message)) ++lost_;
 }
 
 }  // namespace srpfs::log

@@ -3,10 +3,9 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
 #include <cstdlib>
 #include <mutex>
-#include <optional>
+#include <memory>
 
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -17,13 +16,22 @@
 namespace srpfs::log {
 namespace {
 
-std::atomic<Destination> destination_now = Destination::standard_error;
 std::atomic<Level> threshold_now = Level::info;
 std::mutex observer_mutex;
 std::function<void(Level, std::string_view)> observer_now;  // guarded by observer_mutex
 
-// Set before threads start.
-std::optional<Journal> journal;
+// Each is made before threads start, and once.
+std::unique_ptr<Journal> journal;
+std::unique_ptr<SystemLog> system_log;
+Stream& standard_error() {
+    static Stream stream(STDERR_FILENO, Stream::When::always);
+    return stream;
+}
+Stream& standard_error_if_room() {
+    static Stream stream(STDERR_FILENO, Stream::When::if_there_is_room);
+    return stream;
+}
+std::atomic<Sink*> sink_now = &standard_error();  // null: nobody
 
 int connect_journal() {
     sockaddr_un address{};
@@ -77,9 +85,19 @@ std::string journal_entry(Level level, std::string_view subject, std::string_vie
 }
 
 void configure(Destination destination, Level threshold) {
-    if (destination == Destination::syslog) openlog("srpfs", LOG_PID | LOG_NDELAY, LOG_DAEMON);
-    if (destination == Destination::journal && !journal) journal.emplace(connect_journal(), STDERR_FILENO);
-    destination_now = destination;
+    switch (destination) {
+        case Destination::standard_error: sink_now = &standard_error(); break;
+        case Destination::standard_error_if_room: sink_now = &standard_error_if_room(); break;
+        case Destination::journal:
+            if (!journal) journal = std::make_unique<Journal>(connect_journal(), STDERR_FILENO);
+            sink_now = journal.get();
+            break;
+        case Destination::system_log:
+            if (!system_log) system_log = std::make_unique<SystemLog>(_PATH_LOG);
+            sink_now = system_log.get();
+            break;
+        case Destination::none: sink_now = nullptr; break;
+    }
     threshold_now = threshold;
 }
 
@@ -101,20 +119,8 @@ void write(Level level, std::string_view subject, std::string_view message) {
         const std::lock_guard lock(observer_mutex);
         if (observer_now) observer_now(level, line);
     }
-    switch (destination_now.load(std::memory_order_relaxed)) {
-        case Destination::standard_error: {
-            const std::string whole = fmt::format("srpfs: {}\n", line);
-            // One write per line, so that lines of several threads and processes do not mix.
-            [[maybe_unused]] const auto written = ::write(STDERR_FILENO, whole.data(), whole.size());
-            break;
-        }
-        case Destination::journal:
-            journal->write(level, std::string_view(line).substr(0, subject.size()),
-                           std::string_view(line).substr(prefix));
-            break;
-        case Destination::syslog: ::syslog(syslog_priority(level), "%s", line.c_str()); break;
-        case Destination::none: break;
-    }
+    if (Sink* const sink = sink_now.load(std::memory_order_relaxed))
+        sink->write(level, std::string_view(line).substr(0, subject.size()), std::string_view(line).substr(prefix));
 }
 
 }  // namespace srpfs::log

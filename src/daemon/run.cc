@@ -135,7 +135,7 @@ int run_in_background(const Config& config, const ServiceManager& manager) {
     close(channel[0]);
     setsid();
     if (chdir("/") != 0) log::warning({}, "cannot change to /: {}", std::strerror(errno));
-    log::configure(log::Destination::syslog, config.debug ? log::Level::debug : log::Level::info);
+    log::configure(log::Destination::system_log, config.debug ? log::Level::debug : log::Level::info);
     const int code = serve(config, manager, [&](const Result<void>& result) {
         Report report;
         if (!result) {
@@ -155,7 +155,11 @@ int run_in_background(const Config& config, const ServiceManager& manager) {
 int run(const Config& config) {
     const ServiceManager manager = ServiceManager::from_environment();
     if (!config.foreground) return run_in_background(config, manager);
-    log::configure(log::standard_error_or_journal(), config.debug ? log::Level::debug : log::Level::info);
+    auto destination = log::standard_error_or_journal();
+    // Who wants every step waits for it.
+    if (destination == log::Destination::standard_error && !config.debug)
+        destination = log::Destination::standard_error_if_room;
+    log::configure(destination, config.debug ? log::Level::debug : log::Level::info);
     return serve(config, manager, [&](const Result<void>& result) {
         if (!result)
             complain(config, result.error().context);

@@ -42,6 +42,16 @@ class Manager:
         eventually(come, f"the service manager is told {wanted}")
         return seen
 
+    def wait_for_part(self, part):
+        """Everything until a line with this in it has come."""
+        seen = []
+
+        def come():
+            seen.extend(self.lines(0.05))
+            return any(part in line for line in seen)
+        eventually(come, f"a line with {part!r}")
+        return seen
+
 
 @contextlib.contextmanager
 def stopped_thread(pid, name):
@@ -153,3 +163,32 @@ def without_its_socket_the_journal_gets_priorities_in_front_of_lines(t):
     wait_gone(mount.pid)
     text = t.path("stderr").read_text()
     check(text and all(line.startswith("<") and line[2] == ">" for line in text.splitlines()), f"lines without a priority: {text!r}")
+
+
+@test
+def a_system_log_that_hangs_is_not_waited_for(t):
+    # A /dev of this test's own, with what srpfs and umount need.
+    own_mount_namespace()
+    devices = t.path("dev")
+    devices.mkdir()
+    succeeds("mount", "-t", "tmpfs", "none", devices)
+    for name in ("fuse", "null", "zero", "urandom"):
+        (devices / name).touch()
+        succeeds("mount", "--bind", f"/dev/{name}", devices / name)
+    succeeds("mount", "--move", devices, "/dev")
+    logger = Manager("/dev/log")
+    mount = t.mount("demo:ram:64M")
+    logger.wait_for_part("lun0: SRPFS RAM DISK")
+    # More lines than a socket holds that nobody reads.
+    room = int(pathlib.Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+    for _ in range(2 * room + 100):
+        with contextlib.suppress(OSError):
+            write_once(mount.path / "add_target", "bogus")
+    equal(len((mount.port / TARGET / "lun0").read_bytes()), 64 << 20, "bytes read while the logger hangs")
+    seen = logger.lines()
+    check(len(seen) < 2 * room, f"{len(seen)} lines came")
+    with contextlib.suppress(OSError):
+        write_once(mount.path / "add_target", "bogus")
+    logger.wait_for_part("messages before this one are lost: the system log took none")
+    succeeds("umount", mount.path)
+    mount.wait_end()

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // One line per event: who, cause, consequence, next step. Never called on a successful I/O.
-// Thread-safe. Lines go to stderr or the journal (foreground) or syslog (daemon), and to an optional observer.
+// Thread-safe. Lines go to stderr or the journal (foreground) or the system log (daemon), and to an optional observer.
+// Nobody waits for those who take them, but with `standard_error`: lines there is no room for are counted, and the
+// number is told later.
 
 #pragma once
 
@@ -14,7 +16,8 @@ namespace srpfs::log {
 
 enum class Level { error, warning, info, debug };
 
-enum class Destination { standard_error, journal, syslog, none };
+// `standard_error` waits, and misses no line; `standard_error_if_room` does not.
+enum class Destination { standard_error, standard_error_if_room, journal, system_log, none };
 
 // `journal` when stderr is the journal's (JOURNAL_STREAM says so): there each line has its priority, SRPFS_TARGET and
 // SRPFS_LUN where it is about one. systemd.journal-fields(7).
