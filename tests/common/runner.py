@@ -324,6 +324,10 @@ def stage_tests(stage: str, everything: bool) -> list[Test]:
         if everything and stage == "simulation":
             test.command = ["100000" if word == "10000" else word for word in test.command]
             test.seconds_max *= 10
+        if everything and test.name == "packages-debian":
+            # From its source as well, twice.
+            test.environment = {**test.environment, "SRPFS_PACKAGE_FROM_SOURCE": "1"}
+            test.seconds_max += 6000
         if everything and stage == "tools":
             test.command.remove("--quick")
             test.seconds_max *= 5
