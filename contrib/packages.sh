@@ -26,7 +26,7 @@ bench_packages=(fio fuse3 libnbd-bin nbdkit qemu-system-common)
 clang_packages=(clang-14 libclang-rt-14-dev llvm-14)
 
 # To make Debian packages and to look at them, and at what belongs to systemd.
-package_packages=(binutils debhelper dpkg-dev fakeroot lintian systemd)
+package_packages=(binutils debhelper dpkg-dev fakeroot git lintian procps rpm rpmlint systemd udev)
 
 # Prints those of the named packages that are not installed, one a line. 1: this is not a Debian-like system.
 missing_packages() {
