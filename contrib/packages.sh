@@ -13,7 +13,7 @@ build_packages=(
 # To build and run the tests as well; what the guest is made of stands in tests/guest/common.sh.
 test_packages=(
     "${build_packages[@]}" clang-format-14 e2fsprogs fdisk fio jq libgmock-dev libgtest-dev libnbd-bin mandoc mount nbdkit python3 qemu-utils
-    rsync shellcheck sqlite3 util-linux valgrind xz-utils
+    rsync shellcheck sqlite3 tmux util-linux valgrind xz-utils
 )
 
 # The other tools that tests/tools looks at.

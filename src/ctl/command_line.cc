@@ -81,7 +81,7 @@ const std::vector<Verb>& verbs() {
          0,
          any,
          "log in to every line of FILE, or of standard input",
-         "For example: ibsrpdm -c | srpctl login-all. Empty lines and those that begin with # do not count,\n"
+         "For example: ibsrpdm -c | srpctl login-all. Empty lines and those that begin with # do not count, "
          "and who is logged in to already is no error.",
          {port,
           {"-c,--config", "-c, --config FILE", "only to those that the rules of this configuration file allow",
@@ -107,8 +107,8 @@ const std::vector<Verb>& verbs() {
          1,
          any,
          "change timers of targets, or settings of LUNs",
-         "Targets have reconnect_delay, fast_io_fail_tmo and dev_loss_tmo, in seconds, or off; LUNs have\n"
-         "read_only, uid, gid and mode. Without WHAT: the only target. Several at once are written in an order\n"
+         "Targets have reconnect_delay, fast_io_fail_tmo and dev_loss_tmo, in seconds, or off; LUNs have "
+         "read_only, uid, gid and mode. Without WHAT: the only target. Several at once are written in an order "
          "that srpfs does not refuse; if it refuses one, all are as before.",
          {}},
         {"reservations",
@@ -116,15 +116,15 @@ const std::vector<Verb>& verbs() {
          1,
          4,
          "show or change the persistent reservations of a LUN",
-         "COMMAND is register, register-ignore, unregister, reserve, release, preempt, preempt-abort or clear;\n"
+         "COMMAND is register, register-ignore, unregister, reserve, release, preempt, preempt-abort or clear; "
          "srpfs(8), Reservations, says what they do and which of KEY and TYPE each has.",
          {}},
         {"copy",
          "SRC DST",
          2,
          2,
-         "copy a LUN to a file, a file to a LUN, or a LUN to a LUN",
-         "Holes and zeros are not sent. What was interrupted is gone on with by the same command. A file has the name\n"
+         "copy a LUN to a file, or a file or LUN to a LUN",
+         "Holes and zeros are not sent. What was interrupted is gone on with by the same command. A file has the name "
          "DST.part until all of it is there; of a LUN that is larger than SRC the rest stays as it is.",
          {{"-y,--yes", "-y, --yes", "write onto a LUN without asking", nullptr, &Words::yes},
           {"--verify", "--verify", "read both afterwards, and compare", nullptr, &Words::verify},
@@ -158,7 +158,7 @@ const std::vector<Verb>& verbs() {
          0,
          any,
          "find out what does not work, and say what can be done",
-         "Looks at FUSE, RDMA devices, ports, limits, kernel settings and mounts, of a login string at the way to\n"
+         "Looks at FUSE, RDMA devices, ports, limits, kernel settings and mounts, of a login string at the way to "
          "its target, and whether a directory (a path with a slash) can be a mount point. Changes and sends nothing.",
          {}},
         {"config",
@@ -166,17 +166,23 @@ const std::vector<Verb>& verbs() {
          1,
          2,
          "look at a configuration file of srpfs, or make one of srp_daemon's",
-         "check says what is wrong with FILE (default: /etc/srpfs/srpfs.conf) and its drop-ins, show what holds, and\n"
-         "in which line it stands; convert writes the rules of FILE (default: /etc/srp_daemon.conf) as srpfs.conf(5)\n"
+         "check says what is wrong with FILE (default: /etc/srpfs/srpfs.conf) and its drop-ins, show what holds, and "
+         "in which line it stands; convert writes the rules of FILE (default: /etc/srp_daemon.conf) as srpfs.conf(5) "
          "has them. Values in [mount] are looked at by srpfs when it is started.",
          {}},
     };
     return all;
 }
 
+constexpr std::size_t help_columns = 80, help_indent = 25;
+
+std::string help_line(std::string_view name, std::string_view text) {
+    return fmt::format("  {:<22} {}\n", name, wrapped(text, help_columns, help_indent));
+}
+
 std::string help_of(const std::vector<Option>& options) {
     std::string text;
-    for (const Option& option : options) text += fmt::format("  {:<22} {}\n", option.shown, option.help);
+    for (const Option& option : options) text += help_line(option.shown, option.help);
     return text;
 }
 
@@ -189,26 +195,25 @@ std::string help_text() {
     std::string text =
         "Usage: srpctl [options] VERB [options] [operands]\n"
         "\n"
-        "Looks at and changes what srpfs has mounted. Everything it does can be done with cat and echo as well.\n"
+        "Looks at and changes what srpfs has mounted. Everything it does can be done with\n"
+        "cat and echo as well.\n"
         "\n"
         "Verbs:\n";
-    for (const Verb& verb : verbs()) text += fmt::format("  {:<22} {}\n", verb.name, verb.summary);
+    for (const Verb& verb : verbs()) text += help_line(verb.name, verb.summary);
     text += "\nOptions, before or after the verb:\n" + help_of(common_options());
-    text +=
-        "\n"
-        "srpctl VERB --help tells more about a verb, srpctl(8) everything.\n"
-        "\n"
+    text += "\nsrpctl VERB --help tells more about a verb, srpctl(8) everything.\n\n";
+    text += wrapped(
         "Exit status: 0 done, 1 wrong usage, 2 another error, 3 no such mount, 4 no such port, target or LUN, 5 login "
-        "failed,\n"
-        "6 not permitted, 7 value refused, 8 no answer in time, 9 busy, 10 not connected, 12 why: something is wrong,\n"
-        "13 copy: what was read back differs, 15 already logged in, 130 copy: interrupted.\n";
+        "failed, 6 not permitted, 7 value refused, 8 no answer in time, 9 busy, 10 not connected, 12 why: something is "
+        "wrong, 13 copy: what was read back differs, 15 already logged in, 130 copy: interrupted.\n",
+        help_columns, 0);
     return text;
 }
 
 std::string help_text(const Verb& verb) {
     std::string text = fmt::format("Usage: {}\n\n{}{}.\n", usage_of(verb),
                                    std::string(1, static_cast<char>(std::toupper(*verb.summary))), verb.summary + 1);
-    if (*verb.details) text += fmt::format("{}\n", verb.details);
+    if (*verb.details) text += wrapped(verb.details, help_columns, 0) + "\n";
     text += "\nOptions:\n" + help_of(verb.options) + help_of(common_options());
     return text;
 }

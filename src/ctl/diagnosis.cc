@@ -565,25 +565,6 @@ const char* word_of(Verdict verdict) {
     return "";
 }
 
-// Lines of at most so many columns, broken at blanks; all but the first begin with `indent` blanks.
-std::string wrapped(std::string_view text, std::size_t width, std::size_t indent) {
-    std::string result;
-    std::size_t column = indent;
-    for (const std::string_view word : split(text, ' ')) {
-        const std::size_t columns = columns_of(word);
-        if (width != 0 && column > indent && column + 1 + columns > width) {
-            result += "\n" + std::string(indent, ' ');
-            column = indent;
-        } else if (column > indent) {
-            result += ' ';
-            ++column;
-        }
-        result += word;
-        column += columns;
-    }
-    return result;
-}
-
 }  // namespace
 
 Json why_document(const Findings& findings) {

@@ -84,14 +84,15 @@ LiveTerminal::~LiveTerminal() {
 
 void LiveTerminal::show(std::string_view text) {
     std::string all = "\x1b[H";
+    if (text.ends_with('\n')) text.remove_suffix(1);
     const auto lines = split(text, '\n');
     for (std::size_t i = 0; i < lines.size(); ++i) {
-        if (i + 1 == lines.size() && lines[i].empty()) break;  // behind the last newline
         if (i != 0) all += "\r\n";
+        // Erased before the text is there: behind a line as wide as the screen the cursor is on its last character
+        // still.
+        all += i + 1 == lines.size() ? "\x1b[J" : "\x1b[K";
         all += lines[i];
-        all += "\x1b[K";
     }
-    all += "\x1b[J";
     // The next look finds out if nobody sees it any more.
     [[maybe_unused]] const auto written = write_output(all);
 }

@@ -446,7 +446,7 @@ std::string summary_of_copy(const CopyJob& job, const CopyProgress& last, double
     if (last.bytes_before != 0) text += fmt::format(", {} bytes before", last.bytes_before);
     if (last.bytes_zero != 0) text += fmt::format(", {} bytes of zeros not sent", last.bytes_zero);
     if (options.verifies) text += ", verified";
-    text += "\n";
+    text = wrapped(text, screen_of_output().width, 4) + "\n";
     if (target.is_lun && target.bytes > source.bytes)
         text += fmt::format("the last {} bytes of {} are as they were\n", target.bytes - source.bytes, target.path);
     return text;

@@ -286,11 +286,15 @@ std::string Rates::text(Format format, const Screen& screen) const {
                     number_in(*lun, "errors_per_second") > 0 ? Paint::bad : Paint::none},
                    {lately(path, screen.charset)}});
     }
-    const std::string whole =
-        fmt::format("{}: {:.0f} reads/s ({:.1f} MB/s), {:.0f} writes/s ({:.1f} MB/s), {} requests pending",
-                    printable(root, screen.charset), reads, read / 1e6, writes, written / 1e6,
-                    plain_text(member(*frame_, "requests_pending")));
-    text = (screen.width == 0 ? whole : shortened(whole, screen.width, Cut::end, screen.charset)) + "\n";
+    const std::string sums =
+        fmt::format(": {:.0f} reads/s ({:.1f} MB/s), {:.0f} writes/s ({:.1f} MB/s), requests pending: {}", reads,
+                    read / 1e6, writes, written / 1e6, plain_text(member(*frame_, "requests_pending")));
+    std::string place = printable(root, screen.charset);
+    // The numbers stay whole as long as they can.
+    if (screen.width != 0 && place.size() + sums.size() > screen.width)
+        place = shortened(place, std::max<std::size_t>(screen.width - std::min(screen.width, sums.size()), 8),
+                          Cut::middle, screen.charset);
+    text = (screen.width == 0 ? place + sums : shortened(place + sums, screen.width, Cut::end, screen.charset)) + "\n";
     // Channels are of interest where there are several, and room for the LUNs is left.
     const bool shows_channels = channel_count > member(*frame_, "targets").size() &&
                                 (screen.height == 0 || channel_count + 2 <= screen.height / 3);

@@ -126,16 +126,17 @@ std::string full_tables(const Json& document, const Screen& screen) {
     std::string text;
     for (const Json& mount : field(document, "mounts")) {
         if (field(mount, "error").is_string()) continue;
-        text += fmt::format(
-            "{}{}: {}, srpfs {}, up {} s\n", text.empty() ? "" : "\n", printable(word(mount, "path"), screen.charset),
-            printable(word(mount, "source"), screen.charset), word(mount, "version"), word(mount, "uptime_seconds"));
+        const std::string head = fmt::format("{}: {}, srpfs {}, up {} s", word(mount, "path"), word(mount, "source"),
+                                             word(mount, "version"), word(mount, "uptime_seconds"));
+        text +=
+            fmt::format("{}{}\n", text.empty() ? "" : "\n", wrapped(printable(head, screen.charset), screen.width, 0));
         Table ports({{"PORT"}, {"DEVICE"}, {"NUMBER", Align::right}, {"TARGETS", Align::right}});
         Table targets({{"TARGET", Align::left, ids_min, Cut::middle},
-                       {"PORT", Align::left, 0, Cut::end, 2},
-                       {"ADDRESS", Align::left, 12, Cut::end, 3},
+                       {"PORT", Align::left, 0, Cut::end, 3},
+                       {"ADDRESS", Align::left, 12, Cut::end, 5},
                        {"STATE"},
                        {"CHANNELS", Align::right, 0, Cut::end, 1},
-                       {"CREDITS", Align::right, 0, Cut::end, 1},
+                       {"CREDITS", Align::right, 0, Cut::end, 2},
                        {"RECONNECT", Align::right, 0, Cut::end, 4},
                        {"FAIL", Align::right, 0, Cut::end, 4},
                        {"LOSS", Align::right, 0, Cut::end, 4},
@@ -201,8 +202,9 @@ public:
         for (const auto& row : rows_) widest = std::max(widest, row.name.size());
         std::string text;
         for (const auto& row : rows_)
-            text += fmt::format("{}:{:{}} {}\n", row.name, "", widest - row.name.size(),
-                                painted(printable(row.value, screen.charset), row.paint, screen));
+            text += fmt::format(
+                "{}:{:{}} {}\n", row.name, "", widest - row.name.size(),
+                painted(wrapped(printable(row.value, screen.charset), screen.width, widest + 2), row.paint, screen));
         return text;
     }
 
@@ -232,8 +234,8 @@ void add_fields(Properties& list, const Json& object) {
             for (const char* operation : operations)
                 if (const Json& one = field(value, operation); count_of(one, "count") != 0)
                     list.add(fmt::format("{}_latency", operation),
-                             fmt::format("half within {}, 99 % within {}, 99.9 % within {}", time_of(one, "p50_us"),
-                                         time_of(one, "p99_us"), time_of(one, "p999_us")));
+                             fmt::format("p50 {}, p99 {}, p99.9 {}", time_of(one, "p50_us"), time_of(one, "p99_us"),
+                                         time_of(one, "p999_us")));
         } else if (name == "errors_by_kind" && value.is_object()) {
             for (const auto& [kind, number] : value.items()) list.add("errors " + kind, word(number), Paint::bad);
         } else if (name == "channel_list") {
@@ -491,7 +493,7 @@ std::string render_stats(const Json& document, Format format, const Screen& scre
                       {word(counters, "ghosts")}});
         }
     }
-    text = fmt::format("{}: up {} s, {} requests pending\n", printable(root, screen.charset),
+    text = fmt::format("{}: up {} s, requests pending: {}\n", printable(root, screen.charset),
                        word(document, "uptime_seconds"), word(document, "requests_pending"));
     for (const Table* table : {&targets, &channels, &luns, &latencies, &errors})
         if (!table->is_empty()) text += "\n" + table->text(screen);
@@ -568,9 +570,12 @@ std::string render_event(std::string_view line, Format format, const Screen& scr
     const std::string state = word(event, "to");
     const Paint paint = name == "target_state" ? paint_of(state) : is_bad ? Paint::bad : Paint::none;
     const std::string place = target == "-" ? "" : lun == "-" ? " " + target : fmt::format(" {}/{}", target, lun);
-    return fmt::format("{} {}{}{}{}\n", printable(word(event, "time"), screen.charset),
-                       painted(printable(name, screen.charset), paint, screen), printable(place, screen.charset),
-                       rest.empty() ? "" : "  ", printable(rest, screen.charset));
+    const std::string when = printable(word(event, "time"), screen.charset), what = printable(name, screen.charset);
+    std::string text = wrapped(
+        fmt::format("{} {}{}", when, what, printable(place + (rest.empty() ? "" : "  ") + rest, screen.charset)),
+        screen.width, 4);
+    text.replace(text.find(what, when.size()), what.size(), painted(what, paint, screen));
+    return text + "\n";
 }
 
 }  // namespace srpfs::ctl

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 namespace srpfs::ctl {
 namespace {
@@ -25,7 +26,13 @@ const char* sequence_of(Paint paint) {
 struct Shown {
     std::size_t index;
     std::size_t width;
+    std::size_t front = 0;  // columns before the ellipsis
 };
+
+std::size_t different(std::vector<std::string> texts) {
+    std::sort(texts.begin(), texts.end());
+    return static_cast<std::size_t>(std::unique(texts.begin(), texts.end()) - texts.begin());
+}
 
 std::size_t sum_of(const std::vector<Shown>& shown) {
     return std::accumulate(shown.begin(), shown.end(), shown.empty() ? 0 : gap * (shown.size() - 1),
@@ -58,7 +65,27 @@ std::string Table::text(const Screen& screen) const {
         return width_min == 0 ? one.width : std::min(one.width, width_min);
     };
 
+    // Names that differ have to differ when they are shortened as well: the ellipsis goes where most of them do, in the
+    // middle if that makes no difference.
+    const auto place_ellipsis = [&](Shown& one) {
+        const Column& column = columns_[one.index];
+        one.front = column.cut == Cut::middle ? one.width / 2 : one.width;
+        std::vector<std::string> whole, cut(rows_.size());
+        for (const auto& row : rows_) whole.push_back(printable(row[one.index].text, screen.charset));
+        if (column.cut != Cut::middle) return true;
+        const std::size_t all = different(whole), middle = one.front;
+        std::size_t most = 0;
+        for (std::size_t away = 0; away <= one.width && most < all; ++away)
+            for (const std::size_t front : {middle - std::min(away, middle), middle + away}) {
+                for (std::size_t i = 0; i < whole.size(); ++i)
+                    cut[i] = shortened(whole[i], one.width, front, screen.charset);
+                if (const std::size_t now = different(cut); now > most) most = now, one.front = front;
+            }
+        return most == all;
+    };
+
     std::vector<Shown> shown = natural;
+    std::optional<std::vector<Shown>> ambiguous;  // the first that fits
     while (screen.width != 0) {
         shown = natural;
         // The widest of those that may become narrower gives way first.
@@ -69,12 +96,21 @@ std::string Table::text(const Screen& screen) const {
             if (widest == shown.end() || widest->width <= least(*widest)) break;
             --widest->width;
         }
-        if (sum_of(shown) <= screen.width) break;
+        const bool fits = sum_of(shown) <= screen.width;
+        bool is_clear = true;
+        for (Shown& one : shown) is_clear = place_ellipsis(one) && is_clear;
+        if (fits && is_clear) break;
+        if (fits && !ambiguous) ambiguous = shown;
         const auto last = std::max_element(natural.begin(), natural.end(), [&](const Shown& a, const Shown& b) {
             return columns_[a.index].dropped < columns_[b.index].dropped;
         });
-        if (last == natural.end() || columns_[last->index].dropped == 0) break;
-        natural.erase(last);
+        if (last == natural.end() || columns_[last->index].dropped == 0) {
+            if (ambiguous) shown = *ambiguous;
+            break;
+        }
+        std::erase_if(natural, [&, dropped = columns_[last->index].dropped](const Shown& one) {
+            return columns_[one.index].dropped == dropped;
+        });
     }
 
     std::string text;
@@ -83,7 +119,7 @@ std::string Table::text(const Screen& screen) const {
         for (const Shown& one : shown) {
             const auto& [cell, paint] = cell_of(one.index);
             const std::string content =
-                shortened(printable(cell, screen.charset), one.width, columns_[one.index].cut, screen.charset);
+                shortened(printable(cell, screen.charset), one.width, one.front, screen.charset);
             const std::size_t fill = one.width - columns_of(content);
             const bool is_right = columns_[one.index].align == Column::Align::right;
             const std::size_t begin = (&one == &shown.front() ? 0 : gap) + (is_right ? fill : 0);

@@ -85,13 +85,35 @@ std::size_t columns_of(std::string_view text) {
 }
 
 std::string shortened(std::string_view text, std::size_t columns, Cut cut, Charset charset) {
+    return shortened(text, columns, cut == Cut::middle ? columns / 2 : columns, charset);
+}
+
+std::string shortened(std::string_view text, std::size_t columns, std::size_t front_columns, Charset charset) {
     const std::size_t all = columns_of(text);
     if (all <= columns) return std::string(text);
     if (columns == 0) return {};
     const std::string_view ellipsis = charset == Charset::utf8 ? "…" : "~";
-    const std::size_t kept = columns - 1, front = cut == Cut::middle ? (kept + 1) / 2 : kept;
+    const std::size_t kept = columns - 1, front = std::min(front_columns, kept);
     const std::string_view back = text.substr(first_columns(text, all - (kept - front)).size());
     return fmt::format("{}{}{}", first_columns(text, front), ellipsis, back);
+}
+
+std::string wrapped(std::string_view text, std::size_t width, std::size_t indent) {
+    std::string result;
+    std::size_t column = indent;
+    for (const std::string_view word : split(text, ' ')) {
+        const std::size_t columns = columns_of(word);
+        if (width != 0 && column > indent && column + 1 + columns > width) {
+            result += "\n" + std::string(indent, ' ');
+            column = indent;
+        } else if (column > indent) {
+            result += ' ';
+            ++column;
+        }
+        result += word;
+        column += columns;
+    }
+    return result;
 }
 
 std::vector<std::string_view> split(std::string_view text, char separator) {

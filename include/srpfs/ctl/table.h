@@ -30,7 +30,8 @@ struct Column {
     enum class Align { left, right } align = Align::left;
     std::size_t width_min = 0;  // may be shortened to this; 0: never
     Cut cut = Cut::end;
-    unsigned dropped = 0;  // left out when shortening is not enough, the highest first; 0: never
+    unsigned dropped =
+        0;  // left out when shortening is not enough, the highest first and equal ones together; 0: never
 };
 
 struct Cell {

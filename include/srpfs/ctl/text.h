@@ -29,6 +29,12 @@ std::size_t columns_of(std::string_view text);
 enum class Cut { end, middle };
 // At most so many columns: what is left out is told by an ellipsis ("~" without UTF-8).
 std::string shortened(std::string_view text, std::size_t columns, Cut cut, Charset charset);
+// The same, with so many columns before the ellipsis, and the others behind it.
+std::string shortened(std::string_view text, std::size_t columns, std::size_t front_columns, Charset charset);
+
+// Lines of at most `width` columns (0: one line), broken at blanks; all but the first begin with `indent` blanks, and
+// the first has as many columns less.
+std::string wrapped(std::string_view text, std::size_t width, std::size_t indent);
 
 // The parts between separators, empty ones included; of an empty text none.
 std::vector<std::string_view> split(std::string_view text, char separator);

@@ -119,7 +119,7 @@ TEST(Rates, ShowTheBusiestFirstAndAsMuchAsFits) {
         counted({counted_lun("lun0", 0, 0, 0), counted_lun("lun1", 3000, 12, 0), counted_lun("lun2", 5, 0, 2)}, 3017),
         11);
     EXPECT_EQ(rates.text(Format::table, {.charset = Charset::utf8}),
-              "/srp: 3005 reads/s (12.3 MB/s), 12 writes/s (12.0 MB/s), 9 requests pending\n"
+              "/srp: 3005 reads/s (12.3 MB/s), 12 writes/s (12.0 MB/s), requests pending: 9\n"
               "\n"
               "TARGET     STATE    CHANNELS  CREDITS  COMMANDS/S  WAITS/S  LATELY\n"
               "srp-a-1/t  running         2       60        3017        0  █\n"

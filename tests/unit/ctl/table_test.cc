@@ -41,6 +41,29 @@ TEST(Table, LeavesColumnsOutWhenShorteningIsNotEnough) {
               "Bob     101\n");
 }
 
+TEST(Table, LeavesOutTogetherWhatBelongsTogether) {
+    Table table(
+        {{"NAME"}, {"FAST", Column::Align::right, 0, Cut::end, 1}, {"SLOW", Column::Align::right, 0, Cut::end, 1}});
+    table.add({{"a"}, {"1"}, {"2"}});
+    EXPECT_EQ(table.text({.width = 16}), "NAME  FAST  SLOW\na        1     2\n");
+    EXPECT_EQ(table.text({.width = 15}), "NAME\na\n");
+}
+
+TEST(Table, NamesThatDifferAreNotShortenedToTheSame) {
+    Table table({{"NAME", Column::Align::left, 5, Cut::middle}, {"N", Column::Align::left, 0, Cut::end, 1}});
+    for (const char* name : {"1111-2222-3333", "1111-2222-4444", "9111-2222-3333"}) table.add({{name}, {"x"}});
+    EXPECT_EQ(table.text({.width = 10}), "NAME     N\n111~333  x\n111~444  x\n911~333  x\n");
+    Table inside({{"NAME", Column::Align::left, 5, Cut::middle}, {"N", Column::Align::left, 0, Cut::end, 1}});
+    for (const char* name : {"1111-2222-3333", "1111-9222-3333"}) inside.add({{name}, {"x"}});
+    EXPECT_EQ(inside.text({.width = 10}), "NAME     N\n1111-2~  x\n1111-9~  x\n") << "the ellipsis is elsewhere";
+    Table deep({{"NAME", Column::Align::left, 5, Cut::middle}, {"NUMBER", Column::Align::left, 0, Cut::end, 1}});
+    for (const char* name : {"1111-2222-3333", "1111-2922-3333"}) deep.add({{name}, {"x"}});
+    EXPECT_EQ(deep.text({.width = 15}), "NAME\n1111-2222-3333\n1111-2922-3333\n") << "a column gives way";
+    Table narrow({{"NAME", Column::Align::left, 5, Cut::middle}, {"NUMBER"}});
+    for (const char* name : {"1111-2222-3333", "1111-2922-3333"}) narrow.add({{name}, {"x"}});
+    EXPECT_EQ(narrow.text({.width = 13}), "NAME   NUMBER\n11~33  x\n11~33  x\n") << "nothing helps";
+}
+
 TEST(Table, IsNeverWiderThanTheScreenAsLongAsItCanHelpIt) {
     for (std::size_t width = 9; width < 40; ++width) {
         const std::string text = people().text({.width = width});
