@@ -179,6 +179,9 @@ void Target::on_port_state(initiator::TargetPort& port, PortState from, PortStat
     if (history_.size() > history_kept) history_.pop_front();
     event("target_state",
           {{"from", to_string(from)}, {"to", to_string(to)}, {"reason", why}, {"channels", port.facts().channels}});
+    // Nobody reads by the page cache what nobody can reach.
+    if (to == PortState::fail_fast)
+        for (const auto& lun : luns_) drop_pages(*lun);
     if (to != PortState::lost || leaving_) return;
     was_lost_ = logins_ > 0;
     logout(why);
@@ -203,6 +206,8 @@ void Target::on_port_login(initiator::TargetPort& port, bool first) {
                            {"channels", facts.channels},
                            {"credits", facts.first.credits_initial},
                            {"immediate_bytes", facts.first.immediate_bytes_max}});
+    // Who knows what has happened to the units meanwhile.
+    for (const auto& lun : luns_) drop_pages(*lun);
     inventory_->scan(first ? "first login" : "logged in again");
 }
 
@@ -301,6 +306,7 @@ void Target::apply_options(fs::LunFile& file, const config::LunOptions& options)
     file.uid = options.uid;
     file.gid = options.gid;
     file.mode = options.mode;
+    file.is_cached = options.cache == config::CacheMode::cached;
 }
 
 fs::LunFile Target::lun_file(const Lun& lun) const {
@@ -336,10 +342,16 @@ fs::ExtendedAttributes Target::lun_attributes(const Lun& lun) const {
     return all;
 }
 
+// What the unit holds may be something else than before, in a way that no write of ours says.
+void Target::drop_pages(const Lun& lun) {
+    host_.tree().drop_pages(lun.file, [] {});
+}
+
 void Target::on_unit_changed(lun::ListedUnit& unit) {
     const auto lun = find(unit);
     if (!lun) return;
     host_.tree().change_lun_file(lun->file, lun_file(*lun));
+    drop_pages(*lun);
     const lun::UnitInfo& info = *unit.info();
     log::info(config().name, "{}: now {} bytes{}", lun->name, info.capacity_bytes(),
               info.read_only ? ", read-only" : "");
@@ -350,6 +362,7 @@ void Target::on_unit_offline(lun::ListedUnit& unit, const std::string& why) {
     const auto lun = find(unit);
     if (!lun) return;
     lun->last_error = why;
+    drop_pages(*lun);
     log::warning(config().name, "{} is offline: {}", lun->name, why);
     event("lun_offline", {{"lun", lun->name}, {"reason", why}});
 }
@@ -369,6 +382,7 @@ void Target::on_unit_attention(lun::ListedUnit& unit, const scsi::Sense& sense) 
     const auto lun = find(unit);
     if (!lun) return;
     const std::string& name = lun->name;
+    drop_pages(*lun);
     log::info(config().name, "{}: {}; looking at it again", name, scsi::describe(sense));
     event("unit_attention", {{"lun", name}, {"sense", scsi::describe(sense)}});
 }
@@ -377,6 +391,7 @@ void Target::on_unit_registration(lun::ListedUnit& unit, const std::string& text
     const auto lun = find(unit);
     if (!lun) return;
     if (lost) {
+        drop_pages(*lun);  // somebody else is the master of the unit
         lun->last_error = last_error_ = text;
         log::error({}, "{}", text);
         event("registration_lost", {{"lun", lun->name}, {"text", text}});
@@ -545,13 +560,18 @@ void Target::add_lun_files(const std::shared_ptr<Lun>& lun) {
                      return fail(call, Error(EINVAL, fmt::format("reset: '{}' is not 'lun' or '1'", command)));
                  log::info(config().name, "SRP reset_device called for {}", lun->name);
                  event("lun_reset", {{"lun", lun->name}});
-                 inventory_->reset(lun->unit, answer_later(call, fail));
+                 inventory_->reset(lun->unit, [self = shared_from_this(), lun,
+                                               done = answer_later(call, fail)](const Result<void>& result) {
+                     self->drop_pages(*lun);
+                     done(result);
+                 });
              });
     add_text(tree, lun->attributes, "rescan", Access::write_only, nullptr,
              [this, lun, fail](std::string_view, std::shared_ptr<fs::PendingCall> call) {
                  inventory_->look(lun->unit, "asked for", answer_later(call, fail));
              });
     add_option_files(lun);
+    add_cache_file(lun);
     add_reservations(lun);
     add_page_files(lun);
     add_raw_door(lun);
@@ -728,6 +748,31 @@ void Target::add_option_files(const std::shared_ptr<Lun>& lun) {
         [&tree, lun](unsigned wanted) -> Result<void> {
             tree.set_mode(lun->file, wanted);
             return {};
+        });
+}
+
+// Counts for who opens the file from now on. Writing it drops what there is of pages, also if it says what it has said
+// before.
+void Target::add_cache_file(const std::shared_ptr<Lun>& lun) {
+    using config::CacheMode;
+    add_text(
+        host_.tree(), lun->attributes, "cache", fs::Tree::Access::read_write,
+        [lun]() -> Result<std::string> {
+            return std::string(lun->options.cache == CacheMode::cached ? "cached\n" : "direct\n");
+        },
+        [this, lun](std::string_view text, const std::shared_ptr<fs::PendingCall>& call) {
+            const auto fail = [this, lun](const std::shared_ptr<fs::PendingCall>& whose, const Error& error) {
+                lun->last_error = last_error_ = error.context;
+                log::warning(config().name, "{}", error.context);
+                whose->fail(error.errno_value());
+            };
+            if (text != "direct" && text != "cached")
+                return fail(
+                    call, Error(EINVAL, fmt::format("{}: cache: '{}' is neither direct nor cached", lun->name, text)));
+            lun->options.cache = text == "cached" ? CacheMode::cached : CacheMode::direct;
+            host_.tree().change_lun_file(lun->file, lun_file(*lun));
+            log::info(config().name, "{}: cache set to {}", lun->name, text);
+            host_.tree().drop_pages(lun->file, [done = answer_later(call, fail)] { done({}); });
         });
 }
 

@@ -106,6 +106,7 @@ private:
     [[nodiscard]] fs::LunFile lun_file(const Lun& lun) const;
     [[nodiscard]] fs::ExtendedAttributes lun_attributes(const Lun& lun) const;
     [[nodiscard]] bool may_show(const lun::ListedUnit& unit);
+    void drop_pages(const Lun& lun);
     void release_units();
     void hide();
     [[nodiscard]] Views::Place place(std::string file) const;
@@ -116,6 +117,7 @@ private:
     void add_raw_door(const std::shared_ptr<Lun>& lun);
     void add_reservations(const std::shared_ptr<Lun>& lun);
     void add_option_files(const std::shared_ptr<Lun>& lun);
+    void add_cache_file(const std::shared_ptr<Lun>& lun);
     void add_page_files(const std::shared_ptr<Lun>& lun);
     using OnPage = std::function<void(std::span<const std::byte>)>;
     void ask(const std::shared_ptr<Lun>& lun, const scsi::Cdb& cdb, const std::shared_ptr<fs::PendingCall>& call,

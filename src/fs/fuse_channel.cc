@@ -228,7 +228,7 @@ void FuseChannel::on_incoming(const Incoming& incoming) {
         case FUSE_WRITE: return on_write(request);
         case FUSE_FSYNC: return on_fsync(request);
         // Comes at each close of each duplicate and says nothing about durability.
-        case FUSE_FLUSH: return reply(request.to, 0);
+        case FUSE_FLUSH: return on_flush(request);
         case FUSE_INTERRUPT: return on_interrupt(request);
         case FUSE_FALLOCATE: return on_fallocate(request);
         case FUSE_LSEEK: return on_lseek(request);
@@ -281,7 +281,7 @@ void FuseChannel::on_read(const Request& request) {
     // All but those that the kernel makes to fill its pages have an owner.
     std::uint64_t fill = 0;
     if ((in.read_flags & FUSE_READ_LOCKOWNER) == 0) [[unlikely]]
-        fill = fills_.begin(*lun, NodeId{request.header.nodeid}, {in.offset, in.offset + in.size});
+        fill = begin_fill(*lun, request, in);
 
     const std::uint64_t capacity = lun->capacity_bytes.load(std::memory_order_relaxed);
     if (in.offset >= capacity || in.size == 0) return read_nothing(request, *lun, fill);
@@ -297,6 +297,14 @@ void FuseChannel::on_read(const Request& request) {
     if (is_in_entry(request.to)) engine_.lend_entry_for_read(*operation, request.to.slot);
     operation->prepare_read(unit, in.offset, bytes, *this);
     start(unit, *operation, {.to = request.to, .operation = operation, .lun = lun, .bytes = bytes, .pages = fill});
+}
+
+// What may change without anybody being told is not kept: a write whose end nobody knows.
+std::uint64_t FuseChannel::begin_fill(const LunData& lun, const Request& request, const fuse_read_in& in) {
+    const OpenFile* const file = files_.find(in.fh);
+    const bool keeps = file && file->is_cached && !lun.unit.load(std::memory_order_relaxed)->has_ghosts();
+    return fills_.begin(lun, NodeId{request.header.nodeid}, {in.offset, in.offset + in.size},
+                        keeps ? PageFills::Stay::until_changed : PageFills::Stay::is_short);
 }
 
 // Beyond the end. The kernel makes zeros of what is missing, so that is a fill like others.
@@ -342,6 +350,13 @@ void FuseChannel::on_write(const Request& request) {
     const auto durability = is_durable(in.flags) ? lun::Durability::stable : lun::Durability::cached;
     operation->prepare_write(unit, in.offset, durability, *this);
     start(unit, *operation, {.to = request.to, .operation = operation, .lun = lun, .bytes = bytes});
+}
+
+void FuseChannel::on_flush(const Request& request) {
+    fuse_flush_in in{};
+    if (!read_struct(request.head, sizeof request.header, in)) return malformed(request);
+    if (const OpenFile* const file = files_.find(in.fh)) file->is_flushed.store(true, std::memory_order_release);
+    reply(request.to, 0);
 }
 
 void FuseChannel::on_fsync(const Request& request) {
@@ -715,6 +730,7 @@ void FuseChannel::free_record(std::uint32_t index) {
     record.operation = nullptr;
     record.lun = nullptr;
     record.pages = 0;
+    record.error = 0;
     record.next_free = first_free_;
     first_free_ = index;
 }
@@ -742,6 +758,13 @@ void FuseChannel::on_answered(lun::Operation& operation) {
     if (is_in_entry(record.to)) engine_.take_entry_back(operation, record.to.slot);
     if (error != 0) [[unlikely]] {
         if (record.pages != 0) fills_.failed(record.pages);
+        // Some of a failed write may be there. Who has been killed does not wait.
+        if (operation.kind() == lun::OperationKind::write && fills_.any()) {
+            if (operation.outcome().kind == lun::OutcomeKind::interrupted)
+                fills_.change(*record.lun, {operation.offset(), operation.offset() + record.bytes});
+            else if (write_waits_for_pages(index, error))
+                return;
+        }
         if (!ours) reply(record.to, error);
     } else if (operation.kind() == lun::OperationKind::read) {
         SRPFS_ASSERT(operation.data().size() == record.bytes);
@@ -753,7 +776,7 @@ void FuseChannel::on_answered(lun::Operation& operation) {
             fills_.answered(record.pages);
     } else if (operation.kind() == lun::OperationKind::write) {
         record.lun->last_write.store(engine_.timers().now().time_since_epoch().count(), std::memory_order_relaxed);
-        if (fills_.any() && write_waits_for_pages(index)) [[unlikely]]
+        if (fills_.any() && write_waits_for_pages(index, 0)) [[unlikely]]
             return;
         const fuse_write_out out{.size = record.bytes, .padding = 0};
         reply(record.to, 0, bytes_of(out));
@@ -817,12 +840,13 @@ void FuseChannel::end_loan(std::uint32_t index) {
 
 // ---- pages of the kernel's ----
 
-bool FuseChannel::write_waits_for_pages(std::uint32_t index) {
+bool FuseChannel::write_waits_for_pages(std::uint32_t index, int error) {
     Record& record = records_[index];
     lun::Operation& operation = *record.operation;
     record.pages = fills_.wait(*record.lun, {operation.offset(), operation.offset() + record.bytes},
                                [this, index] { end_write(index); });
     if (record.pages == 0) return false;
+    record.error = error;
     record.holder = Holder::pages;
     record.operation = nullptr;
     operation.release();
@@ -833,7 +857,10 @@ void FuseChannel::end_write(std::uint32_t index) {
     const Record record = records_[index];
     SRPFS_ASSERT(record.holder == Holder::pages);
     const fuse_write_out out{.size = record.bytes, .padding = 0};
-    reply(record.to, 0, bytes_of(out));
+    if (record.error != 0)
+        reply(record.to, record.error);
+    else
+        reply(record.to, 0, bytes_of(out));
     if (!outgoing_.empty() && record.to.channel == index_) note_done(record.bytes);
     free_record(index);
     note_answered(record.lun);
@@ -899,6 +926,7 @@ void FuseChannel::flush_after_close(std::shared_ptr<LunData> lun) {
 }
 
 void FuseChannel::drain(const LunData* lun, std::function<void()> done) {
+    fills_.drop_file(lun);
     std::size_t requests = 0;
     for (const Record& record : records_)
         if (record.holder != Holder::nobody && record.holder != Holder::control && record.lun == lun) ++requests;

@@ -126,6 +126,8 @@ public:
     // kernel's shows what was there before.
     void after_pages(const std::shared_ptr<LunData>& lun, std::function<void()> done);
     void on_pages_dropped(std::uint64_t ticket) { fills_.dropped(ticket); }
+    // Nobody has this file open any more who reads it through them.
+    void drop_file(const LunData* lun) { fills_.drop_file(lun); }
     // Nobody has this file open any more.
     void on_file_closed(std::uint64_t handle) { zero_jobs_.forget(handle); }
     // Stops reading and answering, closes the descriptor, interrupts what is in flight.
@@ -138,7 +140,7 @@ public:
 
 private:
     // peer: another channel serves it. lent: it is done, and another channel has its data until it has answered it.
-    // pages: a write that is done, and waits until the kernel has dropped what it had read there before.
+    // pages: a write that is done, or has failed, and waits until the kernel has dropped what it had read there before.
     enum class Holder : std::uint8_t { nobody, operation, control, zero_job, search, peer, lent, pages };
     // A request that is being served. The hot path takes and frees them from a stack, so they stay in the cache.
     struct Record {
@@ -150,6 +152,7 @@ private:
         Holder holder = Holder::nobody;
         std::uint16_t home = 0;   // the peer
         std::uint64_t pages = 0;  // of PageFills: number of the fill that this READ is; of Holder::pages: of its wait
+        int error = 0;            // of Holder::pages: what the write is answered with
     };
     struct Request : Incoming {
         fuse_in_header header{};
@@ -181,11 +184,13 @@ private:
     void drop_pages(NodeId node, std::vector<lun::ByteRange> ranges, std::uint64_t ticket) override;
     void send_drops();
     void read_nothing(const Request& request, LunData& lun, std::uint64_t fill);
-    bool write_waits_for_pages(std::uint32_t record);
+    std::uint64_t begin_fill(const LunData& lun, const Request& request, const fuse_read_in& in);
+    bool write_waits_for_pages(std::uint32_t record, int error);
     void end_write(std::uint32_t record);
 
     void on_read(const Request& request);
     void on_write(const Request& request);
+    void on_flush(const Request& request);
     void on_fsync(const Request& request);
     void on_fallocate(const Request& request);
     void on_lseek(const Request& request);

@@ -48,6 +48,25 @@ void RangeSet::remove_from(std::uint64_t offset) {
     if (!ends_.empty()) std::prev(ends_.end())->second = std::min(std::prev(ends_.end())->second, offset);
 }
 
+std::vector<lun::ByteRange> RangeSet::take(lun::ByteRange range) {
+    std::vector<lun::ByteRange> taken;
+    if (range.empty()) return taken;
+    auto next = ends_.upper_bound(range.begin);
+    if (next != ends_.begin() && std::prev(next)->second > range.begin) --next;
+    while (next != ends_.end() && next->first < range.end) {
+        const lun::ByteRange whole{next->first, next->second};
+        next = ends_.erase(next);
+        taken.push_back({std::max(whole.begin, range.begin), std::min(whole.end, range.end)});
+        if (whole.begin < range.begin) ends_.emplace(whole.begin, range.begin);
+        if (whole.end > range.end) ends_.emplace(range.end, whole.end);
+    }
+    return taken;
+}
+
+lun::ByteRange RangeSet::hull() const {
+    return ends_.empty() ? lun::ByteRange{} : lun::ByteRange{ends_.begin()->first, std::prev(ends_.end())->second};
+}
+
 std::vector<lun::ByteRange> RangeSet::missing_in(lun::ByteRange range) const {
     std::vector<lun::ByteRange> missing;
     for (auto next = ends_.begin(); next != ends_.end() && !range.empty(); ++next) {

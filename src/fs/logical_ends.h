@@ -11,6 +11,7 @@
 
 #include <srpfs/lun/zeroing.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -33,6 +34,13 @@ public:
     void add(lun::ByteRange range);
     void remove_below(std::uint64_t offset);
     void remove_from(std::uint64_t offset);
+    // Removes what of `range` is in the set, and says what that was.
+    std::vector<lun::ByteRange> take(lun::ByteRange range);
+    void clear() { ends_.clear(); }
+    [[nodiscard]] bool empty() const { return ends_.empty(); }
+    [[nodiscard]] std::size_t size() const { return ends_.size(); }
+    // From the first byte to the last.
+    [[nodiscard]] lun::ByteRange hull() const;
     // What of `range` is not in the set.
     [[nodiscard]] std::vector<lun::ByteRange> missing_in(lun::ByteRange range) const;
 

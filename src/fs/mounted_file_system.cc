@@ -312,6 +312,10 @@ void MountedFileSystem::on_released(std::uint64_t handle, OpenFileDetails detail
         const auto& home = channels_[details.lun->reactor];
         home->executor().post([home, lun = details.lun] { home->flush_after_close(lun); });
     }
+    if (details.is_cached && !details.removed && !files_.has_cached(details.node)) {
+        const auto& home = channels_[details.lun->reactor];
+        home->executor().post([home, lun = details.lun] { home->drop_file(lun.get()); });
+    }
     on_each_reactor(
         [handle](FuseChannel& channel, const std::function<void()>& one_done) {
             channel.on_file_closed(handle);

@@ -54,6 +54,8 @@ std::uint64_t OpenFiles::open(OpenFileDetails details) {
     OpenFile& file = file_at(index);
     file.lun = entry.details->lun.get();
     file.losses_seen.store(entry.details->losses_seen, std::memory_order_relaxed);
+    file.is_cached = entry.details->is_cached;
+    file.is_flushed.store(false, std::memory_order_relaxed);
     const auto handle = handle_of(entry.generation, index);
     file.handle.store(handle, std::memory_order_release);
     ++open_count_;
@@ -93,6 +95,20 @@ std::vector<std::uint64_t> OpenFiles::of_node(NodeId node) const {
         if (const auto& details = entries_[index].details; details && details->node == node && !details->removed)
             handles.push_back(handle_of(entries_[index].generation, index));
     return handles;
+}
+
+bool OpenFiles::has_cached(NodeId node) const {
+    const auto handles = of_node(node);
+    return std::any_of(handles.begin(), handles.end(), [this](std::uint64_t handle) {
+        const OpenFile* const file = find(handle);
+        return file && file->is_cached && !file->is_flushed.load(std::memory_order_acquire);
+    });
+}
+
+bool OpenFiles::has_removed(NodeId node) const {
+    return std::any_of(entries_.begin(), entries_.end(), [node](const Entry& entry) {
+        return entry.details && entry.details->node == node && entry.details->removed;
+    });
 }
 
 std::uint64_t OpenFiles::newest_writer(NodeId node, std::int32_t pid) const {

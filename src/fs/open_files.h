@@ -24,6 +24,7 @@ struct LunData {
     std::atomic<std::uint32_t> io_bytes{4096};
     std::atomic<bool> read_only{false};
     std::atomic<bool> may_have_holes{false};
+    std::atomic<bool> is_cached{false};
     // Instant of the last write that was answered with success; Instant{} when there was none.
     std::atomic<Duration::rep> last_write{0};
     unsigned reactor = 0;  // index of the unit's home; constant
@@ -35,6 +36,9 @@ struct OpenFile {
     LunData* lun = nullptr;                // nullptr: a control or stream file, served by the control thread
     // See lun::Operation::prepare_flush(). Written by the unit's home, once the file is open.
     mutable std::atomic<std::uint64_t> losses_seen{0};
+    bool is_cached = false;  // reads go through the kernel's page cache; constant while `handle` is published
+    // One who had it has closed it (FLUSH), so it may be about to go. Any reactor, before it answers him.
+    mutable std::atomic<bool> is_flushed{false};
 };
 
 // The control thread's side of an open file.
@@ -45,6 +49,7 @@ struct OpenFileDetails {
     std::shared_ptr<StreamFile> stream;
     bool writable = false;
     bool readable = true;
+    bool is_cached = false;
     std::uint64_t losses_seen = 0;          // of the LUN when it was opened
     std::int32_t pid = 0;                   // of the thread that has opened it
     std::uint64_t serial = 0;               // grows with each open
@@ -92,6 +97,10 @@ public:
     [[nodiscard]] std::vector<std::uint64_t> of_node(NodeId node) const;
     [[nodiscard]] unsigned count_of_node(NodeId node) const { return static_cast<unsigned>(of_node(node).size()); }
     [[nodiscard]] unsigned writers_of_node(NodeId node) const;
+    // Somebody has it open by the page cache, and has not begun to close it.
+    [[nodiscard]] bool has_cached(NodeId node) const;
+    // Somebody has a file open that is gone, and whose number this was: for the kernel it is the same one.
+    [[nodiscard]] bool has_removed(NodeId node) const;
     // The handle for writing that this thread has opened last; 0: none.
     [[nodiscard]] std::uint64_t newest_writer(NodeId node, std::int32_t pid) const;
     [[nodiscard]] unsigned open_count() const { return open_count_; }

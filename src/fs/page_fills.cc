@@ -20,6 +20,7 @@ constexpr bool forgets_pages = false;
 #endif
 
 constexpr lun::ByteRange whole_file{0, UINT64_MAX};
+constexpr std::size_t pieces_max = 64;  // of what is kept, to be dropped at once
 
 lun::ByteRange whole_pages(lun::ByteRange range) {
     static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
@@ -29,14 +30,19 @@ lun::ByteRange whole_pages(lun::ByteRange range) {
 
 }  // namespace
 
-std::uint64_t PageFills::begin(const LunData& lun, NodeId node, lun::ByteRange range) {
+std::uint64_t PageFills::begin(const LunData& lun, NodeId node, lun::ByteRange range, Stay stay) {
     auto file = std::find_if(files_.begin(), files_.end(),
                              [&](const File& one) { return one.node == node && one.lun == &lun; });
     if (file == files_.end())
-        file = files_.insert(
-            file,
-            {.node = node, .lun = &lun, .serial = ++numbers_, .filling = {}, .young = {}, .old = {}, .dropping = {}});
-    file->filling.push_back({++numbers_, whole_pages(range)});
+        file = files_.insert(file, {.node = node,
+                                    .lun = &lun,
+                                    .serial = ++numbers_,
+                                    .filling = {},
+                                    .kept = {},
+                                    .young = {},
+                                    .old = {},
+                                    .dropping = {}});
+    file->filling.push_back({++numbers_, whole_pages(range), stay == Stay::until_changed});
     return numbers_;
 }
 
@@ -45,7 +51,13 @@ bool PageFills::end_fill(std::uint64_t number, bool has_pages) {
         const auto fill = std::find_if(file.filling.begin(), file.filling.end(),
                                        [&](const Fill& one) { return one.number == number; });
         if (fill == file.filling.end()) continue;
-        if (has_pages) add(file.young, {number, fill->range});
+        if (has_pages && fill->keeps) {
+            file.kept.add(fill->range);
+            if (file.kept.size() > kept_max) file.kept.add(file.kept.hull());
+        } else if (has_pages) {
+            add(file.young, {number, fill->range});
+            arm_tick();
+        }
         file.filling.erase(fill);
         is_urgent_ = is_urgent_ || file.waits > 0;
         return true;
@@ -56,7 +68,29 @@ bool PageFills::end_fill(std::uint64_t number, bool has_pages) {
 void PageFills::answered(std::uint64_t fill) {
     const bool is_known = end_fill(fill, true);
     SRPFS_ASSERT(is_known || left_);
-    if (is_known && !tick_.armed() && !is_due_) tick_.arm_after(tick);
+}
+
+void PageFills::arm_tick() {
+    if (!tick_.armed() && !is_due_) tick_.arm_after(tick);
+}
+
+void PageFills::let_go(File& file, lun::ByteRange range) {
+    for (Fill& fill : file.filling)
+        if (overlap(fill.range, range)) fill.keeps = false;
+    if (file.kept.empty()) return;
+    const auto taken = file.kept.take(range);
+    // Their numbers do not matter: all of them are older than what goes on now. Many small ones become one.
+    if (taken.size() > pieces_max)
+        add(file.old, {0, {taken.front().begin, taken.back().end}});
+    else
+        for (const lun::ByteRange& one : taken) add(file.old, {0, one});
+    if (taken.empty()) return;
+    arm_tick();
+}
+
+void PageFills::drop_file(const LunData* lun) {
+    for (File& file : files_)
+        if (file.lun == lun) let_go(file, whole_file);
 }
 
 void PageFills::failed(std::uint64_t fill) {
@@ -110,7 +144,9 @@ std::uint64_t PageFills::wait(const LunData& lun, lun::ByteRange range, std::fun
     if (forgets_pages || left_) return 0;
     Wait wait{.number = numbers_, .range = whole_pages(range), .files = {}, .done = nullptr};
     for (File& file : files_) {
-        if ((file.lun && !are_same_unit(*file.lun, lun)) || !keeps_waiting(file, wait)) continue;
+        if (file.lun && !are_same_unit(*file.lun, lun)) continue;
+        let_go(file, wait.range);
+        if (!keeps_waiting(file, wait)) continue;
         wait.files.push_back(file.serial);
         ++file.waits;
         is_urgent_ = true;

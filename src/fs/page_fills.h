@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-// Pages of LUN files in the kernel's page cache. Files are open for direct I/O, but sendfile(2), splice(2) and private
-// mappings go through the cache all the same. The kernel never asks for such a page again, so whoever changes the unit
-// by another path, another open file or a raw command would leave it old.
+// Pages of LUN files in the kernel's page cache. Most files are open for direct I/O, but sendfile(2), splice(2) and
+// private mappings go through the cache all the same, and so does who reads a cached file. The kernel never asks for
+// such a page again, so whoever changes the unit by another path, another open file or a raw command would leave it
+// old.
 //
-// Each READ that fills pages is noted before the unit is asked, and its pages are dropped soon after it was answered. A
-// write is answered once all pages are gone that may be older than its end: those of fills which were noted before.
+// Each READ that fills pages is noted before the unit is asked. Its pages are dropped soon after it was answered; those
+// of a cached file are kept until somebody changes what they show. A write is answered once all pages are gone that may
+// be older than its end: those of fills which were noted before. A fill that is under way when a write ends may bring
+// what was there before, so its pages are never kept, whatever becomes of who waits.
+//
 // The kernel cannot be told to drop pages while it waits for them (it holds their locks), so what is being filled again
 // is left out until that fill has been answered.
 //
@@ -47,6 +51,8 @@ public:
     static constexpr Duration tick = std::chrono::milliseconds(2);
     // Of one file, that wait to be dropped; more become one.
     static constexpr std::size_t ranges_max = 1024;
+    // The same of those that are kept; a set of a few dozen bytes each.
+    static constexpr std::size_t kept_max = 16384;
 
     // So long a write waits for a drop that the kernel does not end. It may be held by a page that a reader has locked
     // who waits for a place among the kernel's asynchronous requests, which are these very writes.
@@ -55,8 +61,10 @@ public:
     // False: the kernel has no pages, and wait() need not be asked.
     [[nodiscard]] bool any() const { return !files_.empty(); }
 
+    // What becomes of the pages of a fill.
+    enum class Stay : std::uint8_t { is_short, until_changed };
     // A fill, before anything is looked at that it depends on: its number, not 0. `lun` stays until forget_file().
-    [[nodiscard]] std::uint64_t begin(const LunData& lun, NodeId node, lun::ByteRange range);
+    [[nodiscard]] std::uint64_t begin(const LunData& lun, NodeId node, lun::ByteRange range, Stay stay);
     // The kernel has got its answer, or gets it before send() is called.
     void answered(std::uint64_t fill);
     // That was an error, so there are no pages.
@@ -65,6 +73,12 @@ public:
     // A change of `range` has come to its end: `done` is called once no page shows what was there before, or when
     // somebody gives up. 0: there is none now, and `done` is not called.
     [[nodiscard]] std::uint64_t wait(const LunData& lun, lun::ByteRange range, std::function<void()> done);
+    // The same where nobody waits for it.
+    void change(const LunData& lun, lun::ByteRange range) {
+        (void)wait(lun, range, [] {});
+    }
+    // Nobody needs the pages of this file any more, by whatever path others know the unit.
+    void drop_file(const LunData* lun);
     // Calls it now; nothing if that has happened.
     void give_up(std::uint64_t wait);
 
@@ -81,6 +95,7 @@ private:
     struct Fill {
         std::uint64_t number;
         lun::ByteRange range;
+        bool keeps;  // its pages are kept if nothing changes before it is answered
     };
     struct Pages {
         std::uint64_t oldest;  // number of a fill
@@ -92,12 +107,13 @@ private:
         std::uint64_t serial;
         unsigned waits = 0;
         std::vector<Fill> filling;
+        RangeSet kept;
         std::vector<Pages> young, old;  // in the order in which they came
         std::vector<Pages> dropping;
         std::uint64_t ticket = 0;  // of `dropping`; 0: none
         Instant dropping_since{};
         [[nodiscard]] bool is_over() const {
-            return filling.empty() && young.empty() && old.empty() && ticket == 0 && waits == 0;
+            return filling.empty() && kept.empty() && young.empty() && old.empty() && ticket == 0 && waits == 0;
         }
     };
     struct Wait {
@@ -110,6 +126,9 @@ private:
     [[nodiscard]] static bool keeps_waiting(const File& file, const Wait& wait);
     [[nodiscard]] File* file_of(std::uint64_t serial);
     static void add(std::vector<Pages>& all, const Pages& pages);
+    // What overlaps `range` is on its way out.
+    void let_go(File& file, lun::ByteRange range);
+    void arm_tick();
     bool end_fill(std::uint64_t fill, bool has_pages);
     void drop(File& file, bool young_too);
     void end(std::list<Wait>::iterator wait);

@@ -153,9 +153,12 @@ void ZeroJobs::start(Job job, std::vector<lun::ByteRange> ranges, bool deallocat
 
 void ZeroJobs::on_zeroed(std::list<Job>::iterator place, const lun::Outcome& outcome) {
     const auto over = std::move(place->zeroing);  // it is calling us, and looks at nothing of its own any more
-    if (outcome.ok())
-        place->pages = host_.wait_for_pages(*place->lun, place->range, [this, place] {
-            end(place, place->is_interrupted ? lun::Outcome{.kind = lun::OutcomeKind::interrupted} : lun::Outcome{});
+    // Some of it may be zeros whatever has become of it. Who has been killed does not wait for that.
+    if (outcome.kind == lun::OutcomeKind::interrupted)
+        (void)host_.wait_for_pages(*place->lun, place->range, [] {});
+    else
+        place->pages = host_.wait_for_pages(*place->lun, place->range, [this, place, outcome] {
+            end(place, place->is_interrupted ? lun::Outcome{.kind = lun::OutcomeKind::interrupted} : outcome);
         });
     if (place->pages == 0) end(place, outcome);
 }

@@ -33,7 +33,7 @@ IN_TARGET = {
     "cmd_sg_entries": (0o444, "12"), "allow_ext_sg": (0o444, "false"), "queue_size": (0o444, "62")}
 IN_LUN = {"wwid": (0o444, r"naa\.[0-9a-f]{32}"), "vendor": (0o444, "SRPFS"), "model": (0o444, "RAM DISK"), "rev": (0o444, "1.0"),
           "serial": (0o444, r"\S+"), "logical_block_size": (0o444, "512"), "physical_block_size": (0o444, "512"),
-          "read_only": (0o644, "0"), "uid": (0o644, "0"), "gid": (0o644, "0"), "mode": (0o644, "0600"), "state": (0o444, "running"), "last_error": (0o444, ".*"), "reset": (0o200, None),
+          "read_only": (0o644, "0"), "uid": (0o644, "0"), "gid": (0o644, "0"), "mode": (0o644, "0600"), "cache": (0o644, "direct"), "state": (0o444, "running"), "last_error": (0o444, ".*"), "reset": (0o200, None),
           "rescan": (0o200, None), "reservations": (0o644, None), "cdb": (0o600, None), "inquiry": (0o444, None), "inquiry.txt": (0o444, None), "mode_pages": (0o444, None),
           "mode_pages.txt": (0o444, None), "vpd.txt": (0o444, None)}
 IN_LUN.update({f"vpd_pg{page}": (0o444, None) for page in ("0", "80", "83", "b0", "b1", "b2")})

@@ -31,6 +31,8 @@ struct LunFile {
     // SEEK_HOLE may find some. What is allocated is not known; st_blocks says a little less than all, because cp and
     // tar look for holes only in files that seem to have some.
     bool may_have_holes = false;
+    // Whoever opens it from now on to read only does so by the kernel's page cache.
+    bool is_cached = false;
 };
 
 enum class NodeId : std::uint64_t { root = 1 };  // = inode number; a function of the path, so stable across restarts

@@ -172,6 +172,8 @@ public:
     [[nodiscard]] initiator::TargetLink& link() const { return link_; }
     [[nodiscard]] Engine& engine() const { return engine_; }
     [[nodiscard]] std::shared_ptr<const UnitCounters> counters() const { return counters_; }
+    // Writes that were answered, or given up, and may still change it.
+    [[nodiscard]] bool has_ghosts() const { return !locks_->ghosts.empty(); }
     [[nodiscard]] bool has_unflushed_writes() const { return write_count_ != flushed_count_; }
     [[nodiscard]] std::size_t operations() const { return operations_.size(); }
     // What each of them is waiting for, one a line: for the log when something hangs.

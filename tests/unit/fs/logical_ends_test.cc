@@ -22,5 +22,23 @@ TEST(LogicalEnds, AFileThatGoesTakesItsHandlesAlong) {
     EXPECT_TRUE(ends.empty());
 }
 
+TEST(RangeSet, GivesAwayWhatItHasOfARange) {
+    using Ranges = std::vector<lun::ByteRange>;
+    RangeSet set;
+    EXPECT_EQ(set.take({0, 10}), Ranges{});
+    set.add({10, 20});
+    set.add({30, 40});
+    set.add({50, 60});
+    EXPECT_EQ(set.take({5, 5}), Ranges{});
+    EXPECT_EQ(set.take({20, 30}), Ranges{});
+    EXPECT_EQ(set.take({12, 14}), (Ranges{{12, 14}}));
+    EXPECT_EQ(set.missing_in({10, 20}), (Ranges{{12, 14}}));
+    EXPECT_EQ(set.take({15, 55}), (Ranges{{15, 20}, {30, 40}, {50, 55}}));
+    EXPECT_EQ(set.hull().begin, 10u);
+    EXPECT_EQ(set.hull().end, 60u);
+    EXPECT_EQ(set.take({0, UINT64_MAX}), (Ranges{{10, 12}, {14, 15}, {55, 60}}));
+    EXPECT_TRUE(set.empty());
+}
+
 }  // namespace
 }  // namespace srpfs::fs

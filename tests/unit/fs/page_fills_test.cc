@@ -26,7 +26,10 @@ protected:
         return {first * page, (first + count) * page};
     }
     std::uint64_t fill(std::uint64_t first, std::uint64_t count = 1) {
-        return fills_.begin(lun_, NodeId{7}, pages(first, count));
+        return fills_.begin(lun_, NodeId{7}, pages(first, count), PageFills::Stay::is_short);
+    }
+    std::uint64_t kept_fill(std::uint64_t first, std::uint64_t count = 1) {
+        return fills_.begin(lun_, NodeId{7}, pages(first, count), PageFills::Stay::until_changed);
     }
     std::uint64_t write(std::uint64_t first, std::uint64_t count = 1) {
         return fills_.wait(lun_, pages(first, count), [this] { ++done_; });
@@ -248,6 +251,110 @@ TEST_F(PageFillsTest, NeighboursAreOneRangeAndTooManyRangesAreTheFile) {
     EXPECT_EQ(drops_[0].ranges, (std::vector{lun::ByteRange{0, UINT64_MAX}}));
     obey();
     EXPECT_FALSE(fills_.any());
+}
+
+TEST_F(PageFillsTest, WhatIsKeptStaysUntilSomebodyChangesIt) {
+    fills_.answered(kept_fill(0, 8));
+    pass(10 * PageFills::tick);
+    EXPECT_TRUE(drops_.empty());
+    EXPECT_EQ(write(8), 0u);
+
+    EXPECT_NE(write(2, 3), 0u);
+    fills_.send();
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(drops_[0].ranges, std::vector{pages(2, 3)});
+    EXPECT_EQ(done_, 0u);
+    obey();
+    EXPECT_EQ(done_, 1u);
+
+    // The others are still there.
+    EXPECT_EQ(write(2, 3), 0u);
+    EXPECT_NE(write(1, 5), 0u);
+    fills_.send();
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(drops_[0].ranges, (std::vector{pages(1), pages(5)}));
+    obey();
+    EXPECT_TRUE(fills_.any());
+}
+
+TEST_F(PageFillsTest, AFillThatAWriteHasOvertakenIsNotKept) {
+    const auto early = kept_fill(1);
+    const auto wait = write(1);
+    EXPECT_NE(wait, 0u);
+    fills_.give_up(wait);  // whoever waited has been killed
+    const auto late = kept_fill(2);
+    fills_.answered(early);
+    fills_.answered(late);
+
+    pass(PageFills::tick);
+    pass(PageFills::tick);
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(drops_[0].ranges, std::vector{pages(1)});
+    obey();
+    EXPECT_NE(write(2), 0u);
+}
+
+TEST_F(PageFillsTest, AFillThatBeganAfterTheWriteIsKept) {
+    fills_.answered(kept_fill(1));
+    EXPECT_NE(write(1), 0u);
+    fills_.send();
+    const auto again = kept_fill(1);
+    obey();
+    EXPECT_EQ(done_, 1u);
+    fills_.answered(again);
+    pass(10 * PageFills::tick);
+    EXPECT_TRUE(drops_.empty());
+    EXPECT_NE(write(1), 0u);
+}
+
+TEST_F(PageFillsTest, AChangeThatNobodyWaitsForDropsAsWell) {
+    fills_.answered(kept_fill(0, 2));
+    const auto during = kept_fill(2);
+    fills_.change(lun_, pages(1, 2));
+    fills_.send();
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(drops_[0].ranges, std::vector{pages(1)});
+    fills_.answered(during);
+    obey();
+    fills_.send();
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(drops_[0].ranges, std::vector{pages(2)});
+    obey();
+    EXPECT_NE(write(0), 0u);
+    EXPECT_EQ(write(1, 5), 0u);
+}
+
+TEST_F(PageFillsTest, PagesOfAFileThatNobodyReadsAreDropped) {
+    fills_.answered(kept_fill(0, 2));
+    fills_.answered(kept_fill(5));
+    fills_.answered(fills_.begin(other_, NodeId{8}, pages(0), PageFills::Stay::until_changed));
+    const auto during = kept_fill(9);
+    fills_.drop_file(&lun_);
+    pass(PageFills::tick);
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(drops_[0].node, NodeId{7});
+    EXPECT_EQ(drops_[0].ranges, (std::vector{pages(0, 2), pages(5)}));
+    obey();
+    fills_.answered(during);
+    pass(PageFills::tick);
+    pass(PageFills::tick);
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(drops_[0].ranges, std::vector{pages(9)});
+    obey();
+    EXPECT_EQ(write(0, 20), 0u);
+    EXPECT_NE(fills_.wait(other_, pages(0), [] {}), 0u);
+}
+
+TEST_F(PageFillsTest, TooManyKeptRangesAreOneFromTheFirstToTheLast) {
+    for (std::uint64_t place = 1; place <= PageFills::kept_max + 1; ++place) fills_.answered(kept_fill(2 * place));
+    EXPECT_EQ(write(1), 0u);
+    EXPECT_NE(write(3), 0u);
+    EXPECT_EQ(write(2 * PageFills::kept_max + 3), 0u);
+    fills_.send();
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(drops_[0].ranges, std::vector{pages(3)});
+    obey();
+    EXPECT_EQ(done_, 1u);
 }
 
 TEST_F(PageFillsTest, PagesOfAFileThatIsGoneAreWaitedForByAll) {

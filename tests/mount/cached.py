@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""LUN files that are read by the kernel's page cache (`lun=PATTERN:cached`): what is there is not read again, and it is never older than a write
+that was answered, nor than the first open(2). A file below the embedded target's unit stands for what other hosts write."""
+
+import errno
+import mmap
+import os
+import signal
+import subprocess
+import threading
+import time
+
+from harness import BOTH, LOGIN, PATIENCE, check, equal, errno_of, eventually, fails_with, in_a_request, opened, pattern, promised, read_bytes, succeeds, test, value, wait_gone, write_once
+from pages import BLOCK, MIB, as_new_as_written, by_sendfile, go_on, race, two_paths, users_of_pages, who_punches_a_hole
+from reactors import SHARE
+from trouble import GONE_SECONDS, KILL_SECONDS, Stuck
+
+CACHED = "lun=*:cached"
+
+
+class Backed:
+    """A mount with a cached unit in a file, and whoever else may write that file."""
+
+    def __init__(self, t, options=CACHED):
+        self.image = t.path("image")
+        self.image.write_bytes(bytes(MIB))
+        self.mount = t.mount(f"demo:file:{self.image}", options)
+        self.lun = self.mount.lun(0)
+        self.cache = self.mount.target / "lun0.attr" / "cache"
+        self.turn = 0
+
+    def change(self):
+        """By another host, in a manner of speaking."""
+        self.turn += 1
+        data = pattern(BLOCK, self.turn)
+        with open(self.image, "r+b") as file:
+            file.write(data)
+        return data
+
+
+def reads(mount):
+    return mount.lun_stats(0)["reads"]
+
+
+@test(intakes=BOTH)
+def what_was_read_is_not_read_again(t):
+    mount = t.mount("demo:ram:8M", CACHED)
+    data = pattern(8 * MIB, 1)
+    mount.lun(0).write_bytes(data)
+    with opened(mount.lun(0), os.O_RDONLY) as handle:
+        check(os.pread(handle, 8 * MIB, 0) == data, "data at first")
+
+        def again():
+            before = reads(mount)
+            check(os.pread(handle, 8 * MIB, 0) == data, "data again")
+            check(read_bytes(mount.lun(0)) == data, "data of another who opens it")
+            check(by_sendfile(handle, 0, 8 * MIB) == data, "data by sendfile")
+            with mmap.mmap(handle, 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ) as memory:
+                check(memory[:] == data, "data by a shared mapping")
+            return reads(mount) - before
+
+        # The kernel may need the memory for something else now and then.
+        eventually(lambda: again() == 0, "no reads of the unit", seconds=20)
+        # A write by whoever, and the page is read again; the others are not.
+        with opened(mount.lun(0)) as writer:
+            os.pwrite(writer, b"x", 3 * MIB)
+            equal(os.pread(handle, 1, 3 * MIB), b"x", "what was written")
+    before = reads(mount)
+    check(read_bytes(mount.lun(0))[:BLOCK] == data[:BLOCK], "data of who opens it after all others have closed it")
+    check(reads(mount) > before, "the unit is not read although nobody had the file open")
+
+
+@test
+def a_direct_file_is_read_each_time(t):
+    for rule in ("", "lun=*:direct", "lun=*:cached,lun=lun0:direct"):
+        mount = t.mount("demo:ram:1M", rule)
+        equal(mount.attribute(0, "cache"), "direct", "cache")
+        with opened(mount.lun(0), os.O_RDONLY) as handle:
+            for _ in range(3):
+                before = reads(mount)
+                os.pread(handle, BLOCK, 0)
+                equal(reads(mount), before + 1, "reads of the unit")
+        mount.umount()
+
+
+@test(intakes=BOTH)
+def cached_pages_are_as_new_as_what_was_written_by_another_path(t):
+    as_new_as_written(t.mount("demo:ram:8M+ram:8M", "raw_commands=all,reactors=2," + CACHED))
+
+
+WAYS = ("read", "mapping", "read", "sendfile")
+
+
+@test(intakes=BOTH)
+def cached_readers_never_see_the_past(t):
+    race(t, t.mount("demo:ram:1M", CACHED), 3, WAYS)
+
+
+@test(intakes=BOTH)
+def cached_readers_never_see_the_past_with_several_reactors(t):
+    race(t, t.mount("demo:ram:1M++ram:1M", "reactors=4," + CACHED, env=SHARE), 3, WAYS)
+
+
+@test
+def cached_readers_never_see_the_past_while_pages_are_reclaimed(t):
+    """Pages that go by themselves are filled again while somebody writes."""
+    mount = t.mount("demo:ram:1M", CACHED)
+    over = threading.Event()
+
+    def reclaim():
+        with opened(mount.lun(0), os.O_RDONLY) as handle:
+            while not over.wait(0.002):
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    thread = threading.Thread(target=reclaim)
+    thread.start()
+    try:
+        race(t, mount, 3, WAYS)
+    finally:
+        over.set()
+        thread.join(PATIENCE)
+
+
+@test(seconds=120)
+def cached_readers_never_see_the_past_while_connections_break(t):
+    """Commands are lost with a connection: writes fail, and may have been done or not; reads are sent again."""
+    mount = t.mount("demo:ram:1M", "reconnect_delay=1,reactors=2," + CACHED)
+    losses = [0]
+
+    def relogin():
+        losses[0] += 1
+        write_once((mount.target, mount.target.parent / (mount.target.name + "-0000000000000002"))[losses[0] % 2] / "reset", "host")
+
+    race(t, mount, 4, WAYS, relogin)
+    check(losses[0] > 3, f"only {losses[0]} connections were broken")
+
+
+@test
+def what_others_have_written_is_seen_by_the_first_who_opens(t):
+    backed = Backed(t)
+    data = backed.change()
+    with opened(backed.lun, os.O_RDONLY) as first:
+        equal(os.pread(first, BLOCK, 0) == data, True, "the first one sees what there is")
+        backed.change()
+        with opened(backed.lun, os.O_RDONLY) as second:
+            for handle in (first, second):
+                equal(os.pread(handle, BLOCK, 0) == data, True, "the others share his pages")
+    for turn in range(200):
+        data = backed.change()
+        with opened(backed.lun, os.O_RDONLY) as first:
+            equal(os.pread(first, BLOCK, 0) == data, True, f"the first one sees what there is, turn {turn}")
+
+
+@test
+def a_duplicate_that_is_closed_costs_pages_and_nothing_else(t):
+    backed = Backed(t)
+    with opened(backed.lun, os.O_RDONLY) as first:
+        os.pread(first, BLOCK, 0)
+        os.close(os.dup(first))
+        data = backed.change()
+        with opened(backed.lun, os.O_RDONLY) as second:
+            for handle in (first, second):
+                equal(os.pread(handle, BLOCK, 0) == data, True, "the next one reads anew")
+
+
+@test
+def who_may_write_or_wants_o_direct_reads_the_unit(t):
+    backed = Backed(t)
+    memory = mmap.mmap(-1, BLOCK)
+    with opened(backed.lun, os.O_RDONLY) as cached, opened(backed.lun) as writer, opened(backed.lun, os.O_RDONLY | os.O_DIRECT) as direct:
+        old = backed.change()
+        equal(os.pread(cached, BLOCK, 0) == old, True, "by the cache")
+        for _ in range(3):
+            new = backed.change()
+            equal(os.pread(cached, BLOCK, 0) == old, True, "by the cache still")
+            equal(os.pread(writer, BLOCK, 0) == new, True, "by the handle that may write")
+            os.preadv(direct, [memory], 0)
+            equal(memory[:] == new, True, "with O_DIRECT")
+        fails_with(errno.ENODEV, "a shared mapping to write", lambda: mmap.mmap(writer, BLOCK))
+
+
+@test
+def the_mode_is_changed_by_a_file(t):
+    backed = Backed(t, "")
+    equal(value(backed.cache), "direct", "cache")
+    with opened(backed.lun, os.O_RDONLY) as early:
+        write_once(backed.cache, "cached")
+        equal(value(backed.cache), "cached", "cache")
+        with opened(backed.lun, os.O_RDONLY) as late:
+            old = os.pread(late, BLOCK, 0)
+            new = backed.change()
+            equal(os.pread(early, BLOCK, 0) == new, True, "who had it open before reads the unit")
+            equal(os.pread(late, BLOCK, 0), old, "who has opened it since reads by the cache")
+            # Whatever is written drops the pages.
+            write_once(backed.cache, "cached\n")
+            equal(os.pread(late, BLOCK, 0) == new, True, "after the same word again")
+            backed.change()
+            write_once(backed.cache, "direct")
+            newest = backed.change()
+            with opened(backed.lun, os.O_RDONLY) as last:
+                equal(os.pread(last, BLOCK, 0) == newest, True, "who opens it now reads the unit")
+    for wrong in ("Cached", "on", "direct cached", "1"):
+        fails_with(errno.EINVAL, wrong, lambda word=wrong: write_once(backed.cache, word))
+        check(repr(wrong) in value(backed.cache.parent / "last_error"), "last_error does not name it")
+    equal(value(backed.cache), "direct", "cache after all that")
+
+
+@test
+def a_login_and_a_reset_drop_pages(t):
+    backed = Backed(t)
+    with opened(backed.lun, os.O_RDONLY) as handle:
+        for file in (backed.lun.parent / "reset", backed.lun.parent / "lun0.attr" / "reset"):
+            os.pread(handle, BLOCK, 0)
+            data = backed.change()
+            check(os.pread(handle, BLOCK, 0) != data, "the pages are not used")
+            write_once(file, "1")
+            eventually(lambda: os.pread(handle, BLOCK, 0) == data, f"the new data after {file}")  # pylint: disable=cell-var-from-loop
+
+
+@test
+def a_file_that_is_gone_shows_nothing(t):
+    backed = Backed(t)
+    with opened(backed.lun, os.O_RDONLY) as old:
+        mapping = mmap.mmap(old, BLOCK, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+        os.pread(old, BLOCK, 0)
+        write_once(backed.lun.parent / "delete", "1")
+        eventually(lambda: errno_of(lambda: os.pread(old, BLOCK, 0)) in (errno.ENODEV, errno.EIO), "the end of the pages")
+        # One of the same name is another file, and its pages are not for whoever has the old one.
+        write_once(backed.mount.path / "add_target", LOGIN)
+        with opened(backed.lun, os.O_RDONLY) as new:
+            for _ in range(3):
+                data = backed.change()
+                equal(os.pread(new, BLOCK, 0) == data, True, "nothing is kept while somebody has the old one")
+                check(errno_of(lambda: os.pread(old, BLOCK, 0)) in (errno.ENODEV, errno.EIO), "the old one shows something")
+        mapping.close()
+    eventually(lambda: backed.mount.stats()["requests_pending"] == 1, "the old one is closed")
+    with opened(backed.lun, os.O_RDONLY) as new:
+        data = os.pread(new, BLOCK, 0)
+        backed.change()
+        equal(os.pread(new, BLOCK, 0), data, "and now it is cached again")
+
+
+@test
+def two_mounts_of_one_target_see_each_other_at_open(t):
+    image = t.path("image")
+    image.write_bytes(bytes(MIB))
+    mounts = [t.mount(f"demo:file:{image}", CACHED) for _ in range(2)]
+    for turn in range(20):
+        ours, theirs = mounts[turn % 2], mounts[1 - turn % 2]
+        data = pattern(MIB, turn)
+        ours.lun(0).write_bytes(data)
+        for mount in (theirs, ours):
+            check(read_bytes(mount.lun(0)) == data, f"what was written by the other mount, turn {turn}")
+
+
+@test(intakes=BOTH)
+def a_write_that_fails_leaves_what_the_unit_has(t):
+    stuck = Stuck(t, options=CACHED)
+    mount = stuck.mount
+    one, other = two_paths(mount)
+    before, after = pattern(16 * BLOCK, 1), pattern(16 * BLOCK, 2)
+    one.write_bytes(before)
+    with opened(one, os.O_RDONLY) as reader:
+        check(os.pread(reader, len(before), 0) == before, "before")
+        stuck.hold()
+        script = "import os, sys\nhandle = os.open(sys.argv[1], os.O_RDWR)\nprint('open', flush=True)\nos.pwrite(handle, sys.stdin.buffer.read(), 0)"
+        with subprocess.Popen(["python3", "-c", script, str(other)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+            equal(writer.stdout.readline(), b"open\n", "the writer")
+            writer.stdin.write(after)
+            writer.stdin.close()
+            in_a_request(writer.pid)
+            with promised(KILL_SECONDS, "the end of a killed writer"):
+                writer.kill()
+                writer.wait(PATIENCE)
+        # Nobody knows whether it has been done, or will be.
+        stuck.go_on()
+        eventually(lambda: mount.requests() == 0, "nothing is pending any more")
+        with opened(one, os.O_RDONLY | os.O_DIRECT) as direct:
+            memory = mmap.mmap(-1, len(before))
+            def same():
+                os.preadv(direct, [memory], 0)
+                return memory[:] == os.pread(reader, len(before), 0)
+            eventually(same, "what the unit has")
+            time.sleep(0.1)
+            check(same(), "what the unit has, later")
+
+
+@test(intakes=BOTH)
+def whoever_waits_for_cached_pages_of_a_stuck_target_can_be_killed(t):
+    stuck = Stuck(t, options=CACHED)
+    mount = stuck.mount
+    one, other = two_paths(mount)
+    one.write_bytes(pattern(65536, 1))
+    readers, writer = users_of_pages((one, "sendfile"), (one, "mapping")), who_punches_a_hole(other)
+    stuck.hold()
+    go_on(*readers)
+    eventually(lambda: mount.requests() >= 1, "a fill")
+    go_on(writer)
+    in_a_request(writer.pid)
+    for process in (writer, *readers):
+        with promised(KILL_SECONDS, "the end of a killed user of pages"):
+            process.send_signal(signal.SIGKILL)
+            process.wait(PATIENCE)
+    stuck.go_on()
+    with opened(one, os.O_RDONLY) as reader:
+        equal(os.pread(reader, BLOCK, 0), bytes(BLOCK), "the hole")
+    eventually(lambda: mount.requests() == 0, "nothing is pending any more")
+
+
+@test(exit_codes=(0, 2, -9))
+def the_mount_ends_although_cached_pages_are_being_read(t):
+    for way in ("TERM", "KILL", "lazy", "force"):
+        stuck = Stuck(t, options=CACHED)
+        mount = stuck.mount
+        one, other = two_paths(mount)
+        users, writer = users_of_pages((one, "sendfile"), (one, "mapping")), who_punches_a_hole(other)
+        stuck.hold()
+        go_on(*users)
+        eventually(lambda: mount.requests() >= 1, "fills")
+        go_on(writer)
+        in_a_request(writer.pid)
+        with promised(GONE_SECONDS, f"the end by {way}"):
+            if way in ("TERM", "KILL"):
+                os.kill(mount.pid, getattr(signal, "SIG" + way))
+            elif way == "lazy":
+                succeeds("umount", "-l", mount.path)
+                for process in (*users, writer):
+                    process.kill()
+            else:
+                subprocess.run(["umount", "-f", mount.path], check=False, capture_output=True)
+            if way != "KILL":
+                mount.wait_end()
+            for process in (*users, writer):
+                process.wait(PATIENCE)
+        if way == "KILL":
+            wait_gone(mount.pid)
+            mount.pid_file.unlink()
+            subprocess.run(["umount", "-l", mount.path], check=False, capture_output=True)
+        stuck.go_on()
