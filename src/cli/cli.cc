@@ -312,6 +312,10 @@ const std::vector<Option>& options() {
          [](Config& config, std::string_view text) {
              return set(config.mount.max_background, number("max_background", text, 64, 65535));
          }},
+        {"readahead", "SIZE", "how far the kernel reads ahead of who reads a cached file, 0..64M (default 1M)",
+         [](Config& config, std::string_view text) {
+             return set(config.mount.readahead_bytes.emplace(), size("readahead", text, 0, fs::readahead_max));
+         }},
         {"truncate", "emulate|device|deny", "what truncating a LUN file does (default emulate)",
          [](Config& config, std::string_view text) -> Result<void> {
              if (text != "emulate" && text != "device" && text != "deny")

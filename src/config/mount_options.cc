@@ -44,6 +44,7 @@ Knowledge mount_option_names() {
                           "fsname",
                           "subtype",
                           "max_background",
+                          "readahead",
                           "truncate",
                           "io_uring",
                           "io_uring_queue_depth",

@@ -297,6 +297,11 @@ void MountedFileSystem::on_unreachable(std::vector<NodeId> nodes, std::vector<st
         });
 }
 
+// Not before, because what is read by sendfile(2) and mappings of direct files is ahead soon dropped again.
+void MountedFileSystem::on_cached() {
+    if (!closed_ && !std::exchange(reads_ahead_, true)) session_->set_readahead();
+}
+
 void MountedFileSystem::on_changed_elsewhere(const std::shared_ptr<LunData>& lun, std::function<void()> done) {
     if (closed_ || channels_.empty()) return done();
     const auto& home = channels_[lun->reactor];

@@ -50,6 +50,7 @@ private:
     void on_attributes_changed(NodeId node) override;
     void on_unreachable(std::vector<NodeId> nodes, std::vector<std::shared_ptr<LunData>> luns,
                         std::function<void()> done) override;
+    void on_cached() override;
     void on_changed_elsewhere(const std::shared_ptr<LunData>& lun, std::function<void()> done) override;
     // SessionHost
     void on_released(std::uint64_t handle, OpenFileDetails details) override;
@@ -94,6 +95,7 @@ private:
     bool rings_required_ = false;
     std::size_t rings_starting_ = 0;
     std::optional<Error> ring_failure_;  // the first
+    bool reads_ahead_ = false;           // what the kernel reads ahead has been set
     bool refusing_ = false;
     bool unmounted_ = false;
     bool closed_ = false;

@@ -353,6 +353,23 @@ std::vector<std::byte> Session::answer(std::span<const std::byte> request) {
     return std::move(*reply);
 }
 
+void Session::set_readahead() const {
+    const unsigned kibibytes = options_.readahead_bytes.value_or(readahead_default) / 1024;
+    const std::string path = fmt::format("/sys/class/bdi/0:{}/read_ahead_kb", connection_);
+    const std::string text = std::to_string(kibibytes);
+    const Descriptor file(connection_ != 0 ? open(path.c_str(), O_WRONLY | O_CLOEXEC) : -1);
+    if (connection_ == 0) errno = ENOTSUP;
+    if (file && write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()))
+        return log::debug("fuse", "the kernel reads {} KiB ahead of cached files", kibibytes);
+    const std::string why =
+        fmt::format("readahead={}K of cached files cannot be set ({}: {}); the kernel's default is used", kibibytes,
+                    path, std::strerror(errno));
+    if (options_.readahead_bytes)
+        log::warning("fuse", "{}", why);
+    else
+        log::info("fuse", "{}", why);
+}
+
 // ---- the end ----
 
 void Session::detach() {

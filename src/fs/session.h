@@ -84,6 +84,10 @@ public:
     [[nodiscard]] bool uses_rings() const;
     [[nodiscard]] std::size_t reply_bytes_max() const { return reply_bytes_max_; }
 
+    // How far the kernel reads ahead of who opens a file by the page cache after this. It tells INIT how much it is
+    // going to be, and takes less but not more from the answer; so it is told by another way. Failure is logged.
+    void set_readahead() const;
+
     // Takes the mount point away; requests of those who still use it go on.
     void detach();
     // Every request ends with an error now, pending ones included. False: not possible here, close() does it.

@@ -122,6 +122,7 @@ NodeId TreeNodes::add_lun_file(NodeId parent, std::string_view name, const LunFi
     node.lun->read_only = file.read_only;
     node.lun->may_have_holes = file.may_have_holes;
     node.lun->is_cached = file.is_cached;
+    if (file.is_cached) watcher_.on_cached();
     node.uid = file.uid;
     node.gid = file.gid;
     node.mode = file.mode;
@@ -145,6 +146,7 @@ void TreeNodes::change_lun_file(NodeId id, const LunFile& file) {
     node.lun->read_only = file.read_only;
     node.lun->may_have_holes = file.may_have_holes;
     node.lun->is_cached = file.is_cached;
+    if (file.is_cached) watcher_.on_cached();
     watcher_.on_attributes_changed(id);
 }
 

@@ -30,6 +30,8 @@ public:
     // These nodes are gone: their open files must not reach `luns` any more; `done` when no reactor does.
     virtual void on_unreachable(std::vector<NodeId> nodes, std::vector<std::shared_ptr<LunData>> luns,
                                 std::function<void()> done) = 0;
+    // Some file is read by the page cache from now on.
+    virtual void on_cached() = 0;
     // `done` when the kernel has dropped what it has of the unit's pages now. Control thread.
     virtual void on_changed_elsewhere(const std::shared_ptr<LunData>& lun, std::function<void()> done) = 0;
 

@@ -5,12 +5,15 @@ that was answered, nor than the first open(2). A file below the embedded target'
 import errno
 import mmap
 import os
+import pathlib
+import shutil
 import signal
 import subprocess
 import threading
 import time
 
-from harness import BOTH, LOGIN, PATIENCE, check, equal, errno_of, eventually, fails_with, in_a_request, opened, pattern, promised, read_bytes, succeeds, test, value, wait_gone, write_once
+from harness import BOTH, LOGIN, NOBODY, PATIENCE, PORT, TARGET, Skip, check, equal, errno_of, eventually, fails_with, in_a_request, needs, opened, pattern, promised, read_bytes, run, succeeds, test, value, wait_gone, write_once
+from luns import fio
 from pages import BLOCK, MIB, as_new_as_written, by_sendfile, go_on, race, two_paths, users_of_pages, who_punches_a_hole
 from reactors import SHARE
 from trouble import GONE_SECONDS, KILL_SECONDS, Stuck
@@ -68,6 +71,36 @@ def what_was_read_is_not_read_again(t):
     before = reads(mount)
     check(read_bytes(mount.lun(0))[:BLOCK] == data[:BLOCK], "data of who opens it after all others have closed it")
     check(reads(mount) > before, "the unit is not read although nobody had the file open")
+
+
+def ahead(mount):
+    """In bytes."""
+    device = os.stat(mount.path).st_dev
+    return int(pathlib.Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb").read_text()) * 1024
+
+
+@test(intakes=BOTH)
+def the_kernel_reads_ahead_of_who_reads_a_cached_file(t):
+    size = 16 * MIB
+    for option, wanted, most in (("", MIB, 64), (",readahead=0", 0, size // BLOCK), (",readahead=4M", 4 * MIB, 64)):
+        mount = t.mount(f"demo:ram:{size}", CACHED + option)
+        equal(ahead(mount), wanted, f"how far is read ahead{option}")
+        with opened(mount.lun(0), os.O_RDONLY) as handle:
+            before = reads(mount)
+            for place in range(size // BLOCK):
+                os.pread(handle, BLOCK, place * BLOCK)
+            count = reads(mount) - before
+        check(count <= most if wanted else count == most, f"{count} reads of the unit{option}")
+        mount.umount()
+
+
+@test
+def nothing_is_changed_about_reading_ahead_while_nothing_is_cached(t):
+    mount = t.mount("demo:ram:1M", "readahead=4M")
+    before = ahead(mount)
+    check(before < 4 * MIB, f"{before} bytes are read ahead")
+    write_once(mount.target / "lun0.attr" / "cache", "cached")
+    equal(ahead(mount), 4 * MIB, "bytes read ahead")
 
 
 @test
@@ -337,3 +370,66 @@ def the_mount_ends_although_cached_pages_are_being_read(t):
             mount.pid_file.unlink()
             subprocess.run(["umount", "-l", mount.path], check=False, capture_output=True)
         stuck.go_on()
+
+
+@test(intakes=BOTH)
+def fio_verifies_by_the_cache_what_it_has_written(t):
+    mount = t.mount("demo:ram:32M", CACHED)
+    for engine in ("psync", "mmap"):
+        for seed, options in enumerate((("--bs=4k", "--size=8m"), ("--bs=1m", "--size=32m"), ("--bs=20k", "--size=15m")), 1):
+            # Somebody else has all pages when it begins.
+            with opened(mount.lun(0), os.O_RDONLY) as handle:
+                by_sendfile(handle, 0, 32 * MIB)
+                fio(t, mount, "--ioengine=psync", "--rw=write", f"--randseed={seed}", "--do_verify=0", *options)
+                fio(t, mount, f"--ioengine={engine}", "--rw=read", f"--randseed={seed}", "--readonly", *options)
+                fio(t, mount, f"--ioengine={engine}", "--rw=randread", f"--randseed={seed}", "--readonly", *options)
+
+
+@test(intakes=BOTH)
+def deep_queues_of_writes_do_not_stop_readers_by_the_cache(t):
+    """A page may be locked by who waits for a place among the kernel's asynchronous requests, which are the writes that wait for this page."""
+    needs("fio")
+    mount = t.mount_in_foreground("demo:ram:4M", ("-f", f"-o{CACHED}"))
+    one, other = two_paths(mount)
+    over = threading.Event()
+    rounds = [0]
+
+    def read():
+        with opened(one, os.O_RDONLY) as handle:
+            while not over.is_set():
+                os.pread(handle, 4 * MIB, 0)
+                rounds[0] += 1
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        succeeds("fio", "--name=write", f"--filename={other}", "--ioengine=libaio", "--direct=1", "--rw=randwrite", "--bs=4k", "--size=4m", "--iodepth=256",
+                 "--time_based", "--runtime=3", cwd=t.dir)
+    finally:
+        over.set()
+        thread.join(PATIENCE)
+    check(rounds[0] > 3, f"only {rounds[0]} rounds of the reader")
+    check("has not dropped pages" not in mount.log_file.read_text(), "writes have waited in vain")
+
+
+@test
+def who_cannot_set_how_far_is_read_ahead_is_told(t):
+    needs("fusermount3")
+    if not os.stat(shutil.which("fusermount3")).st_mode & 0o4000:
+        raise Skip("fusermount3 is not set-user-id")
+    nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+    folder = t.user_directory()
+    for option, wanted in (("", "1024K"), (",readahead=2M", "2048K")):
+        own = folder / f"mnt{len(option)}"
+        own.mkdir()
+        os.chown(own, NOBODY, NOBODY)
+        log = t.path(f"log{len(option)}")
+        with open(log, "wb") as out, subprocess.Popen([t.path("srpfs"), "-f", "-o", CACHED + option, "demo:ram:1M", own], stdin=subprocess.DEVNULL, stdout=out,
+                                                      stderr=out, **nobody) as process:
+            eventually(lambda: process.poll() is not None or "readahead=" in log.read_text(), "a line")  # pylint: disable=cell-var-from-loop
+            lun = own / PORT / TARGET / "lun0"
+            equal(run("head", "-c", "4096", lun, **nobody).stdout, "\0" * 4096, "what its owner reads")
+            equal(run("fusermount3", "-u", own, **nobody).returncode, 0, "exit code of fusermount3")
+            process.wait(PATIENCE)
+        lines = [line for line in log.read_text().splitlines() if f"readahead={wanted} of cached files cannot be set" in line]
+        equal(len(lines), 1, f"lines about it in {log.read_text()}")

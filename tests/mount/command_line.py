@@ -68,6 +68,8 @@ def wrong_usage_ends_with_1_and_names_the_fault(t):
             (("-o", "cq_moderation=16:65536", source, point), "cq_moderation=65536"),
             (("-o", "cq_moderation=16:8:4", source, point), "cq_moderation=8:4"),
             (("-o", "park=0", source, point), "park=0"),
+            (("-o", "readahead=65M", source, point), "readahead=65M"),
+            (("-o", "readahead=much", source, point), "readahead=much"),
             (("-o", "park=18446744073709551616", source, point), "park=18446744073709551616"),
             (("-o", "wait=5m", source, point), "wait=5m"),
             (("-o", "login_timeout=0", source, point), "login_timeout=0"),
@@ -201,7 +203,7 @@ def every_option_of_the_help_is_accepted(t):
               "ack_timeout": "14", "register": "window", "tur_interval": "off", "rescan_interval": "9", "tur_timeout": "12", "ch_count": "1", "use_imm_data": "0",
               "max_imm_data": "4096", "reactors": "1", "cpus": "0", "spin": "10", "cq_moderation": "16:8", "memory": "24M", "memory_lock": "try", "raw_commands": "all", "park": "8M",
               "wait": "none", "uid": "1", "gid": "2", "umask": "077", "config": str(t.path("srpfs.conf")), "fsname": "name", "lun": "*:rw", "subtype": "srpfs",
-              "max_background": "64", "truncate": "device", "io_uring": "auto", "io_uring_queue_depth": "16", "pid_file": str(t.path("other.pid"))}
+              "max_background": "64", "readahead": "128K", "truncate": "device", "io_uring": "auto", "io_uring_queue_depth": "16", "pid_file": str(t.path("other.pid"))}
     listed = re.findall(r"^  ([a-z_]+)(=\S+)? +\S", t.srpfs("--help").stdout.split("Options of -o:")[1], re.M)
     check(len(listed) > 30, f"only {len(listed)} options in the help")
     t.path("srpfs.conf").write_text("# nothing\n")

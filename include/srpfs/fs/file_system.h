@@ -45,8 +45,14 @@ struct MountOptions {
     RingUse io_uring = RingUse::off;
     unsigned io_uring_queue_depth = 40;  // entries of each of the kernel's queues, over all reactors
     std::string io_uring_obstacle;       // why there can be none, if that is known
-    bool shares_all = false;             // for tests: all reactors read, and answer for each other whatever they can
+    // How far the kernel reads ahead of who reads a cached file; a multiple of 4096, 0: not at all. Without a value
+    // `readahead_default`, and nobody is warned if it cannot be had.
+    std::optional<unsigned> readahead_bytes;
+    bool shares_all = false;  // for tests: all reactors read, and answer for each other whatever they can
 };
+
+inline constexpr unsigned readahead_default = 1U << 20;
+inline constexpr unsigned readahead_max = 64U << 20;
 
 // What the rings of all reactors need; to be made before their engines.
 struct RingPlan {

@@ -18,6 +18,7 @@ struct Watcher final : TreeWatcher {
         gone_luns = std::move(luns);
         if (done) done();
     }
+    void on_cached() override {}
     void on_changed_elsewhere(const std::shared_ptr<LunData>&, std::function<void()> done) override { done(); }
     std::vector<NodeId> changed, gone;
     std::vector<std::shared_ptr<LunData>> gone_luns;
