@@ -320,6 +320,8 @@ fs::LunFile Target::lun_file(const Lun& lun) const {
     file.read_only = info.read_only || lun.refuses_writes;
     file.may_have_holes = info.tells_holes;
     apply_options(file, lun.options);
+    // Without a name nobody knows of its other paths, by which it may be changed.
+    file.is_cached = file.is_cached && !info.wwid.empty();
     return file;
 }
 
@@ -383,6 +385,7 @@ void Target::on_unit_attention(lun::ListedUnit& unit, const scsi::Sense& sense) 
     if (!lun) return;
     const std::string& name = lun->name;
     drop_pages(*lun);
+    if (!sense.valid) return;
     log::info(config().name, "{}: {}; looking at it again", name, scsi::describe(sense));
     event("unit_attention", {{"lun", name}, {"sense", scsi::describe(sense)}});
 }
@@ -758,7 +761,8 @@ void Target::add_cache_file(const std::shared_ptr<Lun>& lun) {
     add_text(
         host_.tree(), lun->attributes, "cache", fs::Tree::Access::read_write,
         [lun]() -> Result<std::string> {
-            return std::string(lun->options.cache == CacheMode::cached ? "cached\n" : "direct\n");
+            return std::string(
+                lun->options.cache == CacheMode::cached && !lun->unit->info()->wwid.empty() ? "cached\n" : "direct\n");
         },
         [this, lun](std::string_view text, const std::shared_ptr<fs::PendingCall>& call) {
             const auto fail = [this, lun](const std::shared_ptr<fs::PendingCall>& whose, const Error& error) {
@@ -769,6 +773,10 @@ void Target::add_cache_file(const std::shared_ptr<Lun>& lun) {
             if (text != "direct" && text != "cached")
                 return fail(
                     call, Error(EINVAL, fmt::format("{}: cache: '{}' is neither direct nor cached", lun->name, text)));
+            if (text == "cached" && lun->unit->info()->wwid.empty())
+                return fail(call, Error(EOPNOTSUPP, fmt::format("{}: cache: it has no name, so nobody knows by which "
+                                                                "other paths it may be changed; it stays direct",
+                                                                lun->name)));
             lun->options.cache = text == "cached" ? CacheMode::cached : CacheMode::direct;
             host_.tree().change_lun_file(lun->file, lun_file(*lun));
             log::info(config().name, "{}: cache set to {}", lun->name, text);

@@ -302,6 +302,8 @@ void FuseChannel::on_read(const Request& request) {
 // What may change without anybody being told is not kept: a write whose end nobody knows.
 std::uint64_t FuseChannel::begin_fill(const LunData& lun, const Request& request, const fuse_read_in& in) {
     const OpenFile* const file = files_.find(in.fh);
+    // Who reads has not closed it: a duplicate of the descriptor was, or it is mapped.
+    if (file && file->is_cached) file->is_flushed.store(false, std::memory_order_release);
     const bool keeps = file && file->is_cached && !lun.unit.load(std::memory_order_relaxed)->has_ghosts();
     return fills_.begin(lun, NodeId{request.header.nodeid}, {in.offset, in.offset + in.size},
                         keeps ? PageFills::Stay::until_changed : PageFills::Stay::is_short);

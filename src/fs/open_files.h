@@ -99,7 +99,7 @@ public:
     [[nodiscard]] unsigned writers_of_node(NodeId node) const;
     // Somebody has it open by the page cache, and has not begun to close it.
     [[nodiscard]] bool has_cached(NodeId node) const;
-    // Somebody has a file open that is gone, and whose number this was: for the kernel it is the same one.
+    // Somebody has a file open that is gone, and whose number this was.
     [[nodiscard]] bool has_removed(NodeId node) const;
     // The handle for writing that this thread has opened last; 0: none.
     [[nodiscard]] std::uint64_t newest_writer(NodeId node, std::int32_t pid) const;

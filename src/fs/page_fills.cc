@@ -53,7 +53,7 @@ bool PageFills::end_fill(std::uint64_t number, bool has_pages) {
         if (fill == file.filling.end()) continue;
         if (has_pages && fill->keeps) {
             file.kept.add(fill->range);
-            if (file.kept.size() > kept_max) file.kept.add(file.kept.hull());
+            bound(file.kept);
         } else if (has_pages) {
             add(file.young, {number, fill->range});
             arm_tick();
@@ -85,7 +85,13 @@ void PageFills::let_go(File& file, lun::ByteRange range) {
     else
         for (const lun::ByteRange& one : taken) add(file.old, {0, one});
     if (taken.empty()) return;
+    bound(file.kept);  // what was one may be two
     arm_tick();
+}
+
+// Too many ranges become one: what was not kept is dropped in vain.
+void PageFills::bound(RangeSet& kept) {
+    if (kept.size() > kept_max) kept.add(kept.hull());
 }
 
 void PageFills::drop_file(const LunData* lun) {
@@ -120,7 +126,8 @@ void PageFills::add(std::vector<Pages>& all, const Pages& pages) {
             return;
         }
     if (all.size() < ranges_max) return all.push_back(pages);
-    const std::uint64_t oldest = std::min(all.front().oldest, pages.oldest);
+    std::uint64_t oldest = pages.oldest;
+    for (const Pages& one : all) oldest = std::min(oldest, one.oldest);
     all.assign(1, {oldest, whole_file});
 }
 

@@ -128,6 +128,7 @@ private:
     static void add(std::vector<Pages>& all, const Pages& pages);
     // What overlaps `range` is on its way out.
     void let_go(File& file, lun::ByteRange range);
+    static void bound(RangeSet& kept);
     void arm_tick();
     bool end_fill(std::uint64_t fill, bool has_pages);
     void drop(File& file, bool young_too);

@@ -40,7 +40,6 @@ constexpr int socket_buffer_bytes = 4 << 20;
 constexpr std::size_t reply_bytes_wanted = (std::size_t{1} << 20) + 4096;
 constexpr std::size_t reply_bytes_needed = 64 * 1024;
 constexpr int init_wait_ms = 10'000;
-constexpr std::size_t pages_max = 256;
 constexpr int first_private_fd = 10;  // away from 0..2, whatever the program does with them
 
 std::mutex library_log_mutex;
@@ -160,7 +159,9 @@ fuse_init_out edit_init_reply(const fuse_init_out& reply, const fuse_init_in& of
     edited.flags2 = 0;
     edited.max_write = options.max_write_bytes;
     if ((edited.flags & FUSE_MAX_PAGES) == 0) edited.max_write = std::min<std::uint32_t>(edited.max_write, 128 * 1024);
-    edited.max_pages = static_cast<std::uint16_t>(pages_max);
+    // Larger pages are no reason for larger requests: a short answer would be the end of the file.
+    edited.max_pages =
+        static_cast<std::uint16_t>(lun::Operation::bytes_max / static_cast<std::size_t>(sysconf(_SC_PAGESIZE)));
     edited.max_background = static_cast<std::uint16_t>(std::min(options.max_background, 65535u));
     const bool ring_offered = (offered.flags & FUSE_INIT_EXT) != 0 && (offered.flags2 & fuse_over_io_uring_flags2) != 0;
     if (ring_depth > 0 && ring_offered) {

@@ -164,8 +164,8 @@ struct SessionOperations {
         details.writable = is_writer;
         details.readable = (info->flags & O_ACCMODE) != O_WRONLY;
         details.pid = fuse_req_ctx(request)->pid;
-        details.is_cached = is_cached(self, *found, info->flags);
-        const bool keeps_pages = details.is_cached && self.files_->has_cached(found->id);
+        details.is_cached = is_cached(*found, info->flags);
+        const bool keeps_pages = found->kind == NodeKind::lun && self.files_->has_cached(found->id);
         if (found->stream) details.cursor = std::make_shared<std::uint64_t>(found->stream->open_cursor());
         const bool cached = details.is_cached;
         const std::uint64_t handle = self.files_->open(std::move(details));
@@ -176,24 +176,21 @@ struct SessionOperations {
         // By hand, because libfuse 3.14 has no field for parallel direct writes.
         fuse_open_out out{};
         out.fh = handle;
-        if (cached) {
-            // The first one begins with what the unit holds now, the others join him. That FLUSH comes before close(2)
-            // ends, and RELEASE some time later, is why who is closing does not count.
-            out.open_flags = keeps_pages ? FOPEN_KEEP_CACHE : 0;
-        } else {
-            out.open_flags = FOPEN_DIRECT_IO | FOPEN_NOFLUSH;
-            if (found->kind == NodeKind::lun) out.open_flags |= FOPEN_PARALLEL_DIRECT_WRITES;
-        }
+        out.open_flags = cached ? 0 : FOPEN_DIRECT_IO | FOPEN_NOFLUSH;
+        if (found->kind == NodeKind::lun && !cached) out.open_flags |= FOPEN_PARALLEL_DIRECT_WRITES;
+        // The first who reads by the page cache begins with what the unit holds now, and others join him: also who does
+        // not read that way, because the kernel would drop all pages, and wait for those that are being read. That
+        // FLUSH comes before close(2) ends, and RELEASE some time later, is why who is closing does not count.
+        if (keeps_pages) out.open_flags |= FOPEN_KEEP_CACHE;
         if (found->kind == NodeKind::stream || (found->control && found->control->is_dialogue()))
             out.open_flags |= FOPEN_STREAM;
         fuse_reply_buf(request, reinterpret_cast<const char*>(&out), sizeof out);
     }
 
-    // Who may write, or wants O_DIRECT, has nothing to do with the page cache (docs/data-path.md says why), nor has
-    // anybody while somebody holds an earlier file of this number, who would be shown the pages of another unit.
-    static bool is_cached(const Session& self, const Node& node, int flags) {
+    // Who may write, or wants O_DIRECT, has nothing to do with the page cache (docs/data-path.md says why).
+    static bool is_cached(const Node& node, int flags) {
         return node.kind == NodeKind::lun && node.lun->is_cached.load() && (flags & O_ACCMODE) == O_RDONLY &&
-               (flags & O_DIRECT) == 0 && !self.files_->has_removed(node.id);
+               (flags & O_DIRECT) == 0;
     }
 
     // Root passes default_permissions, so what a file can do at all is decided here.

@@ -66,9 +66,13 @@ std::string TreeNodes::path_of(const Node& node) {
     return path_of(*node.parent) + '/' + node.name;
 }
 
-NodeId TreeNodes::number_for(const Node& parent, std::string_view name) const {
+NodeId TreeNodes::number_for(const Node& parent, std::string_view name, NodeKind kind) const {
     std::uint64_t number = hash_(path_of(parent) + '/' + std::string(name)) & number_mask;
-    while (number <= root_number || nodes_.contains(number)) number = (number + 1) & number_mask;
+    // Nor that of a file that is gone and that somebody has open: for the kernel it would be the same file, and show
+    // him another unit's pages.
+    while (number <= root_number || nodes_.contains(number) ||
+           (kind == NodeKind::lun && files_.has_removed(NodeId{number})))
+        number = (number + 1) & number_mask;
     return NodeId{number};
 }
 
@@ -78,7 +82,7 @@ Node& TreeNodes::add(NodeId parent_id, std::string_view name, NodeKind kind) {
     SRPFS_ASSERT(!name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos);
     SRPFS_ASSERT(!parent.children.contains(name));
     auto node = std::make_unique<Node>();
-    node->id = number_for(parent, name);
+    node->id = number_for(parent, name, kind);
     node->parent = &parent;
     node->name = name;
     node->kind = kind;

@@ -123,7 +123,7 @@ private:
         Instant set_at{};  // of modification_time
     };
     Node& add(NodeId parent, std::string_view name, NodeKind kind);
-    [[nodiscard]] NodeId number_for(const Node& parent, std::string_view name) const;
+    [[nodiscard]] NodeId number_for(const Node& parent, std::string_view name, NodeKind kind) const;
     [[nodiscard]] static std::string path_of(const Node& node);
     void remove_below(Node& node, std::vector<NodeId>& gone, std::vector<std::shared_ptr<LunData>>& luns);
     [[nodiscard]] Node& existing(NodeId id);

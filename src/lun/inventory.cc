@@ -527,7 +527,7 @@ void Inventory::remove(const UnitPointer& unit, const std::string& why) {
 
 void Inventory::on_attention(const UnitPointer& unit, const scsi::Sense& sense, std::uint64_t stamp) {
     if (closed_ || unit->gone_) return;
-    if (sense.valid) listener_.on_unit_attention(*unit, sense);
+    listener_.on_unit_attention(*unit, sense);
     if (!runs()) return;  // the next login asks for everything
     unit->stale_at_ = std::max(unit->stale_at_, stamp);
     const std::string why = sense.valid ? scsi::describe(sense) : "a command sent by hand may have changed it";

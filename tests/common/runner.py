@@ -435,7 +435,7 @@ SANITIZERS = [
                "a_ghost_*", "a_reset_of_*", "sigterm_ends_it_although_*", "neighbours_*", "*several_reactors*", "fio_verifies_odd_*", "a_small_memory_*", "debugging_*", "other_users_mount_*")),
     Sanitizer("tsan", "build-tsan",
               # Not halted at the first race: a program that serves the mount it waits for cannot end in the middle.
-              {"TSAN_OPTIONS": f"halt_on_error=0:exitcode={SANITIZER_STATUS}:die_after_fork=0"},
+              {"TSAN_OPTIONS": f"halt_on_error=0:exitcode={SANITIZER_STATUS}:die_after_fork=0:suppressions={TOP}/tests/common/races.supp:print_suppressions=0"},
               # Each of these has one thread.
               12, ("base", "scsi", "srp", "fabric", "initiator", "lun", "target", "wire", "fuzz", "simulation-oracle", "simulation-isolation"), 100,
               ("several_logins_*", "delete_*", "rescan_*", "reset_of_*", "each_reader_*", "killed_users_*", "a_ghost_*", "a_reset_of_*",

@@ -93,6 +93,8 @@ public:
     // It is not there any more, or another one is: its I/O has failed. Call Inventory::release() once nobody starts
     // anything on it.
     virtual void on_unit_removed(const std::shared_ptr<ListedUnit>& unit, const std::string& why) = 0;
+    // `sense` is not valid when a command sent by hand has come to an end after it was given up, and may have changed
+    // it.
     virtual void on_unit_attention(ListedUnit& unit, const scsi::Sense& sense) = 0;
     // Its persistent registration was `lost`, or something of it was repeated.
     virtual void on_unit_registration(ListedUnit& unit, const std::string& text, bool lost) = 0;

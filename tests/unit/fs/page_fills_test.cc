@@ -253,6 +253,43 @@ TEST_F(PageFillsTest, NeighboursAreOneRangeAndTooManyRangesAreTheFile) {
     EXPECT_FALSE(fills_.any());
 }
 
+TEST_F(PageFillsTest, ManyRangesThatBecomeOneAreAsOldAsTheOldestOfThem) {
+    fills_.answered(fill(0));
+    pass(PageFills::tick);
+    pass(PageFills::tick);
+    ASSERT_EQ(drops_.size(), 1u);  // and the kernel has not done it yet
+    const auto old = fill(5);
+    EXPECT_NE(write(5), 0u);
+    fills_.answered(fill(8));
+    pass(PageFills::tick);
+    fills_.answered(old);
+    pass(PageFills::tick);
+    for (std::uint64_t place = 10; place < 9 + PageFills::ranges_max; ++place) fills_.answered(fill(2 * place));
+    pass(PageFills::tick);
+    pass(PageFills::tick);
+    EXPECT_EQ(done_, 0u);
+
+    obey();  // which does not concern page 5
+    EXPECT_EQ(done_, 0u);
+    obey();
+    EXPECT_EQ(done_, 1u);
+}
+
+TEST_F(PageFillsTest, WritesDoNotMakeEndlesslyManyRangesOfWhatIsKept) {
+    fills_.answered(kept_fill(0, 3 * PageFills::kept_max));
+    const auto change = [this](std::uint64_t place) {
+        if (write(place) == 0) return false;
+        fills_.send();
+        obey();
+        return true;
+    };
+    for (std::uint64_t place = 1; place < PageFills::kept_max; ++place) ASSERT_TRUE(change(2 * place));
+    EXPECT_FALSE(change(2));  // gone long since
+    ASSERT_TRUE(change(2 * PageFills::kept_max));
+    ASSERT_TRUE(change(2 * PageFills::kept_max + 2));
+    EXPECT_TRUE(change(2)) << "all is kept again, as one range";
+}
+
 TEST_F(PageFillsTest, WhatIsKeptStaysUntilSomebodyChangesIt) {
     fills_.answered(kept_fill(0, 8));
     pass(10 * PageFills::tick);

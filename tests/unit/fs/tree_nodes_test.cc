@@ -166,6 +166,24 @@ TEST_F(TreeNodesTest, PathsWithEqualHashesGetDifferentNumbers) {
     EXPECT_EQ(colliding.find(NodeId::root, "b"), second);
 }
 
+TEST_F(TreeNodesTest, AFileThatSomebodyHasOpenKeepsItsNumberWhenItIsGone) {
+    const auto add = [this] { return tree_.add_lun_file(NodeId::root, "lun0", {.capacity_bytes = 1 << 20}); };
+    const auto first = add();
+    OpenFileDetails details;
+    details.node = first;
+    details.lun = tree_.node(first)->lun;
+    const auto handle = files_.open(std::move(details));
+    tree_.remove(first, {});
+    files_.unpublish(handle);  // as MountedFileSystem does
+    ASSERT_TRUE(files_.has_removed(first));
+    const auto second = add();
+    EXPECT_NE(second, first);
+
+    tree_.remove(second, {});
+    EXPECT_TRUE(files_.close(handle));
+    EXPECT_EQ(add(), first);
+}
+
 TEST_F(TreeNodesTest, ModesFollowWhatAFileCanDo) {
     EXPECT_EQ(attributes(NodeId::root).st_mode, S_IFDIR | 0755u);
     EXPECT_EQ(attributes(add_control(NodeId::root, "a", Tree::Access::read_only)).st_mode, S_IFREG | 0444u);
