@@ -67,6 +67,7 @@ Files::Files(Scheduler& scheduler, SimulatedExecutor& control, std::vector<Seat>
         if (shares) channel->share_all();
     }
     has_cache_ = seed / 2 % 2 == 1;
+    keeps_pages_ = seed / 4 % 2 == 1;
     scheduler_.sources.push_back(this);
 }
 
@@ -97,6 +98,11 @@ void Files::update(const void* unit, const lun::UnitInfo& info) {
     found->second->read_only = info.read_only;
 }
 
+void Files::drop_pages() {
+    for (const auto& [unit, lun] : luns_)
+        seats_[home_].executor->post([home = channels_[home_], lun = lun] { home->after_pages(lun, [] {}); });
+}
+
 void Files::remove(const void* unit, std::function<void()> when_released) {
     const auto found = luns_.find(unit);
     if (found == luns_.end()) return when_released();
@@ -121,6 +127,7 @@ std::uint64_t Files::open(const void* unit) {
     fs::OpenFileDetails details;
     details.lun = found->second;
     details.writable = true;
+    details.is_cached = keeps_pages_;
     details.losses_seen = found->second->unit.load()->counters()->write_losses_told.load();
     const std::uint64_t handle = open_files_.open(std::move(details));
     SRPFS_ASSERT(handle != 0);

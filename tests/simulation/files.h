@@ -2,8 +2,9 @@
 // The file layer of a world: a FuseChannel for each of several reactors, one of which is the home of all units, and the
 // kernel's side of their connection. Requests stand in one queue; whoever reads gets the next. The kernel takes the
 // answer only where the request was read, and hands out an INTERRUPT only after that. In half of the seeds it has a
-// page cache for every other read: pages appear with an answer, and go when it is told to drop them, some time later.
-// It has fewer scruples than Linux, which also drops pages by itself where somebody writes to the same file.
+// page cache for every other read: pages appear with an answer, and go when it is told to drop them, some time later;
+// in half of these the files are cached ones, whose pages stay until somebody changes them. It has fewer scruples than
+// Linux, which also drops pages by itself where somebody writes to the same file.
 
 #pragma once
 
@@ -43,6 +44,8 @@ public:
     // ---- what the daemon does ----
     void add(const void* unit, lun::Unit* pointer, const lun::UnitInfo& info);
     void update(const void* unit, const lun::UnitInfo& info);
+    // Who knows what has happened to the units (daemon::Target).
+    void drop_pages();
     // `when_released`, on the control thread, once no reactor looks at the unit any more.
     void remove(const void* unit, std::function<void()> when_released);
     // 0: no such file (any more).
@@ -131,6 +134,7 @@ private:
     std::map<const fs::LunData*, std::uint64_t> nodes_;
     std::uint64_t last_node_ = 1;
     bool has_cache_ = false;
+    bool keeps_pages_ = false;  // as of cached files
     std::uint64_t last_unique_ = 0, handed_over_ = 0;
     std::vector<std::byte> received_;
     std::uint64_t writes_seen_ = 0;

@@ -19,6 +19,7 @@ class MountListener {
 public:
     virtual void on_lun_added(const std::shared_ptr<lun::ListedUnit>& lun, lun::Unit* pointer) = 0;
     virtual void on_lun_changed(const lun::ListedUnit& lun) { (void)lun; }
+    virtual void on_lun_attention() {}
     // Call `release` once nobody starts anything on it.
     virtual void on_lun_removed(const std::shared_ptr<lun::ListedUnit>& lun, std::function<void()> release) {
         (void)lun;
@@ -65,7 +66,7 @@ private:
     void on_unit_changed(lun::ListedUnit& unit) override { listener_.on_lun_changed(unit); }
     void on_unit_offline(lun::ListedUnit& unit, const std::string& why) override;
     void on_unit_removed(const std::shared_ptr<lun::ListedUnit>& unit, const std::string& why) override;
-    void on_unit_attention(lun::ListedUnit&, const scsi::Sense&) override {}
+    void on_unit_attention(lun::ListedUnit&, const scsi::Sense&) override { listener_.on_lun_attention(); }
     void on_unit_registration(lun::ListedUnit& unit, const std::string&, bool lost) override {
         listener_.on_lun_registration(unit, lost);
     }

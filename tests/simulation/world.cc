@@ -223,6 +223,9 @@ private:
     friend class Client;
     void on_lun_added(const std::shared_ptr<lun::ListedUnit>& lun, lun::Unit* pointer) override;
     void on_lun_changed(const lun::ListedUnit& lun) override;
+    void on_lun_attention() override {
+        if (files) files->drop_pages();
+    }
     void on_lun_removed(const std::shared_ptr<lun::ListedUnit>& lun, std::function<void()> release) override;
     void on_lun_registration(const lun::ListedUnit& lun, bool lost) override {
         if (cluster) cluster->on_registration(lun, lost);
@@ -896,7 +899,9 @@ void World::on_gone() {
 }
 
 void World::on_lun_changed(const lun::ListedUnit& lun) {
-    if (files) files->update(&lun, *lun.info());
+    if (!files) return;
+    files->update(&lun, *lun.info());
+    files->drop_pages();
 }
 
 void World::on_lun_removed(const std::shared_ptr<lun::ListedUnit>& lun, std::function<void()> release) {
@@ -915,6 +920,7 @@ void World::on_lun_added(const std::shared_ptr<lun::ListedUnit>& lun, lun::Unit*
 
 void World::on_logged_in() {
     ++statistics.logins;
+    if (files) files->drop_pages();
     // A target that restarts while we log in anew of our own accord, and that does not say so, cannot be found out: the
     // new login would have come in any case. What it lost then is nobody's fault.
     if (std::exchange(crashed_since_login_, false) && mount->port().loss_was_own() &&
