@@ -25,7 +25,7 @@ programs=(
 # Kernel modules of the guest; what they depend on comes along.
 modules=(
     9p 9pnet_virtio brd btrfs configfs dm_crypt dm_mod ext4 fuse ib_srp ib_srpt ib_umad ib_uverbs loop null_blk
-    raid1 rdma_cm rdma_rxe rdma_ucm scsi_debug sch_netem sd_mod sg target_core_file target_core_iblock target_core_mod veth
+    overlay raid1 rdma_cm rdma_rxe rdma_ucm scsi_debug sch_netem sd_mod sg target_core_file target_core_iblock target_core_mod veth
     virtio_net virtio_pci xfs
 )
 # Modules that newer kernels have built in, or under other names.
