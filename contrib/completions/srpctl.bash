@@ -23,7 +23,7 @@ _srpctl() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
             -m | --mount) _srpctl_mount=(--mount "${COMP_WORDS[++i]}") ;;
-            -o | --output | -t | --timeout | -p | --port | -n | --count | -d | --delay | --journal | --block-size | -c | --config) ((i++)) ;;
+            -o | --output | -t | --timeout | -p | --port | -n | --count | -d | --delay | --journal | --block-size | --offset | --length | --seek | -c | --config) ((i++)) ;;
             -* | =) ;;
             *) [[ $verb ]] || verb=${COMP_WORDS[i]} ;;
         esac
@@ -33,7 +33,7 @@ _srpctl() {
         -o | --output) mapfile -t COMPREPLY < <(compgen -W "table json plain" -- "$current"); return ;;
         -p | --port) mapfile -t COMPREPLY < <(compgen -W "$(_srpctl_things port)" -- "$current"); return ;;
         --journal | -c | --config) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
-        -t | --timeout | -n | --count | -d | --delay | --block-size) return ;;
+        -t | --timeout | -n | --count | -d | --delay | --block-size | --offset | --length | --seek) return ;;
     esac
     case $verb in
         '') offered=$verbs ;;
@@ -62,7 +62,7 @@ _srpctl() {
             list) offered="-v --verbose $common" ;;
             login) offered="-p --port $common" ;;
             login-all) offered="-p --port -c --config $common" ;;
-            copy) offered="-y --yes --verify --verify-only --no-resume --journal --block-size $common" ;;
+            copy) offered="-y --yes --verify --verify-only --no-resume --offset --length --seek --journal --block-size $common" ;;
             top) offered="-b --batch -d --delay -n --count $common" ;;
             events) offered="-f --follow -n --count $common" ;;
             *) offered=$common ;;

@@ -5,15 +5,18 @@
 #include <fmt/format.h>
 
 #include <cerrno>
+#include <cctype>
 #include <charconv>
 #include <cstddef>
+#include <cstdint>
+#include <utility>
 
 namespace srpfs::ctl {
 namespace {
 
 // What the command line says, before it is understood.
 struct Words {
-    std::string mount, format, timeout, port, count, delay, journal, block_size, config;
+    std::string mount, format, timeout, port, count, delay, journal, block_size, config, offset, length, seek;
     bool help = false, version = false, verbose = false, follow = false, batch = false;
     bool yes = false, verify = false, verify_only = false, no_resume = false;
     std::vector<std::string> operands;
@@ -130,6 +133,10 @@ const std::vector<Verb>& verbs() {
           {"--verify", "--verify", "read both afterwards, and compare", nullptr, &Words::verify},
           {"--verify-only", "--verify-only", "compare, and copy nothing", nullptr, &Words::verify_only},
           {"--no-resume", "--no-resume", "begin anew, whatever an earlier copy has done", nullptr, &Words::no_resume},
+          {"--offset", "--offset BYTES",
+           "begin there in SRC (default: 0); K, M, G, T after a number are powers of 1024", &Words::offset, nullptr},
+          {"--length", "--length BYTES", "copy so much (default: the rest of SRC)", &Words::length, nullptr},
+          {"--seek", "--seek BYTES", "begin there in DST, a LUN (default: 0)", &Words::seek, nullptr},
           {"--journal", "--journal FILE", "where is noted how far it is (default: see srpctl(8))", &Words::journal,
            nullptr},
           {"--block-size", "--block-size BYTES", "4K..16M, a multiple of 4K (default: 1M)", &Words::block_size,
@@ -239,17 +246,25 @@ Result<unsigned> tenths_of(std::string_view text) {
     return tenths;
 }
 
-// With K or M behind it, of 1024.
-Result<std::uint64_t> block_size_of(const std::string& text) {
+// With K, M, G, T, P or E behind it: powers of 1024. Nothing if it is no such number, or does not fit in 63 bits.
+std::optional<std::uint64_t> bytes_of(std::string_view text) {
+    constexpr std::string_view units = "KMGTPE";
+    constexpr auto limit = static_cast<std::uint64_t>(INT64_MAX);
     std::uint64_t value = 0;
     const char* const end = text.data() + text.size();
     const auto [rest, fault] = std::from_chars(text.data(), end, value);
-    const std::string_view unit(rest, static_cast<std::size_t>(end - rest));
-    const std::uint64_t factor = unit.empty() ? 1 : unit == "K" || unit == "k" ? 1024 : unit == "M" ? 1048576 : 0;
-    const bool is_number = fault == std::errc{} && factor != 0 && value <= copy_block_max / factor;
-    if (!is_number || value * factor < copy_block_min || value * factor % copy_block_min != 0)
+    if (fault != std::errc{} || end - rest > 1) return std::nullopt;
+    const std::size_t unit = rest == end ? 0 : units.find(static_cast<char>(std::toupper(*rest))) + 1;
+    if (rest != end && unit == 0) return std::nullopt;  // npos + 1
+    if (value > limit >> (10 * unit)) return std::nullopt;
+    return value << (10 * unit);
+}
+
+Result<std::uint64_t> block_size_of(const std::string& text) {
+    const auto value = bytes_of(text);
+    if (!value || *value < copy_block_min || *value > copy_block_max || *value % copy_block_min != 0)
         return Error(EINVAL, fmt::format("--block-size {}: a multiple of 4K from 4K to 16M is expected", text));
-    return value * factor;
+    return *value;
 }
 
 Result<Request> understand(const Verb& verb, const Words& words) {
@@ -281,6 +296,18 @@ Result<Request> understand(const Verb& verb, const Words& words) {
         const auto bytes = block_size_of(words.block_size);
         if (!bytes) return bytes.error();
         request.copy.block_bytes = *bytes;
+    }
+    for (const auto& [option, text] :
+         {std::pair{"--offset", &words.offset}, {"--length", &words.length}, {"--seek", &words.seek}}) {
+        if (text->empty()) continue;
+        const auto bytes = bytes_of(*text);
+        if (!bytes || (text == &words.length && *bytes == 0))
+            return Error(
+                EINVAL, fmt::format("{} {}: a number of bytes is expected, perhaps with K, M, G or T behind it", option,
+                                    *text));
+        if (text == &words.offset) request.copy.source_offset = *bytes;
+        if (text == &words.length) request.copy.length = *bytes;
+        if (text == &words.seek) request.copy.target_offset = *bytes;
     }
     if (words.verify_only && words.no_resume)
         return Error(EINVAL, "--verify-only copies nothing, so --no-resume has no meaning");

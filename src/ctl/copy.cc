@@ -67,6 +67,9 @@ std::string CopyJournal::text() const {
     document["target"] = target;
     document["done_bytes"] = done_bytes;
     document["part_inode"] = part_inode;
+    document["source_offset"] = range().source_offset;
+    document["target_offset"] = range().target_offset;
+    document["length"] = range().bytes;
     return document.dump(-1, ' ', true, Json::error_handler_t::replace) + "\n";
 }
 
@@ -75,11 +78,16 @@ std::optional<CopyJournal> CopyJournal::parse(std::string_view text) {
     if (!document.is_object() || document.value("srpctl_copy", Json()) != journal_schema) return std::nullopt;
     for (const char* name : {"source", "target"})
         if (!document.contains(name) || !document[name].is_string()) return std::nullopt;
-    for (const char* name : {"source_bytes", "done_bytes", "part_inode"})
+    for (const char* name : {"source_bytes", "done_bytes", "part_inode", "source_offset", "target_offset", "length"})
         if (!document.contains(name) || !document[name].is_number_unsigned()) return std::nullopt;
-    CopyJournal journal{document["source"], document["target"], document["source_bytes"], document["done_bytes"],
-                        document["part_inode"]};
-    if (journal.done_bytes > journal.source_bytes) return std::nullopt;
+    CopyJournal journal{
+        document["source"],       document["target"],
+        document["source_bytes"], document["done_bytes"],
+        document["part_inode"],   CopyRange{document["source_offset"], document["target_offset"], document["length"]}};
+    const CopyRange range = journal.range();
+    if (range.source_offset > journal.source_bytes || range.bytes > journal.source_bytes - range.source_offset ||
+        journal.done_bytes > range.bytes)
+        return std::nullopt;
     return journal;
 }
 
@@ -136,8 +144,8 @@ std::string journal_for(const CopyEnd& target, const std::string& state_director
     return fmt::format("{}/copy-onto-{}.journal", state_directory, name);
 }
 
-std::optional<std::string> obstacle_to_resume(const CopyJournal& journal, const CopyEnd& source,
-                                              const CopyEnd& target) {
+std::optional<std::string> obstacle_to_resume(const CopyJournal& journal, const CopyJob& job) {
+    const CopyEnd &source = job.source, &target = job.target;
     if (journal.source != source.identity)
         return fmt::format("a copy of another source ({}) was begun there", journal.source);
     if (journal.source_bytes != source.bytes)
@@ -145,6 +153,12 @@ std::optional<std::string> obstacle_to_resume(const CopyJournal& journal, const 
                            source.bytes);
     if (journal.target != (target.is_lun ? target.identity : ""))
         return fmt::format("the copy was begun onto another target ({})", journal.target);
+    const CopyRange was = journal.range(), now = job.range();
+    if (was != now)
+        return fmt::format(
+            "the copy was begun with --offset {} --length {} --seek {}, and this one has --offset {} --length {} "
+            "--seek {}",
+            was.source_offset, was.bytes, was.target_offset, now.source_offset, now.bytes, now.target_offset);
     return std::nullopt;
 }
 
@@ -155,9 +169,26 @@ Result<void> check_copy(const CopyJob& job) {
     if (source.path == target.path) return Error(EINVAL, fmt::format("{} cannot be copied onto itself", source.path));
     if (source.is_lun && target.is_lun && source.identity == target.identity)
         return Error(EINVAL, fmt::format("{} and {} are the same LUN by two paths", source.path, target.path));
-    if (target.is_lun && source.bytes > target.bytes)
-        return Error(EINVAL, fmt::format("{} has {} bytes, {} more than {} has; nothing was written", source.path,
-                                         source.bytes, source.bytes - target.bytes, target.path));
+    if (options.source_offset > source.bytes)
+        return Error(EINVAL, fmt::format("{} has {} bytes, and --offset {} is behind them; nothing was written",
+                                         source.path, source.bytes, options.source_offset));
+    const CopyRange range = job.range();
+    if (const std::uint64_t rest = source.bytes - range.source_offset; range.bytes > rest)
+        return Error(EINVAL,
+                     fmt::format("{} has {} bytes from byte {} on, and --length {} is more; nothing was written",
+                                 source.path, rest, range.source_offset, range.bytes));
+    if (range.target_offset != 0 && !target.is_lun && !options.verifies_only)
+        return Error(EINVAL, fmt::format("--seek is for LUNs, and {} is a file, which is always written from its "
+                                         "beginning; nothing was written",
+                                         target.path));
+    const std::uint64_t room = target.bytes - std::min(target.bytes, range.target_offset);
+    if (target.is_lun && range.bytes > room)
+        return Error(EINVAL,
+                     range.source_offset == 0 && range.target_offset == 0 && range.bytes == source.bytes
+                         ? fmt::format("{} has {} bytes, {} more than {} has; nothing was written", source.path,
+                                       source.bytes, source.bytes - target.bytes, target.path)
+                         : fmt::format("{} bytes are to be copied to byte {} of {}, which has {}; nothing was written",
+                                       range.bytes, range.target_offset, target.path, target.bytes));
     return {};
 }
 
@@ -174,8 +205,8 @@ Result<void> check_journal(const CopyJob& job) {
 
 std::uint64_t resume_offset(const CopyJob& job, const std::optional<CopyJournal>& left) {
     if (!left || job.options.begins_anew || !has_identity(job.source) || !has_identity(job.target)) return 0;
-    if (job.target.is_lun && left->done_bytes == left->source_bytes) return 0;
-    return obstacle_to_resume(*left, job.source, job.target) ? 0 : left->done_bytes;
+    if (job.target.is_lun && left->done_bytes == left->range().bytes) return 0;
+    return obstacle_to_resume(*left, job) ? 0 : left->done_bytes;
 }
 
 std::string CopyProgress::text() const {

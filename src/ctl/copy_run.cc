@@ -55,11 +55,12 @@ bool is_zero(const char* data, std::size_t bytes) {
 struct Disk {
     std::string path;
     bool is_lun = false;
+    std::uint64_t base = 0;  // where what is copied begins; offsets count from there
     int descriptor = -1;
     bool is_direct = false;
 
     [[nodiscard]] Error error(const char* what, std::uint64_t offset, int code) const {
-        std::string text = fmt::format("{}: {} at byte {}: {}", path, what, offset, std::strerror(code));
+        std::string text = fmt::format("{}: {} at byte {}: {}", path, what, base + offset, std::strerror(code));
         if (!is_lun) return Error(code, std::move(text));
         const auto reason = read_value(path + ".attr/last_error");
         return Error(code, reason && !reason->empty() ? fmt::format("{} ({})", text, *reason) : text);
@@ -83,37 +84,33 @@ struct Disk {
     }
     // All of it, or an errno; ENODATA if the file ends before.
     int read(char* data, std::size_t bytes, std::uint64_t offset) {
-        while (bytes > 0) {
-            const ssize_t got = ::pread(descriptor, data, bytes, static_cast<off_t>(offset));
-            if (got < 0 && errno == EINVAL && is_direct) {
-                // Of a file's last bytes, or of a place that is no multiple.
-                if (const int fault = set_direct(false); fault != 0) return fault;
-            } else if (got < 0 && errno != EINTR) {
-                return errno;
-            } else if (got == 0) {
-                return ENODATA;
-            }
-            if (got <= 0) continue;
-            data += got;
-            bytes -= static_cast<std::size_t>(got);
-            offset += static_cast<std::uint64_t>(got);
-        }
-        return 0;
+        return transfer(bytes, ENODATA, [&](std::size_t done) {
+            return ::pread(descriptor, data + done, bytes - done, place(offset + done));
+        });
     }
     int write(const char* data, std::size_t bytes, std::uint64_t offset) {
-        while (bytes > 0) {
-            const ssize_t put = ::pwrite(descriptor, data, bytes, static_cast<off_t>(offset));
-            if (put < 0 && errno == EINVAL && is_direct) {
+        return transfer(bytes, EIO, [&](std::size_t done) {
+            return ::pwrite(descriptor, data + done, bytes - done, place(offset + done));
+        });
+    }
+    // Where an offset in what is copied is in the file.
+    [[nodiscard]] off_t place(std::uint64_t offset) const { return static_cast<off_t>(base + offset); }
+
+    // `move` makes one system call, for what is behind the bytes that are done.
+    template <typename Move>
+    int transfer(std::size_t bytes, int errno_of_nothing, Move&& move) {
+        for (std::size_t done = 0; done < bytes;) {
+            const ssize_t moved = move(done);
+            if (moved > 0) {
+                done += static_cast<std::size_t>(moved);
+            } else if (moved == 0) {
+                return errno_of_nothing;
+            } else if (errno == EINVAL && is_direct) {
+                // Of a file's last bytes, or of a place that is no multiple.
                 if (const int fault = set_direct(false); fault != 0) return fault;
-            } else if (put < 0 && errno != EINTR) {
+            } else if (errno != EINTR) {
                 return errno;
-            } else if (put == 0) {
-                return EIO;
             }
-            if (put <= 0) continue;
-            data += put;
-            bytes -= static_cast<std::size_t>(put);
-            offset += static_cast<std::uint64_t>(put);
         }
         return 0;
     }
@@ -188,17 +185,20 @@ struct Pipeline {
     void find_data(std::uint64_t offset, std::uint64_t& first, std::uint64_t& last) {
         first = offset;
         last = end;
-        const off_t data = ::lseek(source.descriptor, static_cast<off_t>(offset), SEEK_DATA);
+        const off_t data = ::lseek(source.descriptor, source.place(offset), SEEK_DATA);
         if (data < 0) {
             // ENXIO is also what is said of devices that are gone, of which one does not know.
-            const bool is_hole = errno == ENXIO && ::lseek(source.descriptor, static_cast<off_t>(offset), SEEK_HOLE) ==
-                                                       static_cast<off_t>(offset);
+            const bool is_hole =
+                errno == ENXIO && ::lseek(source.descriptor, source.place(offset), SEEK_HOLE) == source.place(offset);
             if (is_hole) first = end;
             return;
         }
-        first = std::min(std::max(static_cast<std::uint64_t>(data), offset), end);
+        const auto from_base = [&](off_t place) {
+            return static_cast<std::uint64_t>(std::max(place, source.place(0))) - source.base;
+        };
+        first = std::min(std::max(from_base(data), offset), end);
         const off_t hole = ::lseek(source.descriptor, data, SEEK_HOLE);
-        if (hole > data) last = std::min(static_cast<std::uint64_t>(hole), end);
+        if (hole > data) last = std::min(from_base(hole), end);
     }
     void read_all() {
         const std::uint64_t size = job.options.block_bytes;
@@ -212,12 +212,13 @@ struct Pipeline {
                 offset += bytes;
                 continue;
             }
-            const std::uint64_t bytes = std::min(size - offset % size, end - offset);
+            // Blocks end at multiples in the source, for O_DIRECT.
+            const std::uint64_t bytes = std::min(size - (source.base + offset) % size, end - offset);
             char* data = spare_memory();
             if (!data) break;
             if (const int fault = source.read(data, bytes, offset); fault != 0)
                 return fail(fault == ENODATA ? Error(EIO, fmt::format("{}: ends before byte {}; it became shorter",
-                                                                      source.path, end))
+                                                                      source.path, source.base + end))
                                              : source.error("read", offset, fault));
             const bool is_hole = looks_for_holes && is_zero(data, bytes);
             if (is_hole) give_back(data);
@@ -235,7 +236,7 @@ struct Pipeline {
     int write_zeros(std::uint64_t offset, std::uint64_t bytes) {
         zeros += bytes;
         if (!target.is_lun) return 0;
-        if (::fallocate(target.descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+        if (::fallocate(target.descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, target.place(offset),
                         static_cast<off_t>(bytes)) == 0)
             return 0;
         if (errno != EOPNOTSUPP && errno != ENOSYS) return errno;
@@ -316,8 +317,11 @@ struct Pipeline {
             if (copies) {
                 fault = write_block(block);
             } else if (const auto at = difference(block, fault)) {
-                return fail(Error(EILSEQ, fmt::format("{} and {} differ, first at byte {}", source.path,
-                                                      job.options.verifies_only ? job.target.path : target.path, *at)));
+                const std::string other_place =
+                    source.base == target.base ? "" : fmt::format(", byte {} there", target.base + *at);
+                return fail(Error(EILSEQ, fmt::format("{} and {} differ, first at byte {}{}", source.path,
+                                                      job.options.verifies_only ? job.target.path : target.path,
+                                                      source.base + *at, other_place)));
             }
             if (fault != 0) {
                 fail(target.error(copies ? "write" : "read", block.offset, fault));
@@ -432,7 +436,7 @@ Result<std::uint64_t> begin_locked_target(Pipeline& copy, mode_t mode, bool is_n
     if (!there) return there.error();
     std::optional<CopyJournal> left = std::move(*there);
     // Of a LUN: what is finished is no copy to go on with, also if the machine crashed before its journal was gone.
-    if (target.is_lun && left && left->done_bytes == left->source_bytes) left.reset();
+    if (target.is_lun && left && left->done_bytes == left->range().bytes) left.reset();
     // An empty file is one whose journal was not written any more.
     const bool has_part = !target.is_lun && !is_new && (now.st_size > 0 || (left && left->part_inode == now.st_ino));
     if (has_part && !begins_anew) {
@@ -446,7 +450,7 @@ Result<std::uint64_t> begin_locked_target(Pipeline& copy, mode_t mode, bool is_n
                                              target.path, job.journal));
     }
     if (left && !begins_anew) {
-        auto obstacle = obstacle_to_resume(*left, job.source, job.target);
+        auto obstacle = obstacle_to_resume(*left, job);
         if (!obstacle && has_part && left->part_inode != 0 && left->part_inode != now.st_ino)
             obstacle = fmt::format("{} is not the file that was begun", target.path);
         if (obstacle)
@@ -477,8 +481,12 @@ Result<std::uint64_t> begin_locked_target(Pipeline& copy, mode_t mode, bool is_n
             if (at == std::string::npos) break;
         }
     }
-    copy.journal = {job.source.identity, target.is_lun ? job.target.identity : "", job.source.bytes, done,
-                    target.is_lun ? 0 : now.st_ino};
+    copy.journal = {job.source.identity,
+                    target.is_lun ? job.target.identity : "",
+                    job.source.bytes,
+                    done,
+                    target.is_lun ? 0 : now.st_ino,
+                    job.range()};
     if (done == 0)
         if (auto written = write_journal(job.journal, copy.journal); !written) return written.error();
     copy.journalled = done;
@@ -486,8 +494,8 @@ Result<std::uint64_t> begin_locked_target(Pipeline& copy, mode_t mode, bool is_n
     // Whatever a file has behind what is known to be of this copy goes; what is added are holes.
     if (!target.is_lun)
         if (::ftruncate(target.descriptor, static_cast<off_t>(done)) != 0 ||
-            ::ftruncate(target.descriptor, static_cast<off_t>(job.source.bytes)) != 0)
-            return Error(errno, fmt::format("{}: {} bytes: {}", target.path, job.source.bytes, std::strerror(errno)));
+            ::ftruncate(target.descriptor, static_cast<off_t>(copy.end)) != 0)
+            return Error(errno, fmt::format("{}: {} bytes: {}", target.path, copy.end, std::strerror(errno)));
     return done;
 }
 
@@ -554,11 +562,11 @@ Result<std::string> Pipeline::conduct() {
         if (auto copied = run_phase(CopyProgress::Phase::copying, before); !copied) return copied.error();
         holes = zeros;
         if (!job.target.is_lun) {
-            if (::fsync(target.descriptor) != 0) return target.error("fsync", job.source.bytes, errno);
-            if (::fstat(target.descriptor, &now) != 0) return target.error("fstat", job.source.bytes, errno);
-            if (static_cast<std::uint64_t>(now.st_size) != job.source.bytes)
+            if (::fsync(target.descriptor) != 0) return target.error("fsync", end, errno);
+            if (::fstat(target.descriptor, &now) != 0) return target.error("fstat", end, errno);
+            if (static_cast<std::uint64_t>(now.st_size) != end)
                 return Error(EIO, fmt::format("{} has {} bytes instead of {}; somebody else changes it", target.path,
-                                              now.st_size, job.source.bytes));
+                                              now.st_size, end));
         }
     }
     if (job.options.verifies || job.options.verifies_only) {
@@ -577,7 +585,7 @@ Result<std::string> Pipeline::conduct() {
     }
     if (!job.options.verifies_only)
         if (auto named = give_name(*this); !named) return named.error();
-    return CopyProgress{phase, job.source.bytes, job.source.bytes, holes, before}.text();
+    return CopyProgress{phase, end, end, holes, before}.text();
 }
 
 }  // namespace
@@ -589,9 +597,10 @@ Result<std::string> run_copy(const CopyJob& job, const std::atomic<int>& stop, s
     for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::signal(number, SIG_IGN);
     const auto copy = std::make_shared<Pipeline>();
     copy->job = job;
-    copy->end = job.source.bytes;
-    copy->source = {job.source.path, job.source.is_lun};
-    copy->target = {job.options.verifies_only ? job.target.path : part_of(job.target), job.target.is_lun};
+    copy->end = job.range().bytes;
+    copy->source = {job.source.path, job.source.is_lun, job.range().source_offset};
+    copy->target = {job.options.verifies_only ? job.target.path : part_of(job.target), job.target.is_lun,
+                    job.range().target_offset};
     for (std::size_t i = 0; i < blocks_in_flight + 1; ++i) {
         Memory memory(static_cast<char*>(std::aligned_alloc(copy_block_min, job.options.block_bytes)));
         if (!memory) return Error(ENOMEM, "no memory for the blocks; --block-size takes less");
@@ -616,12 +625,13 @@ Result<std::string> run_copy(const CopyJob& job, const std::atomic<int>& stop, s
         if (!copy->has_begun || job.options.verifies_only) return error;
         CopyJob again = job;
         again.options.begins_anew = false;
-        CopyJournal left{job.source.identity, job.target.is_lun ? job.target.identity : "", job.source.bytes,
-                         copy->journalled, 0};
+        CopyJournal left{
+            job.source.identity, job.target.is_lun ? job.target.identity : "", job.source.bytes, copy->journalled, 0,
+            job.range()};
         const bool has_no_room = error.errno_value() == ENOSPC || error.errno_value() == EDQUOT;
         const bool goes_on = left.done_bytes == 0 || resume_offset(again, left) > 0;
         return Error(error.code, fmt::format("{}{}; {} of {} bytes are done, and the same command {}", error.context,
-                                             has_no_room ? "; make room" : "", left.done_bytes, job.source.bytes,
+                                             has_no_room ? "; make room" : "", left.done_bytes, copy->end,
                                              goes_on ? "goes on there" : "begins anew"));
     };
     while (true) {

@@ -315,6 +315,10 @@ Result<std::string> look_at_path(const std::string& path) {
 
 // A LUN, or a file; `is_source`: it has to be there.
 Either<CopyEnd> end_of_copy(const Request& request, const std::string& operand, bool is_source) {
+    if (operand == "-")
+        return Failure{exit_code::usage,
+                       "-: a pipe cannot be gone on with, nor verified; cat and dd copy between LUN files and pipes "
+                       "(./- is a file of that name)"};
     const auto mounts = find_mounts();
     if (!mounts) return Failure{exit_code::other, mounts.error().context};
     const bool is_word = operand.find('/') == std::string::npos;
@@ -411,6 +415,8 @@ public:
         one["target"] = job_.target.path;
         one["state"] = state;
         one["phase"] = now.phase == CopyProgress::Phase::copying ? "copying" : "verifying";
+        one["source_offset"] = job_.range().source_offset;
+        one["target_offset"] = job_.range().target_offset;
         one["bytes"] = now.bytes;
         one["bytes_total"] = now.bytes_total;
         one["bytes_zero"] = now.bytes_zero;
@@ -437,19 +443,36 @@ private:
 };
 
 std::string summary_of_copy(const CopyJob& job, const CopyProgress& last, double seconds) {
-    const auto& [source, target, options, journal] = job;
+    const CopyEnd source{printable(job.source.path, Charset::utf8), "", job.source.bytes, job.source.is_lun};
+    const CopyEnd target{printable(job.target.path, Charset::utf8), "", job.target.bytes, job.target.is_lun};
+    const CopyOptions& options = job.options;
+    const CopyRange range = job.range();
+    const auto from = [](std::uint64_t offset) {
+        return offset == 0 ? std::string() : fmt::format(" from byte {} on", offset);
+    };
     if (options.verifies_only)
-        return fmt::format("the same: {} bytes of {} and {}\n", last.bytes, source.path, target.path);
+        return fmt::format("the same: {} bytes of {}{} and {}{}\n", last.bytes, source.path, from(range.source_offset),
+                           target.path, from(range.target_offset));
     const std::uint64_t moved = last.bytes - last.bytes_before;
-    std::string text = fmt::format("copied: {} to {}: {} bytes ({}) in {:.1f} s", source.path, target.path, moved,
-                                   human_bytes(moved), seconds);
+    std::string text =
+        fmt::format("copied: {}{} to {}{}: {} bytes ({}) in {:.1f} s", source.path, from(range.source_offset),
+                    target.path, from(range.target_offset), moved, human_bytes(moved), seconds);
     if (last.bytes_before != 0) text += fmt::format(", {} bytes before", last.bytes_before);
     if (last.bytes_zero != 0) text += fmt::format(", {} bytes of zeros not sent", last.bytes_zero);
     if (options.verifies) text += ", verified";
     text = wrapped(text, screen_of_output().width, 4) + "\n";
-    if (target.is_lun && target.bytes > source.bytes)
-        text += fmt::format("the last {} bytes of {} are as they were\n", target.bytes - source.bytes, target.path);
+    if (target.is_lun && range.target_offset > 0)
+        text += fmt::format("the first {} bytes of {} are as they were\n", range.target_offset, target.path);
+    if (const std::uint64_t end = range.target_offset + range.bytes; target.is_lun && target.bytes > end)
+        text += fmt::format("the last {} bytes of {} are as they were\n", target.bytes - end, target.path);
     return text;
+}
+
+// "first 512 bytes", "bytes 1024 to 1536": what of the target is written.
+std::string written_bytes(const CopyRange& range) {
+    return range.target_offset == 0
+               ? fmt::format("first {} bytes", range.bytes)
+               : fmt::format("bytes {} to {}", range.target_offset, range.target_offset + range.bytes);
 }
 
 bool is_confirmed_by_hand(const CopyJob& job) {
@@ -461,8 +484,9 @@ bool is_confirmed_by_hand(const CopyJob& job) {
     });
     const std::uint64_t done = text ? resume_offset(job, CopyJournal::parse(*text)) : 0;
     const std::string what =
-        done == 0 ? fmt::format("The first {} bytes", job.source.bytes)
-                  : fmt::format("A copy that has ended before goes on: bytes {} to {}", done, job.source.bytes);
+        done == 0 ? "The " + written_bytes(job.range())
+                  : fmt::format("A copy that has ended before goes on: bytes {} to {}",
+                                job.range().target_offset + done, job.range().target_offset + job.range().bytes);
     write_aside(fmt::format("{} of {} ({}) will be overwritten. Go on? [y/N] ", what,
                             printable(job.target.path, Charset::ascii),
                             printable(job.target.identity, Charset::ascii)));
@@ -491,13 +515,16 @@ int copy(const Request& request) {
             {exit_code::usage, "neither XDG_STATE_HOME nor HOME says where to note how far it is: --journal FILE"});
     if (job.journal.empty()) job.journal = journal_for(job.target, directory + "/srpfs");
     if (job.options.verifies_only) {
-        if (!job.target.is_lun && job.source.bytes != job.target.bytes && job.source.is_lun)
+        // A part may be compared with a part; without one, the file is all of it.
+        const std::uint64_t there = job.target.bytes - std::min(job.target.bytes, job.range().target_offset);
+        const bool is_part = job.range() != CopyRange{0, 0, job.source.bytes};
+        if (!job.target.is_lun && job.source.is_lun &&
+            (is_part ? there < job.range().bytes : there != job.range().bytes))
             return fail({exit_code::differs, fmt::format("{} has {} bytes, and {} has {}", job.source.path,
-                                                         job.source.bytes, job.target.path, job.target.bytes)});
+                                                         job.range().bytes, job.target.path, there)});
     } else if (job.target.is_lun && !job.options.is_confirmed && !is_confirmed_by_hand(job)) {
-        return fail(
-            {exit_code::usage, fmt::format("{} is a LUN, and nothing was written: --yes overwrites its first {} bytes",
-                                           job.target.path, job.source.bytes)});
+        return fail({exit_code::usage, fmt::format("{} is a LUN, and nothing was written: --yes overwrites its {}",
+                                                   job.target.path, written_bytes(job.range()))});
     }
 
     void* const shared =
@@ -510,7 +537,7 @@ int copy(const Request& request) {
 
     CopyMeter meter(request.format, job);
     CopyProgress last{job.options.verifies_only ? CopyProgress::Phase::verifying : CopyProgress::Phase::copying, 0,
-                      job.source.bytes, 0, 0};
+                      job.range().bytes, 0, 0};
     const milliseconds silence = limit_of(request, change_seconds);
     const auto done = run_apart(
         milliseconds(0), [&](Outlet& outlet) { return run_copy(job, *copy_stop, silence, outlet); },

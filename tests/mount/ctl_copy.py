@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """srpctl copy: exact both ways, however it is interrupted, and nothing is written that was not asked for."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -70,6 +71,91 @@ def srpctl_copies_exactly_both_ways(t):
     equal(mount.lun(0).read_bytes() == mount.lun(1).read_bytes(), True, "a LUN on a LUN")
     equal(ctl.journals(), [], "journals of what is over")
     equal([path.name for path in t.dir.glob("*.part*")], [], "parts of what is over")
+
+
+@test
+def srpctl_copies_a_part_and_touches_nothing_else(t):
+    mount = t.mount("demo:ram:4M+ram:4M,bs=4096")
+    ctl = Copier(t, mount)
+    junk, data = pattern(4 * MIB, 7), sparse_pattern(3 * MIB, 3)
+    image, back = t.path("image"), t.path("back")
+    image.write_bytes(data)
+    for lun, offset, length, seek in ((0, 0, 1, 0), (0, 1, 511, 513), (1, 4095, 4098, 8191), (1, 777777, 1 * MIB + 3, 5), (0, 512, 3 * MIB - 512, MIB + 511),
+                                      (1, 3 * MIB - 1, 1, 4 * MIB - 1), (0, MIB, 128 << 10, 3 * MIB)):
+        mount.lun(lun).write_bytes(junk)
+        said = ctl.out("copy", image, mount.lun(lun), "-y", "--verify", "--block-size", "64K", "--offset", offset, "--length", length, "--seek", seek)
+        wanted = junk[:seek] + data[offset:offset + length] + junk[seek + length:]
+        equal(mount.lun(lun).read_bytes() == wanted, True, f"{length} bytes from {offset} on, at {seek} of LUN {lun}")
+        equal(f"the first {seek} bytes of {mount.lun(lun)} are as they were" in said, seek != 0, "what is said of what is before")
+        ctl.run("copy", mount.lun(lun), back, "--verify", "--offset", seek, "--length", length)
+        equal(back.read_bytes() == data[offset:offset + length], True, "the part in a file")
+        equal(ctl.out("copy", "--verify-only", image, mount.lun(lun), "--offset", offset, "--seek", seek, "--length", length).startswith("the same"),
+              True, "compared with the image")
+        document = json.loads(ctl.out("-o", "json", "copy", "--verify-only", mount.lun(lun), back, "--offset", seek, "--length", length).splitlines()[-1])
+        equal([document[name] for name in ("source_offset", "target_offset", "bytes_total")], [seek, 0, length], "what JSON says")
+    mount.lun(0).write_bytes(junk)
+    ctl.run("copy", "lun0", "lun1", "-y", "--verify", "--offset", "1M", "--length", "2M", "--seek", "1234567")
+    equal(mount.lun(1).read_bytes()[1234567:1234567 + 2 * MIB] == junk[MIB:3 * MIB], True, "a part of a LUN on a LUN")
+    with opened(mount.lun(1)) as handle:
+        os.pwrite(handle, bytes([junk[MIB + 99] ^ 1]), 1234567 + 99)
+    contains(ctl.fails(13, "copy", "--verify-only", "lun0", "lun1", "--offset", "1M", "--length", "2M", "--seek", "1234567"),
+             f"first at byte {MIB + 99}, byte {1234567 + 99} there", "where they differ")
+    ctl.run("copy", "lun0", back, "--offset", "3M")
+    equal(back.read_bytes() == junk[3 * MIB:], True, "the rest")
+    before = mount.lun(1).read_bytes()
+    contains(ctl.fails(7, "copy", image, "lun1", "-y", "--offset", 3 * MIB + 1), "is behind them", "an offset behind the end")
+    contains(ctl.fails(7, "copy", image, "lun1", "-y", "--offset", MIB, "--length", "3M"), "has 2097152 bytes from byte 1048576 on", "too long a part")
+    contains(ctl.fails(7, "copy", image, "lun1", "-y", "--seek", "2M"), f"3145728 bytes are to be copied to byte {2 * MIB} of", "too large a part")
+    contains(ctl.fails(7, "copy", "lun0", back, "--seek", 1), "--seek is for LUNs", "a file that is to be written from there")
+    contains(ctl.fails(1, "copy", image, "lun1", "--seek", "1K", "--length", "1K"), "--yes overwrites its bytes 1024 to 2048", "without --yes")
+    for option in ("--offset", "--length", "--seek"):
+        for word in ("x", "-1", "1KB", "8E", "99999999999999999999", "1.5M", "K"):
+            contains(ctl.fails(1, "copy", image, "lun1", f"{option}={word}"), f"{option} {word}: a number of bytes", f"{option} of {word}")
+    contains(ctl.fails(1, "copy", image, "lun1", "--length", "0"), "a number of bytes", "nothing")
+    contains(ctl.fails(1, "copy", "lun1", "-"), "cat and dd", "a pipe")
+    equal((mount.lun(1).read_bytes() == before, ctl.journals()), (True, []), "what was refused")
+
+
+@test
+def srpctl_goes_on_with_a_part_but_not_with_another_one(t):
+    mount = t.mount("demo:ram:32M+ram:48M")
+    ctl = Copier(t, mount)
+    data = pattern(32 * MIB, 4)
+    mount.lun(0).write_bytes(data)
+    small = t.mountpoint("small")
+    with file_system(small, "size=10M"):
+        part = ("--offset", 5 * MIB + 100, "--length", 20 * MIB + 7)
+        contains(ctl.fails(2, "copy", "lun0", small / "out", *part), f" of {20 * MIB + 7} bytes are done", "how far it is")
+        succeeds("mount", "-o", "remount,size=40M", small)
+        for other in ((), part[:2], ("--offset", 5 * MIB + 101, *part[2:]), (*part[:2], "--length", 20 * MIB + 6)):
+            contains(ctl.fails(7, "copy", "lun0", small / "out", *other), f"begun with --offset {5 * MIB + 100} --length {20 * MIB + 7} --seek 0",
+                     f"going on with {other}")
+        contains(ctl.copy("lun0", small / "out", *part).stdout, "bytes before", "what it says")
+        equal((small / "out").read_bytes() == data[5 * MIB + 100:25 * MIB + 107], True, "the part")
+    # Onto a LUN: what a journal says is of the part.
+    image = t.path("image")
+    image.write_bytes(data)
+    ctl.state.joinpath("srpfs").mkdir(parents=True)
+    wwids = [value(f"{mount.lun(number)}.attr/wwid") for number in (0, 1)]
+    journal = ctl.state / "srpfs" / f"copy-onto-lun_{wwids[1]}.journal"
+    part = ("--offset", 1000, "--length", 16 * MIB, "--seek", 3 * MIB + 5)
+    with opened(mount.lun(1)) as handle:
+        os.pwrite(handle, data[1000:1000 + 8 * MIB], 3 * MIB + 5)
+    journal.write_text(json.dumps({"srpctl_copy": 1, "source": "lun " + wwids[0], "source_bytes": 32 * MIB, "target": "lun " + wwids[1],
+                                   "done_bytes": 8 * MIB, "part_inode": 0, "source_offset": 1000, "target_offset": 3 * MIB + 5, "length": 16 * MIB}))
+    contains(ctl.fails(7, "copy", "lun0", "lun1", "-y", *part[:4], "--seek", 3 * MIB), "begun with --offset 1000", "another place")
+    equal(ctl.copy("lun0", "lun1", "-y", "--verify", *part).stderr, f"going on at byte {8 * MIB} of {16 * MIB}\n", "where it goes on")
+    equal(mount.lun(1).read_bytes() == bytes(3 * MIB + 5) + data[1000:1000 + 16 * MIB] + bytes(29 * MIB - 5), True, "the LUN")
+
+
+@contextlib.contextmanager
+def file_system(place, options):
+    """Of a size."""
+    succeeds("mount", "-t", "tmpfs", "-o", options, "none", place)
+    try:
+        yield
+    finally:
+        run("umount", "-l", place)
 
 
 @test
@@ -261,8 +347,7 @@ def srpctl_copy_goes_on_when_a_full_disk_has_room(t):
     data = pattern(32 * MIB, 4)
     mount.lun(0).write_bytes(data)
     small = t.mountpoint("small")
-    succeeds("mount", "-t", "tmpfs", "-o", "size=20M", "none", small)
-    try:
+    with file_system(small, "size=20M"):
         for _ in range(2):
             told = ctl.fails(2, "copy", "lun0", small / "out")
             contains(told, "No space left on device; make room", "the reason")
@@ -275,8 +360,6 @@ def srpctl_copy_goes_on_when_a_full_disk_has_room(t):
         contains(went_on.stdout, f"{done} bytes before", "what it says")
         equal(went_on.stderr, f"going on at byte {done} of {32 * MIB}\n", "what it says first")
         equal((small / "out").read_bytes() == data, True, "the copy")
-    finally:
-        run("umount", "-l", small)
 
 
 @test
@@ -289,8 +372,7 @@ def srpctl_copy_is_not_done_when_the_journal_took_the_room(t):
     failures = 0
     # At some of these sizes there is room for the last block, but not for the journal that says so.
     for room in range(0, 16384, 4096):
-        succeeds("mount", "-t", "tmpfs", "-o", f"size={4 * MIB + room}", "none", small)
-        try:
+        with file_system(small, f"size={4 * MIB + room}"):
             done = run(*ctl.command("copy", "lun0", small / "out"))
             equal((small / "out").exists(), done.returncode == 0, f"the name, with {room} bytes more")
             if done.returncode != 0:
@@ -302,8 +384,6 @@ def srpctl_copy_is_not_done_when_the_journal_took_the_room(t):
                 succeeds("mount", "-o", "remount,size=8M", small)
                 ctl.copy("lun0", small / "out")
             equal((small / "out").read_bytes() == data, True, f"the copy, with {room} bytes more")
-        finally:
-            run("umount", "-l", small)
     check(failures > 0, "there was room enough each time")
 
 
@@ -314,8 +394,7 @@ def srpctl_copy_does_not_go_on_in_a_file_that_became_shorter(t):
     data = pattern(32 * MIB, 4)
     mount.lun(0).write_bytes(data)
     small = t.mountpoint("small")
-    succeeds("mount", "-t", "tmpfs", "-o", "size=20M", "none", small)
-    try:
+    with file_system(small, "size=20M"):
         out = small / "out"
         ctl.fails(2, "copy", "lun0", out)
         succeeds("mount", "-o", "remount,size=40M", small)
@@ -324,8 +403,6 @@ def srpctl_copy_does_not_go_on_in_a_file_that_became_shorter(t):
         check(not out.exists(), "the copy has its name already")
         ctl.copy("lun0", out, "--no-resume")
         equal(out.read_bytes() == data, True, "the copy")
-    finally:
-        run("umount", "-l", small)
 
 
 @test
@@ -425,7 +502,7 @@ def srpctl_copy_shows_its_progress_on_a_terminal(t):
     equal(code, 0, "exit status")
     contains(text, " of 64 MiB", "the progress")
     check(all(len(line.split("\x1b")[0]) < 80 for line in text.split("\r")), f"wider than the terminal: {text!r}")
-    check(text.rstrip().split("\r\x1b[K")[-1].startswith("copied: "), f"the last line: {text[-300:]!r}")
+    check(text.rstrip().split("\r\x1b[K")[-1].startswith("copied:"), f"the last line: {text[-300:]!r}")
     done = ctl.copy("lun0", t.path("out"))
     equal(done.stderr, "", "progress without a terminal")
     # A terminal is asked.

@@ -7,6 +7,7 @@
 #include <srpfs/ctl/apart.h>
 #include <srpfs/ctl/table.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -25,6 +26,9 @@ struct CopyOptions {
     bool begins_anew = false;  // --no-resume
     std::string journal;       // empty: where journal_for() says
     std::uint64_t block_bytes = std::uint64_t{1} << 20;
+    // --offset, --seek: where in the source and in the target it begins; --length: nothing is the rest of the source.
+    std::uint64_t source_offset = 0, target_offset = 0;
+    std::optional<std::uint64_t> length;
 };
 
 struct CopyEnd {
@@ -34,11 +38,21 @@ struct CopyEnd {
     bool is_lun = false;
 };
 
-// What a copy needs to go on after it was ended, by whatever: everything before `done_bytes` is on stable storage.
+// Which bytes are copied. A journal without one is of all of the source.
+struct CopyRange {
+    std::uint64_t source_offset = 0, target_offset = 0, bytes = 0;
+    bool operator==(const CopyRange&) const = default;
+};
+
+// What a copy needs to go on after it was ended, by whatever: the first `done_bytes` of its range are on stable
+// storage.
 struct CopyJournal {
     std::string source, target;  // identities; of a file that is written, none
     std::uint64_t source_bytes = 0, done_bytes = 0;
     std::uint64_t part_inode = 0;  // of the file that is written; 0: there is none yet, or it is a LUN
+    std::optional<CopyRange> part;
+
+    [[nodiscard]] CopyRange range() const { return part.value_or(CopyRange{0, 0, source_bytes}); }
 
     [[nodiscard]] std::string text() const;
     // Nothing if it is no journal.
@@ -54,8 +68,6 @@ Result<std::optional<CopyJournal>> read_journal(const std::string& path);
 Result<void> remove_journal(const std::string& path);
 // Where it is unless somebody says: beside the file, or, for a LUN, below `state_directory`.
 std::string journal_for(const CopyEnd& target, const std::string& state_directory);
-// Why a copy that left this journal is not the one that is wanted now.
-std::optional<std::string> obstacle_to_resume(const CopyJournal& journal, const CopyEnd& source, const CopyEnd& target);
 // What it is written to before it has its name.
 std::string part_of(const CopyEnd& target);
 
@@ -63,9 +75,17 @@ struct CopyJob {
     CopyEnd source, target;
     CopyOptions options;
     std::string journal;  // its path
+
+    [[nodiscard]] CopyRange range() const {
+        const std::uint64_t rest = source.bytes - std::min(source.bytes, options.source_offset);
+        return {options.source_offset, options.target_offset, options.length.value_or(rest)};
+    }
 };
 
-// EINVAL for what cannot be copied: onto itself, or onto a LUN that is too small.
+// Why a copy that left this journal is not the one that is wanted now.
+std::optional<std::string> obstacle_to_resume(const CopyJournal& journal, const CopyJob& job);
+
+// EINVAL for what cannot be copied: onto itself, what is not there, or onto a LUN that is too small.
 Result<void> check_copy(const CopyJob& job);
 
 // EINVAL where the journal would be written over what is copied. Looks at the files: for run_apart().

@@ -45,6 +45,48 @@ TEST(CopyJournal, IsReadAsItWasWritten) {
     ASSERT_TRUE(again);
     EXPECT_EQ(again->text(), journal.text());
     EXPECT_EQ(again->done_bytes, 500U);
+    EXPECT_EQ(again->range(), (CopyRange{0, 0, 1000}));
+    const CopyJournal part{"lun naa.6", "", 1000, 50, 77, CopyRange{900, 7, 100}};
+    ASSERT_TRUE(CopyJournal::parse(part.text()));
+    EXPECT_EQ(CopyJournal::parse(part.text())->range(), (CopyRange{900, 7, 100}));
+    for (const CopyRange& range : {CopyRange{901, 0, 100}, CopyRange{1001, 0, 0}, CopyRange{900, 0, 49}})
+        EXPECT_FALSE(CopyJournal::parse(CopyJournal{"lun naa.6", "", 1000, 50, 77, range}.text()));
+}
+
+TEST(CopyJournal, FitsOneRange) {
+    CopyJob job{lun("/s/lun0", "a", 1000), lun("/s/lun1", "b", 2000), {}, ""};
+    job.options.source_offset = 100;
+    job.options.length = 200;
+    job.options.target_offset = 5;
+    CopyJournal journal{job.source.identity, job.target.identity, 1000, 50, 0, CopyRange{100, 5, 200}};
+    EXPECT_FALSE(obstacle_to_resume(journal, job));
+    EXPECT_EQ(resume_offset(job, journal), 50U);
+    job.options.length = 201;
+    EXPECT_EQ(obstacle_to_resume(journal, job),
+              "the copy was begun with --offset 100 --length 200 --seek 5, and this one has --offset 100 --length 201 "
+              "--seek 5");
+    EXPECT_EQ(resume_offset(job, journal), 0U);
+}
+
+TEST(Copy, APartHasToBeThereAndToFit) {
+    CopyJob job{lun("/s/lun0", "a", 1000), lun("/s/lun1", "b", 500), {}, ""};
+    const auto refused = [&](std::uint64_t offset, std::optional<std::uint64_t> length, std::uint64_t seek) {
+        job.options.source_offset = offset;
+        job.options.length = length;
+        job.options.target_offset = seek;
+        const auto checked = check_copy(job);
+        return checked ? "" : checked.error().context;
+    };
+    EXPECT_EQ(refused(500, {}, 0), "");
+    EXPECT_EQ(refused(0, 500, 0), "");
+    EXPECT_EQ(refused(999, 1, 499), "");
+    EXPECT_EQ(refused(499, {}, 0),
+              "501 bytes are to be copied to byte 0 of /s/lun1, which has 500; nothing was written");
+    EXPECT_EQ(refused(0, 1, INT64_MAX),
+              "1 bytes are to be copied to byte 9223372036854775807 of /s/lun1, which has 500; nothing was written");
+    EXPECT_EQ(refused(1001, {}, 0), "/s/lun0 has 1000 bytes, and --offset 1001 is behind them; nothing was written");
+    EXPECT_EQ(refused(999, INT64_MAX, 0),
+              "/s/lun0 has 1 bytes from byte 999 on, and --length 9223372036854775807 is more; nothing was written");
 }
 
 TEST(CopyJournal, IsNothingElse) {
@@ -61,12 +103,13 @@ TEST(CopyJournal, IsNothingElse) {
 TEST(CopyJournal, FitsOneSourceOfOneSizeAndOneTarget) {
     const CopyEnd source = lun("/s/lun0", "a", 1000), target = lun("/s/lun1", "b", 2000);
     const CopyJournal journal{source.identity, target.identity, 1000, 500, 0};
-    EXPECT_FALSE(obstacle_to_resume(journal, source, target));
-    EXPECT_FALSE(obstacle_to_resume(journal, lun("/elsewhere/lun9", "a", 1000), target)) << "the path does not matter";
-    EXPECT_TRUE(obstacle_to_resume(journal, lun("/s/lun0", "c", 1000), target));
-    EXPECT_TRUE(obstacle_to_resume(journal, lun("/s/lun0", "a", 999), target));
-    EXPECT_TRUE(obstacle_to_resume(journal, source, lun("/s/lun1", "c", 2000)));
-    EXPECT_TRUE(obstacle_to_resume(journal, source, file("/f", 0)));
+    EXPECT_FALSE(obstacle_to_resume(journal, CopyJob{source, target, {}, ""}));
+    EXPECT_FALSE(obstacle_to_resume(journal, CopyJob{lun("/elsewhere/lun9", "a", 1000), target, {}, ""}))
+        << "the path does not matter";
+    EXPECT_TRUE(obstacle_to_resume(journal, CopyJob{lun("/s/lun0", "c", 1000), target, {}, ""}));
+    EXPECT_TRUE(obstacle_to_resume(journal, CopyJob{lun("/s/lun0", "a", 999), target, {}, ""}));
+    EXPECT_TRUE(obstacle_to_resume(journal, CopyJob{source, lun("/s/lun1", "c", 2000), {}, ""}));
+    EXPECT_TRUE(obstacle_to_resume(journal, CopyJob{source, file("/f", 0), {}, ""}));
 }
 
 TEST(CopyJournal, LiesBesideTheFileOrInTheStateDirectory) {
