@@ -8,6 +8,7 @@
 #include <srpfs/ctl/tree_files.h>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cerrno>
@@ -169,13 +170,43 @@ Findings check_running(const Machine& machine) {
         if (!is_number(process)) continue;
         const std::string directory = machine.root + "/proc/" + process;
         if (read_value(directory + "/comm") != "srpfs") continue;
-        const auto limit = locked_memory_of(directory);
-        if (!limit || *limit >= memory_needed) continue;
-        findings.push_back(
-            {Finding::Verdict::note, "srpfs " + process,
-             fmt::format("This srpfs may lock {} only, and needs about {} for each reactor with RDMA.",
-                         human_bytes(*limit), human_bytes(memory_needed)),
-             "Begin it with more: ulimit -l unlimited, or LimitMEMLOCK=infinity in its unit; or with -o memory=24M."});
+        const std::string subject = "srpfs " + process;
+        const auto note = [&](std::string text, std::string advice) {
+            findings.push_back({Finding::Verdict::note, subject, std::move(text), std::move(advice)});
+        };
+        if (const auto limit = locked_memory_of(directory); limit && *limit < memory_needed)
+            note(fmt::format("This srpfs may lock {} only, and needs about {} for each reactor with RDMA.",
+                             human_bytes(*limit), human_bytes(memory_needed)),
+                 "Begin it with more: ulimit -l unlimited, or LimitMEMLOCK=infinity in its unit; or with -o "
+                 "memory=24M.");
+        // proc_pid_stat(5): what stands behind the name, which may have anything in it, begins with field 3.
+        const std::string stat = read_value(directory + "/stat").value_or("");
+        const auto fields = split(std::string_view(stat).substr(std::min(stat.size(), stat.rfind(')') + 2)), ' ');
+        const auto field = [&](std::size_t number) {
+            return number - 3 < fields.size() ? fields[number - 3] : std::string_view();
+        };
+        if (field(3) == "T" || field(3) == "t")
+            findings.push_back({Finding::Verdict::wrong, subject,
+                                "This srpfs is stopped, by a signal or a debugger, and answers nobody.",
+                                "Let it go on: kill -CONT " + process + "."});
+        const std::string_view nice = field(19), policy = field(41);
+        if (policy == "5" || policy == "3" || (is_number(nice) && nice != "0"))
+            note(fmt::format("This srpfs is scheduled behind other programs ({}).", policy == "5" ? "SCHED_IDLE"
+                                                                                    : policy == "3"
+                                                                                        ? "SCHED_BATCH"
+                                                                                        : fmt::format("nice {}", nice)),
+                 fmt::format("Where others need the processors its I/O waits: chrt -o -p 0 {}; renice -n 0 -p {}.",
+                             process, process));
+        // "0::/system.slice/x.service" of cgroups(7), version 2, and "QUOTA PERIOD" there.
+        const std::string group = read_value(directory + "/cgroup").value_or("");
+        const std::string quota =
+            group.starts_with("0::/")
+                ? read_value(machine.root + "/sys/fs/cgroup" + group.substr(3) + "/cpu.max").value_or("")
+                : "";
+        if (!quota.empty() && !quota.starts_with("max"))
+            note(fmt::format("This srpfs may use the processors for {} us of each {} us only (cpu.max of {}).",
+                             quota.substr(0, quota.find(' ')), quota.substr(quota.find(' ') + 1), group.substr(3)),
+                 "When it has used them up all its I/O waits: give it more, such as CPUQuota= in its unit.");
     }
     return findings;
 }
@@ -185,6 +216,49 @@ Findings check_configuration(const std::vector<std::string>& complaints) {
     for (const std::string& complaint : complaints)
         findings.push_back({Finding::Verdict::wrong, "configuration", complaint,
                             "Put the line right; srpctl config check reads the file again."});
+    return findings;
+}
+
+Findings check_rules(const std::vector<config::Section>& sections, const std::vector<Json>& mounts) {
+    const auto word = [](const Json& object, const char* name) {
+        const auto found = object.find(name);
+        return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
+    };
+    // As srpfs calls them, see srpfs.conf(5).
+    std::vector<std::vector<std::string>> targets, luns;
+    for (const Json& mount : mounts)
+        for (const Json& target : mount.value("targets", Json::array())) {
+            const std::string name = word(target, "name"), address = word(target, "address");
+            std::vector<std::string> names = {name, address, address.substr(0, address.rfind(':'))};
+            for (const std::string_view part : split(name, '-')) names.emplace_back(part);
+            targets.push_back(std::move(names));
+            for (const Json& lun : target.value("luns", Json::array())) {
+                const std::string own = word(lun, "name");
+                std::vector<std::string> all = {own, word(lun, "wwid"), name + "/" + own,
+                                                fmt::format("{}/{}/{}", word(target, "port"), name, own)};
+                for (const Json& id : lun.value("by_id", Json::array()))
+                    if (id.is_string()) all.push_back(id);
+                luns.push_back(std::move(all));
+            }
+        }
+    Findings findings;
+    for (const config::Section& section : sections) {
+        const bool is_lun = section.kind == config::SectionKind::lun;
+        if (!is_lun && section.kind != config::SectionKind::target) continue;
+        const auto& things = is_lun ? luns : targets;
+        // What is hidden is not seen from here.
+        const bool hides = std::any_of(section.settings.begin(), section.settings.end(),
+                                       [](const config::Setting& one) { return one.key == "hidden"; });
+        const bool fits = std::any_of(things.begin(), things.end(), [&](const std::vector<std::string>& names) {
+            return config::matches_any(section.pattern, names);
+        });
+        if (things.empty() || hides || fits) continue;
+        findings.push_back({Finding::Verdict::note, "configuration",
+                            fmt::format("[{} {}] in {} fits no {} that is there now.", to_string(section.kind),
+                                        section.pattern, to_string(section.origin), is_lun ? "LUN" : "target"),
+                            is_lun ? "Compare it with the names of: srpctl list -v."
+                                   : "Compare it with the names and addresses of: srpctl list -v."});
+    }
     return findings;
 }
 

@@ -64,9 +64,7 @@ Result<std::vector<std::string>> permitted_logins(const std::string& file, const
     return permitted;
 }
 
-std::vector<std::string> configuration_complaints() {
-    return config::load(config::default_file, false, knowledge()).errors;
-}
+config::Loaded default_configuration() { return config::load(config::default_file, false, knowledge()); }
 
 int run_config(const Request& request) {
     const std::string& what = request.operands.front();

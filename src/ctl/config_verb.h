@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <srpfs/config/config_file.h>
 #include <srpfs/ctl/command_line.h>
 
 namespace srpfs::ctl {
@@ -14,7 +15,7 @@ int run_config(const Request& request);
 // is.
 Result<std::vector<std::string>> permitted_logins(const std::string& file, const std::vector<std::string>& logins);
 
-// What is wrong in the configuration file that srpfs reads by itself, with file and line; nothing if there is none.
-std::vector<std::string> configuration_complaints();
+// The configuration file that srpfs reads by itself; empty if there is none.
+config::Loaded default_configuration();
 
 }  // namespace srpfs::ctl

@@ -417,6 +417,17 @@ Findings check_kernel(const Machine& machine) {
     return findings;
 }
 
+namespace {
+
+// ", whose port is blocked": what the transport class says of a login of ib_srp's; empty while it runs.
+std::string remote_port_of(const Machine& machine, const std::string& host) {
+    const auto state = value_of(machine, fmt::format("/sys/class/srp_remote_ports/port-{}:1/state",
+                                                     host.substr(std::min(host.size(), std::strlen("host")))));
+    return state && *state != "running" ? fmt::format(", and its remote port is {}", *state) : "";
+}
+
+}  // namespace
+
 Findings check_ib_srp(const Machine& machine) {
     Findings findings;
     for (const std::string& host : names_of(machine, "/sys/class/scsi_host")) {
@@ -425,9 +436,9 @@ Findings check_ib_srp(const Machine& machine) {
         if (!id_ext || !ioc_guid) continue;
         findings.push_back(
             note("ib_srp",
-                 fmt::format("The kernel's ib_srp ({}) is logged in to id_ext={},ioc_guid={} through {} port {}.", host,
-                             *id_ext, *ioc_guid, value_of(machine, path + "/local_ib_device").value_or("?"),
-                             value_of(machine, path + "/local_ib_port").value_or("?")),
+                 fmt::format("The kernel's ib_srp ({}) is logged in to id_ext={},ioc_guid={} through {} port {}{}.",
+                             host, *id_ext, *ioc_guid, value_of(machine, path + "/local_ib_device").value_or("?"),
+                             value_of(machine, path + "/local_ib_port").value_or("?"), remote_port_of(machine, host)),
                  "srpfs can log in to the same target from there with another initiator_ext only."));
     }
     return findings;
@@ -460,27 +471,21 @@ Findings check_mount(const Json& mount) {
         const std::string name = text_at(target, "port") + "/" + text_at(target, "name");
         const std::string state = text_at(target, "state"), reason = text_at(target, "last_error");
         const std::string because = reason.empty() ? "." : ": " + reason;
-        if (state == "blocked") {
-            const std::string limit = text_at(target, "fast_io_fail_tmo");
-            findings.push_back(wrong(
-                name, fmt::format("The connection to {} is lost and I/O waits{}", text_at(target, "address"), because),
-                fmt::format("srpfs tries again by itself ({} attempts have failed). {} {}",
-                            text_at(target, "failed_reconnects"),
-                            advice_or(reason, "Check whether the target runs and is reachable."),
-                            limit.empty() ? "I/O waits for ever, since fast_io_fail_tmo is off."
-                                          : fmt::format("I/O fails after {} s (fast_io_fail_tmo).", limit))));
-            continue;
-        }
         if (state != "running") {
-            const std::string limit = text_at(target, "dev_loss_tmo");
-            findings.push_back(wrong(
-                name, fmt::format("The connection to {} is lost and I/O fails{}", text_at(target, "address"), because),
-                fmt::format("srpfs tries again by itself ({} attempts have failed). {} {}",
-                            text_at(target, "failed_reconnects"),
-                            advice_or(reason, "Check whether the target runs and is reachable."),
-                            limit.empty()
-                                ? "Its files stay, since dev_loss_tmo is off."
-                                : fmt::format("Its files vanish {} s after the loss (dev_loss_tmo).", limit))));
+            const bool waits = state == "blocked";
+            const std::string limit = text_at(target, waits ? "fast_io_fail_tmo" : "dev_loss_tmo");
+            const std::string next =
+                waits ? (limit.empty() ? "I/O waits for ever, since fast_io_fail_tmo is off."
+                                       : fmt::format("I/O fails after {} s (fast_io_fail_tmo).", limit))
+                      : (limit.empty() ? "Its files stay, since dev_loss_tmo is off."
+                                       : fmt::format("Its files vanish {} s after the loss (dev_loss_tmo).", limit));
+            findings.push_back(
+                wrong(name,
+                      fmt::format("The connection to {} is lost and I/O {}{}", text_at(target, "address"),
+                                  waits ? "waits" : "fails", because),
+                      fmt::format("srpfs tries again by itself ({} attempts have failed). {} {}",
+                                  text_at(target, "failed_reconnects"),
+                                  advice_or(reason, "Check whether the target runs and is reachable."), next)));
             continue;
         }
         bool is_fine = true;
@@ -544,7 +549,8 @@ Findings check_login(const Machine& machine, std::string_view login) {
             continue;
         findings.push_back(wrong(
             "ib_srp",
-            fmt::format("The kernel's ib_srp ({}) is logged in to this target with the same initiator_ext.", host),
+            fmt::format("The kernel's ib_srp ({}) is logged in to this target with the same initiator_ext{}.", host,
+                        remote_port_of(machine, host)),
             fmt::format("Log it out (echo 1 > /sys/class/srp_remote_ports/port-{}:1/delete), or add initiator_ext=1 to "
                         "the login string.",
                         host.substr(host.find_first_of("0123456789")))));

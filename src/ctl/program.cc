@@ -584,6 +584,7 @@ int why(const Request& request) {
         wanted = {*mount};
     }
     Findings of_mounts;
+    std::vector<Json> surveys;
     const auto add = [](Findings& to, const Findings& more) { to.insert(to.end(), more.begin(), more.end()); };
     bool has_demo = std::any_of(request.operands.begin(), request.operands.end(),
                                 [](const std::string& login) { return login.find("dest=demo") != std::string::npos; });
@@ -597,6 +598,7 @@ int why(const Request& request) {
         const Json& survey = std::get<Json>(seen);
         has_demo = has_demo || survey.dump().find("srp-demo0-1") != std::string::npos;
         add(of_mounts, check_mount(survey));
+        surveys.push_back(survey);
     }
     if (wanted.empty())
         add(of_mounts, {{Finding::Verdict::note, "mount", "Nothing is mounted as srpfs.",
@@ -608,7 +610,9 @@ int why(const Request& request) {
                                  check_locked_memory(machine), check_kernel(machine), check_ib_srp(machine), of_mounts})
         add(findings, some);
     add(findings, check_running(machine));
-    add(findings, check_configuration(configuration_complaints()));
+    const config::Loaded configuration = default_configuration();
+    add(findings, check_configuration(configuration.errors));
+    add(findings, check_rules(configuration.sections, surveys));
     if (geteuid() != 0) add(findings, check_other_users(machine));
     for (const std::string& operand : request.operands) {
         // Login strings have = in them.

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <srpfs/base/result.h>
+#include <srpfs/config/config_file.h>
 #include <srpfs/ctl/mounts.h>
 #include <srpfs/ctl/render.h>
 
@@ -59,10 +60,12 @@ Findings check_mount_point(const std::string& path, const std::vector<Mount>& mo
 Findings check_other_users(const Machine& machine);
 // Whether an srpfs of this machine holds the login that the string asks for (/run/srpfs, proc_locks(5)).
 Findings check_locks(const Machine& machine, std::string_view login);
-// Limits of each srpfs that runs.
+// Limits and scheduling of each srpfs that runs.
 Findings check_running(const Machine& machine);
 // What reading the configuration has complained about, sentences with file and line: one finding each.
 Findings check_configuration(const std::vector<std::string>& complaints);
+// Sections [lun PATTERN] and [target PATTERN] that fit nothing in these surveys. Those without a target say nothing.
+Findings check_rules(const std::vector<config::Section>& sections, const std::vector<Json>& mounts);
 // What can be done about a reason that srpfs has told in last_error; empty where that is not known.
 std::string advice_about(std::string_view reason);
 

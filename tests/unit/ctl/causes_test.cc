@@ -189,6 +189,40 @@ const Row rows[] = {
      "start it, or put its medium in"},
     {"LunBeingFormatted", [](Lab& lab) { lab.lun("offline", "NOT READY: not ready, format in progress"); },
      "The LUN is offline", "wait, then srpctl rescan"},
+    {"SrpfsIsStopped",
+     [](Lab& lab) {
+         lab.process("77", "srpfs", "unlimited", "0");
+         lab.tree.write("proc/77/stat", "77 (a) b) T 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0");
+     },
+     "is stopped", "kill -CONT 77"},
+    {"SrpfsIsNice",
+     [](Lab& lab) {
+         lab.process("77", "srpfs", "unlimited", "0");
+         lab.tree.write("proc/77/stat", "77 (srpfs) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 39 19 1 0 0");
+     },
+     "behind other programs (nice 19)", "renice -n 0 -p 77"},
+    {"SrpfsIsIdle",
+     [](Lab& lab) {
+         lab.process("77", "srpfs", "unlimited", "0");
+         lab.tree.write("proc/77/stat",
+                        "77 (srpfs) S 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 5");
+     },
+     "SCHED_IDLE", "chrt -o -p 0 77"},
+    {"SrpfsHasAQuota",
+     [](Lab& lab) {
+         lab.process("77", "srpfs", "unlimited", "0");
+         lab.tree.write("proc/77/cgroup", "0::/system.slice/srpfs@srp.service\n");
+         lab.tree.write("sys/fs/cgroup/system.slice/srpfs@srp.service/cpu.max", "50000 100000\n");
+     },
+     "for 50000 us of each 100000 us only", "CPUQuota="},
+    {"IbSrpIsLostThere",
+     [](Lab& lab) {
+         for (const auto& [name, text] :
+              {std::pair{"id_ext", "0x5"}, {"ioc_guid", "0x6"}, {"local_ib_device", "mlx5_0"}, {"local_ib_port", "1"}})
+             lab.tree.write(std::string("sys/class/scsi_host/host7/") + name, std::string(text) + "\n");
+         lab.tree.write("sys/class/srp_remote_ports/port-7:1/state", "fail-fast\n");
+     },
+     "through mlx5_0 port 1, and its remote port is fail-fast", "another initiator_ext"},
     {"MountPointIsNotThere", [](Lab& lab) { lab.mount_point = "/nothing"; }, "It is not there.", "mkdir -p"},
     {"MountPointIsAFile", [](Lab& lab) { lab.mount_point = "/etc/fuse.conf"; }, "It is no directory.",
      "srpfs SOURCE DIRECTORY"},
@@ -246,6 +280,30 @@ TEST(Causes, SharedWithTheDocumentAreReadAgain) {
     const std::string text = render_why(findings, Format::json, {});
     EXPECT_EQ(render_why(findings_of(text), Format::json, {}), text);
     EXPECT_TRUE(findings_of("no document").empty());
+}
+
+TEST(Causes, RulesThatFitNothingAreNamed) {
+    using config::SectionKind;
+    Json mount{{"path", "/srp"}, {"targets", Json::array()}};
+    const std::vector<config::Section> sections = {{SectionKind::lun, "*/lun0", {"/c", 1}, {}},
+                                                   {SectionKind::lun, "naa.6*", {"/c", 2}, {}},
+                                                   {SectionKind::lun, "wwn-0x6*", {"/c", 3}, {}},
+                                                   {SectionKind::lun, "lun1", {"/c", 4}, {}},
+                                                   {SectionKind::lun, "lun2", {"/c", 5}, {{"hidden", "", {"/c", 6}}}},
+                                                   {SectionKind::target, "10.0.0.7", {"/c", 7}, {}},
+                                                   {SectionKind::target, "0000000000000001", {"/c", 8}, {}},
+                                                   {SectionKind::target, "10.0.0.8*", {"/c", 9}, {}},
+                                                   {SectionKind::mount, "", {"/c", 10}, {}}};
+    EXPECT_TRUE(check_rules(sections, {mount}).empty()) << "nothing is logged in to yet";
+    mount["targets"].push_back(
+        {{"name", "0000000000000001-0000000000000002"},
+         {"port", "srp-a-1"},
+         {"address", "10.0.0.7:5555"},
+         {"luns", Json::array({{{"name", "lun0"}, {"wwid", "naa.60"}, {"by_id", Json::array({"wwn-0x60"})}}})}});
+    const Findings found = check_rules(sections, {mount});
+    ASSERT_EQ(found.size(), 2U) << render_why(found, Format::table, {});
+    EXPECT_EQ(found[0].text, "[lun lun1] in /c:4 fits no LUN that is there now.");
+    EXPECT_EQ(found[1].text, "[target 10.0.0.8*] in /c:9 fits no target that is there now.");
 }
 
 TEST(Causes, ALockThatNobodyHoldsIsLeftOver) {
