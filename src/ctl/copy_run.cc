@@ -477,8 +477,14 @@ Result<std::uint64_t> begin_locked_target(Pipeline& copy, mode_t mode, bool is_n
     if (target.is_lun && job.options.journal.empty()) {
         const std::string directory = job.journal.substr(0, job.journal.rfind('/'));
         for (std::size_t at = directory.find('/', 1);; at = directory.find('/', at + 1)) {
-            ::mkdir(directory.substr(0, at).c_str(), 0700);
-            if (at == std::string::npos) break;
+            const int fault = ::mkdir(directory.substr(0, at).c_str(), 0700) != 0 ? errno : 0;
+            if (at != std::string::npos) continue;
+            if (fault != 0 && fault != EEXIST)
+                return Error(fault == ENOENT ? EACCES : fault,
+                             fmt::format("{}, where it would be noted how far the copy is, cannot be made: {}; "
+                                         "--journal FILE notes it elsewhere",
+                                         directory, std::strerror(fault)));
+            break;
         }
     }
     copy.journal = {job.source.identity,

@@ -767,6 +767,12 @@ int login(const Request& request, const std::vector<std::string>& logins, bool m
     Report report(request);
     const milliseconds limit = limit_of(request, change_seconds);
     for (const std::string& one : logins) {
+        // srpfs takes it for nothing to do.
+        if (trimmed(one).empty()) {
+            report.failed(one, "", Error(EINVAL, "the login string is empty; srpctl login --help tells more"),
+                          exit_code::refused_value);
+            continue;
+        }
         const auto answer = run_apart(limit, [&](Outlet&) -> Result<std::string> {
             const auto done = log_in(chosen.path, port, one);
             if (!done) return done.error();

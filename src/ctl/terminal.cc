@@ -15,6 +15,8 @@
 namespace srpfs::ctl {
 namespace {
 
+constexpr std::size_t line_columns_max = 4000;  // of a complaint: names may be as long as one likes
+
 int write_all(int descriptor, std::string_view text) {
     while (!text.empty()) {
         const ssize_t written = ::write(descriptor, text.data(), text.size());
@@ -63,7 +65,9 @@ Result<void> write_output(std::string_view text) {
 void complain(std::string_view text) {
     std::string lines;
     for (const std::string_view line : split(text, '\n'))
-        lines += fmt::format("{}{}\n", lines.empty() ? "srpctl: " : "", printable(line, charset_of_locale()));
+        lines += fmt::format(
+            "{}{}\n", lines.empty() ? "srpctl: " : "",
+            shortened(printable(line, charset_of_locale()), line_columns_max, Cut::middle, charset_of_locale()));
     write_all(STDERR_FILENO, lines);
 }
 

@@ -13,7 +13,7 @@ import subprocess
 import termios
 import time
 
-from harness import (LOGIN, NOBODY, PATIENCE, PORT, TARGET, Background, check, contains, equal, eventually, opened, promised, run,
+from harness import (LOGIN, NOBODY, PATIENCE, PORT, TARGET, TOP, Background, check, contains, equal, eventually, opened, promised, run,
                      test, value, wait_gone, write_once)
 from trouble import BlackHole
 
@@ -289,6 +289,96 @@ def srpctl_says_that_srpfs_does_not_answer(t):
     finally:
         os.kill(mount.pid, signal.SIGCONT)
     equal(len(ctl.out("list").splitlines()), 2, "lines when it goes on")
+
+
+@test
+def no_verb_waits_for_an_srpfs_that_does_not_answer(t):
+    mount = t.mount("demo:ram:1M")
+    ctl = Ctl(t, mount)
+    image = t.path("image")
+    image.write_bytes(b"x" * 512)
+    os.kill(mount.pid, signal.SIGSTOP)
+    try:
+        for arguments in (("list",), ("list", "-v"), ("show", "lun0"), ("stats",), ("top", "-n", "1"), ("rescan",), ("reset", "lun0"), ("logout", TARGET),
+                          ("logout-all",), ("set", "reconnect_delay=5"), ("reservations", "lun0"), ("copy", mount.lun(0), t.path("x")),
+                          ("copy", image, mount.lun(0), "-y"), ("login", OTHER), ("login", "-p", PORT, OTHER), ("events",)):
+            with promised(5, f"giving up {arguments} after a second", beside=lambda: run("true")):
+                said = ctl.fails(8, *arguments, "-t", "1", env={"XDG_STATE_HOME": str(t.dir)})
+            check("within 1 s" in said or "answer" in said, f"what {arguments} says: {said}")
+        with promised(5, "finding out", beside=lambda: run("true")):
+            done = run(*ctl.command("why", "-t", "1"))
+        equal(done.returncode, 12, "exit status of why")
+        contains(done.stdout, f"srpfs {mount.pid}: This srpfs is stopped", "what why says")
+    finally:
+        os.kill(mount.pid, signal.SIGCONT)
+
+
+@test
+def srpctl_takes_odd_words_for_what_they_are(t):
+    mount = t.mount("demo:ram:1M")
+    ctl = Ctl(t, mount)
+    contains(ctl.fails(7, "login", ""), "the login string is empty", "an empty login")
+    contains(ctl.fails(7, "login", " \n"), "the login string is empty", "a login of blanks")
+    said = ctl.fails(4, "show", "lun0\x1b[2J\x9b\u202e\r")
+    check(said.isascii() and said.isprintable(), f"a name that a terminal would obey: {said!r}")
+    for words in (("show", "a" * 100000), ("login", "id_ext=" + "9" * 60000), ("set", "reconnect_delay=" + "9" * 100000)):
+        done = run(*ctl.command(*words))
+        check(done.returncode != 0 and len(done.stderr) < 5000, f"{len(done.stderr)} characters are said of a long word, exit {done.returncode}")
+    image = t.path("image\x1b[2J")
+    image.write_bytes(b"x" * 512)
+    out = ctl.out("copy", image, "lun0", "-y", env={"XDG_STATE_HOME": str(t.dir)})
+    check("\x1b" not in out and "image?[2J" in out, f"a file's name that a terminal would obey: {out!r}")
+    said = ctl.fails(6, "copy", image, "lun0", "-y", env={"XDG_STATE_HOME": "", "HOME": "/proc"})
+    contains(said, "/proc/.local/state/srpfs, where it would be noted how far the copy is, cannot be made", "no place for the journal")
+    for language in ("xx_YY.nonsense", "", "C.UTF-8"):
+        equal(len(ctl.out("list", env={"LC_ALL": language, "LANG": language}).splitlines()), 2, f"lines with LANG={language}")
+    for closed in ("<&-", ">&-", "2>&-"):
+        done = run(f"{' '.join(ctl.command('list'))} {closed}; echo $? >&{'2' if closed == '>&-' else '1'}")
+        equal((done.stdout + done.stderr).splitlines()[-1], "2" if closed == ">&-" else "0", f"exit status with {closed}")
+
+
+@test
+def every_field_that_is_printed_is_in_the_manual(t):
+    """With schema in each document; those of the golden files are compared by tests/ctl/words_check."""
+    mount = t.mount("demo:ram:1M,wce+ram:1M++ram:1M")
+    ctl = Ctl(t, mount)
+    mount.lun(0).write_bytes(b"x" * 4096)
+    mount.lun(0).read_bytes()
+    config = t.path("my.conf")
+    config.write_text("[login]\nlogin = id_ext=1,ioc_guid=1,dest=demo\n[lun x*]\nro\n")
+    image = t.path("image")
+    image.write_bytes(b"x" * 512)
+    lun = mount.lun(0)
+    commands = [("list",), ("list", "-v"), ("show", PORT), ("show", TARGET), ("show", lun), ("stats",), ("top", "-n", "2", "-d", "0.1"), ("why", "id_ext=1"),
+                ("reservations", lun), ("reservations", lun, "register", "1"), ("copy", lun, t.path("out")), ("copy", lun, t.path("no/out")),
+                ("copy", image, lun, "-y", "--verify"), ("copy", "--verify-only", t.path("out"), lun), ("config", "show", config), ("config", "check", config),
+                ("login", OTHER), ("login", "nonsense"), ("login-all", t.path("empty")), ("rescan",), ("reset", lun), ("set", TARGET, "reconnect_delay=11"),
+                ("set", TARGET, "reconnect_delay=soon"), ("logout", TARGET), ("logout-all",), ("show", lun), ("list", "-m", "/nowhere")]
+    t.path("empty").write_text("# nothing\n")
+    text = re.search(r"^\.Sh JSON$(.*?)^\.Sh ", (TOP / "man/srpctl.8").read_text(encoding="utf-8"), re.M | re.S)[1]
+    documented = set(re.findall(r"\w+", text))
+    own = {"errors_by_kind": set(), "latency": None}
+
+    def fields(value):
+        if isinstance(value, list):
+            for one in value:
+                yield from fields(one)
+        elif isinstance(value, dict):
+            for name, inner in value.items():
+                yield name
+                if own.get(name) != set():          # kinds of errors are srpfs's
+                    yield from fields(inner)
+
+    for words in commands:
+        done = run(*ctl.command("-o", "json", *words), env={"XDG_STATE_HOME": str(t.dir)})
+        try:
+            documents = [json.loads(done.stdout)] if done.stdout else []
+        except ValueError:
+            documents = [json.loads(line) for line in done.stdout.splitlines()]
+        check(documents or done.returncode != 0, f"srpctl -o json {words} says nothing")
+        for document in documents:
+            equal(document["schema"], 1, f"schema of {words}")
+            equal(sorted(set(fields(document)) - documented), [], f"fields of {words} that the manual does not have")
 
 
 @test
