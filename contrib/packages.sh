@@ -16,8 +16,8 @@ test_packages=(
     rsync shellcheck sqlite3 tmux util-linux valgrind xz-utils
 )
 
-# The other tools that tests/tools looks at.
-tools_packages=(btrfs-progs cryptsetup-bin gdisk lvm2 mdadm parted postgresql stress-ng xfsprogs)
+# The other tools that tests/tools looks at, and the shells whose completion tests/ctl tries.
+tools_packages=(btrfs-progs cryptsetup-bin fish gdisk lvm2 mdadm parted postgresql stress-ng xfsprogs zsh)
 
 # What tests/bench/peers compares with, and how.
 bench_packages=(fio fuse3 libnbd-bin nbdkit qemu-system-common)
