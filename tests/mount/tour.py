@@ -5,7 +5,7 @@ With SRPFS_TOUR=write in the environment the outputs in the page are written ane
 import os
 import re
 
-from harness import PATIENCE, TOP, check, equal, own_mount_namespace, run, succeeds, test
+from harness import PATIENCE, TOP, check, equal, needs, own_mount_namespace, run, succeeds, test
 
 PAGE = TOP / "docs/tour.md"
 
@@ -38,7 +38,19 @@ def steps(block):
 
 
 @test
+def the_tour_installs_as_the_readme_says(t):
+    page, readme = PAGE.read_text(encoding="utf-8"), (TOP / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    .*(?:install).*$", page, re.M)
+    equal(len(lines), 2, "lines that install")
+    for line in lines:
+        check(line in readme, f"not in the README: {line}")
+    for command in re.findall(r"contrib/[\w-]+", "".join(lines)):
+        check(os.access(TOP / command, os.X_OK), f"{command} is no program")
+
+
+@test
 def the_tour_shows_what_happens(t):
+    needs("fio", "jq")
     own_mount_namespace()
     # Other mounts of the machine are no part of it.
     for line in reversed(open("/proc/self/mountinfo", encoding="utf-8").read().splitlines()):
