@@ -375,12 +375,12 @@ def the_mount_ends_although_cached_pages_are_being_read(t):
 
 @test(intakes=BOTH)
 def fio_verifies_by_the_cache_what_it_has_written(t):
-    mount = t.mount("demo:ram:32M", CACHED)
+    mount = t.mount("demo:ram:16M", CACHED)
     for engine in ("psync", "mmap"):
-        for seed, options in enumerate((("--bs=4k", "--size=8m"), ("--bs=1m", "--size=32m"), ("--bs=20k", "--size=15m")), 1):
+        for seed, options in enumerate((("--bs=4k", "--size=2m"), ("--bs=1m", "--size=16m"), ("--bs=20k", "--size=5m")), 1):
             # Somebody else has all pages when it begins.
             with opened(mount.lun(0), os.O_RDONLY) as handle:
-                by_sendfile(handle, 0, 32 * MIB)
+                by_sendfile(handle, 0, 16 * MIB)
                 fio(t, mount, "--ioengine=psync", "--rw=write", f"--randseed={seed}", "--do_verify=0", *options)
                 fio(t, mount, f"--ioengine={engine}", "--rw=read", f"--randseed={seed}", "--readonly", *options)
                 fio(t, mount, f"--ioengine={engine}", "--rw=randread", f"--randseed={seed}", "--readonly", *options)
