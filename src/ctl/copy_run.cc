@@ -128,6 +128,7 @@ struct Pipeline {
     CopyJournal journal;
     CopyProgress::Phase phase = CopyProgress::Phase::copying;
     std::uint64_t begin = 0, end = 0;
+    std::uint64_t before = 0;  // what an earlier copy had done; told also while it is verified
 
     std::vector<Memory> memory;
     Memory other;  // the target's, to compare with
@@ -343,14 +344,13 @@ struct Pipeline {
         if (auto error = checkpoint()) fail(std::move(*error));
     }
 
-    [[nodiscard]] CopyProgress progress() const {
-        return {phase, done, end, zeros, phase == CopyProgress::Phase::copying ? begin : 0};
-    }
+    [[nodiscard]] CopyProgress progress() const { return {phase, done, end, zeros, before}; }
     Result<void> run_phase(CopyProgress::Phase which, std::uint64_t from) {
         {
             const std::lock_guard lock(mutex);
             phase = which;
             begin = from;
+            if (which == CopyProgress::Phase::copying) before = from;
             done = from;
             zeros = 0;
             has_all = false;
@@ -557,15 +557,14 @@ Result<std::string> Pipeline::conduct() {
     if (::fstat(source.descriptor, &now) != 0 || static_cast<std::uint64_t>(now.st_size) != job.source.bytes)
         return Error(EINVAL, fmt::format("{} has just changed its size", job.source.path));
     if (auto same = check_identity(job.source); !same) return same.error();
-    std::uint64_t before = 0, holes = 0;
+    std::uint64_t holes = 0;
     if (job.options.verifies_only) {
         if (auto opened = target.open(O_RDONLY); !opened) return opened.error();
         if (auto same = check_identity(job.target); !same) return same.error();
     } else {
         const auto from = begin_target(*this);
         if (!from) return from.error();
-        before = *from;
-        if (auto copied = run_phase(CopyProgress::Phase::copying, before); !copied) return copied.error();
+        if (auto copied = run_phase(CopyProgress::Phase::copying, *from); !copied) return copied.error();
         holes = zeros;
         if (!job.target.is_lun) {
             if (::fsync(target.descriptor) != 0) return target.error("fsync", end, errno);
