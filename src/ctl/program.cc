@@ -96,11 +96,16 @@ Failure failure_of_mount(const Mount& mount, const Error& error) {
 }
 
 Either<Json> look_at(const Request& request, const Mount& mount, Depth depth) {
-    const auto text = run_apart(limit_of(request, look_seconds), [&](Outlet& outlet) -> Result<std::string> {
-        const auto found = survey(mount, depth, [&] { outlet.alive(); });
-        if (!found) return found.error();
-        return found->dump(-1, ' ', true, Json::error_handler_t::replace);
-    });
+    const auto look = [&] {
+        return run_apart(limit_of(request, look_seconds), [&](Outlet& outlet) -> Result<std::string> {
+            const auto found = survey(mount, depth, [&] { outlet.alive(); });
+            if (!found) return found.error();
+            return found->dump(-1, ' ', true, Json::error_handler_t::replace);
+        });
+    };
+    auto text = look();
+    // It was unmounted, and another one may have come to its place, where nothing tells them apart.
+    if (!text && text.error().errno_value() == ENOENT) text = look();
     if (!text) return failure_of_mount(mount, text.error());
     return Json::parse(*text, nullptr, false);
 }
