@@ -95,6 +95,12 @@ Failure failure_of_mount(const Mount& mount, const Error& error) {
     return {exit_code_of(error), error.context};
 }
 
+// Unmounted since it was found, which is no failure of who has only come across it.
+bool has_gone(const Mount& mount) {
+    const auto now = find_mounts();
+    return now && std::find(now->begin(), now->end(), mount) == now->end();
+}
+
 Either<Json> look_at(const Request& request, const Mount& mount, Depth depth) {
     const auto look = [&] {
         return run_apart(limit_of(request, look_seconds), [&](Outlet& outlet) -> Result<std::string> {
@@ -104,16 +110,11 @@ Either<Json> look_at(const Request& request, const Mount& mount, Depth depth) {
         });
     };
     auto text = look();
-    // It was unmounted, and another one may have come to its place, where nothing tells them apart.
-    if (!text && text.error().errno_value() == ENOENT) text = look();
+    // It was unmounted, and another one may have come to its place that nothing tells apart: that one is meant as well.
+    for (int times = 0; !text && text.error().errno_value() == ENOENT && times < 5 && !has_gone(mount); ++times)
+        text = look();
     if (!text) return failure_of_mount(mount, text.error());
     return Json::parse(*text, nullptr, false);
-}
-
-// Unmounted since it was found, which is no failure of who has only come across it.
-bool has_gone(const Mount& mount) {
-    const auto now = find_mounts();
-    return now && std::find(now->begin(), now->end(), mount) == now->end();
 }
 
 Depth depth_for(const std::vector<std::string>& names) {
