@@ -32,6 +32,7 @@
 #include <iostream>
 #include <iterator>
 #include <new>
+#include <optional>
 #include <set>
 
 #include <fcntl.h>
@@ -95,26 +96,28 @@ Failure failure_of_mount(const Mount& mount, const Error& error) {
     return {exit_code_of(error), error.context};
 }
 
-// Unmounted since it was found, which is no failure of who has only come across it.
-bool has_gone(const Mount& mount) {
-    const auto now = find_mounts();
-    return now && std::find(now->begin(), now->end(), mount) == now->end();
-}
-
 Either<Json> look_at(const Request& request, const Mount& mount, Depth depth) {
-    const auto look = [&] {
-        return run_apart(limit_of(request, look_seconds), [&](Outlet& outlet) -> Result<std::string> {
-            const auto found = survey(mount, depth, [&] { outlet.alive(); });
-            if (!found) return found.error();
-            return found->dump(-1, ' ', true, Json::error_handler_t::replace);
-        });
-    };
-    auto text = look();
-    // It was unmounted, and another one may have come to its place that nothing tells apart: that one is meant as well.
-    for (int times = 0; !text && text.error().errno_value() == ENOENT && times < 5 && !has_gone(mount); ++times)
-        text = look();
+    const auto text = run_apart(limit_of(request, look_seconds), [&](Outlet& outlet) -> Result<std::string> {
+        const auto found = survey(mount, depth, [&] { outlet.alive(); });
+        if (!found) return found.error();
+        return found->dump(-1, ' ', true, Json::error_handler_t::replace);
+    });
     if (!text) return failure_of_mount(mount, text.error());
     return Json::parse(*text, nullptr, false);
+}
+
+// nullopt: it was unmounted since it was found, which is no failure of who has only come across it.
+std::optional<Either<Json>> look_if_there(const Request& request, const Mount& mount, Depth depth) {
+    constexpr int times_max = 5;
+    for (int times = 1;; ++times) {
+        auto seen = look_at(request, mount, depth);
+        const auto* failure = std::get_if<Failure>(&seen);
+        if (!failure || !request.mount.empty()) return seen;
+        const auto now = find_mounts();
+        if (now && std::find(now->begin(), now->end(), mount) == now->end()) return std::nullopt;
+        // Another one may have come to its place, and nothing tells them apart.
+        if (failure->status == exit_code::no_answer || times == times_max) return seen;
+    }
 }
 
 Depth depth_for(const std::vector<std::string>& names) {
@@ -182,13 +185,13 @@ int list(const Request& request) {
     const bool needs_all = request.format == Format::json || request.detail == Detail::full;
     std::vector<Json> seen;
     for (const Mount& mount : wanted) {
-        auto one = look_at(request, mount, needs_all ? Depth::full : Depth::brief);
-        if (auto* json = std::get_if<Json>(&one)) {
+        auto one = look_if_there(request, mount, needs_all ? Depth::full : Depth::brief);
+        if (!one) continue;
+        if (auto* json = std::get_if<Json>(&*one)) {
             seen.push_back(std::move(*json));
             continue;
         }
-        if (request.mount.empty() && has_gone(mount)) continue;
-        const auto& reason = std::get<Failure>(one);
+        const auto& reason = std::get<Failure>(*one);
         seen.push_back(Json{{"path", mount.path}, {"source", mount.source}, {"error", reason.text}});
         if (failure) complain(failure->text);
         failure = reason;
@@ -595,13 +598,13 @@ int why(const Request& request) {
     bool has_demo = std::any_of(request.operands.begin(), request.operands.end(),
                                 [](const std::string& login) { return login.find("dest=demo") != std::string::npos; });
     for (const Mount& mount : wanted) {
-        auto seen = look_at(request, mount, Depth::full);
-        if (const auto* failure = std::get_if<Failure>(&seen)) {
-            if (request.mount.empty() && has_gone(mount)) continue;
+        auto seen = look_if_there(request, mount, Depth::full);
+        if (!seen) continue;
+        if (const auto* failure = std::get_if<Failure>(&*seen)) {
             add(of_mounts, {{Finding::Verdict::wrong, mount.path, failure->text, ""}});
             continue;
         }
-        const Json& survey = std::get<Json>(seen);
+        const Json& survey = std::get<Json>(*seen);
         has_demo = has_demo || survey.dump().find("srp-demo0-1") != std::string::npos;
         add(of_mounts, check_mount(survey));
         surveys.push_back(survey);
