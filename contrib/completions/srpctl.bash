@@ -55,7 +55,7 @@ _srpctl() {
             fi
             ;;
         login-all) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
-        set) offered="reconnect_delay= fast_io_fail_tmo= dev_loss_tmo= read_only= uid= gid= mode= $(_srpctl_things port target lun)" ;;
+        set) offered="reconnect_delay= fast_io_fail_tmo= dev_loss_tmo= read_only= uid= gid= mode= cache= $(_srpctl_things port target lun)" ;;
     esac
     if [[ $current == -* ]]; then
         case $verb in

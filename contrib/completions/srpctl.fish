@@ -59,7 +59,7 @@ complete -c srpctl -n '__fish_seen_subcommand_from show stats rescan reset set' 
 complete -c srpctl -n '__fish_seen_subcommand_from reservations' -a '(__srpctl_things lun)'
 complete -c srpctl -n '__fish_seen_subcommand_from reservations' -a 'register register-ignore unregister reserve release preempt preempt-abort clear'
 complete -c srpctl -n '__fish_seen_subcommand_from logout' -a '(__srpctl_things target)'
-complete -c srpctl -n '__fish_seen_subcommand_from set' -a 'reconnect_delay= fast_io_fail_tmo= dev_loss_tmo= read_only= uid= gid= mode='
+complete -c srpctl -n '__fish_seen_subcommand_from set' -a 'reconnect_delay= fast_io_fail_tmo= dev_loss_tmo= read_only= uid= gid= mode= cache='
 complete -c srpctl -n '__fish_seen_subcommand_from login-all' -F
 complete -c srpctl -n '__fish_seen_subcommand_from login-all' -s c -l config -r -F -d 'Only what the rules of this file allow'
 complete -c srpctl -n '__fish_seen_subcommand_from help' -a "$verbs"

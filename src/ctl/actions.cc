@@ -44,7 +44,7 @@ struct Write {
 };
 
 constexpr const char* timer_files[] = {"reconnect_delay", "fast_io_fail_tmo", "dev_loss_tmo"};
-constexpr const char* unit_files[] = {"read_only", "uid", "gid", "mode"};
+constexpr const char* unit_files[] = {"read_only", "uid", "gid", "mode", "cache"};
 
 Seconds* timer_of(Timers& timers, std::string_view file) {
     if (file == timer_files[0]) return &timers.reconnect_delay;
@@ -198,7 +198,7 @@ Result<void> apply_settings(const Found& found, const Settings& settings) {
         return Error(
             EINVAL, is_of_other ? fmt::format("{} is a setting of {}", key,
                                               is_lun ? "targets, not of LUNs" : "LUNs, not of targets")
-                    : is_lun    ? fmt::format("{}: LUNs have read_only, uid, gid and mode", key)
+                    : is_lun    ? fmt::format("{}: LUNs have read_only, uid, gid, mode and cache", key)
                              : fmt::format("{}: targets have reconnect_delay, fast_io_fail_tmo and dev_loss_tmo", key));
     }
     // All or none also when somebody presses Ctrl-C.

@@ -111,7 +111,7 @@ const std::vector<Verb>& verbs() {
          any,
          "change timers of targets, or settings of LUNs",
          "Targets have reconnect_delay, fast_io_fail_tmo and dev_loss_tmo, in seconds, or off; LUNs have "
-         "read_only, uid, gid and mode. Without WHAT: the only target. Several at once are written in an order "
+         "read_only, uid, gid, mode and cache. Without WHAT: the only target. Several at once are written in an order "
          "that srpfs does not refuse; if it refuses one, all are as before.",
          {}},
         {"reservations",

@@ -95,6 +95,7 @@ Json describe_lun(const Context& context, const std::string& directory, const Js
         lun["uid"] = number_or_null(value("uid"));
         lun["gid"] = number_or_null(value("gid"));
         lun["mode"] = text_or_null(value("mode"));
+        lun["cache"] = text_or_null(value("cache"));
         lun["last_error"] = text_or_null(value("last_error"));
         const auto ids = context.ids.find(below);
         lun["by_id"] = ids == context.ids.end() ? Json::array() : Json(ids->second);

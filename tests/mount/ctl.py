@@ -88,7 +88,7 @@ def srpctl_lists_what_is_in_the_tree(t):
         for lun in target["luns"]:
             equal(lun["bytes"], os.stat(lun["path"]).st_size, "size")
             for field, file in (("wwid", "wwid"), ("vendor", "vendor"), ("model", "model"), ("revision", "rev"), ("serial", "serial"),
-                                ("mode", "mode"), ("state", "state"), ("last_error", "last_error")):
+                                ("mode", "mode"), ("cache", "cache"), ("state", "state"), ("last_error", "last_error")):
                 equal(lun[field], value(f"{lun['path']}.attr/{file}"), field)
             for field, file in (("block_bytes", "logical_block_size"), ("physical_block_bytes", "physical_block_size"),
                                 ("uid", "uid"), ("gid", "gid")):

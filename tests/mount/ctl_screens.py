@@ -129,6 +129,38 @@ def screens_of_srpctl_are_those_that_are_kept(t):
         kept("stats-colour", screen.end_of("srpctl stats", "-e"), numbers=True)
 
 
+BAD_CONFIGURATION = "[mount]\nreconnect_delay = 5000\nfoo = 1\n[lun x]\nmode=999\n"
+GOOD_CONFIGURATION = "[mount]\nreconnect_delay = 5\nfast_io_fail_tmo = 10\n[login]\ndeny = pkey=ffff\n[lun lun1]\nro\ncached\n"
+RULES = "# ours\na ioc_guid=0002c90300a1b2c4,max_cmd_per_lun=4,queue_size=64\nd pkey=ffff\n"
+# What looks at a tree has its own in tests/unit/ctl/golden, and why tells of the machine.
+PRINTED = (
+    f"-o json copy -y /mnt/image {LUN}", f"-o plain copy --verify-only {LUN} /mnt/image", f"-o json copy --verify-only {LUN} /mnt/other",
+    f"-o json set {TARGET} reconnect_delay=11", f"-o plain set {TARGET} reconnect_delay=10", f"-o json set {LUN} cache=cached", f"-o json set {LUN} cache=fast",
+    f"-o json rescan {TARGET}", f"-o json reset {LUN}", f"-o json reservations {LUN} register 0xabc", f"-o json reservations {LUN} register 0xabc",
+    "-o json login id_ext=1,bad", "-o plain login id_ext=1,bad", f"-o json login {OTHER}", f"-o json login {OTHER}", "-o json logout-all", "-o json logout nothing",
+    "-o json show nothing", "-o json list", "-o json -m /nowhere list", "-o json list --what", "-o json events -n x",
+    "config check /mnt/bad.conf", "config check /mnt/good.conf", "-o json config check /mnt/bad.conf", "-o json config show /mnt/good.conf", "-o plain config show /mnt/good.conf",
+    "config convert /mnt/rules.conf", "config convert /mnt/bad-rules.conf")
+
+
+@test
+def what_srpctl_prints_for_programs_is_what_is_kept(t):
+    mounted(t)
+    for name, content in (("bad.conf", BAD_CONFIGURATION), ("good.conf", GOOD_CONFIGURATION), ("rules.conf", RULES), ("bad-rules.conf", RULES + "x what\n")):
+        pathlib.Path("/mnt", name).write_text(content, encoding="utf-8")
+    image = pattern(64 << 20, 1)
+    pathlib.Path("/mnt/image").write_bytes(image)
+    pathlib.Path("/mnt/other").write_bytes(image[:12345] + b"x" + image[12346:])
+    text = ""
+    for line in PRINTED:
+        done = run(t.program.parent / "srpctl", *shlex.split(line), env={**os.environ, "HOME": "/mnt", "LANG": "C"})
+        out = done.stdout
+        if "-o json copy" in line:              # how often it tells of itself depends on how fast it is
+            out = re.sub(r'"(bytes_per_second|seconds)":[\d.]+', r'"\1":#', out.rstrip("\n").rpartition("\n")[2]) + "\n"
+        text += f"$ srpctl {line}\n{out}" + "".join(f"! {one}\n" for one in done.stderr.splitlines()) + f"[{done.returncode}]\n"
+    kept("printed", re.sub(r'("uptime_seconds": )\d+', r"\1#", text))
+
+
 def srpctl_reads(mount):
     """Whether somebody has the file events open."""
     found = run("bash", "-c", f"for one in /proc/[0-9]*/fd/*; do readlink $one; done | grep -cx {mount.path}/events")

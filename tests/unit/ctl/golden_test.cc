@@ -59,6 +59,7 @@ void write_lun(const FakeTree& tree, const std::string& path, const char* model,
                                                                                       {"uid", "0"},
                                                                                       {"gid", "6"},
                                                                                       {"mode", "0660"},
+                                                                                      {"cache", "cached"},
                                                                                       {"last_error", last_error}})
         tree.write(below + file, std::string(value) + "\n");
 }
