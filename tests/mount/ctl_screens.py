@@ -176,15 +176,18 @@ def srpctl_top_shows_a_busy_unit_on_a_screen(t):
         with opened(mount.lun(0), os.O_RDONLY) as handle:
             while not stop.is_set():
                 os.pread(handle, 4096, 0)
-                time.sleep(0.01)
+                time.sleep(0.02)
 
     worker = threading.Thread(target=busy)
     worker.start()
     try:
         for columns, rows in SIZES:
             with Tmux(t, columns, rows, "C.UTF-8", NO_COLOR="1") as screen:
-                screen.begin("srpctl top -d 3600")
-                text = screen.wait_for("LUN ", "a picture")
+                for _ in range(5):              # a machine that has other things to do takes long for a read now and then
+                    screen.begin("srpctl top -d 3600")
+                    text = screen.wait_for("LUN .*\n", "a picture")
+                    if re.search(r"lun0 +[1-9]\d* .* us ", text):
+                        break
                 kept(f"top-busy-{columns}x{rows}", text, numbers=True)
                 check(re.search(r"lun0 .*\b[1-9]\d* +0\.\d", text), f"no reads in {text}")
     finally:
