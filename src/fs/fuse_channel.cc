@@ -733,6 +733,7 @@ void FuseChannel::free_record(std::uint32_t index) {
     record.lun = nullptr;
     record.pages = 0;
     record.error = 0;
+    record.is_interrupted = false;
     record.next_free = first_free_;
     first_free_ = index;
 }
@@ -760,13 +761,9 @@ void FuseChannel::on_answered(lun::Operation& operation) {
     if (is_in_entry(record.to)) engine_.take_entry_back(operation, record.to.slot);
     if (error != 0) [[unlikely]] {
         if (record.pages != 0) fills_.failed(record.pages);
-        // Some of a failed write may be there. Who has been killed does not wait.
-        if (operation.kind() == lun::OperationKind::write && fills_.any()) {
-            if (operation.outcome().kind == lun::OutcomeKind::interrupted)
-                fills_.change(*record.lun, {operation.offset(), operation.offset() + record.bytes});
-            else if (write_waits_for_pages(index, error))
-                return;
-        }
+        // Some of a failed write may be there.
+        if (operation.kind() == lun::OperationKind::write && fills_.any() && write_waits_for_pages(index, error))
+            return;
         if (!ours) reply(record.to, error);
     } else if (operation.kind() == lun::OperationKind::read) {
         SRPFS_ASSERT(operation.data().size() == record.bytes);
@@ -845,8 +842,13 @@ void FuseChannel::end_loan(std::uint32_t index) {
 bool FuseChannel::write_waits_for_pages(std::uint32_t index, int error) {
     Record& record = records_[index];
     lun::Operation& operation = *record.operation;
-    record.pages = fills_.wait(*record.lun, {operation.offset(), operation.offset() + record.bytes},
-                               [this, index] { end_write(index); });
+    const lun::ByteRange range{operation.offset(), operation.offset() + record.bytes};
+    // Who has been killed does not wait.
+    if (record.is_interrupted) {
+        fills_.change(*record.lun, range);
+        return false;
+    }
+    record.pages = fills_.wait(*record.lun, range, [this, index] { end_write(index); });
     if (record.pages == 0) return false;
     record.error = error;
     record.holder = Holder::pages;
@@ -979,8 +981,9 @@ bool FuseChannel::interrupt(std::uint64_t unique) {
 bool FuseChannel::mark_interrupted(std::uint64_t unique) {
     if (unique == 0) return false;
     for (std::uint32_t index = 0; index < records_.size(); ++index) {
-        const Record& record = records_[index];
+        Record& record = records_[index];
         if (record.holder == Holder::nobody || record.to.unique != unique) continue;
+        record.is_interrupted = true;
         if (record.holder == Holder::operation)
             record.operation->unit().interrupt(*record.operation);
         else if (record.holder == Holder::zero_job)

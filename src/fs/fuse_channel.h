@@ -153,6 +153,7 @@ private:
         std::uint16_t home = 0;   // the peer
         std::uint64_t pages = 0;  // of PageFills: number of the fill that this READ is; of Holder::pages: of its wait
         int error = 0;            // of Holder::pages: what the write is answered with
+        bool is_interrupted = false;
     };
     struct Request : Incoming {
         fuse_in_header header{};

@@ -153,14 +153,17 @@ void ZeroJobs::start(Job job, std::vector<lun::ByteRange> ranges, bool deallocat
 
 void ZeroJobs::on_zeroed(std::list<Job>::iterator place, const lun::Outcome& outcome) {
     const auto over = std::move(place->zeroing);  // it is calling us, and looks at nothing of its own any more
+    const auto end_now = [this, place, outcome] {
+        // A write that has not begun does not begin any more.
+        const bool is_over = place->is_interrupted && place->precedes_write;
+        end(place, is_over ? lun::Outcome{.kind = lun::OutcomeKind::interrupted} : outcome);
+    };
     // Some of it may be zeros whatever has become of it. Who has been killed does not wait for that.
-    if (outcome.kind == lun::OutcomeKind::interrupted)
+    if (place->is_interrupted)
         (void)host_.wait_for_pages(*place->lun, place->range, [] {});
     else
-        place->pages = host_.wait_for_pages(*place->lun, place->range, [this, place, outcome] {
-            end(place, place->is_interrupted ? lun::Outcome{.kind = lun::OutcomeKind::interrupted} : outcome);
-        });
-    if (place->pages == 0) end(place, outcome);
+        place->pages = host_.wait_for_pages(*place->lun, place->range, end_now);
+    if (place->pages == 0) end_now();
 }
 
 void ZeroJobs::end(std::list<Job>::iterator place, const lun::Outcome& outcome) {
@@ -180,12 +183,11 @@ void ZeroJobs::end(std::list<Job>::iterator place, const lun::Outcome& outcome) 
 void ZeroJobs::interrupt(std::uint32_t record) {
     for (Job& job : jobs_) {
         if (job.record == record) {
+            job.is_interrupted = true;
             if (job.zeroing)
                 job.zeroing->interrupt();
-            else if (job.pages != 0) {
-                job.is_interrupted = job.precedes_write;
+            else if (job.pages != 0)
                 host_.give_up_pages(job.pages);
-            }
             return;
         }
         const auto waiting = std::find_if(job.waiting.begin(), job.waiting.end(),

@@ -79,7 +79,7 @@ private:
         std::vector<Waiting> waiting;  // in the order in which they came
         std::uint64_t pages = 0;       // what it waits for after its zeroing
         bool precedes_write = false;   // the request is a WRITE that has not begun
-        bool is_interrupted = false;   // that one, while this waits for pages
+        bool is_interrupted = false;
     };
     void start(Job job, std::vector<lun::ByteRange> ranges, bool deallocates);
     void on_zeroed(std::list<Job>::iterator job, const lun::Outcome& outcome);

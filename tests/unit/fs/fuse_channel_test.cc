@@ -860,6 +860,23 @@ TEST_F(FuseChannelTest, AKilledWriterIsToldOfItsSuccess) {
     EXPECT_EQ(read(0, 4096).body, pattern(4096, 3));
 }
 
+TEST_F(FuseChannelTest, WhoWasKilledWhileHeWroteDoesNotWaitForPagesLater) {
+    slow_.holding = true;
+    client_.fill(handle_, 0, 4096);
+    world_.settle();
+    const auto written = client_.write(handle_, 0, pattern(4096, 3));
+    world_.settle();
+    client_.interrupt(written);
+    world_.settle();
+    EXPECT_FALSE(client_.has_answer(written));
+
+    slow_.holding = false;
+    world_.device().release_held();
+    world_.settle();
+    EXPECT_TRUE(client_.has_answer(written));
+    EXPECT_EQ(host_.drops.size(), 1u);  // for others they are dropped all the same
+}
+
 TEST_F(FuseChannelTest, WhatTheKernelFillsBeyondTheEndIsDroppedAsWell) {
     EXPECT_TRUE(await(client_.fill(handle_, 8 * mib, 4096)).body.empty());
     bool done = false;
