@@ -72,7 +72,8 @@ TEST_F(Set, RefusesWhatSuchAThingDoesNotHave) {
     EXPECT_EQ(reason(apply_settings(target, {{"mode", "0600"}})), "mode is a setting of LUNs, not of targets");
     EXPECT_EQ(reason(apply_settings(lun, {{"dev_loss_tmo", "1"}})),
               "dev_loss_tmo is a setting of targets, not of LUNs");
-    EXPECT_EQ(reason(apply_settings(lun, {{"../delete", "1"}})), "../delete: LUNs have read_only, uid, gid, mode and cache");
+    EXPECT_EQ(reason(apply_settings(lun, {{"../delete", "1"}})),
+              "../delete: LUNs have read_only, uid, gid, mode and cache");
 }
 
 TEST_F(Set, TheSentenceOfSrpfsIsTheReason) {
