@@ -73,6 +73,7 @@ package_systemd_up() {
         mount -t proc proc /proc
         mount -t tmpfs none /run
         mkdir -p /run/lock
+        umount /sys/fs/cgroup 2>/dev/null || true  # an earlier test has used it
         mount -t cgroup2 none /sys/fs/cgroup
         exec env -i PATH=$PATH container=srpfs-test SYSTEMD_UNIT_PATH=/units /lib/systemd/systemd --system --unit=default.target \
             --log-target=console --log-level=notice' >"$scratch/systemd.log" 2>&1 &
