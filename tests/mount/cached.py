@@ -12,11 +12,11 @@ import subprocess
 import threading
 import time
 
-from harness import BOTH, LOGIN, NOBODY, PATIENCE, PORT, TARGET, Skip, check, equal, errno_of, eventually, fails_with, in_a_request, needs, opened, pattern, promised, read_bytes, run, succeeds, test, value, wait_gone, write_once
+from harness import BOTH, LOGIN, NOBODY, PATIENCE, PORT, TARGET, Skip, check, equal, errno_of, eventually, fails_with, in_a_request, needs, opened, pattern, promised, read_bytes, run, succeeds, test, value, write_once
 from luns import fio
-from pages import BLOCK, MIB, as_new_as_written, by_sendfile, go_on, race, two_paths, users_of_pages, who_punches_a_hole
+from pages import BLOCK, MIB, as_new_as_written, by_sendfile, ends_whatever_is_read, go_on, race, two_paths, users_of_pages, who_punches_a_hole
 from reactors import SHARE
-from trouble import GONE_SECONDS, KILL_SECONDS, Stuck
+from trouble import KILL_SECONDS, Stuck
 
 CACHED = "lun=*:cached"
 
@@ -343,34 +343,7 @@ def whoever_waits_for_cached_pages_of_a_stuck_target_can_be_killed(t):
 
 @test(exit_codes=(0, 2, -9))
 def the_mount_ends_although_cached_pages_are_being_read(t):
-    for way in ("TERM", "KILL", "lazy", "force"):
-        stuck = Stuck(t, options=CACHED)
-        mount = stuck.mount
-        one, other = two_paths(mount)
-        users, writer = users_of_pages((one, "sendfile"), (one, "mapping")), who_punches_a_hole(other)
-        stuck.hold()
-        go_on(*users)
-        eventually(lambda: mount.requests() >= 1, "fills")
-        go_on(writer)
-        in_a_request(writer.pid)
-        with promised(GONE_SECONDS, f"the end by {way}"):
-            if way in ("TERM", "KILL"):
-                os.kill(mount.pid, getattr(signal, "SIG" + way))
-            elif way == "lazy":
-                succeeds("umount", "-l", mount.path)
-                for process in (*users, writer):
-                    process.kill()
-            else:
-                subprocess.run(["umount", "-f", mount.path], check=False, capture_output=True)
-            if way != "KILL":
-                mount.wait_end()
-            for process in (*users, writer):
-                process.wait(PATIENCE)
-        if way == "KILL":
-            wait_gone(mount.pid)
-            mount.pid_file.unlink()
-            subprocess.run(["umount", "-l", mount.path], check=False, capture_output=True)
-        stuck.go_on()
+    ends_whatever_is_read(t, options=CACHED)
 
 
 @test(intakes=BOTH)

@@ -255,10 +255,10 @@ def whoever_waits_for_pages_of_a_stuck_target_can_be_killed(t):
     eventually(lambda: mount.requests() == 0, "nothing is pending any more")
 
 
-@test(exit_codes=(0, 2, -9))
-def the_mount_ends_although_pages_are_being_read(t):
+def ends_whatever_is_read(t, **how):
+    """The mount, in each way, while pages of a stuck target are being read."""
     for way in ("TERM", "KILL", "lazy", "force"):
-        stuck = Stuck(t)
+        stuck = Stuck(t, **how)
         mount = stuck.mount
         one, other = two_paths(mount)
         users, writer = users_of_pages((one, "sendfile"), (one, "mapping")), who_punches_a_hole(other)
@@ -285,3 +285,8 @@ def the_mount_ends_although_pages_are_being_read(t):
             mount.pid_file.unlink()
             subprocess.run(["umount", "-l", mount.path], check=False, capture_output=True)
         stuck.go_on()
+
+
+@test(exit_codes=(0, 2, -9))
+def the_mount_ends_although_pages_are_being_read(t):
+    ends_whatever_is_read(t)
