@@ -247,6 +247,7 @@ void CopyRate::add(std::uint64_t bytes, double seconds) {
 }
 
 std::optional<std::uint64_t> seconds_left(const CopyProgress& progress, double bytes_per_second) {
+    if (progress.bytes == progress.bytes_total) return 0;
     if (bytes_per_second < 1) return std::nullopt;
     return static_cast<std::uint64_t>(
         std::ceil(static_cast<double>(progress.bytes_total - progress.bytes) / bytes_per_second));

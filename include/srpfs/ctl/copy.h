@@ -126,7 +126,7 @@ private:
 
 // "copying  [=====>    ]  45 %  1.2 GiB of 2.6 GiB  512.0 MB/s  0:12 left", as wide as the screen.
 std::string progress_line(const CopyProgress& progress, double bytes_per_second, const Screen& screen);
-// Nothing as long as it is not known.
+// Nothing as long as it is not known; 0 when nothing is left, though no speed was measured.
 std::optional<std::uint64_t> seconds_left(const CopyProgress& progress, double bytes_per_second);
 
 }  // namespace srpfs::ctl

@@ -379,7 +379,15 @@ TEST(CopyProgress, IsALineThatFits) {
         EXPECT_LT(columns_of(progress_line(progress, 1e8, {width, 1, Charset::ascii, false})),
                   std::max<std::size_t>(width, 2));
     EXPECT_EQ(progress_line({CopyProgress::Phase::verifying, 0, 0, 0, 0}, 0, {0, 0, Charset::ascii, false}),
-              "verifying  100 %  0 B of 0 B  0.0 MB/s  -:-- left");
+              "verifying  100 %  0 B of 0 B  0.0 MB/s  0:00 left");
+}
+
+TEST(CopyProgress, WhatIsCopiedNeedsNoMoreTimeHoweverShortItTook) {
+    CopyProgress progress{CopyProgress::Phase::copying, 4095, 4096, 0, 0};
+    EXPECT_EQ(seconds_left(progress, 0), std::nullopt) << "nothing has been measured";
+    progress.bytes = 4096;
+    EXPECT_EQ(seconds_left(progress, 0), 0);
+    EXPECT_EQ(seconds_left(progress, 1e9), 0);
 }
 
 TEST(CopyRate, FollowsWhatIsCopied) {
