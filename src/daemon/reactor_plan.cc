@@ -8,6 +8,7 @@ namespace {
 
 constexpr unsigned default_max = 4;
 constexpr unsigned processors_of_user_and_home = 2;
+constexpr std::chrono::microseconds spin_default(50);
 
 }  // namespace
 
@@ -15,6 +16,10 @@ ReactorPlan plan_reactors(std::optional<unsigned> wanted, unsigned processors, b
     if (wanted) return {.reactors = *wanted, .homes = *wanted};
     if (processors <= processors_of_user_and_home || rings) return {};
     return {.reactors = std::min(processors, default_max), .homes = 1};
+}
+
+std::chrono::microseconds default_spin(unsigned processors) {
+    return processors < processors_of_user_and_home ? std::chrono::microseconds::zero() : spin_default;
 }
 
 }  // namespace srpfs::daemon

@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <optional>
 
@@ -20,6 +21,10 @@ struct ReactorPlan {
 // used, since user and home have two to do; nor with requests that come through `rings`, which go to the reactor of the
 // caller's processor, needed or not.
 [[nodiscard]] ReactorPlan plan_reactors(std::optional<unsigned> wanted, unsigned processors, bool rings);
+
+// How long a reactor looks for work before it sleeps, unless that is asked for (-o spin=): not at all where whoever has
+// work for it would wait for its processor. 0 processors: not known.
+[[nodiscard]] std::chrono::microseconds default_spin(unsigned processors);
 
 // Buffers of a helper: of each it needs few at a time.
 inline constexpr unsigned helper_intake_buffers = 12;  // 1 MiB each

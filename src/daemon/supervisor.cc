@@ -30,7 +30,6 @@ namespace srpfs::daemon {
 namespace {
 
 // Longer than a good target takes for a small request, and not worth mentioning when it was in vain.
-constexpr Duration spin_default = std::chrono::microseconds(50);
 constexpr auto drain_check = std::chrono::milliseconds(20);
 constexpr auto flush_limit = std::chrono::seconds(2);  // decisions 18
 constexpr auto logout_limit = std::chrono::seconds(2);
@@ -262,7 +261,7 @@ Result<void> Supervisor::make_workers(bool demo) {
     const lun::EngineLimits limits_further = limits_for(further, config_.park_bytes);
     config.registration = config_.registration;
     config.moderation = config_.moderation;
-    config.spin = config_.spin.value_or(std::thread::hardware_concurrency() > 1 ? spin_default : Duration::zero());
+    config.spin = config_.spin.value_or(default_spin(processors(demo)));
     registered_bytes_ = limits.registered_bytes() + (homes - 1) * limits_further.registered_bytes() + ring_bytes;
     log::info({},
               "srpfs {}: {} reactor{}{}, {} MiB of I/O buffers ({}{} intake, {} + {} write, {} + {} + {} read, {} "

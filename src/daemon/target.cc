@@ -412,6 +412,14 @@ void Target::on_unit_failure(lun::ListedUnit& unit, const std::string& text) {
     event("io_error", {{"lun", lun->name}, {"text", text}});
 }
 
+void Target::on_unit_write_loss(lun::ListedUnit& unit, const std::string& text) {
+    const auto lun = find(unit);
+    if (!lun) return;
+    lun->last_error = text;
+    last_error_ = fmt::format("{}: {}", lun->name, text);
+    event("writes_lost", {{"lun", lun->name}, {"text", text}});
+}
+
 void Target::flush(std::function<void()> on_done) { inventory_->flush(std::move(on_done)); }
 
 // ---- what can be seen ----

@@ -96,6 +96,7 @@ private:
     void on_unit_attention(lun::ListedUnit& unit, const scsi::Sense& sense) override;
     void on_unit_registration(lun::ListedUnit& unit, const std::string& text, bool lost) override;
     void on_unit_failure(lun::ListedUnit& unit, const std::string& text) override;
+    void on_unit_write_loss(lun::ListedUnit& unit, const std::string& text) override;
     void on_listed() override;
     void on_scanned(const Result<void>& result) override;
     void on_inventory_gone(bool left_writes) override;

@@ -157,6 +157,12 @@ void ListedUnit::on_failure(Unit&, const Operation& operation) {
     });
 }
 
+void ListedUnit::on_write_loss(Unit&, const std::string& text) {
+    inventory_->control_.post([self = shared_from_this(), text] {
+        if (!self->gone_) self->inventory_->listener_.on_unit_write_loss(*self, text);
+    });
+}
+
 // ---- a question, on the reactor ----
 
 class Inventory::Asking final : public ProbeListener, public std::enable_shared_from_this<Asking> {

@@ -1007,11 +1007,9 @@ void Unit::on_target_restart() {
     if (!info_ || !info_->write_cache) return;
     ++cache_losses_;
     if (!has_unflushed_writes()) return;
-    log::error(link_.name(),
-               "{}: the target may have restarted: acknowledged writes that were not flushed may be lost; the next "
-               "fsync reports it",
-               lun_.file_name());
-    count_loss();
+    note_loss(
+        "the target may have restarted: acknowledged writes that were not flushed may be lost; the next fsync reports "
+        "it");
 }
 
 void Unit::note_losses_before(Operation& write) const {
@@ -1025,9 +1023,13 @@ void Unit::on_loss_told(const scsi::Sense& sense) {
     if (sense.key != scsi::SenseKey::medium_error && sense.key != scsi::SenseKey::hardware_error &&
         sense.key != scsi::SenseKey::data_protect)
         return;
-    log::error(link_.name(), "{}: {}: an acknowledged write was lost; the next fsync reports it", lun_.file_name(),
-               scsi::describe(sense));
+    note_loss(fmt::format("{}: an acknowledged write was lost; the next fsync reports it", scsi::describe(sense)));
+}
+
+void Unit::note_loss(const std::string& text) {
+    log::error(link_.name(), "{}: {}", lun_.file_name(), text);
     count_loss();
+    listener_.on_write_loss(*this, text);
 }
 
 // Whatever path it was written by. All are this reactor's.
@@ -1050,12 +1052,10 @@ void Unit::on_unit_attention(const scsi::Sense& sense) {
     if (sense.asc == 0x29 && (sense.ascq == 0x00 || sense.ascq == 0x01 || sense.ascq == 0x04) && info_ &&
         info_->write_cache) {
         ++cache_losses_;
-        if (has_unflushed_writes()) {
-            log::error(link_.name(),
-                       "{}: {}: acknowledged writes that were not flushed may be lost; the next fsync reports it",
-                       lun_.file_name(), scsi::describe(sense));
-            count_loss();
-        }
+        if (has_unflushed_writes())
+            note_loss(
+                fmt::format("{}: acknowledged writes that were not flushed may be lost; the next fsync reports it",
+                            scsi::describe(sense)));
     }
     // These may mean another unit, another size, or another cache mode: nothing goes until that has been looked at
     // (decisions 7). The others (ALUA, reservations) only want the command repeated.

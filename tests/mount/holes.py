@@ -10,7 +10,7 @@ import signal
 import subprocess
 
 from harness import (BOTH, LOGIN, PATIENCE, TARGET, Background, Skip, check, equal, errno_of, eventually, fails_with, needs, opened, pattern, promised,
-                     read_bytes, run, succeeds, test, write_once)
+                     read_bytes, run, succeeds, test, wait_gone, write_once)
 
 MIB = 1 << 20
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, COLLAPSE_RANGE = 1, 2, 16, 8
@@ -438,6 +438,72 @@ def an_interrupted_zeroing_ends_at_once_and_later_writes_stay(t):
                 for place in (1000, 5 * MIB + turn, 200 * MIB):
                     check(os.pread(handle, 5000, place) == pattern(5000, turn), f"turn {turn}: what was written at {place} after the zeroing is gone")
                 check(os.pread(handle, 512, 0) == OLD * 512, "zeroed before where it was to begin")
+
+
+@test(intakes=BOTH)
+def reads_and_other_units_go_on_beside_a_long_zeroing(t):
+    mount, size = t.mount("demo:null:32T+ram:1M"), 32 << 40
+    counts = {"reads": 0, "writes beside": 0}
+    with opened(mount.lun(0)) as handle, opened(mount.lun(1)) as other:
+        with subprocess.Popen(["fallocate", "-z", "-o", "0", "-l", str(size), mount.lun(0)], stderr=subprocess.DEVNULL) as process:
+            eventually(lambda: mount.requests() > 0 or process.poll() is not None, "zeroing", pause=0.001)
+            while process.poll() is None:
+                with promised(2, "a read and a write beside a zeroing"):
+                    os.pread(handle, 4096, 1 << 30)
+                    counts["reads"] += process.poll() is None
+                    equal(os.pwrite(other, pattern(4096, counts["reads"] % 99), 0), 4096, "bytes written")
+                    counts["writes beside"] += process.poll() is None
+                if min(counts.values()) >= 100:
+                    process.send_signal(signal.SIGINT)
+                    with promised(2, "the end of a zeroing after SIGINT"):
+                        process.wait(PATIENCE)
+    check(min(counts.values()) >= 100, f"while {size >> 40} TiB were zeroed there were only {counts}")
+
+
+def copied_so_far(data, source, old):
+    """What nobody wrote, of a copy that may have ended anywhere: the first block that is neither old, of the source nor zeros."""
+    for place in range(0, len(source), 512):
+        if data[place:place + 512] not in (old * 512, source[place:place + 512], bytes(512)):
+            return place
+    return None
+
+
+@test(intakes=BOTH)
+def a_killed_srpfs_leaves_what_is_beyond_a_copy_alone(t):
+    size, image_bytes = 64 * MIB, 32 * MIB
+    backing, image = t.path("backing"), t.path("sparse.img")
+    with open(image, "wb") as file:
+        for place in range(0, image_bytes, 3 * MIB):
+            file.seek(place + 333)
+            file.write(pattern(MIB, place >> 20))
+        file.truncate(image_bytes)
+    source = image.read_bytes()
+    interrupted = 0
+    for turn in range(6):
+        backing.write_bytes(OLD * size)
+        mount = t.mount(f"demo:file:{backing}")
+        lun = mount.lun(0)
+        with subprocess.Popen(["cp", "--sparse=always", image, lun], stderr=subprocess.DEVNULL) as process:
+            wanted = turn * 4
+            eventually(lambda: mount.lun_stats(0)["writes"] >= wanted or process.poll() is not None, "cp writes", pause=0.0005)
+            os.kill(mount.pid, signal.SIGKILL)
+            with promised(5, "the end of cp when srpfs is killed"):
+                process.wait(PATIENCE)
+            interrupted += process.returncode != 0
+        wait_gone(mount.pid)
+        succeeds("umount", mount.path)
+        mount.pid_file.unlink()
+        data = backing.read_bytes()
+        equal(copied_so_far(data, source, OLD), None, f"turn {turn}: a place with what nobody wrote")
+        check(data[image_bytes:] == OLD * (size - image_bytes), f"turn {turn}: what is beyond the image was changed")
+        mount = t.mount(f"demo:file:{backing}")
+        succeeds("cp", "--sparse=always", image, mount.lun(0))
+        with opened(mount.lun(0)) as handle:
+            os.fsync(handle)
+        mount.umount()
+        data = backing.read_bytes()
+        check(data[:image_bytes] == source and data[image_bytes:] == OLD * (size - image_bytes), f"turn {turn}: the copy made again differs")
+    check(interrupted > 0, "no copy was interrupted")
 
 
 @test

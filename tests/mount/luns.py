@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """LUN files: data at any offset and length, the end, the flags of open(2), and the tools people use."""
 
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -341,6 +342,12 @@ def a_write_cache_is_flushed_when_asked(t):
         equal(flush_commands(other, block), 0, "commands of an fsync without a write cache")
         os.pwrite(handle, b"y" * 4096, 0)
         flushes = mount.lun_stats(0)["flushes"]
+        # It succeeds, and promises nothing: there is nothing in the page cache.
+        commands = mount.stats()["targets"][0]["commands"]
+        libc = ctypes.CDLL(None, use_errno=True)
+        equal(libc.sync_file_range(handle, ctypes.c_longlong(0), ctypes.c_longlong(0), 7), 0, "sync_file_range")
+        equal(mount.lun_stats(0)["flushes"], flushes, "flushes after sync_file_range")
+        check(mount.stats()["targets"][0]["commands"] - commands <= 1, "commands of a sync_file_range; one may be sent meanwhile, by the clock")
     # The last close of a writer flushes: `dd; sync` is a habit.
     eventually(lambda: mount.lun_stats(0)["flushes"] > flushes, "a flush after the last close")
     with opened(mount.lun(0), os.O_RDWR | os.O_DSYNC) as handle:

@@ -3,6 +3,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import re
 import signal
@@ -10,7 +11,7 @@ import struct
 import subprocess
 import threading
 
-from harness import (BOTH, PATIENCE, Background, check, equal, errno_of, eventually, fails_with, needs, opened, pattern, read_bytes,
+from harness import (BOTH, PATIENCE, Background, check, contains, equal, errno_of, eventually, fails_with, needs, opened, pattern, read_bytes,
                      run, test, value)
 
 MIB = 1 << 20
@@ -61,11 +62,21 @@ def the_power_lever_works(t):
 @test
 def a_loss_that_nobody_has_been_told_of_is_told_to_who_opens_next(t):
     power = Power(t)
-    with opened(power.mount.lun(0)) as handle:
-        os.pwrite(handle, pattern(MIB, 1), 0)
-        power.cut()
-        power.back()
-    # Closing it has flushed, and told nobody.
+    with opened(power.mount.path / "events", os.O_RDONLY | os.O_NONBLOCK) as events:
+        with opened(power.mount.lun(0)) as handle:
+            os.pwrite(handle, pattern(MIB, 1), 0)
+            power.cut()
+            power.back()
+        # Closing it has flushed, and told nobody but the administrator.
+        told = []
+
+        def is_told():
+            with contextlib.suppress(BlockingIOError):
+                told.extend(json.loads(line) for line in os.read(events, 1 << 20).splitlines())
+            return any(one["event"] == "writes_lost" and one["lun"] == "lun0" for one in told)
+        eventually(is_told, "the event")
+    for place in (power.mount.target, power.mount.target / "lun0.attr"):
+        contains(value(place / "last_error"), "may be lost", f"last_error of {place.name}")
     with opened(power.mount.lun(0)) as handle:
         fails_with(errno.EIO, "fsync", lambda: os.fsync(handle))
         fails_with(0, "the second fsync", lambda: os.fsync(handle))
@@ -155,7 +166,16 @@ class Writer:
 
 @test(intakes=BOTH)
 def what_fsync_has_promised_survives_power_cuts_under_load(t):
-    power = Power(t, options="park=16M")
+    what_was_flushed_is_there(t, Power(t, options="park=16M"))
+
+
+@test(intakes=BOTH)
+def what_fsync_has_promised_survives_power_cuts_with_several_reactors(t):
+    # The second target's home reads requests for the first one as well.
+    what_was_flushed_is_there(t, Power(t, "demo:ram:16M,wce++ram:1M", "park=16M,reactors=3,ch_count=2"))
+
+
+def what_was_flushed_is_there(t, power):
     lun = power.mount.lun(0)
     writers = [Writer(lun, 512 * number, 512, number + 1) for number in range(4)]
     threads = [Background(writer.run) for writer in writers]

@@ -8,6 +8,7 @@ from trouble import READ, Stuck, killed, user_of, waits, write_raw
 import mmap
 import os
 import pathlib
+import re
 import signal
 
 # All reactors read and hand over, and answer for each other, whether it pays or not (src/daemon/supervisor.cc).
@@ -25,6 +26,27 @@ def there_are_as_many_reactors_as_asked_for(t):
         tasks = pathlib.Path(f"/proc/{mount.pid}/task")
         eventually(lambda: {comm.read_text().strip() for comm in tasks.glob("*/comm")} >= {f"srpfs-{number}" for number in range(count)},
                    f"{count} threads have their names")
+        mount.umount()
+
+
+def processors_of(mount):
+    """{reactor: the processors it is bound to}"""
+    found = {}
+    for task in pathlib.Path(f"/proc/{mount.pid}/task").iterdir():
+        if re.fullmatch(r"srpfs-\d+", name := (task / "comm").read_text().strip()):
+            found[name] = re.search(r"^Cpus_allowed_list:\s+(\S+)$", (task / "status").read_text(), re.M)[1]
+    return found
+
+
+@test(intakes=BOTH)
+def reactors_are_bound_to_the_processors_that_are_named(t):
+    allowed = sorted(os.sched_getaffinity(0))
+    first, last = allowed[0], allowed[-1]
+    for cpus in ([last], [first, last]):
+        mount = t.mount("demo:ram:1M", f"reactors=3,cpus={':'.join(map(str, cpus))}")
+        wanted = {f"srpfs-{number}": str(cpus[number % len(cpus)]) for number in range(3)}
+        eventually(lambda: processors_of(mount) == wanted, f"reactors are bound: {processors_of(mount)}, wanted {wanted}")
+        write_once(mount.lun(0), b"works")
         mount.umount()
 
 

@@ -53,7 +53,7 @@ struct Config {
     // Threads that carry I/O, 1..reactors_max; empty: as many as plan_reactors() says.
     std::optional<unsigned> reactors;
     std::vector<unsigned> cpus;    // the processors they are bound to, in turn; empty: the kernel chooses
-    std::optional<Duration> spin;  // see reactor::Reactor::set_spin(); empty: spin_default, with one processor 0
+    std::optional<Duration> spin;  // see reactor::Reactor::set_spin(); empty: 50 us, with one processor 0
     std::size_t memory_bytes = 0;  // budget of registered memory of all reactors; 0: the default
     std::size_t park_bytes = std::size_t{256} << 20;
     bool use_imm_data = true;  // of logins that name nothing else

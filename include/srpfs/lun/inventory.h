@@ -56,6 +56,7 @@ private:
     void on_fence_needed(Unit& unit) override;
     void on_reset(Unit& unit) override;
     void on_failure(Unit& unit, const Operation& operation) override;
+    void on_write_loss(Unit& unit, const std::string& text) override;
     void on_answered(Operation& operation) override;
 
     const std::shared_ptr<Inventory> inventory_;
@@ -100,6 +101,11 @@ public:
     virtual void on_unit_registration(ListedUnit& unit, const std::string& text, bool lost) = 0;
     // A line for people, at most one a second.
     virtual void on_unit_failure(ListedUnit& unit, const std::string& text) = 0;
+    // See UnitListener::on_write_loss().
+    virtual void on_unit_write_loss(ListedUnit& unit, const std::string& text) {
+        static_cast<void>(unit);
+        static_cast<void>(text);
+    }
     // The target answers and has listed what it has.
     virtual void on_listed() = 0;
     // A scan of the whole target is over: all its units that answered have been told.

@@ -87,6 +87,12 @@ public:
     virtual void on_reset(Unit& unit) = 0;
     // Worth a line in last_error: an operation failed for good.
     virtual void on_failure(Unit& unit, const Operation& operation) = 0;
+    // Acknowledged writes may be lost, as `text` says and the log has been told; the next fsync reports it. Worth an
+    // event and last_error, since there may be no next one.
+    virtual void on_write_loss(Unit& unit, const std::string& text) {
+        static_cast<void>(unit);
+        static_cast<void>(text);
+    }
 
 protected:
     ~UnitListener() = default;
@@ -156,6 +162,7 @@ public:
     void on_target_restart() override;
     bool tell_losses(const Operation& flush);
     void on_loss_told(const scsi::Sense& sense);
+    void note_loss(const std::string& text);
     void count_loss();
     void note_losses_before(Operation& write) const;
     // Writes whose end nobody knows: a LUN RESET is needed before they, or others to the same blocks, can go

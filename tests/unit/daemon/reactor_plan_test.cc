@@ -27,5 +27,11 @@ TEST(ReactorPlan, TheDefaultIsOneHomeAndAtMostThreeHelpersForWhichThereAreProces
 
 TEST(ReactorPlan, NobodyHelpsByDefaultWhereRingsWouldWakeHim) { EXPECT_EQ(plan_reactors({}, 64, true).reactors, 1u); }
 
+TEST(ReactorPlan, WhoHasOneProcessorLeavesItToOthersAtOnce) {
+    EXPECT_EQ(default_spin(1).count(), 0);
+    EXPECT_EQ(default_spin(2).count(), 50);
+    EXPECT_EQ(default_spin(64).count(), 50);
+}
+
 }  // namespace
 }  // namespace srpfs::daemon
