@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 
-from harness import Skip, check, contains, equal, eventually, needs, pattern, read_file, run, succeeds, test
+from harness import BOTH, Skip, check, contains, equal, eventually, needs, pattern, read_file, run, succeeds, test
 
 MIB = 1 << 20
 LIMIT = 192 * MIB
@@ -76,8 +76,18 @@ def hog(group, stop, counts):
             counts.append(process.wait())
 
 
-@test(seconds=420)
+@test(seconds=420, intakes=BOTH)
 def a_file_system_on_a_loop_device_is_written_while_memory_runs_out(t):
+    is_written_while_memory_runs_out(t, "demo:ram:64M,wce", "memory=24M,park=8M" if t.intake != "io_uring" else "memory=96M,park=8M,io_uring_queue_depth=16")
+
+
+@test(seconds=420)
+def a_file_system_on_a_loop_device_is_written_by_several_reactors_while_memory_runs_out(t):
+    # The other home reads requests as well.
+    is_written_while_memory_runs_out(t, "demo:ram:64M,wce++ram:1M", "reactors=2,memory=48M,park=8M")
+
+
+def is_written_while_memory_runs_out(t, source, options):
     needs("losetup", "mkfs.ext4", "e2fsck")
     group = MemoryGroup(f"srpfs-test-{os.getpid()}", LIMIT)
     stop, killed = threading.Event(), []
@@ -92,7 +102,7 @@ def a_file_system_on_a_loop_device_is_written_while_memory_runs_out(t):
         inside.chmod(0o755)
         t.program = inside
     try:
-        mount = t.mount("demo:ram:64M,wce", f"memory_lock={'on' if privileged else 'try'},memory=24M,park=8M")
+        mount = t.mount(source, f"memory_lock={'on' if privileged else 'try'},{options}")
         status = read_file(f"/proc/{mount.pid}/status")
         check(sanitized or int(re.search(r"^VmLck:\s*(\d+) kB", status, re.M)[1]) > 0, "no memory is locked")
         if privileged:
