@@ -54,6 +54,9 @@ public:
         return StoreResult::pending;
     }
     std::uint64_t bytes() const override { return bytes_.load(std::memory_order_relaxed); }
+    void look_at_size() override {
+        if (const off_t end = lseek(fd_, 0, SEEK_END); end >= 0) bytes_ = static_cast<std::uint64_t>(end);
+    }
     Result<void> resize(std::uint64_t bytes) override {
         if (ftruncate(fd_, static_cast<off_t>(bytes)) != 0)
             return Error(errno, fmt::format("resize {} to {} bytes: {}", path_, bytes, std::strerror(errno)));

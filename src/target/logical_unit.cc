@@ -134,6 +134,8 @@ Told tell_inquiry(const LogicalUnit* unit, const CdbBytes& cdb, const UnitLimits
 }
 
 Told tell_capacity_10(const LogicalUnit& unit, std::span<std::byte> out) {
+    unit.store->look_at_size();
+    if (unit.blocks() == 0) return {0, medium_not_present};
     const std::uint64_t last = unit.blocks() - 1;
     ByteWriter data(out);
     data.u32(static_cast<std::uint32_t>(std::min<std::uint64_t>(last, UINT32_MAX))).u32(unit.block_bytes);
@@ -141,6 +143,8 @@ Told tell_capacity_10(const LogicalUnit& unit, std::span<std::byte> out) {
 }
 
 Told tell_capacity_16(const LogicalUnit& unit, std::span<std::byte> out) {
+    unit.store->look_at_size();
+    if (unit.blocks() == 0) return {0, medium_not_present};
     ByteWriter data(out);
     data.u64(unit.blocks() - 1).u32(unit.block_bytes).u8(0).u8(0);
     data.u16(unit.unmap ? 0xc000 : 0x0000);  // LBPME, LBPRZ; lowest aligned LBA 0

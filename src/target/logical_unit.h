@@ -32,6 +32,7 @@ inline constexpr Failure invalid_parameter{scsi::SenseKey::illegal_request, 0x26
 inline constexpr Failure wrong_data_length{scsi::SenseKey::illegal_request, 0x0e, 0x03};
 inline constexpr Failure saving_not_supported{scsi::SenseKey::illegal_request, 0x39, 0x00};
 inline constexpr Failure write_protected{scsi::SenseKey::data_protect, 0x27, 0x00};
+inline constexpr Failure medium_not_present{scsi::SenseKey::not_ready, 0x3a, 0x00};
 inline constexpr Failure no_space_left{scsi::SenseKey::data_protect, 0x27, 0x07};
 inline constexpr Failure unrecovered_read{scsi::SenseKey::medium_error, 0x11, 0x00};
 inline constexpr Failure write_failed{scsi::SenseKey::medium_error, 0x0c, 0x00};
@@ -77,6 +78,7 @@ struct Told {
     std::optional<Failure> failure;
 };
 Told tell_inquiry(const LogicalUnit* unit, const CdbBytes& cdb, const UnitLimits& limits, std::span<std::byte> out);
+// The size is looked at here, so a file is as long as it was when its unit's capacity was last asked for.
 Told tell_capacity_10(const LogicalUnit& unit, std::span<std::byte> out);
 Told tell_capacity_16(const LogicalUnit& unit, std::span<std::byte> out);
 Told tell_lba_status(const LogicalUnit& unit, const CdbBytes& cdb, std::span<std::byte> out);  // of thin units

@@ -53,6 +53,8 @@ public:
     // Never blocks for long. `executor` is where on_store_done() is called.
     virtual StoreResult submit(StoreIo& io, reactor::Executor& executor) = 0;
     [[nodiscard]] virtual std::uint64_t bytes() const = 0;
+    // Others may have made it longer or shorter: bytes() is what there is now. Waits for nothing.
+    virtual void look_at_size() {}
     // Grows with zeros or cuts. ENOTSUP if it cannot.
     virtual Result<void> resize(std::uint64_t bytes) = 0;
     // True: submit() never answers pending, so `memory` is free again when it returns.

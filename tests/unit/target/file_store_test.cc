@@ -109,6 +109,24 @@ TEST_F(FileUnits, AFileThatBecameShorterIsAMediumError) {
     EXPECT_EQ(perform(initiator, cdb_10(0x28, 9, 1), Data::in, {{0, 512}}).status, 0);
 }
 
+TEST_F(FileUnits, AreOfTheSizeTheFileHasWhenTheirCapacityIsAskedFor) {
+    build("file:" + path);
+    auto& initiator = login();
+    const Bytes ask_10 = cdb16({0x25}), ask_16 = cdb16({0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32});
+    ASSERT_EQ(truncate(path.c_str(), 2 << 20), 0);
+    expect_sense(perform(initiator, cdb_10(0x28, 4095, 1), Data::in, {{0, 512}}), 5, 0x21, 0);
+    EXPECT_EQ(number_of_blocks(ask(initiator, 0, ask_10)), 4096u);
+    EXPECT_EQ(perform(initiator, cdb_10(0x28, 4095, 1), Data::in, {{0, 512}}).status, 0);
+    // Part of a block does not count.
+    ASSERT_EQ(truncate(path.c_str(), 512 * 10 + 100), 0);
+    EXPECT_EQ(ByteReader(ask(initiator, 0, ask_16)).u64(), 9u);
+    expect_sense(perform(initiator, cdb_10(0x28, 10, 1), Data::in, {{0, 512}}), 5, 0x21, 0);
+    ASSERT_EQ(truncate(path.c_str(), 511), 0);
+    for (const Bytes& cdb : {ask_10, ask_16}) expect_sense(perform(initiator, cdb, Data::in, {{0, 32}}), 2, 0x3a, 0);
+    ASSERT_EQ(truncate(path.c_str(), 512), 0);
+    EXPECT_EQ(number_of_blocks(ask(initiator, 0, ask_10)), 1u);
+}
+
 TEST_F(FileUnits, AWriteLandsAfterItsChannelEnded) {
     build("file:" + path);
     auto& initiator = login();
