@@ -15,6 +15,7 @@ import time
 from harness import BOTH, LOGIN, NOBODY, PATIENCE, PORT, TARGET, Skip, check, equal, errno_of, eventually, fails_with, in_a_request, needs, opened, pattern, promised, read_bytes, run, succeeds, test, value, write_once
 from luns import fio
 from pages import BLOCK, MIB, as_new_as_written, by_sendfile, ends_whatever_is_read, go_on, race, two_paths, users_of_pages, who_punches_a_hole
+from power import Power
 from reactors import SHARE
 from trouble import KILL_SECONDS, Stuck
 
@@ -248,6 +249,94 @@ def a_login_and_a_reset_drop_pages(t):
             check(os.pread(handle, BLOCK, 0) != data, "the pages are not used")
             write_once(file, "1")
             eventually(lambda: os.pread(handle, BLOCK, 0) == data, f"the new data after {file}")  # pylint: disable=cell-var-from-loop
+
+
+# Nobody but the test asks the unit anything.
+QUIET = CACHED + ",tur_interval=off,rescan_interval=off"
+
+
+@test
+def a_unit_attention_drops_pages(t):
+    """RESERVATIONS RELEASED, which is told to who is registered: another one had the unit."""
+    backed = Backed(t, QUIET)
+    one, other = two_paths(backed.mount)
+    ours, theirs = (lun.parent / "lun0.attr" / "reservations" for lun in (one, other))
+    with opened(one, os.O_RDONLY) as handle, opened(one) as direct:
+        write_once(ours, "register 0xa")
+        write_once(theirs, "register 0xb")
+        write_once(theirs, "reserve write-exclusive-registrants-only")
+        os.pread(handle, BLOCK, 0)
+        data = backed.change()
+        write_once(theirs, "release")
+        check(os.pread(handle, BLOCK, 0) != data, "the pages are not used")
+        os.pread(direct, BLOCK, BLOCK)
+        eventually(lambda: os.pread(handle, BLOCK, 0) == data, "the new data")
+    check("registered 0x000000000000000a" in ours.read_text(), "the registration is gone")
+
+
+@test
+def a_registration_that_is_lost_drops_pages(t):
+    """The attention is met by the look that finds it."""
+    backed = Backed(t, QUIET)
+    one, other = two_paths(backed.mount)
+    ours, theirs = (lun.parent / "lun0.attr" / "reservations" for lun in (one, other))
+    with opened(one, os.O_RDONLY) as handle:
+        write_once(ours, "register 0xa")
+        write_once(theirs, "register 0xb")
+        os.pread(handle, BLOCK, 0)
+        data = backed.change()
+        write_once(theirs, "preempt 0xa write-exclusive")
+        check(os.pread(handle, BLOCK, 0) != data, "the pages are not used")
+        write_once(one.parent / "lun0.attr" / "rescan", "1")
+        eventually(lambda: os.pread(handle, BLOCK, 0) == data, "the new data")
+    check("is gone" in backed.mount.attribute(0, "last_error"), "last_error does not tell of the registration")
+
+
+@test
+def another_size_drops_pages(t):
+    backed = Backed(t, QUIET)
+    with opened(backed.lun, os.O_RDONLY) as handle:
+        for size in (2 * MIB, MIB, 3 * MIB):
+            os.pread(handle, BLOCK, 0)
+            data = backed.change()
+            os.truncate(backed.image, size)
+            check(os.pread(handle, BLOCK, 0) != data, "the pages are not used")
+            write_once(backed.lun.parent / "lun0.attr" / "rescan", "1")
+            # Who asks for the size has the kernel drop them.
+            eventually(lambda: os.pread(handle, BLOCK, 0) == data, f"the new data with {size} bytes")  # pylint: disable=cell-var-from-loop
+            equal(os.fstat(handle).st_size, size, "size")
+            check(os.pread(handle, size, 0)[BLOCK:] == bytes(size - BLOCK), "what is behind it")
+
+
+@test
+def pages_of_a_unit_that_is_offline_are_dropped(t):
+    backed = Backed(t, QUIET)
+    rescan = backed.lun.parent / "lun0.attr" / "rescan"
+    with opened(backed.lun, os.O_RDONLY) as handle:
+        os.pread(handle, BLOCK, 0)
+        os.truncate(backed.image, 0)
+        equal(os.pread(handle, BLOCK, 0), bytes(BLOCK), "by the cache")
+        write_once(rescan, "1")
+        eventually(lambda: errno_of(lambda: os.pread(handle, BLOCK, 0)) == errno.EIO, "the end of the pages")
+        equal(backed.mount.attribute(0, "state"), "offline", "state")
+        os.truncate(backed.image, MIB)
+        data = backed.change()
+        write_once(rescan, "1")
+        equal(os.pread(handle, BLOCK, 0), data, "the new data")
+
+
+@test
+def pages_of_a_target_that_fails_fast_are_dropped(t):
+    power = Power(t, "demo:ram:1M", "fast_io_fail_tmo=2,reconnect_delay=1," + QUIET)
+    with opened(power.mount.lun(0), os.O_RDONLY) as handle:
+        os.pread(handle, BLOCK, 0)
+        power.cut()
+        state = power.mount.target / "state"
+        eventually(lambda: value(state) == "blocked" or errno_of(lambda: os.pread(handle, BLOCK, 0)), "the loss of the connection")
+        eventually(lambda: errno_of(lambda: os.pread(handle, BLOCK, 0)) == errno.EIO, "the end of the pages")
+        equal(value(state), "fail-fast", "state")
+        power.back()
+        equal(os.pread(handle, BLOCK, 0), bytes(BLOCK), "what is read when it is back")
 
 
 @test
