@@ -877,6 +877,38 @@ TEST_F(FuseChannelTest, WhoWasKilledWhileHeWroteDoesNotWaitForPagesLater) {
     EXPECT_EQ(host_.drops.size(), 1u);  // for others they are dropped all the same
 }
 
+// Somebody reads a cached file while a write that was given up is still on its way: what he gets is right then, and
+// old for good if it was kept when the write lands.
+TEST_F(FuseChannelTest, WhatIsReadWhileAWriteThatWasGivenUpMayStillLandIsNotKept) {
+    OpenFileDetails details;
+    details.node = NodeId{2};
+    details.lun = lun_;
+    details.is_cached = true;
+    const std::uint64_t reader = files_.open(std::move(details));
+    const auto before = pattern(4096, 1), after = pattern(4096, 2);
+    (void)write(0, before);
+    slow_.holding = true;
+    const auto given_up = client_.write(handle_, 0, after);
+    world_.settle();
+    client_.interrupt(given_up);
+    world_.advance(std::chrono::seconds(1));
+    EXPECT_EQ(await(given_up).error, EINTR);
+    slow_.holding = false;
+
+    EXPECT_EQ(await(client_.fill(reader, 0, 4096)).body, before);
+    world_.device().release_held();
+    EXPECT_EQ(read(0, 4096).body, after);
+    world_.advance(10 * PageFills::tick);
+    ASSERT_EQ(host_.drops.size(), 1u);
+    EXPECT_EQ(host_.drops[0].ranges, (std::vector{lun::ByteRange{0, 4096}}));
+    channel_->on_pages_dropped(host_.drops[0].ticket);
+
+    // What is read when that is over stays.
+    EXPECT_EQ(await(client_.fill(reader, 0, 4096)).body, after);
+    world_.advance(10 * PageFills::tick);
+    EXPECT_EQ(host_.drops.size(), 1u);
+}
+
 TEST_F(FuseChannelTest, WhatTheKernelFillsBeyondTheEndIsDroppedAsWell) {
     EXPECT_TRUE(await(client_.fill(handle_, 8 * mib, 4096)).body.empty());
     bool done = false;
