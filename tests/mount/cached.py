@@ -12,10 +12,11 @@ import subprocess
 import threading
 import time
 
-from harness import BOTH, LOGIN, NOBODY, PATIENCE, PORT, TARGET, Skip, check, equal, errno_of, eventually, fails_with, in_a_request, needs, opened, pattern, promised, read_bytes, run, succeeds, test, value, write_once
+from harness import BOTH, LOGIN, NOBODY, PATIENCE, PORT, TARGET, Background, Skip, check, equal, errno_of, eventually, fails_with, in_a_request, needs, opened, pattern, promised, read_bytes, run, succeeds, test, value, write_once
 from luns import fio
 from pages import BLOCK, MIB, as_new_as_written, by_sendfile, ends_whatever_is_read, go_on, race, two_paths, users_of_pages, who_punches_a_hole
 from power import Power
+from raw import ask
 from reactors import SHARE
 from trouble import KILL_SECONDS, Stuck
 
@@ -337,6 +338,53 @@ def pages_of_a_target_that_fails_fast_are_dropped(t):
         equal(value(state), "fail-fast", "state")
         power.back()
         equal(os.pread(handle, BLOCK, 0), bytes(BLOCK), "what is read when it is back")
+
+
+@test
+def a_reset_that_fails_drops_pages_as_well(t):
+    """By itself: nothing else tells of it."""
+    power = Power(t, "demo:ram:1M", QUIET)
+    mount = power.mount
+    with opened(mount.lun(0), os.O_RDONLY) as handle:
+        os.pread(handle, BLOCK, 0)
+        power.cut()
+        eventually(lambda: value(mount.target / "state") == "blocked", "the loss of the connection")
+        equal(os.pread(handle, BLOCK, 0), bytes(BLOCK), "by the cache")
+        fails_with(errno.ENOTCONN, "reset of what nobody can reach", lambda: write_once(mount.target / "lun0.attr" / "reset", "lun"))
+
+        def who_waits():
+            reader = Background(os.pread, handle, BLOCK, 0)
+            eventually(lambda: not reader.is_running() or mount.requests() >= 1, "pages or none")
+            return reader if reader.is_running() else None
+
+        reader = eventually(who_waits, "the end of the pages")
+        power.back()
+        equal(reader.wait("the reader"), bytes(BLOCK), "what is read when it is back")
+
+
+@test
+def a_raw_command_is_answered_when_pages_are_gone(t):
+    """The kernel cannot drop a page that somebody has locked who waits for a place among its asynchronous requests. srpfs waits for that, but
+    a second at most (PageFills::patience): that it has waited is what is seen here."""
+    places = 64
+    stuck = Stuck(t, f"demo:ram:1M+ram:{2 * places}M", QUIET + f",raw_commands=all,max_background={places}")
+    mount = stuck.mount
+    with opened(mount.lun(0), os.O_RDONLY) as handle, opened(mount.lun(1), os.O_RDONLY) as other:
+        os.pread(handle, 16 * BLOCK, 0)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        stuck.hold("lun1")
+        many = Background(lambda: [os.posix_fadvise(other, at * MIB, MIB, os.POSIX_FADV_WILLNEED) for at in range(2 * places)])
+        eventually(lambda: mount.requests() >= places, "all places are taken", seconds=10)
+        one = Background(os.pread, handle, BLOCK, 0)
+        wchan = pathlib.Path(f"/proc/self/task/{eventually(lambda: one.task, 'the thread runs')}/wchan")
+        eventually(lambda: "fuse" in wchan.read_text(), "who has the page, and no place")
+        begin = time.monotonic()
+        equal(ask(mount.target / "lun0.attr" / "cdb", "2a 00 00 00 00 00 00 00 01 00 out=" + "78" * 512).status, "GOOD", "WRITE(10)")
+        took = time.monotonic() - begin
+        check(took >= 0.9, f"answered after {took:.3f} s, while the page was there")
+        stuck.go_on()
+        many.wait("who had the places")
+        equal(one.wait("who has waited for one")[:512], b"x" * 512, "what is read")
 
 
 @test
