@@ -3,22 +3,32 @@
 
 import os
 import pathlib
+import re
+import shlex
 
-from harness import check, contains, equal, mount_entry, own_mount_namespace, run, succeeds, test, wait_gone
+from harness import PATIENCE, TOP, check, contains, equal, mount_entry, own_mount_namespace, run, succeeds, test, wait_gone
+from service import Manager
+
+README, MAN = TOP / "README.md", TOP / "man/srpfs.8"
 
 
-def install_helper(t):
-    """For this test only: /sbin as it is, with the helper, and without what would do instead (mount.fuse)."""
-    own_mount_namespace()
-    real = pathlib.Path("/sbin").resolve()
-    before = t.path("sbin")
+def with_changes(t, name, left_out):
+    """For this test only: the directory as it is, without what begins so, to which the test may add."""
+    real = pathlib.Path(name).resolve()
+    before = t.path(name[1:])
     before.mkdir()
     succeeds("mount", "--bind", real, before)
     succeeds("mount", "-t", "tmpfs", "none", real)
     for entry in before.iterdir():
-        if not entry.name.startswith("mount.fuse"):
+        if not entry.name.startswith(left_out):
             (real / entry.name).symlink_to(entry)
-    (real / "mount.fuse.srpfs").symlink_to(t.program)
+    return real
+
+
+def install_helper(t):
+    """/sbin with the helper, and without what would do instead (mount.fuse)."""
+    own_mount_namespace()
+    (with_changes(t, "/sbin", "mount.fuse") / "mount.fuse.srpfs").symlink_to(t.program)
 
 
 def escaped(path):
@@ -120,3 +130,84 @@ def a_mount_in_another_namespace_is_there_only(t):
     succeeds("umount", "-N", str(pid), point)
     os.kill(pid, 9)
     os.waitpid(pid, 0)
+
+
+def readme_section(name):
+    return re.search(rf"^## {name}$(.*?)^## ", README.read_text(encoding="utf-8"), re.M | re.S)[1]
+
+
+def literal_blocks(text):
+    """Of a Markdown page, without their indentation."""
+    return [re.sub(r"^    ", "", block, flags=re.M) for block in re.findall(r"(?:^(?:    .*)?\n)*^    .*\n", text, re.M)]
+
+
+def install_configuration(t):
+    """/etc with the README's example as srpfs.conf and as san.conf."""
+    example, = (block for block in literal_blocks(readme_section("Configured mounts")) if "[login]" in block)
+    folder = with_changes(t, "/etc", "srpfs") / "srpfs"
+    folder.mkdir()
+    for name in ("srpfs.conf", "san.conf"):
+        (folder / name).write_text(example)
+        (folder / name).chmod(0o644)
+
+
+def system_log(t):
+    """What srpfs tells syslog, in this test only."""
+    with_changes(t, "/dev", "log")
+    return Manager("/dev/log")
+
+
+def mounted_as_said(t, point, source, command, log):
+    """The command has worked, and those logins of the file are tried that are to be, of a target that is not there."""
+    entry = mount_entry(point)
+    check(entry is not None, f"{command}: nothing is mounted")
+    equal(entry[:2], (source, "fuse.srpfs"), command)
+    if source != "none":
+        log.wait_for_part("id_ext=0002c90300a1b2c3")
+    pid = int(t.path("pid").read_text())
+    succeeds("umount", point)
+    wait_gone(pid)
+    check(source != "none" or not any("id_ext" in line for line in log.lines()), f"{command}: it has tried to log in")
+    log.lines()
+
+
+@test(seconds=3 * PATIENCE)
+def lines_of_fstab_in_readme_and_manual_work(t):
+    install_helper(t)
+    install_configuration(t)
+    log = system_log(t)
+    lines = re.findall(r"^ *(\S+ +/\S+ +fuse\.srpfs .*)$", README.read_text(encoding="utf-8") + MAN.read_text(encoding="utf-8"), re.M)
+    check(len(lines) >= 6 and len([line for line in lines if line.startswith("all ")]) >= 4, f"only {lines}: have the pages changed?")
+    for line in lines:
+        source, _, kind, options, *numbers = line.split()
+        point = t.mountpoint()
+        table = t.path("fstab")
+        table.write_text(" ".join((source, str(point), kind, f"{options},pid_file={t.path('pid')}", *numbers)) + "\n")
+        done = run("mount", "-T", table, point)
+        equal((done.returncode, done.stdout + done.stderr), (0, ""), line)
+        mounted_as_said(t, point, source, line, log)
+
+
+@test(seconds=3 * PATIENCE)
+def configured_mounts_of_the_readme_work(t):
+    own_mount_namespace()
+    install_configuration(t)
+    log = system_log(t)
+    text = readme_section("Configured mounts")
+    commands = [line for block in literal_blocks(text) if "[login]" not in block for line in block.splitlines() if line]
+    check(len(commands) >= 5, f"only {commands}: has the form of the section changed?")
+    for command in commands:
+        program, *words = shlex.split(command)
+        if program == "srpctl":
+            equal(run(t.program.parent / "srpctl", *words).returncode, 0, command)
+            continue
+        point = t.mountpoint()
+        *options, source, _ = words
+        done = run(t.program, "-P", t.path("pid"), *options, source, point)
+        equal((program, done.returncode, done.stdout + done.stderr), ("srpfs", 0, ""), command)
+        mounted_as_said(t, point, source, command, log)
+    for name in re.findall(r"(?:contrib|man)/[\w.]+", text):
+        check((TOP / name).exists(), f"there is no {name}")
+    # What is wrong with the example would be told.
+    (pathlib.Path("/etc/srpfs/san.conf")).write_text("[mount]\nreconect_delay = 5\n")
+    contains(run(t.program, "all", t.mountpoint(), "-o", "config=/etc/srpfs/san.conf").stderr, "san.conf:2:", "a wrong file")
