@@ -26,6 +26,7 @@ std::string utc_now() {
 }
 
 void EventLog::add(std::string_view name, const nlohmann::json& details) {
+    ++counts_.try_emplace(std::string(name)).first->second;
     nlohmann::ordered_json event;
     event["schema"] = 1;
     event["sequence"] = count();

@@ -9,6 +9,8 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -24,6 +26,8 @@ public:
     // Adds {"schema":1,"sequence":N,"time":"...","event":name, ...details}. Readers that wait get it.
     void add(std::string_view name, const nlohmann::json& details);
     [[nodiscard]] std::uint64_t count() const { return first_ + lines_.size(); }
+    // How many there were of each kind that has occurred.
+    [[nodiscard]] const std::map<std::string, std::uint64_t, std::less<>>& counts() const { return counts_; }
 
     // The first reader position of a new handle is the end: it sees what happens from now on.
     [[nodiscard]] std::uint64_t end() const { return count(); }
@@ -42,6 +46,7 @@ private:
 
     std::deque<std::string> lines_;  // with newline; the latest events_kept
     std::uint64_t first_ = 0;        // sequence number of lines_.front()
+    std::map<std::string, std::uint64_t, std::less<>> counts_;
     std::vector<std::shared_ptr<Reader>> waiting_;
     bool closed_ = false;
 };

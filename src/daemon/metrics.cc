@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -90,6 +91,10 @@ constexpr Simple reactor_counters[] = {
     {"slow_turns", "slow_turns_total", "Turns that took longer than 10 ms."},
     {"sleeps", "sleeps_total", "How often the reactor has slept."},
 };
+constexpr Simple reactor_gauges[] = {
+    {"slots", "slots", "Places for commands on the live channels of the reactor's targets."},
+    {"slots_in_use", "slots_in_use", "How many of them have a command that has not been answered."},
+};
 constexpr Simple target_counters[] = {
     {"commands", "commands_total", "SCSI commands sent to the target."},
     {"zero_req_lim", "zero_req_lim_total", "Commands that had to wait because no channel had credit or a free tag."},
@@ -142,11 +147,19 @@ std::string metrics_of(const Json& stats) {
     out.family("srpfs_registered_bytes", "gauge", "Memory registered with RDMA devices.");
     out.sample({}, number(stats.at("memory"), "registered_bytes"));
 
-    for (const Simple& one : reactor_counters) {
-        family("reactor", one, "counter");
-        for (const Json& reactor : stats.at("reactors"))
-            out.sample({{"reactor", word(reactor, "name")}}, number(reactor, one.field));
-    }
+    out.family("srpfs_events_total", "counter", "Events, by kind, of those kinds that have occurred.");
+    for (const auto& [event, count] : stats.at("events").items())
+        out.sample({{"event", event}}, count.get<std::uint64_t>());
+
+    const auto for_reactors = [&](std::span<const Simple> all, std::string_view type) {
+        for (const Simple& one : all) {
+            family("reactor", one, type);
+            for (const Json& reactor : stats.at("reactors"))
+                out.sample({{"reactor", word(reactor, "name")}}, number(reactor, one.field));
+        }
+    };
+    for_reactors(reactor_counters, "counter");
+    for_reactors(reactor_gauges, "gauge");
 
     const auto of_target = [&](const Json& target) -> Labels {
         return {{"port", word(target, "port")}, {"target", word(target, "name")}};

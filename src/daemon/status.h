@@ -3,9 +3,12 @@
 
 #pragma once
 
+#include "event_log.h"
 #include "target.h"
 
 #include <srpfs/daemon/config.h>
+
+#include <nlohmann/json_fwd.hpp>
 
 #include <memory>
 #include <string>
@@ -17,6 +20,7 @@ struct StatusInput {
     const std::vector<std::shared_ptr<Target>>& targets;
     const std::vector<std::unique_ptr<Worker>>& workers;
     fs::FileSystem& file_system;
+    const EventLog& events;
     std::size_t registered_bytes = 0;
     std::size_t park_bytes_max = 0;
     std::uint64_t uptime_seconds = 0;
@@ -24,5 +28,7 @@ struct StatusInput {
 std::string stats_text(const StatusInput& input);
 std::string metrics_text(const StatusInput& input);
 std::string version_text();
+// What the units in `luns`, as `stats` has them, have counted together.
+nlohmann::ordered_json total_of(const nlohmann::ordered_json& luns);
 
 }  // namespace srpfs::daemon

@@ -394,6 +394,7 @@ void Supervisor::show_top_files() {
         return StatusInput{.targets = targets_,
                            .workers = workers_,
                            .file_system = *file_system_,
+                           .events = events_,
                            .registered_bytes = registered_bytes_,
                            .park_bytes_max = config_.park_bytes,
                            .uptime_seconds = static_cast<std::uint64_t>(uptime)};

@@ -2,9 +2,46 @@
 """What watches srpfs: the Grafana dashboard and the script for node_exporter, beside the metrics of a real mount."""
 
 import json
+import os
 import re
 
-from harness import TOP, check, equal, read_file, run, succeeds, test
+from ctl_screens import kept
+from harness import TOP, check, equal, eventually, opened, pattern, read_file, run, succeeds, test
+
+
+@test
+def targets_and_reactors_have_the_sums_of_their_parts(t):
+    mount = t.mount("demo:ram:1M+ram:1M++ram:1M")
+    for number in (0, 1):
+        with opened(mount.lun(number)) as handle:
+            for block in range(3):
+                os.pwrite(handle, pattern(4096), block * 4096)
+            os.fsync(handle)
+            equal(os.pread(handle, 4096, 0), pattern(4096), "what was written")
+    eventually(lambda: sum(one["slots_in_use"] for one in mount.stats()["reactors"]) == 0, "no slot in use")
+    stats = mount.stats()
+    first, second = stats["targets"]
+    equal([first["total"][name] for name in ("reads", "writes", "bytes_read", "bytes_written", "errors", "retries")],
+          [2, 6, 8192, 24576, 0, 0], "what was done")
+    equal([first["total"]["latency"][name]["count"] for name in ("read", "write")], [2, 6], "in the histograms")
+    equal(sum(count for _, count in first["total"]["latency"]["write"]["buckets_us"]), 6, "in their buckets")
+    check(0 < first["total"]["latency"]["write"]["p50_us"] <= first["total"]["latency"]["write"]["p999_us"], "quantiles")
+    equal((second["total"]["writes"], second["total"]["latency"]["write"]["p50_us"]), (0, 0), "of the other one")
+    equal((stats["events"]["target_added"], stats["events"]["lun_added"]), (2, 3), "events")
+    equal(sum(one["slots"] for one in stats["reactors"]), 2 * 62, "slots")
+    with opened(mount.path / "events", os.O_RDONLY) as handle:
+        (mount.target / "reconnect_delay").write_text("11")
+        os.read(handle, 65536)
+    equal(mount.stats()["events"]["timer_set"], 1, "events of a kind that had not been there")
+
+
+@test
+def metrics_are_those_that_are_kept(t):
+    """Families, their help and types, and all samples with their labels."""
+    mount = t.mount("demo:ram:1M++ram:1M,ro", "reactors=1")
+    lines = [line if line.startswith("#") else re.sub(r'version="[^"]*"', 'version="#"', line).rpartition(" ")[0] + " #"
+             for line in read_file(mount.path / "metrics").splitlines()]
+    kept("metrics", "\n".join(lines) + "\n")
 
 
 @test

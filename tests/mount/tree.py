@@ -417,7 +417,9 @@ def poll_says_ready(t):
 LATENCY = {"count": int, "sum_us": int, "p50_us": int, "p99_us": int, "p999_us": int, "buckets_us": list}
 STATS = {
     "schema": 1, "version": "0.1.0", "uptime_seconds": int, "requests_pending": int,
-    "memory": {"registered_bytes": int, "park_bytes_max": 268435456}, "reactors": [{"name": "srpfs-0", "busy_turns": int, "slow_turns": int, "sleeps": int}],
+    "memory": {"registered_bytes": int, "park_bytes_max": 268435456},
+    "events": {"lun_added": 1, "target_added": 1, "target_login": 1, "target_state": 1},
+    "reactors": [{"name": "srpfs-0", "busy_turns": int, "slow_turns": int, "sleeps": int, "slots": 62, "slots_in_use": int}],
     "targets": [{
         "name": TARGET, "address": "demo", "port": PORT, "state": "running", "channels": 1, "failed_reconnects": 0,
         "req_lim": int, "zero_req_lim": int, "commands": int, "logins": 1, "losses": 0,
@@ -428,7 +430,9 @@ STATS = {
         "luns": [{"name": "lun0", "wwid": str, "bytes": 1 << 20, "block_bytes": 512, "read_only": False, "write_cache": True,
                   "state": "running", "reads": int, "writes": int, "flushes": int, "bytes_read": int, "bytes_written": int,
                   "errors": 0, "retries": int, "interrupts": 0, "unit_attentions": int, "read_modify_writes": int, "ghosts": 0,
-                  "errors_by_kind": {}, "latency": {"read": LATENCY, "write": LATENCY, "flush": LATENCY}}]}]}
+                  "errors_by_kind": {}, "latency": {"read": LATENCY, "write": LATENCY, "flush": LATENCY}}],
+        "total": {"reads": int, "writes": int, "flushes": int, "bytes_read": int, "bytes_written": int, "errors": 0, "retries": int,
+                  "errors_by_kind": {}, "latency": {"read": LATENCY, "write": LATENCY, "flush": LATENCY}}}]}
 
 
 def compare(got, wanted, where):

@@ -40,6 +40,18 @@ std::vector<nlohmann::json> lines_of(const std::string& text) {
     return lines;
 }
 
+TEST(EventLog, CountsEachKind) {
+    EventLog events;
+    EXPECT_TRUE(events.counts().empty());
+    for (const char* name : {"lun_added", "target_added", "lun_added"}) events.add(name, {});
+    using Counts = std::map<std::string, std::uint64_t, std::less<>>;
+    EXPECT_EQ(events.counts(), (Counts{{"lun_added", 2}, {"target_added", 1}}));
+    // Those that are dropped from the log are counted all the same.
+    for (int i = 0; i < 5000; ++i) events.add("io_error", {});
+    EXPECT_EQ(events.counts().at("io_error"), 5000U);
+    EXPECT_EQ(events.counts().at("lun_added"), 2U);
+}
+
 TEST(EventLog, AReaderWaitsForTheNextEvent) {
     EventLog events;
     const auto cursor = std::make_shared<std::uint64_t>(events.end());
