@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/config/config_file.h>
 
+#include <srpfs/config/mount_options.h>
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -19,15 +21,10 @@
 namespace srpfs::config {
 namespace {
 
-const std::vector<std::string>& timer_names() {
-    static const std::vector<std::string> all{"reconnect_delay", "fast_io_fail_tmo", "dev_loss_tmo"};
-    return all;
-}
-
 // Keys of login strings that have a default; the others say which target is meant.
 const std::vector<std::string>& target_keys() {
     static const std::vector<std::string> all = [] {
-        std::vector<std::string> keys = timer_names();
+        std::vector<std::string> keys{"reconnect_delay", "fast_io_fail_tmo", "dev_loss_tmo"};
         const std::string grammar = srp::login_grammar();
         for (std::size_t begin = 0; begin < grammar.size(); begin = grammar.find('\n', begin) + 1) {
             std::string key = grammar.substr(begin, grammar.find('=', begin) - begin);
@@ -109,8 +106,7 @@ std::string heading(const Section& section) {
 
 class Parser {
 public:
-    Parser(const std::string& name, const Knowledge& knowledge, std::vector<std::string>& errors)
-        : name_(name), knowledge_(knowledge), errors_(errors) {}
+    Parser(const std::string& name, std::vector<std::string>& errors) : name_(name), errors_(errors) {}
 
     std::vector<Section> parse(std::string_view text) {
         if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);  // some editors begin with it
@@ -204,7 +200,7 @@ private:
         return {EINVAL, fmt::format("{} needs a value: {} = ...", key, key)};
     }
 
-    [[nodiscard]] Result<void> check(const Section& section, Setting& one, bool has_value) const {
+    [[nodiscard]] static Result<void> check(const Section& section, Setting& one, bool has_value) {
         switch (section.kind) {
             case SectionKind::mount: return check_mount(section, one, has_value);
             case SectionKind::login: return check_login(section, one, has_value);
@@ -218,24 +214,20 @@ private:
         return {};
     }
 
-    [[nodiscard]] Result<void> check_mount(const Section& section, Setting& one, bool has_value) const {
+    [[nodiscard]] static Result<void> check_mount(const Section& section, Setting& one, bool has_value) {
         if (one.key == "config") return Error(EINVAL, "config: a configuration file cannot name another one");
-        if (contains(knowledge_.mount_flags, one.key)) {
+        if (is_mount_flag(one.key)) {
             if (!has_value) one.value = "yes";
             if (one.value != "yes" && one.value != "no")
                 return Error(EINVAL, fmt::format("{} = {}: yes or no expected", one.key, shown(one.value)));
             return {};
         }
-        if (!contains(knowledge_.mount_values, one.key)) {
-            std::vector<std::string> known = knowledge_.mount_flags;
-            known.insert(known.end(), knowledge_.mount_values.begin(), knowledge_.mount_values.end());
-            return unknown(section, one.key, std::move(known));
-        }
+        std::vector<std::string> known;
+        for (const MountOption& option : mount_options()) known.emplace_back(option.name);
+        if (!contains(known, one.key)) return unknown(section, one.key, std::move(known));
         if (!has_value) return needs_value(one.key);
-        if (one.key == "lun")
-            if (const auto rule = parse_lun_rule(one.value); !rule)
-                return Error(EINVAL, fmt::format("lun = {}: {}", shown(one.value), rule.error().context));
-        return knowledge_.check_mount ? knowledge_.check_mount(one.key, one.value) : Result<void>();
+        const auto given = parse_mount_option(fmt::format("{}={}", one.key, one.value));
+        return given ? Result<void>() : given.error();
     }
 
     [[nodiscard]] static Result<void> check_login(const Section& section, const Setting& one, bool has_value) {
@@ -249,11 +241,13 @@ private:
         return rule ? Result<void>() : rule.error();
     }
 
-    [[nodiscard]] Result<void> check_target(const Section& section, const Setting& one, bool has_value) const {
+    [[nodiscard]] static Result<void> check_target(const Section& section, const Setting& one, bool has_value) {
         if (!contains(target_keys(), one.key)) return unknown(section, one.key, target_keys());
         if (!has_value) return needs_value(one.key);
-        if (is_timer(one.key))
-            return knowledge_.check_timer ? knowledge_.check_timer(one.key, one.value) : Result<void>();
+        if (is_timer(one.key)) {
+            const auto given = parse_mount_option(fmt::format("{}={}", one.key, one.value));
+            return given ? Result<void>() : given.error();
+        }
         if (one.value.find(',') != std::string::npos)
             return Error(EINVAL, fmt::format("{} = {}: one value expected", one.key, shown(one.value)));
         const auto tried =
@@ -268,7 +262,6 @@ private:
     }
 
     const std::string name_;
-    const Knowledge& knowledge_;
     std::vector<std::string>& errors_;
     std::vector<Section> sections_;
     std::map<std::tuple<SectionKind, std::string, std::string>, unsigned> seen_;
@@ -327,7 +320,45 @@ const char* to_string(SectionKind kind) {
     return "?";
 }
 
-bool is_timer(std::string_view key) { return contains(timer_names(), key); }
+bool is_timer(std::string_view key) { return srp::timer_kind(key).has_value(); }
+
+std::vector<std::string> check_timers(std::span<const Setting> mount, std::span<const TargetRule> targets) {
+    std::vector<std::string> errors;
+    // nullptr: it has said nothing about timers. Later ones replace earlier ones.
+    const auto take = [](srp::TransportTimers& timers, std::span<const Setting> settings) {
+        const Setting* last = nullptr;
+        for (const Setting& one : settings) {
+            const auto kind = srp::timer_kind(one.key);
+            const auto value = kind ? srp::parse_timer(one.value) : Error(EINVAL, "");
+            if (!value) continue;
+            srp::timer_of(timers, *kind) = *value;
+            if (!last || !one.origin.file.empty()) last = &one;
+        }
+        return last;
+    };
+    const auto complain = [&](const Setting& last, const std::string& what) {
+        errors.push_back(last.origin.file.empty() ? what : fmt::format("{}: {}", to_string(last.origin), what));
+    };
+    srp::TransportTimers usual;
+    const Setting* last = take(usual, mount);
+    const auto together = srp::validate(usual);
+    if (last && !together) {
+        complain(*last, together.error().context);
+        usual = {};
+    }
+    for (const TargetRule& rule : targets) {
+        srp::TransportTimers timers = usual;
+        last = take(timers, rule.settings);
+        // Where the mount's timers are wrong only what does not depend on them is complained about.
+        const bool says_both = std::count_if(rule.settings.begin(), rule.settings.end(), [](const Setting& one) {
+                                   return one.key == "fast_io_fail_tmo" || one.key == "dev_loss_tmo";
+                               }) == 2;
+        if (!last || (!together && !says_both)) continue;
+        if (const auto valid = srp::validate(timers); !valid)
+            complain(*last, fmt::format("[target {}]: {}", rule.pattern, valid.error().context));
+    }
+    return errors;
+}
 
 // Levenshtein's distance, to each of them; half of the word may be wrong.
 std::string nearest(std::string_view word, std::span<const std::string> known) {
@@ -353,9 +384,8 @@ std::string nearest(std::string_view word, std::span<const std::string> known) {
     return best;
 }
 
-std::vector<Section> parse_file(const std::string& name, std::string_view text, const Knowledge& knowledge,
-                                std::vector<std::string>& errors) {
-    return Parser(name, knowledge, errors).parse(text);
+std::vector<Section> parse_file(const std::string& name, std::string_view text, std::vector<std::string>& errors) {
+    return Parser(name, errors).parse(text);
 }
 
 Loaded resolve(std::vector<Section> sections) {
@@ -434,7 +464,7 @@ Result<std::string> read_file(const std::string& path) {
     return refused(EFBIG, fmt::format("is larger than {} KiB", file_bytes_max >> 10));
 }
 
-Loaded load(const std::string& file, bool required, const Knowledge& knowledge) {
+Loaded load(const std::string& file, bool required, std::span<const Setting> overriding) {
     std::vector<std::string> errors, files;
     std::vector<Section> sections;
     const auto take = [&](const std::string& name, bool needed) {
@@ -444,7 +474,7 @@ Loaded load(const std::string& file, bool required, const Knowledge& knowledge) 
             return;
         }
         files.push_back(name);
-        for (Section& one : parse_file(name, *text, knowledge, errors)) sections.push_back(std::move(one));
+        for (Section& one : parse_file(name, *text, errors)) sections.push_back(std::move(one));
     };
     take(file, required);
     const auto further = drop_ins(file + ".d");
@@ -454,6 +484,9 @@ Loaded load(const std::string& file, bool required, const Knowledge& knowledge) 
     Loaded all = resolve(std::move(sections));
     all.files = std::move(files);
     errors.insert(errors.end(), all.errors.begin(), all.errors.end());
+    std::vector<Setting> mount = all.mount;
+    mount.insert(mount.end(), overriding.begin(), overriding.end());
+    for (std::string& error : check_timers(mount, all.targets)) errors.push_back(std::move(error));
     all.errors = std::move(errors);
     return all;
 }

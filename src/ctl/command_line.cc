@@ -175,7 +175,7 @@ const std::vector<Verb>& verbs() {
          "look at a configuration file of srpfs, or make one of srp_daemon's",
          "check says what is wrong with FILE (default: /etc/srpfs/srpfs.conf) and its drop-ins, show what holds, and "
          "in which line it stands; convert writes the rules of FILE (default: /etc/srp_daemon.conf) as srpfs.conf(5) "
-         "has them. Values in [mount] are looked at by srpfs when it is started.",
+         "has them.",
          {}},
     };
     return all;

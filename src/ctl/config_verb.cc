@@ -5,7 +5,6 @@
 
 #include <srpfs/ctl/config_report.h>
 #include <srpfs/ctl/program.h>
-#include <srpfs/ctl/timers.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -14,15 +13,6 @@
 
 namespace srpfs::ctl {
 namespace {
-
-config::Knowledge knowledge() {
-    config::Knowledge known = config::mount_option_names();
-    known.check_timer = [](const std::string& key, const std::string& value) -> Result<void> {
-        if (parse_seconds(value)) return {};
-        return Error(EINVAL, fmt::format("{} = {}: a number of seconds, or off, expected", key, value));
-    };
-    return known;
-}
 
 int finish(std::string_view text) {
     const auto printed = write_output(text);
@@ -52,7 +42,7 @@ int convert(const Request& request) {
 }  // namespace
 
 Result<std::vector<std::string>> permitted_logins(const std::string& file, const std::vector<std::string>& logins) {
-    const config::Loaded loaded = config::load(file, true, knowledge());
+    const config::Loaded loaded = config::load(file, true);
     if (!loaded.errors.empty()) return Error(EINVAL, fmt::format("{}", fmt::join(loaded.errors, "\n")));
     std::vector<std::string> permitted;
     for (const std::string& login : logins) {
@@ -64,7 +54,7 @@ Result<std::vector<std::string>> permitted_logins(const std::string& file, const
     return permitted;
 }
 
-config::Loaded default_configuration() { return config::load(config::default_file, false, knowledge()); }
+config::Loaded default_configuration() { return config::load(config::default_file, false); }
 
 int run_config(const Request& request) {
     const std::string& what = request.operands.front();
@@ -72,8 +62,7 @@ int run_config(const Request& request) {
     if (what != "check" && what != "show")
         return usage(fmt::format("config {}: check, show or convert is expected", what));
     const bool is_named = request.operands.size() > 1;
-    const config::Loaded loaded =
-        config::load(is_named ? request.operands[1] : config::default_file, is_named, knowledge());
+    const config::Loaded loaded = config::load(is_named ? request.operands[1] : config::default_file, is_named);
     if (!loaded.errors.empty()) {
         complain(fmt::format("{}", fmt::join(loaded.errors, "\n")));
         return exit_code::refused_value;

@@ -23,7 +23,7 @@ void write_aside(std::string_view text);
 // All of it, or an Error that says why not.
 Result<void> write_output(std::string_view text);
 
-// "srpctl: " and the text, made printable() line by line, to standard error.
+// Each line, made printable(), behind "srpctl: ", to standard error.
 void complain(std::string_view text);
 
 }  // namespace srpfs::ctl

@@ -7,19 +7,6 @@
 
 namespace srpfs::daemon {
 
-Result<void> set_timer(initiator::TransportTimers& timers, const config::Setting& setting) {
-    const auto value = initiator::parse_timer(setting.value);
-    if (!value) return Error(EINVAL, fmt::format("{}: {}", setting.key, value.error().context));
-    using initiator::TimerKind;
-    if (setting.key == to_string(TimerKind::reconnect_delay))
-        timers.reconnect_delay = *value;
-    else if (setting.key == to_string(TimerKind::fast_io_fail_tmo))
-        timers.fast_io_fail_tmo = *value;
-    else
-        timers.dev_loss_tmo = *value;
-    return {};
-}
-
 Result<LoginDefaults> login_defaults(const initiator::TransportTimers& timers,
                                      std::span<const config::TargetRule> rules,
                                      const srp::LoginParameters& parameters) {
@@ -28,10 +15,14 @@ Result<LoginDefaults> login_defaults(const initiator::TransportTimers& timers,
     for (const config::TargetRule& rule : rules) {
         if (!config::matches_any(rule.pattern, names)) continue;
         for (const config::Setting& one : rule.settings) {
-            if (!config::is_timer(one.key))
+            const auto kind = srp::timer_kind(one.key);
+            if (!kind) {
                 defaults.items += fmt::format("{}={},", one.key, one.value);
-            else if (const auto set = set_timer(defaults.timers, one); !set)
-                return set.error();
+                continue;
+            }
+            const auto value = srp::parse_timer(one.value);
+            if (!value) return Error(EINVAL, fmt::format("{}: {}", one.key, value.error().context));
+            srp::timer_of(defaults.timers, *kind) = *value;
         }
     }
     if (const auto valid = initiator::validate(defaults.timers); !valid)

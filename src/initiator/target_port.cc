@@ -5,14 +5,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
-#include <limits>
 
 namespace srpfs::initiator {
 namespace {
 
-constexpr std::uint32_t fast_io_fail_seconds_max = 600;  // SCSI_DEVICE_BLOCK_MAX_TIMEOUT
-constexpr std::uint32_t dev_loss_seconds_max = std::numeric_limits<std::int32_t>::max();
 constexpr auto retry_delay_first = std::chrono::milliseconds(500);
 constexpr unsigned doublings_max = 24;  // more than any reconnect_delay matters for
 // The kernel waits for reconnect_delay before every attempt, and longer after ten. This is to find a target that has
@@ -38,64 +34,6 @@ bool shrink(srp::LoginParameters& parameters, unsigned attempt) {
 }
 
 }  // namespace
-
-// ---- timers as text ----
-
-const char* to_string(TimerKind kind) {
-    switch (kind) {
-        case TimerKind::reconnect_delay: return "reconnect_delay";
-        case TimerKind::fast_io_fail_tmo: return "fast_io_fail_tmo";
-        case TimerKind::dev_loss_tmo: return "dev_loss_tmo";
-    }
-    return "?";
-}
-
-Result<std::optional<std::uint32_t>> parse_timer(std::string_view text) {
-    if (text.starts_with("off")) return std::optional<std::uint32_t>{};
-    const Error bad(EINVAL, fmt::format("'{}' is neither 'off' nor a number of seconds", text));
-    std::string_view digits = text;
-    const bool negative = digits.starts_with('-');
-    if (negative || digits.starts_with('+')) digits.remove_prefix(1);
-    int base = 10;
-    if (digits.size() > 2 && digits[0] == '0' && (digits[1] == 'x' || digits[1] == 'X')) {
-        base = 16;
-        digits.remove_prefix(2);
-    } else if (digits.size() > 1 && digits[0] == '0') {
-        base = 8;
-    }
-    std::int64_t value = 0;
-    const auto [end, fault] = std::from_chars(digits.data(), digits.data() + digits.size(), value, base);
-    if (digits.empty() || digits[0] == '-' || fault != std::errc{} || end != digits.data() + digits.size() ||
-        value > std::numeric_limits<std::int32_t>::max())
-        return bad;
-    if (negative && value > 0) return std::optional<std::uint32_t>{};
-    return std::optional<std::uint32_t>(static_cast<std::uint32_t>(value));
-}
-
-std::string format_timer(std::optional<std::uint32_t> value) {
-    return value ? fmt::format("{}", *value) : std::string("off");
-}
-
-Result<void> validate(const TransportTimers& timers) {
-    const auto& [reconnect_delay, fast_io_fail, dev_loss] = timers;
-    if (!reconnect_delay && !fast_io_fail && !dev_loss)
-        return Error(EINVAL,
-                     "reconnect_delay, fast_io_fail_tmo and dev_loss_tmo cannot all be off: I/O would hang for ever");
-    if (reconnect_delay == 0U) return Error(EINVAL, "reconnect_delay must be at least 1 second, or off");
-    if (fast_io_fail && *fast_io_fail > fast_io_fail_seconds_max)
-        return Error(EINVAL, fmt::format("fast_io_fail_tmo must not exceed {} seconds", fast_io_fail_seconds_max));
-    if (!fast_io_fail && dev_loss && *dev_loss > fast_io_fail_seconds_max)
-        return Error(EINVAL, fmt::format("dev_loss_tmo must not exceed {} seconds while fast_io_fail_tmo is off",
-                                         fast_io_fail_seconds_max));
-    if (dev_loss && *dev_loss >= dev_loss_seconds_max) return Error(EINVAL, "dev_loss_tmo is too large");
-    if (fast_io_fail && dev_loss && *fast_io_fail >= *dev_loss)
-        return Error(
-            EINVAL,
-            fmt::format(
-                "fast_io_fail_tmo ({}) must be less than dev_loss_tmo ({}); write the one that makes room first",
-                *fast_io_fail, *dev_loss));
-    return {};
-}
 
 // ---- the link of one reactor ----
 
@@ -555,11 +493,7 @@ Result<void> TargetPort::set_timer(TimerKind kind, std::string_view text) {
     auto value = parse_timer(text);
     if (!value) return Error(EINVAL, fmt::format("{}: {}", to_string(kind), value.error().context));
     TransportTimers wanted = config_.timers;
-    switch (kind) {
-        case TimerKind::reconnect_delay: wanted.reconnect_delay = *value; break;
-        case TimerKind::fast_io_fail_tmo: wanted.fast_io_fail_tmo = *value; break;
-        case TimerKind::dev_loss_tmo: wanted.dev_loss_tmo = *value; break;
-    }
+    srp::timer_of(wanted, kind) = *value;
     if (auto valid = validate(wanted); !valid)
         return Error(EINVAL, fmt::format("{}: {}", to_string(kind), valid.error().context));
     const bool had_reconnect = config_.timers.reconnect_delay.has_value();

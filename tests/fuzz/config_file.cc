@@ -9,8 +9,7 @@ using namespace srpfs::config;
 SRPFS_FUZZ_TARGET(config_file) {
     const std::string_view text(reinterpret_cast<const char*>(input.data()), input.size());
     std::vector<std::string> errors;
-    const Knowledge known = mount_option_names();
-    auto sections = parse_file("f", text, known, errors);
+    auto sections = parse_file("f", text, errors);
     for (const std::string& error : errors) {
         PROPERTY(error.starts_with("f:"));
         PROPERTY(error.size() < 1200);
@@ -29,6 +28,6 @@ SRPFS_FUZZ_TARGET(config_file) {
         return;
     }
     errors.clear();
-    (void)parse_file("converted", *converted, {}, errors);
+    (void)parse_file("converted", *converted, errors);
     PROPERTY(errors.empty());
 }

@@ -4,7 +4,7 @@
 import os
 import time
 
-from harness import LOGIN, TARGET, check, contains, equal, eventually, mount_entry, test, value, write_once
+from harness import LOGIN, TARGET, check, contains, equal, eventually, mount_entry, run, succeeds, test, value, write_once
 
 AGAIN = "id_ext=1,ioc_guid=1,dest=demo,initiator_ext=7"
 NAME = "0000000000000001-0000000000000001-0000000000000007"
@@ -152,6 +152,36 @@ def everything_that_is_wrong_is_told_and_nothing_is_mounted(t):
     (t.path("bad.conf.d")).mkdir()
     (t.path("bad.conf.d") / "loop.conf").symlink_to("loop.conf")
     refused("demo", f"-oconfig={bad}", named=("loop.conf: cannot be read: Too many levels",))
+
+
+@test
+def srpctl_and_srpfs_say_the_same_of_a_file(t):
+    point = t.mountpoint()
+    srpctl = t.program.parent / "srpctl"
+    bad = {"[target *]\nfast_io_fail_tmo = 10\ndev_loss_tmo = 5\n": 1,
+           "[mount]\numask = 99\nuid = bob\nfast_io_fail_tmo = 700\n": 3,
+           "[mount]\nfast_io_fail_tmo = 20\n[target *]\ndev_loss_tmo = 12\n[lun\n": 2,
+           "[mount]\nfast_io_fail_tmo = 50\ndev_loss_tmo = 50\nmemory = 1M\n": 2,
+           "[mount]\nreconnect_delay = 0\nfast_io_fail_tmo = soon\nio_uring = maybe\ncpus = 3-1\nreadahead = 65M\n": 5,
+           "[mount]\nmax_read = 5\nrecconect_delay = 3\nro = perhaps\n[login]\nlogin = id_ext=1\n": 4,
+           "[target *]\ndev_loss_tmo = 2147483647\nch_count = 0\n": 2,
+           "uid = 5\n": 1}
+    for text, lines in bad.items():
+        file = written(t, text)
+        by_srpfs = t.srpfs("demo", f"-oconfig={file}", point)
+        by_srpctl = run(srpctl, "config", "check", file)
+        equal((by_srpfs.returncode, by_srpctl.returncode), (1, 7), f"exit statuses of {text!r} ({by_srpfs.stderr}{by_srpctl.stderr})")
+        equal(by_srpctl.stderr.replace("srpctl: ", "srpfs: "), by_srpfs.stderr, f"what both say of {text!r}")
+        equal(by_srpfs.stderr.count(f"srpfs: {file}:"), lines, f"lines with a place of {text!r}: {by_srpfs.stderr}")
+    for text in ("", "[mount]\numask = 0077\nuid = 5\nfast_io_fail_tmo = 600\ndev_loss_tmo = 601\n",
+                 "[mount]\nfast_io_fail_tmo = 20\n[target *]\nfast_io_fail_tmo = 5\ndev_loss_tmo = 12\n",
+                 "[mount]\nfast_io_fail_tmo = off\ndev_loss_tmo = 600\ncq_moderation = 16:8\nio_uring_queue_depth = 16\n"):
+        file = written(t, text)
+        succeeds(srpctl, "config", "check", file)
+        t.mount("demo:ram:1M", f"config={file}").umount()
+    # What the command line replaces is not what the file has wrong together.
+    file = written(t, "[mount]\nfast_io_fail_tmo = 50\ndev_loss_tmo = 40\n")
+    t.mount("demo:ram:1M", f"config={file},dev_loss_tmo=60").umount()
 
 
 @test

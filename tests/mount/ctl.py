@@ -645,7 +645,7 @@ def configuration_files_are_checked_shown_and_made(t):
     said = ctl.fails(7, "config", "check", file).splitlines()
     equal(len(said), 2, f"lines of {said}")
     contains(said[0], f'{file}:2: unknown key "umsak" in [mount]; did you mean "umask"?', "the first error")
-    contains(said[1], f"{file}:4: dev_loss_tmo = soon: ", "the second error")
+    contains(said[1], f"{file}:4: option dev_loss_tmo=soon: ", "the second error")
     contains(ctl.fails(4, "config", "convert", t.path("missing")), "cannot be read: No such file", "a file that is not there")
     contains(ctl.fails(7, "config", "check", t.path("missing")), "cannot be read: No such file", "a file that is not there")
     contains(ctl.fails(1, "config", "chekc"), "check, show or convert", "another word")

@@ -6,8 +6,8 @@
 #include <srpfs/base/result.h>
 #include <srpfs/config/login_rule.h>
 #include <srpfs/config/lun_rule.h>
+#include <srpfs/srp/transport_timers.h>
 
-#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -39,20 +39,9 @@ struct Section {
     std::vector<Setting> settings;
 };
 
-// What one who reads a file knows of keys that are not this layer's.
-struct Knowledge {
-    std::vector<std::string> mount_flags, mount_values;  // names of mount options without and with a value
-    // nullptr: not checked. EINVAL with a sentence.
-    std::function<Result<void>(const std::string& key, const std::string& value)> check_mount;
-    std::function<Result<void>(const std::string& key, const std::string& value)> check_timer;
-};
-
-// The names of all options of srpfs, for those who cannot check their values.
-[[nodiscard]] Knowledge mount_option_names();
-
 // The text of one file; what is wrong goes to `errors`, a line "FILE:LINE: ..." each, and is left out.
 [[nodiscard]] std::vector<Section> parse_file(const std::string& name, std::string_view text,
-                                              const Knowledge& knowledge, std::vector<std::string>& errors);
+                                              std::vector<std::string>& errors);
 
 // Defaults of logins to targets of such names (target_names()).
 struct TargetRule {
@@ -73,9 +62,16 @@ struct Loaded {
 };
 
 // `file` and its drop-ins, `file`.d/*.conf, sorted by name. `required`: it is an error if `file` is not there.
-[[nodiscard]] Loaded load(const std::string& file, bool required, const Knowledge& knowledge);
+// `overriding`: what the command line says instead, for rules that are about several options.
+[[nodiscard]] Loaded load(const std::string& file, bool required, std::span<const Setting> overriding = {});
 // The same of texts that have been read: for tests, and for what comes from elsewhere.
 [[nodiscard]] Loaded resolve(std::vector<Section> sections);
+
+// The timers of a mount, and of each section [target PATTERN] with what holds where that says nothing, have to go
+// together. A line for each that do not, with the place of the last one that a file has. What cannot be parsed, and
+// options that are no timers, are left out.
+[[nodiscard]] std::vector<std::string> check_timers(std::span<const Setting> mount,
+                                                    std::span<const TargetRule> targets);
 
 // Reads a whole regular file of up to file_bytes_max, that nobody but root and its reader can write.
 [[nodiscard]] Result<std::string> read_file(const std::string& path);

@@ -11,9 +11,6 @@
 
 namespace srpfs::daemon {
 
-// `setting` is one of the three timers; EINVAL with a sentence.
-Result<void> set_timer(initiator::TransportTimers& timers, const config::Setting& setting);
-
 struct LoginDefaults {
     std::string items;  // "queue_size=16,": goes in front of the login string, where what stands later goes before
     initiator::TransportTimers timers;

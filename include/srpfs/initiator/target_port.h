@@ -9,6 +9,7 @@
 
 #include <srpfs/initiator/target_link.h>
 #include <srpfs/reactor/executor.h>
+#include <srpfs/srp/transport_timers.h>
 
 #include <functional>
 #include <memory>
@@ -19,19 +20,12 @@
 
 namespace srpfs::initiator {
 
-// Seconds; nullopt is `off`. Defaults are the kernel's.
-struct TransportTimers {
-    std::optional<std::uint32_t> reconnect_delay = 10;
-    std::optional<std::uint32_t> fast_io_fail_tmo = 15;
-    std::optional<std::uint32_t> dev_loss_tmo = 600;
-};
-enum class TimerKind : std::uint8_t { reconnect_delay, fast_io_fail_tmo, dev_loss_tmo };
-[[nodiscard]] const char* to_string(TimerKind kind);
-// "off" (or anything starting with it, or a negative number) or an integer, base 0: EINVAL with the reason otherwise.
-Result<std::optional<std::uint32_t>> parse_timer(std::string_view text);
-std::string format_timer(std::optional<std::uint32_t> value);
-// The kernel's rules for the three together (srp-admin 4.2); the Error says which rule and what to write first.
-Result<void> validate(const TransportTimers& timers);
+using srp::format_timer;
+using srp::parse_timer;
+using srp::TimerKind;
+using srp::to_string;
+using srp::TransportTimers;
+using srp::validate;
 
 struct TargetPortConfig {
     std::string name;  // for the log: "10.9.9.1:5555"

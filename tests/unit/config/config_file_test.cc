@@ -17,26 +17,15 @@ namespace {
 
 using Lines = std::vector<std::string>;
 
-Knowledge knowledge() {
-    Knowledge known;
-    known.mount_flags = {"allow_other", "ro", "rw"};
-    known.mount_values = {"uid", "reconnect_delay", "lun", "memory"};
-    known.check_mount = [](const std::string& key, const std::string& value) -> Result<void> {
-        if (value == "wrong") return Error(EINVAL, key + " is wrong");
-        return {};
-    };
-    return known;
-}
-
 Lines errors_of(std::string_view text) {
     Lines errors;
-    (void)parse_file("f", text, knowledge(), errors);
+    (void)parse_file("f", text, errors);
     return errors;
 }
 
 Loaded resolved(std::string_view text) {
     Lines errors;
-    Loaded all = resolve(parse_file("f", text, knowledge(), errors));
+    Loaded all = resolve(parse_file("f", text, errors));
     EXPECT_EQ(errors, Lines{});
     return all;
 }
@@ -62,11 +51,14 @@ TEST(ConfigFile, IsSectionsOfKeysAndValues) {
 }
 
 TEST(ConfigFile, WhatIsWrongIsNamedWithItsLineAndAllOfIt) {
-    EXPECT_EQ(errors_of("[target *]\nrelogin_delay = 5\nqueue_size = 0\n[mont]\nx\n[mount]\nuid = wrong\nuid = 3\n"),
+    EXPECT_EQ(errors_of("[target *]\nrelogin_delay = 5\nqueue_size = 0\n[mont]\nx\n[mount]\nuid = wrong\nuid = "
+                        "3\nfast_io_fail_tmo = 700\n"),
               (Lines{"f:2: unknown key \"relogin_delay\" in [target *]; did you mean \"reconnect_delay\"?",
                      "f:3: queue_size=\"0\" is not valid: expected decimal number, or hexadecimal with 0x, range "
                      "1..2147483647",
-                     "f:4: unknown section [mont]; did you mean [mount]?", "f:7: uid is wrong"}));
+                     "f:4: unknown section [mont]; did you mean [mount]?",
+                     "f:7: option uid=wrong: number from 0 to 4294967294 expected; id -u NAME shows that of a name",
+                     "f:9: option fast_io_fail_tmo=700: must not exceed 600 seconds"}));
     const std::pair<std::string_view, const char*> cases[] = {
         {"uid = 3\nro\n", "f:1: this stands before the first section"},
         {"[mount\n", "f:1: a section begins with"},
@@ -79,7 +71,7 @@ TEST(ConfigFile, WhatIsWrongIsNamedWithItsLineAndAllOfIt) {
         {"[mount]\nuid", "f:2: uid needs a value"},
         {"[mount]\nro = maybe", "f:2: ro = maybe: yes or no"},
         {"[mount]\nconfig = other", "f:2: config: a configuration file cannot name another one"},
-        {"[mount]\nlun = x", "f:2: lun = x: "},
+        {"[mount]\nlun = x", "f:2: option lun=x: "},
         {"[mount]\nuid=1\n\nuid=1", "f:4: uid is given twice in [mount]; first in line 2"},
         {"[lun a]\nro\n[lun a]\nro", "f:4: ro is given twice in [lun a]; first in line 2"},
         {"[lun *]\nro = yes", "f:2: 'ro=yes' is none of"},
@@ -106,6 +98,36 @@ TEST(ConfigFile, WhatIsWrongIsNamedWithItsLineAndAllOfIt) {
         ASSERT_EQ(errors.size(), 1U) << text << fmt::format("{}", fmt::join(errors, "\n"));
         EXPECT_TRUE(errors[0].starts_with(wanted)) << errors[0] << " instead of " << wanted;
     }
+}
+
+TEST(ConfigFile, TimersHaveToGoTogetherInEachSectionAndWithTheMount) {
+    const std::pair<std::string_view, Lines> cases[] = {
+        {"[mount]\nfast_io_fail_tmo = 20\ndev_loss_tmo = 30\n[target *]\ndev_loss_tmo = 25\n", {}},
+        {"[target *]\nfast_io_fail_tmo=10\ndev_loss_tmo=5\n",
+         {"f:3: [target *]: fast_io_fail_tmo (10) must be less than dev_loss_tmo (5); write the one that makes room "
+          "first"}},
+        {"[target *]\ndev_loss_tmo = 12\n[mount]\nuid = 1\nfast_io_fail_tmo = 20\ngid = 1\n",
+         {"f:2: [target *]: fast_io_fail_tmo (20) must be less than dev_loss_tmo (12); write the one that makes room "
+          "first"}},
+        // Both errors; and not one about what the mount's mean for a section.
+        {"[mount]\nfast_io_fail_tmo = 20\ndev_loss_tmo = 10\n[target a]\nfast_io_fail_tmo = 15\n"
+         "[target b]\nfast_io_fail_tmo = off\ndev_loss_tmo = 601\n",
+         {"f:3: fast_io_fail_tmo (20) must be less than dev_loss_tmo (10); write the one that makes room first",
+          "f:8: [target b]: dev_loss_tmo must not exceed 600 seconds while fast_io_fail_tmo is off"}},
+        {"[mount]\nreconnect_delay = off\nfast_io_fail_tmo = off\ndev_loss_tmo = off\n",
+         {"f:4: reconnect_delay, fast_io_fail_tmo and dev_loss_tmo cannot all be off: I/O would hang for ever"}}};
+    for (const auto& [text, wanted] : cases) {
+        const Loaded all = resolved(text);
+        EXPECT_EQ(check_timers(all.mount, all.targets), wanted) << text;
+    }
+    // What the command line says has no place, and what it replaces no meaning.
+    const Loaded all = resolved("[mount]\nfast_io_fail_tmo = 20\n");
+    std::vector<Setting> both = all.mount;
+    both.push_back({"dev_loss_tmo", "15", {}});
+    EXPECT_TRUE(check_timers(both, {}).at(0).starts_with("f:2: fast_io_fail_tmo (20) must be")) << "the file's part";
+    both.push_back({"fast_io_fail_tmo", "5", {}});
+    EXPECT_EQ(check_timers(both, {}), Lines{});
+    EXPECT_TRUE(check_timers(std::vector<Setting>{{"dev_loss_tmo", "15", {}}}, {}).at(0).starts_with("fast_io_fail"));
 }
 
 TEST(ConfigFile, MayBeEmptyAndHasAnyTextInComments) {
@@ -162,7 +184,7 @@ protected:
         std::ofstream(path, std::ios::binary) << text;
         return path;
     }
-    [[nodiscard]] Loaded loaded(bool required = true) const { return load(file_, required, knowledge()); }
+    [[nodiscard]] Loaded loaded(bool required = true) const { return load(file_, required); }
     std::string only_error(bool required = true) {
         const Lines errors = loaded(required).errors;
         EXPECT_EQ(errors.size(), 1U) << fmt::format("{}", fmt::join(errors, "\n"));
@@ -173,9 +195,9 @@ protected:
 };
 
 TEST_F(ConfigFiles, DropInsGoBeforeInTheOrderOfTheirNames) {
-    put("srpfs.conf", "[mount]\nuid = 1\nmemory = 2\nreconnect_delay = 3\n");
+    put("srpfs.conf", "[mount]\nuid = 1\nspin = 2\nreconnect_delay = 3\n");
     put("srpfs.conf.d/20-b.conf", "[mount]\nuid = 20\n");
-    put("srpfs.conf.d/10-a.conf", "[mount]\nuid = 10\nmemory = 10\n");
+    put("srpfs.conf.d/10-a.conf", "[mount]\nuid = 10\nspin = 10\n");
     put("srpfs.conf.d/30-c.conf~", "[nonsense]\n");
     put("srpfs.conf.d/.hidden.conf", "[nonsense]\n");
     const Loaded all = loaded();
@@ -183,7 +205,7 @@ TEST_F(ConfigFiles, DropInsGoBeforeInTheOrderOfTheirNames) {
     EXPECT_EQ(all.files, (Lines{file_, file_ + ".d/10-a.conf", file_ + ".d/20-b.conf"}));
     Lines held;
     for (const Setting& one : all.mount) held.push_back(one.key + "=" + one.value);
-    EXPECT_EQ(held, (Lines{"reconnect_delay=3", "memory=10", "uid=20"}));
+    EXPECT_EQ(held, (Lines{"reconnect_delay=3", "spin=10", "uid=20"}));
     EXPECT_EQ(to_string(all.mount.back().origin), file_ + ".d/20-b.conf:2");
 }
 
@@ -254,7 +276,6 @@ TEST(Example, IsCorrectAlsoWithoutItsCommentMarks) {
     std::ifstream file(SRPFS_EXAMPLE);
     const std::string text{std::istreambuf_iterator<char>(file), {}};
     ASSERT_GT(text.size(), 1000U);
-    Knowledge known;
     Lines errors;
     std::string active, line;
     std::size_t keys = 0;
@@ -263,14 +284,11 @@ TEST(Example, IsCorrectAlsoWithoutItsCommentMarks) {
         const bool is_key = line.size() > 1 && line[0] == '#' && line[1] != ' ';
         keys += is_key;
         active += (is_key ? line.substr(1) : line) + "\n";
-        if (!is_key) continue;
-        const bool is_flag = line.find('=') == std::string::npos || line.ends_with(" yes") || line.ends_with(" no");
-        (is_flag ? known.mount_flags : known.mount_values).push_back(line.substr(1, line.find_first_of(" =", 1) - 1));
     }
     EXPECT_GT(keys, 70U);
-    const auto plain = resolve(parse_file("example", text, known, errors));
+    const auto plain = resolve(parse_file("example", text, errors));
     EXPECT_TRUE(plain.mount.empty() && plain.logins.empty());
-    const auto all = resolve(parse_file("example", active, known, errors));
+    const auto all = resolve(parse_file("example", active, errors));
     EXPECT_EQ(errors, Lines{});
     EXPECT_EQ(all.logins.size(), 2U);
 }
@@ -283,8 +301,7 @@ TEST(Page, HasOnlyExamplesThatAreCorrect) {
     for (auto at = text.find(begin); at != std::string::npos; at = text.find(begin, at)) {
         at += begin.size();
         Lines errors;
-        const auto all =
-            resolve(parse_file("example", text.substr(at, text.find(".Ed\n", at) - at), mount_option_names(), errors));
+        const auto all = resolve(parse_file("example", text.substr(at, text.find(".Ed\n", at) - at), errors));
         EXPECT_EQ(errors, Lines{});
         EXPECT_FALSE(all.sections.empty());
         ++count;

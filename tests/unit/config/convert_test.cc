@@ -17,7 +17,7 @@ std::string content(const std::filesystem::path& path) {
 
 std::vector<LoginRule> rules_of(const std::string& text) {
     std::vector<std::string> errors;
-    const auto all = resolve(parse_file("converted", text, {}, errors));
+    const auto all = resolve(parse_file("converted", text, errors));
     EXPECT_EQ(errors, std::vector<std::string>{}) << text;
     return all.login_rules;
 }

@@ -16,9 +16,8 @@ config::Loaded loaded() {
                                        "[mount]\nuid = 5\nallow_other\n[lun naa.6*]\nro\n[login]\n"
                                        "login = id_ext=1,ioc_guid=1,dest=192.168.7.1:5555\n"
                                        "login = id_ext=2,ioc_guid=2,dest=192.168.7.2:5555\ndeny = ioc_guid=2\n",
-                                       config::mount_option_names(), errors);
-    for (auto& one : config::parse_file("/etc/srpfs/srpfs.conf.d/10.conf", "[mount]\nuid = 6\nlun = *:rw\n",
-                                        config::mount_option_names(), errors))
+                                       errors);
+    for (auto& one : config::parse_file("/etc/srpfs/srpfs.conf.d/10.conf", "[mount]\nuid = 6\nlun = *:rw\n", errors))
         sections.push_back(std::move(one));
     EXPECT_TRUE(errors.empty());
     auto all = config::resolve(std::move(sections));
