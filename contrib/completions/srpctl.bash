@@ -13,51 +13,65 @@ _srpctl_things() {
     done < <(srpctl --timeout 2 --output plain "${_srpctl_mount[@]}" list 2>/dev/null)
 }
 
+# Of the names that stand on lines of standard input, those that begin with what was typed, quoted for the command line. Not by compgen -W,
+# which would carry out what looks like a command in them: everybody may give a mount point such a name.
+_srpctl_names() {
+    local name quoted
+    while IFS= read -r name; do
+        printf -v quoted %q "$name"
+        [[ $name == "$current"* || $quoted == "$current"* ]] && COMPREPLY+=("$quoted")
+    done
+}
+
 _srpctl() {
     local verbs="list show login login-all logout logout-all rescan reset set reservations copy stats top events why config help"
     local common="-m --mount -o --output -t --timeout -h --help -V --version"
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} verb='' offered='' i
     local -a _srpctl_mount=()
+    COMPREPLY=()
     # bash cuts words at =, which options and settings have in them.
     [[ $current == = ]] && current=''
+    [[ $previous == = ]] && previous=${COMP_WORDS[COMP_CWORD - 2]}
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-            -m | --mount) _srpctl_mount=(--mount "${COMP_WORDS[++i]}") ;;
+            -m | --mount)
+                [[ ${COMP_WORDS[i + 1]} == = ]] && ((i++))
+                _srpctl_mount=(--mount "${COMP_WORDS[++i]//[\\\"\']/}")
+                ;;
             -o | --output | -t | --timeout | -p | --port | -n | --count | -d | --delay | --journal | --block-size | --offset | --length | --seek | -c | --config) ((i++)) ;;
             -* | =) ;;
             *) [[ $verb ]] || verb=${COMP_WORDS[i]} ;;
         esac
     done
     case $previous in
-        -m | --mount) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
+        -m | --mount) compopt -o dirnames; return ;;
         -o | --output) mapfile -t COMPREPLY < <(compgen -W "table json plain" -- "$current"); return ;;
-        -p | --port) mapfile -t COMPREPLY < <(compgen -W "$(_srpctl_things port)" -- "$current"); return ;;
-        --journal | -c | --config) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+        -p | --port) _srpctl_names < <(_srpctl_things port); return ;;
+        --journal | -c | --config) compopt -o default; return ;;
         -t | --timeout | -n | --count | -d | --delay | --block-size | --offset | --length | --seek) return ;;
     esac
-    case $verb in
-        '') offered=$verbs ;;
-        help) offered=$verbs ;;
-        list) offered='' ;;
-        show | stats | rescan | reset) offered=$(_srpctl_things port target lun) ;;
-        reservations)
-            offered="register register-ignore unregister reserve release preempt preempt-abort clear write-exclusive exclusive-access"
-            offered+=" $(_srpctl_things lun)"
-            ;;
-        logout) offered=$(_srpctl_things target) ;;
-        copy) mapfile -t COMPREPLY < <(compgen -f -- "$current"; compgen -W "$(_srpctl_things lun)" -- "$current") ;;
-        login | why) offered='id_ext=' ;;
-        config)
-            if [[ $previous == config ]]; then
-                offered='check show convert'
-            else
-                mapfile -t COMPREPLY < <(compgen -f -- "$current")
-            fi
-            ;;
-        login-all) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
-        set) offered="reconnect_delay= fast_io_fail_tmo= dev_loss_tmo= read_only= uid= gid= mode= cache= $(_srpctl_things port target lun)" ;;
-    esac
-    if [[ $current == -* ]]; then
+    if [[ $current != -* ]]; then
+        case $verb in
+            '' | help) offered=$verbs ;;
+            show | stats | rescan | reset) _srpctl_names < <(_srpctl_things port target lun) ;;
+            reservations)
+                offered='register register-ignore unregister reserve release preempt preempt-abort clear write-exclusive exclusive-access'
+                _srpctl_names < <(_srpctl_things lun)
+                ;;
+            logout) _srpctl_names < <(_srpctl_things target) ;;
+            copy)
+                compopt -o default      # files, where no LUN fits
+                _srpctl_names < <(_srpctl_things lun)
+                ;;
+            login | why) offered='id_ext=' ;;
+            config) if [[ $previous == config ]]; then offered='check show convert'; else compopt -o default; fi ;;
+            login-all) compopt -o default ;;
+            set)
+                offered='reconnect_delay= fast_io_fail_tmo= dev_loss_tmo= read_only= uid= gid= mode= cache='
+                _srpctl_names < <(_srpctl_things port target lun)
+                ;;
+        esac
+    else
         case $verb in
             list) offered="-v --verbose $common" ;;
             login) offered="-p --port $common" ;;
@@ -68,7 +82,7 @@ _srpctl() {
             *) offered=$common ;;
         esac
     fi
-    [[ $offered ]] && mapfile -t COMPREPLY < <(compgen -W "$offered" -- "$current")
+    [[ $offered ]] && mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -W "$offered" -- "$current")
     [[ ${COMPREPLY[0]-} == *= ]] && compopt -o nospace
     return 0
 }
