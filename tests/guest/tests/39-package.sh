@@ -111,8 +111,12 @@ test_srpfs_package_service() {
     in_systemd sh -c "echo 1 >$point/srp-$rdma_device-1/$guid-$guid/delete"
     in_systemd sh -c "echo $login_string,ch_count=1 >$point/add_target; cat $point/srp-$rdma_device-1/$guid-$guid/state" >state
     expect_file state running
-    # An adapter's node that may not be opened would be told here.
-    in_systemd grep . $point/last_error || true
+    # An adapter's node that may not be opened would be told here; what has failed is.
+    in_systemd cat $point/last_error $point/srp-$rdma_device-1/last_error $point/srp-$rdma_device-1/$guid-$guid/last_error >last_error
+    expect_file last_error ''
+    if in_systemd sh -c "echo $login_string,ch_count=1 >$point/add_target"; then fail "a second login with the same names succeeds"; fi
+    in_systemd cat $point/last_error >last_error
+    expect_match "last_error after a second login" "$(<last_error)" 'Already connected to target port'
     in_systemd systemctl stop 'srpfs@mnt-srp.service' || { service_says; fail "the service does not stop"; }
     expect_equal "the service's result" "$(in_systemd systemctl show --value -p Result srpfs@mnt-srp.service)" success
     wait_for 15 "no srpfs process" no_srpfs
