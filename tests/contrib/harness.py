@@ -10,12 +10,14 @@ import contextlib
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import subprocess
 import tempfile
 import time
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
+LUN = "srp-demo0-1/0000000000000001-0000000000000001/lun0"
 PATIENCE = 180              # seconds; machines are slow and shared
 TARGETS = ("sysinit", "basic", "shutdown", "multi-user", "network-online", "remote-fs", "rdma-hw", "umount", "final", "local-fs",
            "local-fs-pre", "remote-fs-pre", "sockets", "timers", "paths", "slices", "exit", "halt", "network", "default", "rescue", "emergency")
@@ -136,6 +138,66 @@ class Systemd:
         done = self.inside(*command)
         check(done.returncode == 0, f"{shlex.join(map(str, command))}: {done.returncode}: {done.stdout[-1500:]}")
         return done.stdout
+
+
+class Machine(Systemd):
+    """A copy of this machine, whose systemd knows srpfs's units as soon as they are installed. `files` are in the directory then."""
+
+    def __init__(self, directory, *files):
+        needs_systemd()
+        for file in files:
+            shutil.copy(file, directory)
+        units = directory / "units"
+        make_targets(units)
+        for name in ("srpfs@.service", "srpfs-textfile@.service", "srpfs-textfile@.timer"):
+            (units / name).symlink_to(f"/lib/systemd/system/{name}")
+        super().__init__(units, directory / "log", directory)
+        self.place = directory
+
+    def write(self, path, text):
+        self.does("sh", "-c", 'mkdir -p "$(dirname "$1")" && printf %s "$2" >"$1"', "sh", path, text)
+
+    def exists(self, path):
+        return self.inside("test", "-e", path).returncode == 0
+
+    def changes(self):
+        """Files that were written, directories that are new, and files that are gone, as seen from this machine's own files."""
+        listing = self.does("find", self.place / "changes", "-mindepth", "1", "-printf", "%y %P\n")
+        found = set()
+        for line in listing.splitlines():
+            kind, path = line.split(" ", 1)
+            if path.startswith(str(self.place)[1:]) or f"{self.place}/".startswith(f"/{path}/"):
+                continue
+            if kind == "c":
+                found.add(f"{path} is gone")
+            elif kind != "d" or not os.path.isdir(f"/{path}"):
+                found.add(path)
+        return found
+
+    def mounted(self, point):
+        return f" {point} fuse.srpfs " in self.mounts()
+
+    def service(self, point, source="demo:ram:8M"):
+        """Settings of the service for this mount point; its name."""
+        self.does("mkdir", "-p", point)
+        self.write(f"/etc/srpfs/mounts{point}.env", f"SRPFS_SOURCE={source}\nSRPFS_OPTIONS=allow_other,memory_lock=try\n")
+        return f"srpfs@{self.does('systemd-escape', '--path', point).strip()}.service"
+
+
+@contextlib.contextmanager
+def writer_on(machine, path):
+    """Somebody writes to this file all the time, until the end; each pass ends with a flush, and none may fail."""
+    script = "while [ ! -e /tmp/srp-enough ]; do dd if=/dev/zero of=$1 bs=64k count=16 conv=notrunc,fsync status=none || exit 1; echo; done"
+    with subprocess.Popen(["nsenter", "-t", str(machine.pid), "-m", "-p", "-C", "sh", "-c", script, "sh", path],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as writer:
+        writer.stdout.readline()
+        try:
+            yield
+            check(writer.poll() is None, "the writer has failed")
+        finally:
+            machine.write("/tmp/srp-enough", "")
+        said = writer.communicate(timeout=60)[0].strip()
+        check(writer.returncode == 0 and not said, f"the writer: {writer.returncode} {said!r}")
 
 
 def main(tests, more=None):
