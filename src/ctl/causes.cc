@@ -44,7 +44,7 @@ constexpr Cause causes[] = {
      "listens on."},
     {"rejected by the program listening there",
      "Something else than an SRP target listens there: check the port in dest."},
-    {"REQ_LIM", "The target gives no credits: look into its log."},
+    {"credits, at least 2 are needed", "The target gives no credits: look into its log."},
     {"no answer to the connect request",
      "The host is there, but its RDMA connection manager does not answer: check that the target runs, and firewalls "
      "(RoCE needs UDP port 4791)."},
@@ -73,7 +73,7 @@ constexpr Cause causes[] = {
     {"not ready", "The LUN is not ready: start it, or put its medium in, at the target; then srpctl rescan."},
     {"MEDIUM ERROR",
      "The device behind the LUN cannot read or write there: look at it at the target; then srpctl rescan."},
-    {"WRITE PROTECTED", "The target shows the LUN for reading only: change that at the target, then srpctl rescan."},
+    {"write protected", "The target shows the LUN for reading only: change that at the target, then srpctl rescan."},
 };
 
 bool is_number(std::string_view text) {

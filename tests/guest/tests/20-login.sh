@@ -312,6 +312,79 @@ test_srpfs_mount_says_why_not() {
     done
 }
 
+# why_says VERDICT TEXT ADVICE [LOGIN-STRING | MOUNT-POINT]: srpctl why has one finding of this kind, with these words, and its exit status fits.
+why_says() {
+    local said status=0 found
+    said=$(within 60 srpctl --output plain why "${@:4}") || status=$?
+    found=$(grep -cE "^$1"$'\t[^\t]*\t'"[^"$'\t'"]*$2[^"$'\t]*\t'"[^"$'\t'"]*$3" <<<"$said") || true
+    note "$said"
+    expect_equal "findings of why with '$2' and '$3'" "$found" 1
+    expect_equal "exit status of why" "$status" "$(if grep -q '^wrong' <<<"$said"; then echo 12; else echo 0; fi)"
+}
+
+# Broken in one way at a time, and put right again. Files of the kernel are changed by mounting something over them.
+limit[srpfs_why_names_the_cause]=240
+test_srpfs_why_names_the_cause() {
+    local port=/sys/class/infiniband/$rdma_device/ports/1 other="id_ext=$guid,ioc_guid=$guid,initiator_ext=7"
+    why_says note 'Nothing is mounted' 'srpfs none /srp'
+    mv /dev/fuse /dev/fuse.away
+    why_says wrong 'There is no /dev/fuse' 'modprobe fuse'
+    mv /dev/fuse.away /dev/fuse
+    mount -t tmpfs none /sys/class/infiniband
+    why_says wrong 'There is no RDMA device' 'rdma link add'
+    umount /sys/class/infiniband
+    mount -t tmpfs none /dev/infiniband
+    why_says wrong 'There is no /dev/infiniband/uverbs' 'modprobe ib_uverbs'
+    umount /dev/infiniband
+    echo '1: DOWN' >down
+    mount --bind down $port/state
+    why_says wrong "The port is DOWN: .*$netdev.* is down" 'ip link set'
+    umount $port/state
+    mount -t tmpfs none $port/gids
+    why_says wrong 'active but has no GID' "Give $netdev an address"
+    umount $port/gids
+    mkdir -p /etc/srpfs
+    echo 'reconect_delay = 5' >/etc/srpfs/srpfs.conf
+    why_says wrong '/etc/srpfs/srpfs.conf:1: ' 'srpctl config check'
+    rm /etc/srpfs/srpfs.conf
+    why_says wrong 'leave by lo, which has no RDMA device' 'network of an RDMA interface' "$other,dest=127.0.0.1:$cm_port"
+    why_says wrong 'No active InfiniBand port is in its subnet' 'ibsrpdm' "$other,pkey=ffff,dgid=fe800000000000000000000000000001,service_id=1"
+
+    # What a login that was refused leaves in last_error, in the words of the target and of the kernel here.
+    srpfs_mount none
+    lio_deny $address
+    why_after_login "$login_string" 'ACL' 'create the ACL'
+    target_allow
+    why_after_login "id_ext=0000000000000bad,ioc_guid=$guid,dest=$address:$cm_port" '.' 'id_ext or ioc_guid is wrong'
+    why_after_login "id_ext=$guid,ioc_guid=$guid,dest=$address:5556" 'nobody listens there' 'port number .* is wrong'
+    lio_enable 0
+    why_after_login "$login_string" '.' 'Enable the target port|target is not enabled'
+    lio_enable 1
+    why_after_login "id_ext=$guid,ioc_guid=$guid,dest=10.9.9.77:$cm_port" '.' 'No host has this address|RDMA connection manager does not answer'
+    why_after_login "id_ext=$guid,ioc_guid=$guid,dest=192.0.2.1:$cm_port" '.' 'no route to that network|without RDMA'
+
+    # Others who are logged in, a mount point in use, a target that goes away.
+    kernel_login initiator_ext=0000000000000000
+    why_after_login "$login_string" 'ib_srp' 'Log ib_srp out'
+    why_says wrong "The kernel's ib_srp \(host$kernel_host\) is logged in to this target with the same initiator_ext" 'Log it out' "$login_string"
+    kernel_logout
+    srpfs_login
+    why_says wrong "srpfs \(process $srpfs_pid\) is logged in to this target with the same initiator_ext" 'srpctl logout' "$login_string"
+    why_says note 'srpfs is mounted there already' 'umount' $mount_point
+    why_says good 'Runs, with [0-9]* LUNs' -
+    lio_enable 0
+    wait_for 30 "the target is lost" state_is blocked
+    why_says wrong "The connection to $address:$cm_port is lost and I/O waits" 'srpfs tries again by itself'
+    lio_enable 1
+    wait_for 60 "the target is back" state_is running
+    why_says good 'Runs, with [0-9]* LUNs' -
+}
+
+why_after_login() {     # LOGIN-STRING TEXT ADVICE
+    write_refused $mount_point/add_target "$1" >/dev/null
+    why_says wrong "No target is logged in to. The last attempt failed: .*($2)" "($3)"
+}
+
 # ---- going ----
 
 test_srpfs_umount_logs_out() {
