@@ -452,8 +452,9 @@ private:
 };
 
 std::string summary_of_copy(const CopyJob& job, const CopyProgress& last, double seconds) {
-    const CopyEnd source{printable(job.source.path, Charset::utf8), "", job.source.bytes, job.source.is_lun};
-    const CopyEnd target{printable(job.target.path, Charset::utf8), "", job.target.bytes, job.target.is_lun};
+    const Charset charset = screen_of_output().charset;
+    const CopyEnd source{printable(job.source.path, charset), "", job.source.bytes, job.source.is_lun};
+    const CopyEnd target{printable(job.target.path, charset), "", job.target.bytes, job.target.is_lun};
     const CopyOptions& options = job.options;
     const CopyRange range = job.range();
     const auto from = [](std::uint64_t offset) {
@@ -701,15 +702,17 @@ public:
 
     void done(const std::string& what, const std::string& path, const char* sentence, const char* outcome = "done") {
         add(what, path, outcome, nullptr, "");
-        if (format_ == Format::table) say(fmt::format("{}: {}\n", sentence, path.empty() ? what : path));
-        if (format_ == Format::plain) say(fmt::format("{}\t{}\n", outcome, path.empty() ? what : path));
+        const std::string& place = path.empty() ? what : path;
+        if (format_ == Format::table)
+            say(fmt::format("{}: {}\n", sentence, printable(place, screen_of_output().charset)));
+        if (format_ == Format::plain) say(fmt::format("{}\t{}\n", outcome, printable(place, Charset::utf8)));
     }
     void failed(const std::string& what, const std::string& path, const Error& error, int status) {
         const char* name = strerrorname_np(error.errno_value());
         add(what, path, "failed", name ? name : "EIO", error.context);
         const std::string place = path.empty() ? what : path;
         complain(error.context.starts_with(place) ? error.context : fmt::format("{}: {}", place, error.context));
-        if (format_ == Format::plain) say(fmt::format("failed\t{}\n", place));
+        if (format_ == Format::plain) say(fmt::format("failed\t{}\n", printable(place, Charset::utf8)));
         if (status_ == exit_code::ok) status_ = status;
     }
     // The first failure's exit status.

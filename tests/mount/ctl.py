@@ -338,6 +338,29 @@ def srpctl_takes_odd_words_for_what_they_are(t):
 
 
 @test
+def a_mount_point_may_have_any_name(t):
+    mount = t.mount("demo:ram:1M", at=t.mountpoint("a\x1b[31m\tb\\040 $(c)\u00fc "))
+    ctl = Ctl(t, mount)
+    equal(ctl.json("list")["mounts"][0]["path"], str(mount.path), "the mount point in JSON")
+    shown = {"C": "/a?[31m?b\\040 $(c)?", "C.UTF-8": "/a?[31m?b\\040 $(c)\u00fc"}
+    lun = mount.lun(0)
+    # The columns of list and the lines of stats have no room for paths of this length.
+    for words, is_named in ((("list",), False), (("list", "-v"), False), (("show", lun), True), (("show", TARGET), True), (("stats",), False),
+                            (("rescan",), True), (("reset", lun), True), (("set", TARGET, "reconnect_delay=11"), True), (("set", "reconnect_delay=x"), False),
+                            (("copy", lun, t.path("out")), True), (("copy", "-y", t.path("out"), "lun0"), False), (("reservations", lun), False),
+                            (("why", mount.path), True), (("logout", "nothing"), True)):
+        for locale, name in shown.items():
+            for output in ("table", "plain"):
+                done = run(*ctl.command("-o", output, *words), env={"LC_ALL": locale, "XDG_STATE_HOME": str(t.dir)})
+                said = done.stdout + done.stderr
+                kept = "\n\t" if output == "plain" else "\n"
+                check(all(one.isprintable() or one in kept for one in said), f"srpctl -o {output} {words} with {locale}: {said!r}")
+                check(not is_named or output == "plain" or name in re.sub(r"\n *", " ", said), f"srpctl {words} with {locale} does not say {name}: {said!r}")
+    ctl.run("logout", TARGET)
+    contains(ctl.out("login", LOGIN), "logged in: ", "a login")
+
+
+@test
 def every_field_that_is_printed_is_in_the_manual(t):
     """With schema in each document; those of the golden files are compared by tests/ctl/words_check."""
     mount = t.mount("demo:ram:1M,wce+ram:1M++ram:1M")
