@@ -18,12 +18,13 @@
 
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 namespace srpfs::ctl {
 namespace {
 
 // The first that occurs in what srpfs has said counts: the special ones come first. Its words are those of
-// srp/login.cc, fabric/verbs/explain.cc, daemon/login_lock.cc and scsi/sense.cc.
+// srp/login.cc, fabric/verbs/explain.cc, daemon/login_lock.cc, initiator/ and scsi/sense.cc, which a test compares.
 struct Cause {
     const char* words;
     const char* advice;
@@ -45,6 +46,9 @@ constexpr Cause causes[] = {
     {"rejected by the program listening there",
      "Something else than an SRP target listens there: check the port in dest."},
     {"credits, at least 2 are needed", "The target gives no credits: look into its log."},
+    {"the target grants", "The target gives too few credits: look into its log, and for limits of its queues."},
+    {"the target is silent",
+     "Check cable and switch, and whether the target runs and is reachable; ping its address, where it has one."},
     {"no answer to the connect request",
      "The host is there, but its RDMA connection manager does not answer: check that the target runs, and firewalls "
      "(RoCE needs UDP port 4791)."},
@@ -73,6 +77,7 @@ constexpr Cause causes[] = {
     {"not ready", "The LUN is not ready: start it, or put its medium in, at the target; then srpctl rescan."},
     {"MEDIUM ERROR",
      "The device behind the LUN cannot read or write there: look at it at the target; then srpctl rescan."},
+    {"DATA PROTECT", "The target shows the LUN for reading only: change that at the target, then srpctl rescan."},
     {"write protected", "The target shows the LUN for reading only: change that at the target, then srpctl rescan."},
 };
 
@@ -88,8 +93,16 @@ std::string advice_about(std::string_view reason) {
     return {};
 }
 
-Findings check_mount_point(const std::string& path, const std::vector<Mount>& mounts) {
+std::vector<std::string_view> known_reasons() {
+    std::vector<std::string_view> words;
+    for (const Cause& cause : causes) words.emplace_back(cause.words);
+    return words;
+}
+
+Findings check_mount_point(const Machine& machine, const std::string& path, const std::vector<Mount>& mounts) {
     const std::string subject = "mount point " + path;
+    const bool is_ours =
+        std::any_of(mounts.begin(), mounts.end(), [&](const Mount& mount) { return mount.path == path; });
     const auto wrong = [&](std::string text, std::string advice) {
         return Findings{{Finding::Verdict::wrong, subject, std::move(text), std::move(advice)}};
     };
@@ -97,7 +110,10 @@ Findings check_mount_point(const std::string& path, const std::vector<Mount>& mo
     if (::stat(path.c_str(), &found) != 0) {
         const int fault = errno;
         if (fault == ENOTCONN || fault == ECONNABORTED)
-            return wrong("The program that served it has ended without unmounting.", fmt::format("umount {}", path));
+            return wrong("The program that served it has ended without unmounting.",
+                         is_ours ? fmt::format("umount {}", path)
+                                 : "It was not srpfs: unmount it as that program's manual says, or choose another "
+                                   "directory.");
         if (fault == ENOENT) return wrong("It is not there.", fmt::format("mkdir -p {}", path));
         if (fault == ENOTDIR)
             return wrong("A part of the path is no directory.", "Choose another mount point: srpfs SOURCE DIRECTORY.");
@@ -105,15 +121,17 @@ Findings check_mount_point(const std::string& path, const std::vector<Mount>& mo
                      "Run srpfs as root, or choose a directory of your own.");
     }
     if (!S_ISDIR(found.st_mode)) return wrong("It is no directory.", "Choose a directory: srpfs SOURCE DIRECTORY.");
-    for (const Mount& mount : mounts)
-        if (mount.path == path)
-            return {{Finding::Verdict::note, subject, "srpfs is mounted there already.",
-                     fmt::format("srpctl -m {} list; a second one needs another directory, or first: umount {}", path,
-                                 path)}};
+    if (is_ours)
+        return wrong(
+            "srpfs is mounted there already.",
+            fmt::format("srpctl -m {} list; a second one needs another directory, or first: umount {}", path, path));
+    if (machine.uid != 0 && ::access(path.c_str(), W_OK) != 0)
+        return wrong("Only root may mount on a directory one cannot write to.",
+                     "Run srpfs as root, or choose a directory of your own.");
     struct stat above {};
     if (::stat((path + "/..").c_str(), &above) == 0 && above.st_dev != found.st_dev)
-        return wrong("Another file system is mounted there.",
-                     fmt::format("umount {}, or choose another directory.", path));
+        return {{Finding::Verdict::note, subject, "Another file system is mounted there, and would be hidden.",
+                 "Use an empty directory."}};
     std::error_code fault;
     if (!std::filesystem::is_empty(path, fault) && !fault)
         return {{Finding::Verdict::note, subject, "It is not empty: what is in it would be hidden.",
@@ -121,16 +139,60 @@ Findings check_mount_point(const std::string& path, const std::vector<Mount>& mo
     return {{Finding::Verdict::good, subject, "It is an empty directory.", ""}};
 }
 
+Findings check_holders(const Machine& machine, const std::string& path) {
+    // Names of links, which the kernel knows without asking srpfs.
+    const auto is_below = [&](const std::filesystem::path& link) {
+        std::error_code fault;
+        const std::string target = std::filesystem::read_symlink(link, fault).string();
+        return !fault && (target == path || target.starts_with(path + "/"));
+    };
+    std::string holders;
+    unsigned count = 0;
+    constexpr unsigned named_max = 8;
+    const auto add = [&](const std::string& holder) {
+        if (count++ < named_max) holders += fmt::format("{}{}", holders.empty() ? "" : ", ", holder);
+    };
+    const auto processes = list_directory(machine.root + "/proc");
+    for (const std::string& process : processes ? *processes : std::vector<std::string>{}) {
+        if (!is_number(process)) continue;
+        const std::string directory = machine.root + "/proc/" + process;
+        const auto files = list_directory(directory + "/fd");
+        const bool holds = is_below(directory + "/cwd") || is_below(directory + "/root") ||
+                           (files && std::any_of(files->begin(), files->end(), [&](const std::string& file) {
+                                return is_below(directory + "/fd/" + file);
+                            }));
+        if (holds) add(fmt::format("{} ({})", read_value(directory + "/comm").value_or("?"), process));
+    }
+    const auto devices = list_directory(machine.root + "/sys/block");
+    for (const std::string& device : devices ? *devices : std::vector<std::string>{})
+        if (const auto file = read_value(machine.root + "/sys/block/" + device + "/loop/backing_file");
+            file && file->starts_with(path + "/"))
+            add("/dev/" + device);
+    if (count == 0) return {};
+    if (count > named_max) holders += fmt::format(" and {} more", count - named_max);
+    return {{Finding::Verdict::note, "mount point " + path, fmt::format("In use by {}.", holders),
+             fmt::format("umount {} is refused (busy) until they let go; umount -l does not wait for them.", path)}};
+}
+
 Findings check_other_users(const Machine& machine) {
+    Findings findings;
+    const std::vector<std::string> folders = {"/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin"};
+    if (std::none_of(folders.begin(), folders.end(), [&](const std::string& folder) {
+            return ::access((machine.root + folder + "/fusermount3").c_str(), X_OK) == 0;
+        }))
+        findings.push_back({Finding::Verdict::wrong, "fusermount3",
+                            "It is missing, and mounts for users who are not root.",
+                            "Install the package fuse3, or run srpfs as root."});
     const auto text = read_file(machine.root + "/etc/fuse.conf");
     bool is_allowed = false;
     for (const std::string_view line : text ? split(*text, '\n') : std::vector<std::string_view>{})
         is_allowed = is_allowed || trimmed(line.substr(0, line.find('#'))) == "user_allow_other";
-    if (is_allowed) return {};
-    return {{Finding::Verdict::note, "other users",
-             "Users who are not root cannot mount with allow_other: /etc/fuse.conf does not have the line "
-             "user_allow_other.",
-             "Add it, if files are to be seen by other users than the one who mounts."}};
+    if (!is_allowed)
+        findings.push_back({Finding::Verdict::note, "other users",
+                            "Users who are not root cannot mount with allow_other: /etc/fuse.conf does not have the "
+                            "line user_allow_other.",
+                            "Add it, if files are to be seen by other users than the one who mounts."});
+    return findings;
 }
 
 Findings check_locks(const Machine& machine, std::string_view login) {
@@ -177,8 +239,8 @@ Findings check_running(const Machine& machine) {
         if (const auto limit = locked_memory_of(directory); limit && *limit < memory_needed)
             note(fmt::format("This srpfs may lock {} only, and needs about {} for each reactor with RDMA.",
                              human_bytes(*limit), human_bytes(memory_needed)),
-                 "Begin it with more: ulimit -l unlimited, or LimitMEMLOCK=infinity in its unit; or with -o "
-                 "memory=24M.");
+                 fmt::format("Begin it with more: ulimit -l unlimited, or LimitMEMLOCK=infinity in its unit{}.",
+                             *limit < memory_least ? "" : "; or with -o memory=24M"));
         // proc_pid_stat(5): what stands behind the name, which may have anything in it, begins with field 3.
         const std::string stat = read_value(directory + "/stat").value_or("");
         const auto fields = split(std::string_view(stat).substr(std::min(stat.size(), stat.rfind(')') + 2)), ' ');
@@ -219,6 +281,30 @@ Findings check_configuration(const std::vector<std::string>& complaints) {
     return findings;
 }
 
+std::vector<std::string> configuration_files(const Machine& machine, const std::vector<Mount>& mounts) {
+    std::vector<std::string> files;
+    const auto add = [&](const std::string& file) {
+        const bool is_new = file != config::default_file && std::find(files.begin(), files.end(), file) == files.end();
+        struct stat found {};
+        if (file.starts_with('/') && is_new && ::stat((machine.root + file).c_str(), &found) == 0 &&
+            S_ISREG(found.st_mode))
+            files.push_back(file);
+    };
+    for (const Mount& mount : mounts) add(mount.source);
+    const auto processes = list_directory(machine.root + "/proc");
+    for (const std::string& process : processes ? *processes : std::vector<std::string>{}) {
+        const std::string directory = machine.root + "/proc/" + process;
+        if (!is_number(process) || read_value(directory + "/comm") != "srpfs") continue;
+        const auto words = read_file(directory + "/cmdline");
+        for (const std::string_view word : words ? split(*words, '\0') : std::vector<std::string_view>{})
+            for (std::string_view item : split(word, ',')) {
+                if (item.starts_with("-o")) item.remove_prefix(2);
+                if (item.starts_with("config=")) add(std::string(item.substr(std::strlen("config="))));
+            }
+    }
+    return files;
+}
+
 Findings check_rules(const std::vector<config::Section>& sections, const std::vector<Json>& mounts) {
     const auto word = [](const Json& object, const char* name) {
         const auto found = object.find(name);
@@ -248,7 +334,7 @@ Findings check_rules(const std::vector<config::Section>& sections, const std::ve
         const auto& things = is_lun ? luns : targets;
         // What is hidden is not seen from here.
         const bool hides = std::any_of(section.settings.begin(), section.settings.end(),
-                                       [](const config::Setting& one) { return one.key == "hidden"; });
+                                       [](const config::Setting& one) { return one.key == "hide"; });
         const bool fits = std::any_of(things.begin(), things.end(), [&](const std::vector<std::string>& names) {
             return config::matches_any(section.pattern, names);
         });

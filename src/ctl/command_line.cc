@@ -161,12 +161,13 @@ const std::vector<Verb>& verbs() {
          {{"-f,--follow", "-f, --follow", "accepted; this is what it does", nullptr, &Words::follow},
           {"-n,--count", "-n, --count N", "end after N events", &Words::count, nullptr}}},
         {"why",
-         "[LOGIN|DIRECTORY...]",
+         "[LOGIN|DIRECTORY|FILE...]",
          0,
          any,
          "find out what does not work, and say what can be done",
          "Looks at FUSE, RDMA devices, ports, limits, kernel settings and mounts, of a login string at the way to "
-         "its target, and whether a directory (a path with a slash) can be a mount point. Changes and sends nothing.",
+         "its target, whether a directory can be a mount point, and a file be a configuration. Changes and sends "
+         "nothing.",
          {}},
         {"config",
          "check|show|convert [FILE]",

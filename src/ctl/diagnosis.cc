@@ -287,7 +287,7 @@ Route route_from_here(const std::string& host) {
 
 }  // namespace
 
-Machine this_machine() { return {"", open_errno_here, route_from_here}; }
+Machine this_machine() { return {"", open_errno_here, route_from_here, geteuid()}; }
 
 Findings check_fuse(const Machine& machine) {
     const int fault = machine.open_errno("/dev/fuse");
@@ -381,8 +381,9 @@ Findings check_locked_memory(const Machine& machine) {
     return {wrong("locked memory",
                   fmt::format("Only {} may be locked by this user, and srpfs needs about {} for each reactor.",
                               human_bytes(*limit), human_bytes(memory_needed)),
-                  "Raise it: ulimit -l unlimited, memlock in /etc/security/limits.conf, or LimitMEMLOCK=infinity "
-                  "in a unit; or mount with -o memory=24M.")};
+                  fmt::format("Raise it: ulimit -l unlimited, memlock in /etc/security/limits.conf, or "
+                              "LimitMEMLOCK=infinity in a unit{}.",
+                              *limit < memory_least ? "" : "; or mount with -o memory=24M"))};
 }
 
 Findings check_kernel(const Machine& machine) {
@@ -453,6 +454,18 @@ std::string advice_or(const std::string& reason, const char* usual) {
 
 }  // namespace
 
+namespace {
+
+// Why a target does not run: what has ended its connections, and not what a timer made of that.
+std::string reason_of(const Json& target) {
+    const Json& history = list_at(target, "history");
+    for (auto change = history.rbegin(); change != history.rend(); ++change)
+        if (text_at(*change, "from") == "running") return text_at(*change, "reason");
+    return text_at(target, "last_error");
+}
+
+}  // namespace
+
 Findings check_mount(const Json& mount) {
     const std::string path = text_at(mount, "path"), last_error = text_at(mount, "last_error");
     Findings findings;
@@ -469,7 +482,7 @@ Findings check_mount(const Json& mount) {
     }
     for (const Json& target : list_at(mount, "targets")) {
         const std::string name = text_at(target, "port") + "/" + text_at(target, "name");
-        const std::string state = text_at(target, "state"), reason = text_at(target, "last_error");
+        const std::string state = text_at(target, "state"), reason = reason_of(target);
         const std::string because = reason.empty() ? "." : ": " + reason;
         if (state != "running") {
             const bool waits = state == "blocked";

@@ -93,6 +93,9 @@ Failure failure_of_mount(const Mount& mount, const Error& error) {
         return {exit_code::no_mount,
                 fmt::format("{}: the srpfs that served this mount has ended; clean up with: umount {}", mount.path,
                             mount.path)};
+    if (code == EACCES)
+        return {exit_code::not_permitted,
+                fmt::format("{}; without allow_other only the user who has mounted it may look", error.context)};
     return {exit_code_of(error), error.context};
 }
 
@@ -602,7 +605,11 @@ int why(const Request& request) {
         auto seen = look_if_there(request, mount, Depth::full);
         if (!seen) continue;
         if (const auto* failure = std::get_if<Failure>(&*seen)) {
-            add(of_mounts, {{Finding::Verdict::wrong, mount.path, failure->text, ""}});
+            add(of_mounts,
+                {{Finding::Verdict::wrong, mount.path, failure->text,
+                  failure->status == exit_code::not_permitted
+                      ? "Ask as the user who has mounted it, or mount with -o allow_other; root needs one of them, too."
+                      : ""}});
             continue;
         }
         const Json& survey = std::get<Json>(*seen);
@@ -623,23 +630,47 @@ int why(const Request& request) {
     const config::Loaded configuration = default_configuration();
     add(findings, check_configuration(configuration.errors));
     add(findings, check_rules(configuration.sections, surveys));
-    if (geteuid() != 0) add(findings, check_other_users(machine));
+    // They may lie where nobody answers, as what is named may.
+    const auto about_files = [&](const std::vector<std::string>& files) {
+        return [&, files](Outlet&) -> Result<std::string> {
+            Findings some;
+            for (const std::string& file : files) {
+                const config::Loaded loaded = config::load(file, true);
+                add(some, check_configuration(loaded.errors));
+                add(some, check_rules(loaded.sections, surveys));
+                if (loaded.errors.empty())
+                    some.push_back({Finding::Verdict::good, "configuration", fmt::format("{} is good.", file), ""});
+            }
+            return render_why(some, Format::json, {});
+        };
+    };
+    if (const auto done = run_apart(limit_of(request, look_seconds), about_files(configuration_files(machine, wanted))))
+        add(findings, findings_of(*done));
+    if (machine.uid != 0) add(findings, check_other_users(machine));
     for (const std::string& operand : request.operands) {
-        // Login strings have = in them.
-        if (operand.find('=') == std::string::npos && operand.find('/') != std::string::npos) {
-            const std::string path = absolute_path(operand);
-            const auto done = run_apart(limit_of(request, look_seconds), [&](Outlet&) -> Result<std::string> {
-                return render_why(check_mount_point(path, *mounts), Format::json, {});
-            });
-            if (done)
-                add(findings, findings_of(*done));
-            else
-                add(findings, {{Finding::Verdict::wrong, "mount point " + path,
-                                fmt::format("It does not answer: {}.", done.error().context),
-                                fmt::format("What serves it hangs; this ends it, with all I/O: umount -f {}", path)}});
-        } else {
+        // Login strings have = in them; of the other words those are paths that lead somewhere, or look like it.
+        const std::string path = absolute_path(operand);
+        const auto done = operand.find('=') != std::string::npos
+                              ? Result<std::string>("login")
+                              : run_apart(limit_of(request, look_seconds), [&](Outlet& outlet) -> Result<std::string> {
+                                    struct stat found {};
+                                    const bool is_there = ::lstat(path.c_str(), &found) == 0;
+                                    const bool is_path = operand.find('/') != std::string::npos;
+                                    if (!is_there && !is_path) return std::string("login");
+                                    if (::stat(path.c_str(), &found) == 0 && S_ISREG(found.st_mode))
+                                        return about_files({path})(outlet);
+                                    return render_why(check_mount_point(machine, path, *mounts), Format::json, {});
+                                });
+        if (!done)
+            add(findings, {{Finding::Verdict::wrong, "mount point " + path,
+                            fmt::format("It does not answer: {}.", done.error().context),
+                            fmt::format("What serves it hangs; this ends it, with all I/O: umount -f {}", path)}});
+        else if (*done == "login")
             add(findings, check_login(machine, operand));
-        }
+        else
+            add(findings, findings_of(*done));
+        if (std::any_of(mounts->begin(), mounts->end(), [&](const Mount& mount) { return mount.path == path; }))
+            add(findings, check_holders(machine, path));
     }
     const bool is_wrong = std::any_of(findings.begin(), findings.end(),
                                       [](const Finding& one) { return one.verdict == Finding::Verdict::wrong; });

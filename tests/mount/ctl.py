@@ -611,8 +611,27 @@ def srpctl_says_what_is_wrong_with_a_mount_point_or_a_login(t):
     equal(of_point(empty / "x"), "It is not there.", "nothing")
     (empty / "file").write_bytes(b"")
     equal(of_point(empty), "It is not empty: what is in it would be hidden.", "a directory with a file")
-    equal(of_point(empty / "file"), "It is no directory.", "a file")
     equal(of_point(mount.path), "srpfs is mounted there already.", "an srpfs")
+    equal(run(*ctl.command("why", mount.path)).returncode, 12, "exit status of why there")
+    with opened(mount.lun(0), os.O_RDONLY):
+        holders = [text for text, _ in about(f"mount point {mount.path}", mount.path)][1:]
+        check(len(holders) == 1 and f"({os.getpid()})" in holders[0], f"who has a LUN open: {holders}")
+    # What is there needs no slash to be known, and is no login.
+    (empty / "good.conf").write_text("[mount]\nuid = 5\n")
+    (empty / "bad.conf").write_text("[mount]\numask = 99\n")
+    (empty / "d").mkdir()
+
+    def here(operand):
+        found = json.loads(run(*ctl.command("-o", "json", "why", operand), cwd=empty).stdout)["findings"][-1]
+        return found["subject"], found["text"]
+
+    equal(here("d"), (f"mount point {empty}/d", "It is an empty directory."), "a directory by its name")
+    equal(here("./good.conf"), ("configuration", f"{empty}/good.conf is good."), "a configuration")
+    equal(here("bad.conf"), ("configuration", f"{empty}/bad.conf:2: option umask=99: octal number from 0 to 777 expected"), "a wrong configuration")
+    equal(here("nothing")[0], "login string", "what is nothing")
+    for name in ("good.conf", "bad.conf"):
+        (empty / name).unlink()
+    (empty / "d").rmdir()
     # Reasons that srpfs tells, of logins that cannot work.
     for login, advice in ((LOGIN.replace("dest=demo", "dest=127.0.0.1:1"), None), (LOGIN.replace("ioc_guid=1", "ioc_guid=99"), "id_ext or ioc_guid is wrong")):
         ctl.run("login", login, code=5)

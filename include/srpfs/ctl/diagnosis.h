@@ -37,7 +37,8 @@ struct Machine {
     std::function<int(const std::string& path)>
         open_errno;  // of opening such a file for reading and writing; 0: it can be
     std::function<Route(const std::string& host)>
-        route_to;  // of a numeric IPv4 or IPv6 address, perhaps with %interface
+        route_to;      // of a numeric IPv4 or IPv6 address, perhaps with %interface
+    unsigned uid = 0;  // who asks
 };
 Machine this_machine();
 
@@ -55,8 +56,10 @@ Findings check_mount(const Json& mount);
 Findings check_login(const Machine& machine, std::string_view login);
 
 // Whether srpfs can be mounted there; `mounts` are those of srpfs. It may block, as stat(2) does: for run_apart().
-Findings check_mount_point(const std::string& path, const std::vector<Mount>& mounts);
-// allow_other for users who are not root; nothing if it is allowed.
+Findings check_mount_point(const Machine& machine, const std::string& path, const std::vector<Mount>& mounts);
+// Who has something open in this mount of srpfs, as far as may be known; nothing if nobody has. Does not touch it.
+Findings check_holders(const Machine& machine, const std::string& path);
+// What users who are not root need to mount, and to mount with allow_other; nothing if it is there.
 Findings check_other_users(const Machine& machine);
 // Whether an srpfs of this machine holds the login that the string asks for (/run/srpfs, proc_locks(5)).
 Findings check_locks(const Machine& machine, std::string_view login);
@@ -64,10 +67,15 @@ Findings check_locks(const Machine& machine, std::string_view login);
 Findings check_running(const Machine& machine);
 // What reading the configuration has complained about, sentences with file and line: one finding each.
 Findings check_configuration(const std::vector<std::string>& complaints);
+// Configuration files that what is mounted has been started with, or is said to have: absolute paths that are named as
+// a mount's source or by config= of an srpfs that runs. The default one is not among them.
+std::vector<std::string> configuration_files(const Machine& machine, const std::vector<Mount>& mounts);
 // Sections [lun PATTERN] and [target PATTERN] that fit nothing in these surveys. Those without a target say nothing.
 Findings check_rules(const std::vector<config::Section>& sections, const std::vector<Json>& mounts);
 // What can be done about a reason that srpfs has told in last_error; empty where that is not known.
 std::string advice_about(std::string_view reason);
+// The words by which it knows them.
+std::vector<std::string_view> known_reasons();
 
 // {"schema": 1, "findings": [{"verdict", "subject", "text", "advice"}]}
 Json why_document(const Findings& findings);

@@ -10,10 +10,13 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <map>
+#include <regex>
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 namespace srpfs::ctl {
 namespace {
@@ -27,6 +30,8 @@ struct Lab {
         for (const char* name : {"uverbs0", "umad0", "rdma_cm"}) tree.write(std::string("dev/infiniband/") + name, "");
         process("self", "bash", "268435456");
         process("4711", "srpfs", "268435456");
+        tree.write("usr/bin/fusermount3", "");
+        ::chmod((tree.path() + "/usr/bin/fusermount3").c_str(), 0755);
         tree.write("etc/fuse.conf", "# comment\nuser_allow_other # all\n");
         tree.write("proc/locks", "");
         tree.write("proc/sys/fs/fuse/max_pages_limit", "256\n");
@@ -68,7 +73,7 @@ struct Lab {
               check_configuration(complaints), check_mount(mount), check_login(machine, login)})
             all.insert(all.end(), some.begin(), some.end());
         if (!mount_point.empty())
-            for (const Finding& one : check_mount_point(tree.path() + mount_point, mounts)) all.push_back(one);
+            for (const Finding& one : check_mount_point(machine, tree.path() + mount_point, mounts)) all.push_back(one);
         return all;
     }
     void last_error(const char* text) { mount = {{"path", "/srp"}, {"last_error", text}, {"targets", Json::array()}}; }
@@ -128,9 +133,13 @@ const Row rows[] = {
      "opensm"},
     {"SubnetManagerLidZero", [](Lab& lab) { lab.set("mlx5_0", "sm_lid", "0x0000"); }, "(SM LID 0)", "opensm"},
     {"LittleLockedMemory", [](Lab& lab) { lab.process("self", "bash", "8388608"); }, "Only 8 MiB may be locked",
-     "ulimit -l unlimited"},
+     "LimitMEMLOCK=infinity in a unit."},
+    {"SomeLockedMemory", [](Lab& lab) { lab.process("self", "bash", "67108864"); }, "Only 64 MiB may be locked",
+     "-o memory=24M"},
     {"LittleLockedMemoryOfTheOneThatRuns", [](Lab& lab) { lab.process("4711", "srpfs", "65536"); },
-     "This srpfs may lock 64 KiB only", "LimitMEMLOCK=infinity"},
+     "This srpfs may lock 64 KiB only", "LimitMEMLOCK=infinity in its unit."},
+    {"NoFusermount", [](Lab& lab) { lab.remove("usr/bin/fusermount3"); }, "It is missing, and mounts for users",
+     "package fuse3"},
     {"NoAcl",
      [](Lab& lab) {
          lab.last_error(
@@ -206,9 +215,21 @@ const Row rows[] = {
     {"TargetGone", [](Lab& lab) { lab.target("blocked", "the target stays silent"); },
      "The connection to 10.0.0.7:5555 is lost and I/O waits: the target stays silent",
      "Check whether the target runs and is reachable. I/O fails after 15 s"},
+    // The reason that is left is the timer; what it was begins the outage.
     {"TargetGoneAndItsHost",
-     [](Lab& lab) { lab.target("fail-fast", "10.0.0.7: no answer to ARP or neighbour discovery"); },
-     "lost and I/O fails", "No host has this address"},
+     [](Lab& lab) {
+         lab.target("fail-fast", "fast_io_fail_tmo expired for SRP 10.0.0.7:5555: I/O fails from now on");
+         lab.mount["targets"][0]["history"] = Json::parse(R"([
+             {"from": "running", "to": "blocked", "reason": "an earlier outage"},
+             {"from": "blocked", "to": "running", "reason": "reconnect succeeded"},
+             {"from": "running", "to": "blocked", "reason": "the target is silent: nothing came for 2.0 s"},
+             {"from": "blocked", "to": "fail-fast", "reason": "fast_io_fail_tmo expired for SRP 10.0.0.7:5555"}])");
+     },
+     "lost and I/O fails: the target is silent: nothing came for 2.0 s", "Check cable and switch"},
+    {"TooFewCredits", [](Lab& lab) { lab.last_error("the target grants 1 credits, at least 2 are needed"); },
+     "the target grants 1 credits", "too few credits"},
+    {"WriteProtected", [](Lab& lab) { lab.lun("offline", "DATA PROTECT (07/27/00): write protected"); },
+     "The LUN is offline", "for reading only"},
     {"LunReserved", [](Lab& lab) { lab.lun("offline", "READ: RESERVATION CONFLICT"); }, "The LUN is offline",
      "Somebody else has reserved the LUN"},
     {"LunNotReady", [](Lab& lab) { lab.lun("offline", "TEST UNIT READY: NOT READY (02/04/03)"); }, "The LUN is offline",
@@ -265,6 +286,8 @@ const Row rows[] = {
          lab.mounts = {{lab.tree.path() + "/etc", "none", "0:50"}};
      },
      "srpfs is mounted there already", "umount"},
+    {"MountPointHasAnotherFileSystem", [](Lab& lab) { lab.mount_point = "/../../../../../../../../proc"; },
+     "Another file system is mounted there, and would be hidden.", "Use an empty directory."},
     {"ConfigurationIsWrong",
      [](Lab& lab) { lab.complaints = {"/etc/srpfs.conf:7: reconect_delay: there is no such key"}; },
      "/etc/srpfs.conf:7: reconect_delay", "srpctl config check"},
@@ -319,7 +342,7 @@ TEST(Causes, RulesThatFitNothingAreNamed) {
                                                    {SectionKind::lun, "naa.6*", {"/c", 2}, {}},
                                                    {SectionKind::lun, "wwn-0x6*", {"/c", 3}, {}},
                                                    {SectionKind::lun, "lun1", {"/c", 4}, {}},
-                                                   {SectionKind::lun, "lun2", {"/c", 5}, {{"hidden", "", {"/c", 6}}}},
+                                                   {SectionKind::lun, "lun2", {"/c", 5}, {{"hide", "", {"/c", 6}}}},
                                                    {SectionKind::target, "10.0.0.7", {"/c", 7}, {}},
                                                    {SectionKind::target, "0000000000000001", {"/c", 8}, {}},
                                                    {SectionKind::target, "10.0.0.8*", {"/c", 9}, {}},
@@ -334,6 +357,73 @@ TEST(Causes, RulesThatFitNothingAreNamed) {
     ASSERT_EQ(found.size(), 2U) << render_why(found, Format::table, {});
     EXPECT_EQ(found[0].text, "[lun lun1] in /c:4 fits no LUN that is there now.");
     EXPECT_EQ(found[1].text, "[target 10.0.0.8*] in /c:9 fits no target that is there now.");
+}
+
+// What srpfs says is written down where it says it, and here only repeated.
+TEST(Causes, WordsOfReasonsAreThoseOfSrpfs) {
+    std::string source;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(SRPFS_SOURCE)) {
+        const std::string path = entry.path().string();
+        if (!entry.is_regular_file() || path.find("/src/ctl/") != std::string::npos) continue;
+        std::ifstream file(path);
+        source += std::string(std::istreambuf_iterator<char>(file), {});
+    }
+    source = std::regex_replace(source, std::regex("\"\\s*\n\\s*\""), "");  // literals that go on
+    ASSERT_GT(source.size(), 100000U);
+    for (const std::string_view words : known_reasons())
+        EXPECT_NE(source.find(words), std::string::npos) << words << " is said by nobody";
+}
+
+TEST(Causes, WhoMayNotWriteToADirectoryMayNotMountThere) {
+    if (::geteuid() != 0) GTEST_SKIP() << "needs to become somebody else";
+    Lab lab;
+    lab.tree.write("m/.keep", "");
+    lab.remove("m/.keep");
+    lab.machine.uid = 65534;
+    ::chmod(lab.tree.path().c_str(), 0755);
+    const std::string path = lab.tree.path() + "/m";
+    ASSERT_EQ(::setresuid(65534, 0, 0), 0);  // access(2) is about the real one
+    const Findings found = check_mount_point(lab.machine, path, {});
+    ASSERT_EQ(::setresuid(0, 0, 0), 0);
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].verdict, Finding::Verdict::wrong);
+    EXPECT_EQ(found[0].text, "Only root may mount on a directory one cannot write to.");
+    EXPECT_EQ(check_mount_point(lab.machine, path, {})[0].verdict, Finding::Verdict::good) << "root may";
+}
+
+TEST(Causes, UnmountingIsAdvisedForSrpfsOnly) {
+    Lab lab;
+    for (const char* directory : {"/proc", "/sys", "/dev"})
+        for (const Finding& one : check_mount_point(lab.machine, directory, {}))
+            EXPECT_EQ(one.advice.find("umount"), std::string::npos) << directory << ": " << one.advice;
+}
+
+TEST(Causes, HoldersOfAMountAreNamed) {
+    Lab lab;
+    EXPECT_TRUE(check_holders(lab.machine, "/srp").empty());
+    lab.process("77", "fio", "unlimited", "0");
+    lab.tree.link("proc/77/fd/3", "/srp/srp-a-1/t/lun0");
+    lab.process("78", "bash", "unlimited", "0");
+    lab.tree.link("proc/78/cwd", "/srp");
+    lab.process("79", "sh", "unlimited", "0");
+    lab.tree.link("proc/79/cwd", "/srpx");
+    lab.tree.write("sys/block/loop3/loop/backing_file", "/srp/srp-a-1/t/lun1\n");
+    const Findings found = check_holders(lab.machine, "/srp");
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].text, "In use by fio (77), bash (78), /dev/loop3.");
+}
+
+TEST(Causes, FilesThatMountsAreMadeFromAreFound) {
+    Lab lab;
+    for (const char* file : {"a.conf", "b.conf", "c.conf", "etc/srpfs/srpfs.conf"}) lab.tree.write(file, "[mount]\n");
+    lab.process("77", "srpfs", "unlimited", "0");
+    lab.tree.write("proc/77/cmdline", std::string("srpfs\0-o\0ro,config=/b.conf,uid=1\0all\0/m\0", 40));
+    lab.process("78", "srpfs", "unlimited", "0");
+    lab.tree.write("proc/78/cmdline", std::string("srpfs\0-oconfig=/missing\0all\0/n\0", 33));
+    lab.process("79", "bash", "unlimited", "0");
+    lab.tree.write("proc/79/cmdline", std::string("bash\0config=/c.conf\0", 20));
+    EXPECT_EQ(configuration_files(lab.machine, {{"/m", "/a.conf", "0:1"}, {"/n", "none", "0:2"}, {"/o", "all", "0:3"}}),
+              (std::vector<std::string>{"/a.conf", "/b.conf"}));
 }
 
 TEST(Causes, ALockThatNobodyHoldsIsLeftOver) {
