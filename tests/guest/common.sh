@@ -6,6 +6,7 @@
 
 guest_dir=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 top_dir=$(cd -- "$guest_dir/../.." && pwd)
+newer_suite=forky                    # of Debian, whose kernel the tests of newer/ need
 cache_dir=${SRPFS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/srpfs}/guest
 
 # Debian packages the host needs: those that make and boot the guest, and those whose programs go into it.
