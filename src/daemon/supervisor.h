@@ -52,6 +52,10 @@ private:
     unsigned home_of(const lun::UnitInfo& info, unsigned proposed) override {
         return unit_homes_.home_of(info, proposed);
     }
+    [[nodiscard]] std::optional<unsigned> known_home(const lun::UnitInfo& info) const override {
+        return unit_homes_.known_home(info);
+    }
+    [[nodiscard]] bool has_several_homes() const override { return reactor_plan_.homes > 1; }
     fs::NodeId port_directory(const fabric::LocalPort& port) override;
     void on_event() override;
     void on_target_gone(Target& target) override;

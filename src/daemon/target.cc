@@ -154,6 +154,7 @@ void Target::hide() {
 // No file refers to them any more.
 void Target::release_units() {
     luns_.clear();
+    found_.clear();
     for (const auto& unit : std::vector(inventory_->units())) inventory_->release(unit);
     check_gone();
 }
@@ -223,7 +224,9 @@ void Target::on_scanned(const Result<void>& result) {
         last_error_ = result.error().context;
         event("scan_failed", {{"reason", last_error_}});
         if (on_login_done_) fail_login(result.error());
-    } else if (auto on_done = std::exchange(on_login_done_, nullptr)) {
+    } else if (on_login_done_ && !belongs_elsewhere()) {
+        const auto on_done = std::exchange(on_login_done_, nullptr);
+        for (const auto& [unit, pointer] : std::exchange(found_, {})) show_unit(unit, pointer);
         on_done({});
     }
 }
@@ -240,24 +243,43 @@ std::shared_ptr<Target::Lun> Target::find(const lun::ListedUnit& unit) const {
     return found == luns_.end() ? nullptr : *found;
 }
 
+// True, and the login is given up: another reactor has units of it by other paths, and this one none. Before one of
+// them has been given to this reactor, where it would stay.
+bool Target::belongs_elsewhere() {
+    const lun::ListedUnit* elsewhere = nullptr;
+    for (const auto& [unit, pointer] : found_) {
+        const auto home = host_.known_home(*unit->info());
+        if (home == home_) return false;
+        if (!home || elsewhere) continue;
+        elsewhere = unit.get();
+        better_home_ = home;
+    }
+    if (!elsewhere) return false;
+    fail_login(Error(EXDEV, fmt::format("{}: {} is {}, which another reactor serves by another path", config().name,
+                                        elsewhere->lun().file_name(), elsewhere->info()->wwid)));
+    return true;
+}
+
 // False: another reactor has that unit, by another path.
 bool Target::may_show(const lun::ListedUnit& unit) {
-    const unsigned home = host_.home_of(*unit.info(), home_);
-    if (home == home_) return true;
-    const std::string why = fmt::format("{}: {} is {}, which another reactor serves by another path", config().name,
-                                        unit.lun().file_name(), unit.info()->wwid);
-    if (on_login_done_) {
-        better_home_ = home;
-        fail_login(Error(EXDEV, why));
-    } else {
-        last_error_ = why + "; log out and in again to see it";
-        log::error({}, "{}", last_error_);
-        event("lun_refused", {{"lun", unit.lun().file_name()}, {"reason", last_error_}});
-    }
+    if (host_.home_of(*unit.info(), home_) == home_) return true;
+    last_error_ =
+        fmt::format("{}: {} is {}, which another reactor serves by another path; log out and in again to see it",
+                    config().name, unit.lun().file_name(), unit.info()->wwid);
+    log::error({}, "{}", last_error_);
+    event("lun_refused", {{"lun", unit.lun().file_name()}, {"reason", last_error_}});
     return false;
 }
 
 void Target::on_unit_added(const std::shared_ptr<lun::ListedUnit>& unit, lun::Unit* pointer) {
+    if (leaving_) return;
+    if (on_login_done_ && host_.has_several_homes())
+        found_.emplace_back(unit, pointer);
+    else
+        show_unit(unit, pointer);
+}
+
+void Target::show_unit(const std::shared_ptr<lun::ListedUnit>& unit, lun::Unit* pointer) {
     if (leaving_ || !may_show(*unit)) return;
     list();
     auto lun = std::make_shared<Lun>();
@@ -370,6 +392,7 @@ void Target::on_unit_offline(lun::ListedUnit& unit, const std::string& why) {
 }
 
 void Target::on_unit_removed(const std::shared_ptr<lun::ListedUnit>& unit, const std::string& why) {
+    std::erase_if(found_, [&](const auto& found) { return found.first == unit; });
     const auto lun = find(*unit);
     if (!lun) return inventory_->release(unit);
     log::warning(config().name, "{} is removed: {}", lun->name, why);

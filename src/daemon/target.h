@@ -22,6 +22,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace srpfs::daemon {
@@ -38,6 +39,8 @@ public:
     [[nodiscard]] virtual const Config& mount_config() const = 0;
     // See UnitHomes.
     virtual unsigned home_of(const lun::UnitInfo& info, unsigned proposed) = 0;
+    [[nodiscard]] virtual std::optional<unsigned> known_home(const lun::UnitInfo& info) const = 0;
+    [[nodiscard]] virtual bool has_several_homes() const = 0;
     // The directory srp-<hca>-<port>, made when it is not there yet.
     virtual fs::NodeId port_directory(const fabric::LocalPort& port) = 0;
     // Something happened to a target that `events` shows.
@@ -107,6 +110,8 @@ private:
     [[nodiscard]] fs::LunFile lun_file(const Lun& lun) const;
     [[nodiscard]] fs::ExtendedAttributes lun_attributes(const Lun& lun) const;
     [[nodiscard]] bool may_show(const lun::ListedUnit& unit);
+    [[nodiscard]] bool belongs_elsewhere();
+    void show_unit(const std::shared_ptr<lun::ListedUnit>& unit, lun::Unit* pointer);
     void drop_pages(const Lun& lun);
     void release_units();
     void hide();
@@ -143,6 +148,8 @@ private:
     Views::Key view_ = 0;
     std::shared_ptr<lun::Inventory> inventory_;
     std::vector<std::shared_ptr<Lun>> luns_;
+    // By the first scan, where there are several homes: not shown before it is known whether the login stays here.
+    std::vector<std::pair<std::shared_ptr<lun::ListedUnit>, lun::Unit*>> found_;
     std::optional<unsigned> better_home_;
     bool inventory_gone_ = false;
     bool tree_removed_ = false;

@@ -8,6 +8,7 @@
 #include <srpfs/lun/unit.h>
 
 #include <map>
+#include <optional>
 #include <string>
 
 namespace srpfs::daemon {
@@ -19,6 +20,12 @@ public:
     unsigned home_of(const lun::UnitInfo& info, unsigned proposed) {
         if (info.wwid.empty()) return proposed;
         return homes_.try_emplace(info.wwid, proposed).first->second;
+    }
+
+    // Nothing if nobody has been given it.
+    [[nodiscard]] std::optional<unsigned> known_home(const lun::UnitInfo& info) const {
+        const auto found = homes_.find(info.wwid);
+        return found == homes_.end() ? std::nullopt : std::optional(found->second);
     }
 
 private:

@@ -240,6 +240,20 @@ def several_reactors_and_two_logins_lose_no_part_of_a_block(t):
         equal(content[place:place + 50], bytes([place // 50 % 8 * 20 + 29 % 20]) * 50, f"bytes at {place}")
 
 
+@test
+def a_path_with_a_unit_of_its_own_goes_to_the_reactor_of_the_shared_one(t):
+    shared, own = ("naa.600140500000000000000000000000" + end for end in ("0a", "0b"))
+    # Whichever of the second target's units is found first.
+    for units in (f"ram:1M,wwid={own}+ram:1M,wwid={shared}", f"ram:1M,wwid={shared}+ram:1M,wwid={own}"):
+        mount = t.mount(f"demo:ram:2M,wwid={shared}++{units}", "reactors=3")
+        second = mount.port / "0000000000000002-0000000000000002"
+        equal(sorted((second / f"lun{number}.attr" / "wwid").read_text().strip() for number in (0, 1)), [shared, own], "units of the second path")
+        for path in (mount.lun(0), second / "lun0", second / "lun1"):
+            write_once(path, b"srpfs" * 1000)
+            equal(read_bytes(path)[:5000], b"srpfs" * 1000, f"what {path} has")
+        mount.umount()
+
+
 @test(intakes=BOTH)
 def users_are_killed_whichever_reactor_has_read_their_request(t):
     users_can_be_killed(Stuck(t, "demo:ram:8M++ram:1M++ram:1M", "reactors=3"))
