@@ -364,8 +364,9 @@ revive_target() {
 
 restore_target() {
     ! slow_disk_is_there || slow_disk_down
-    ! swapped_is_there || swapped_down
     [[ ! -d /sys/class/net/$second_netdev ]] || second_port_down
+    ! swapped_is_there || swapped_down
+    ! sized_is_there || sized_down
     if [[ $(find "$tpg/acls" -name 'lun_*' | wc -l) != $(find "$tpg/lun" -name 'lun_*' | wc -l) ]]; then
         lio_deny $address
         target_allow
@@ -402,13 +403,21 @@ second_port_up() {
     second_target=$mount_point/srp-$second_device-1/$guid-$guid
 }
 
-second_port_down() {
+second_map() {          # LUN KIND_0/NAME
     local tpg
+    tpg=$(second_tpg)
+    lio_map "$1" "$2"
+    mkdir "$tpg/acls/$second_address/lun_$1"
+    ln -s "$tpg/lun/lun_$1" "$tpg/acls/$second_address/lun_$1/lun"
+}
+
+second_port_down() {
+    local tpg lun
     tpg=$(second_tpg)
     if [[ -d $tpg ]]; then
         lio_enable 0
         lio_deny $second_address
-        lio_unmap 1
+        for lun in "$tpg"/lun/lun_*; do lio_unmap "${lun##*lun_}"; done
         rmdir "$tpg" "$(dirname "$tpg")"
     fi
     within 60 rdma link del $second_device
@@ -474,6 +483,33 @@ swapped_down() {
     rm /lun/swapa /lun/swapb
 }
 
+# LUN 10: a disk whose size changes.
+lun_sized=10
+
+sized_up() {
+    truncate -s ${lun_mib}M /lun/sized
+    losetup /dev/loop5 /lun/sized
+    lio_iblock sized /dev/loop5
+    lio_map $lun_sized iblock_0/sized
+    mkdir "$tpg/acls/$address/lun_$lun_sized"
+    ln -s "$tpg/lun/lun_$lun_sized" "$tpg/acls/$address/lun_$lun_sized/lun"
+}
+
+sized_is_there() { [[ -d $tpg/lun/lun_$lun_sized ]]; }
+
+sized_is() {            # MIB
+    truncate -s "$1M" /lun/sized
+    losetup -c /dev/loop5
+}
+
+sized_down() {
+    [[ ! -d $tpg/acls/$address/lun_$lun_sized ]] || lio_hide $address $lun_sized
+    lio_unmap $lun_sized
+    rmdir $core/iblock_0/sized
+    losetup -d /dev/loop5
+    rm /lun/sized
+}
+
 # The target is in the other guest: what the tests call to change it is done there.
 remote_target_up() {
     stty -F /dev/ttyS2 raw -echo
@@ -500,16 +536,18 @@ target_down() {
 kernel_initiator_ext=00000000000000ee
 
 # kernel_login [KEY=VALUE...]: sets kernel_host (the SCSI host's number) and kernel_port (its transport directory).
-# Keys given later win, so every part of the string can be replaced. Fails with kernel_error set when refused.
+# Keys given later win, so every part of the string can be replaced; $kernel_device is the RDMA device, if not the first one.
+# Fails with kernel_error set when refused.
 kernel_login() {
     local string="$login_string,initiator_ext=$kernel_initiator_ext,ch_count=2" key status=0 host
+    local directory=/sys/class/infiniband_srp/srp-${kernel_device:-$rdma_device}-1
     local -A before=()
     for key in "$@"; do string+=,$key; done
     modprobe -a ib_srp sd_mod sg
-    [[ -d /sys/class/infiniband_srp/srp-$rdma_device-1 ]] || fail "ib_srp has no directory for $rdma_device"
+    [[ -d $directory ]] || fail "ib_srp has no ${directory##*/}"
     for host in /sys/class/srp_host/host*; do before[$host]=yes; done
     # shellcheck disable=SC2016
-    kernel_error=$(within 30 bash -c 'echo "$1" >"$2"' - "$string" /sys/class/infiniband_srp/srp-$rdma_device-1/add_target 2>&1) ||
+    kernel_error=$(within 30 bash -c 'echo "$1" >"$2"' - "$string" "$directory/add_target" 2>&1) ||
         status=$?
     kernel_error=${kernel_error##*: }
     ((status == 0)) || return "$status"
