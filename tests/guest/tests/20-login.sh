@@ -385,6 +385,35 @@ why_after_login() {     # LOGIN-STRING TEXT ADVICE
     why_says wrong "No target is logged in to. The last attempt failed: .*($2)" "($3)"
 }
 
+limit[srpctl_lists_and_copies]=90
+test_srpctl_lists_and_copies() {
+    local lun
+    srpfs_mount "$login_string,ch_count=2"
+    within 30 srpctl list >list.out || fail "srpctl list ended with $?"
+    cat list.out
+    for lun in "${data_luns[@]}"; do
+        expect_match "lun$lun in the list" "$(<list.out)" \
+            "^srp-$rdma_device-1 +$guid-$guid +lun$lun +running +$lun_mib MiB +rw +LIO-ORG [^ ]+ +$(<"$(srpfs_target)/lun$lun.attr/wwid")$"
+    done
+    expect_match "what is write-protected in the list" "$(<list.out)" " lun$lun_write_protected +running +1 MiB +ro "
+    expect_equal "lines of the list" "$(wc -l <list.out)" 10
+    within 60 dd if=$pattern of="$(srpfs_target)/lun1" bs=1M conv=notrunc status=none
+    typed 60 "srpctl copy --verify lun1 ./copy"
+    expect_same "a LUN copied to a file" copy $pattern
+    truncate -s 7M copy
+    typed 60 "dd if=/dev/zero of=copy bs=1M seek=2 count=1 conv=notrunc status=none"
+    cp /lun/file4096 shadow
+    dd if=copy of=shadow bs=1M conv=notrunc status=none
+    typed 60 "srpctl copy --yes --verify ./copy lun4"
+    expect_same "the backing of what a file was copied to" ${backing_of[4]} shadow
+    typed 60 "srpctl copy --yes --verify lun1 lun5"
+    read_backing 5 backing
+    expect_same "the backing of what a LUN was copied to" backing $pattern
+    ! typed 60 "srpctl copy --yes lun1 lun$lun_write_protected" >copy.out 2>&1 || fail "a copy onto a smaller unit succeeded"
+    expect_match "what it says" "$(<copy.out)" 'more than .* has; nothing was written'
+    srpfs_umount
+}
+
 # ---- going ----
 
 test_srpfs_umount_logs_out() {
