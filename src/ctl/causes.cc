@@ -45,7 +45,6 @@ constexpr Cause causes[] = {
      "listens on."},
     {"rejected by the program listening there",
      "Something else than an SRP target listens there: check the port in dest."},
-    {"credits, at least 2 are needed", "The target gives no credits: look into its log."},
     {"the target grants", "The target gives too few credits: look into its log, and for limits of its queues."},
     {"the target is silent",
      "Check cable and switch, and whether the target runs and is reachable; ping its address, where it has one."},

@@ -65,8 +65,9 @@ Result<void> write_output(std::string_view text) {
 void complain(std::string_view text) {
     std::string lines;
     for (const std::string_view line : split(text, '\n'))
-        lines += fmt::format("srpctl: {}\n", shortened(printable(line, charset_of_locale()), line_columns_max,
-                                                       Cut::middle, charset_of_locale()));
+        lines += fmt::format(
+            "{}{}\n", line.starts_with(' ') ? "" : "srpctl: ",
+            shortened(printable(line, charset_of_locale()), line_columns_max, Cut::middle, charset_of_locale()));
     write_all(STDERR_FILENO, lines);
 }
 

@@ -23,7 +23,8 @@ void write_aside(std::string_view text);
 // All of it, or an Error that says why not.
 Result<void> write_output(std::string_view text);
 
-// Each line, made printable(), behind "srpctl: ", to standard error.
+// Each line, made printable(), behind "srpctl: ", to standard error. One that begins with a space belongs to the line
+// before, and has no such name.
 void complain(std::string_view text);
 
 }  // namespace srpfs::ctl

@@ -88,6 +88,13 @@ def examples_of_srpfs_8_work(t):
         succeeds("umount", shell.place / "mnt")
     succeeds("umount", shell.place / "tmp/demo")
 
+    needs("fio")
+    succeeds(t.program.parent / "srpfs", "demo", point)
+    done = shell.run(only(blocks, "fio --name=x").replace("PORT/TARGET", f"srp-demo0-1/{TARGET}").replace("runtime=10", "runtime=1").replace("srpctl top", "srpctl top -n 1"))
+    equal((done.returncode, done.stderr), (0, ""), "reading with fio, and top")
+    contains(done.stdout, "LUN", "what top shows")
+    succeeds("umount", point)
+
     # Nobody can be logged in to here, and whoever tries is told why.
     check(shell.works(only(blocks, "srpfs none /srp\nibsrpdm")).strip() != "", "no reason")
     succeeds("umount", point)

@@ -181,8 +181,6 @@ const Row rows[] = {
     {"OldConnection",
      [](Lab& lab) { lab.last_error("10.0.0.7:5555: connection rejected (reason 10, stale connection)"); },
      "stale connection", "try again in some seconds"},
-    {"NoCredits", [](Lab& lab) { lab.last_error("the target grants 1 credits, at least 2 are needed"); },
-     "at least 2 are needed", "look into its log"},
     {"NoPath", [](Lab& lab) { lab.last_error("fe80::2: no path there (subnet administrator's status 3)"); },
      "no path there", "same partition"},
     {"NoRdmaOnTheRoute",
