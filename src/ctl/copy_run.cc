@@ -602,6 +602,7 @@ Result<std::string> run_copy(const CopyJob& job, const std::atomic<int>& stop, s
     for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::signal(number, SIG_IGN);
     const auto copy = std::make_shared<Pipeline>();
     copy->job = job;
+    if (job.options.verifies_only) copy->phase = CopyProgress::Phase::verifying;
     copy->end = job.range().bytes;
     copy->source = {job.source.path, job.source.is_lun, job.range().source_offset};
     copy->target = {job.options.verifies_only ? job.target.path : part_of(job.target), job.target.is_lun,
