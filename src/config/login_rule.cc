@@ -133,13 +133,15 @@ Result<std::string> convert_srp_daemon(const std::string& name, std::string_view
         "[login]\n",
         printable(name));
     std::string errors;
-    unsigned number = 0;
+    unsigned number = 0, faults = 0;
+    constexpr unsigned faults_told = 10;  // of a file that is something else
     while (!text.empty()) {
         const std::string_view line = text.substr(0, text.find('\n'));
         const bool is_ended = line.size() < text.size();
         text.remove_prefix(std::min(text.size(), line.size() + 1));
         ++number;
         const auto complain = [&](std::string_view what) {
+            if (++faults > faults_told) return;
             errors += fmt::format("{}{}:{}: {}", errors.empty() ? "" : "\n", name, number, what);
         };
         const auto said = line_of(line);
@@ -181,6 +183,7 @@ Result<std::string> convert_srp_daemon(const std::string& name, std::string_view
         while (result.ends_with(' ')) result.pop_back();
         result += '\n';
     }
+    if (faults > faults_told) errors += fmt::format("\n{}: and {} more", name, faults - faults_told);
     if (!errors.empty()) return Error(EINVAL, errors);
     return result;
 }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/ctl/command_line.h>
 
+#include <srpfs/config/config_file.h>
+#include <srpfs/ctl/text.h>
+
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
@@ -268,6 +271,25 @@ Result<std::uint64_t> block_size_of(const std::string& text) {
     return *value;
 }
 
+// The first of "SRC DST" of which there are not enough, without dots and brackets.
+std::string missing_operand(const Verb& verb, std::size_t given) {
+    std::vector<std::string_view> names;
+    for (const std::string_view name : split(verb.operands, ' '))
+        if (!name.starts_with('[')) names.push_back(name);
+    std::string_view name = names[std::min(given, names.size() - 1)];
+    if (name.ends_with("...")) name.remove_suffix(3);
+    return std::string(name);
+}
+
+// "; did you mean list?" of a verb that there is not; empty if none is like it.
+std::string near_verb(const std::string& word) {
+    std::vector<std::string> names;
+    for (const Verb& verb : verbs()) names.emplace_back(verb.name);
+    const std::string near = word.starts_with('-') ? "" : config::nearest(word, names);
+    return near.empty() ? "; srpctl --help shows them"
+                        : fmt::format("; did you mean {}? srpctl --help shows all", near);
+}
+
 Result<Request> understand(const Verb& verb, const Words& words) {
     Request request;
     request.verb = verb.name;
@@ -323,7 +345,8 @@ Result<Request> understand(const Verb& verb, const Words& words) {
     request.is_batch = words.batch;
     request.operands = words.operands;
     if (words.operands.size() < verb.operands_min)
-        return Error(EINVAL, fmt::format("{} is missing; usage: {}", verb.operands, usage_of(verb)));
+        return Error(EINVAL, fmt::format("{} is missing; usage: {}", missing_operand(verb, words.operands.size()),
+                                         usage_of(verb)));
     if (words.operands.size() > verb.operands_max)
         return Error(EINVAL, fmt::format("'{}' is one operand too many; usage: {}", words.operands[verb.operands_max],
                                          usage_of(verb)));
@@ -365,7 +388,12 @@ Result<std::variant<Request, Print>> parse(const std::vector<std::string>& argum
         const bool has_verb = !app.get_subcommands().empty();
         return Error(EINVAL, has_verb ? fmt::format("{}: srpctl {} does not know this; its --help shows the options",
                                                     unknown, app.get_subcommands().front()->get_name())
-                                      : fmt::format("{}: no such verb or option; srpctl --help shows them", unknown));
+                                      : fmt::format("{}: no such verb or option{}", unknown,
+                                                    near_verb(unknown.substr(0, unknown.find(' ')))));
+    } catch (const CLI::ArgumentMismatch& error) {
+        const std::string what = error.what();
+        return Error(EINVAL,
+                     fmt::format("{} needs a value; srpctl --help shows the usage", what.substr(0, what.find(':'))));
     } catch (const CLI::ParseError& error) {
         return Error(EINVAL, fmt::format("{}; srpctl --help shows the usage", error.what()));
     }
@@ -388,7 +416,7 @@ Result<std::variant<Request, Print>> parse(const std::vector<std::string>& argum
         if (!request) return request.error();
         return Outcome(std::move(*request));
     }
-    return Error(EINVAL, fmt::format("{}: no such verb; srpctl --help shows them", name));
+    return Error(EINVAL, fmt::format("{}: no such verb{}", name, near_verb(name)));
 }
 
 }  // namespace srpfs::ctl

@@ -50,8 +50,8 @@ std::string render_config(const Json& document, Format format, const Screen& scr
         const std::string from = fmt::format("{}:{}", text("file"), one["line"].get<unsigned>());
         const bool is_denied = one["denied"].get<bool>();
         if (format == Format::plain)
-            plain += fmt::format("{}\t{}\t{}\t{}{}\n", section, text("key"), text("value"), from,
-                                 is_denied ? "\tdenied" : "");
+            plain += fmt::format("{}\t{}\t{}\t{}{}\n", section, text("key"),
+                                 text("value").empty() ? "-" : text("value"), from, is_denied ? "\tdenied" : "");
         else
             table.add({{section},
                        {text("key")},

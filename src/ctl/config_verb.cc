@@ -67,7 +67,8 @@ int run_config(const Request& request) {
         complain(fmt::format("{}", fmt::join(loaded.errors, "\n")));
         return exit_code::refused_value;
     }
-    if (loaded.files.empty()) complain(fmt::format("{}: there is no such file", config::default_file));
+    if (loaded.files.empty())
+        complain(fmt::format("{}: there is no such file, and none is needed", config::default_file));
     if (what == "check") {
         std::string text;
         for (const std::string& file : loaded.files) text += fmt::format("{}: good\n", file);

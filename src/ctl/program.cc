@@ -742,7 +742,11 @@ public:
         const char* name = strerrorname_np(error.errno_value());
         add(what, path, "failed", name ? name : "EIO", error.context);
         const std::string place = path.empty() ? what : path;
-        complain(error.context.starts_with(place) ? error.context : fmt::format("{}: {}", place, error.context));
+        // It may begin with its own name already.
+        std::string_view reason = error.context;
+        if (const std::string own = place.substr(place.rfind('/') + 1) + ": "; reason.starts_with(own))
+            reason.remove_prefix(own.size());
+        complain(reason.starts_with(place) ? std::string(reason) : fmt::format("{}: {}", place, reason));
         if (format_ == Format::plain) say(fmt::format("failed\t{}\n", printable(place, Charset::utf8)));
         if (status_ == exit_code::ok) status_ = status;
     }
@@ -961,6 +965,11 @@ int reservations(const Request& request) {
                         ? Failure{exit_code::no_answer, fmt::format("{}: {}", path, text.error().context)}
                         : failure_of_mount(mount, text.error()));
     }
+    constexpr std::string_view commands[] = {"register", "register-ignore", "unregister",    "reserve",
+                                             "release",  "preempt",         "preempt-abort", "clear"};
+    if (std::find(std::begin(commands), std::end(commands), request.operands[1]) == std::end(commands))
+        return fail({exit_code::usage,
+                     fmt::format("{}: one of {} is expected", request.operands[1], fmt::join(commands, ", "))});
     std::string command;
     for (std::size_t i = 1; i < request.operands.size(); ++i)
         command += fmt::format("{}{}", command.empty() ? "" : " ", request.operands[i]);
@@ -1032,7 +1041,12 @@ int run(int argc, char** argv) {
         const auto parsed = parse(std::vector<std::string>(argv + 1, argv + argc));
         if (!parsed) return fail({exit_code::usage, parsed.error().context});
         if (const auto* text = std::get_if<Print>(&*parsed)) return finish(text->text);
-        return execute(std::get<Request>(*parsed));
+        const Request& request = std::get<Request>(*parsed);
+        const int status = execute(request);
+        const auto errors = complaints_alone();
+        if (request.format != Format::json || status == exit_code::ok || errors.empty()) return status;
+        finish(json_text(error_document(status, errors)));
+        return status;
     } catch (const std::exception& error) {
         complain(fmt::format("internal error: {}; please report it with the command", error.what()));
         return exit_code::other;

@@ -549,6 +549,14 @@ std::string render_reservations(const Json& document, Format format, const Scree
 
 // ---- events ----
 
+Json error_document(int status, const std::vector<std::string>& errors) {
+    Json document;
+    document["schema"] = json_schema;
+    document["exit_status"] = status;
+    document["errors"] = errors;
+    return document;
+}
+
 std::string render_event(std::string_view line, Format format, const Screen& screen) {
     const std::string_view whole = trimmed(line);
     if (whole.empty()) return {};

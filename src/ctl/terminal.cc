@@ -17,6 +17,15 @@ namespace {
 
 constexpr std::size_t line_columns_max = 4000;  // of a complaint: names may be as long as one likes
 
+struct Said {
+    std::vector<std::string> complaints;
+    bool has_output = false;
+};
+Said& said() {
+    static Said all;
+    return all;
+}
+
 int write_all(int descriptor, std::string_view text) {
     while (!text.empty()) {
         const ssize_t written = ::write(descriptor, text.data(), text.size());
@@ -57,6 +66,7 @@ std::size_t columns_of_errors() {
 void write_aside(std::string_view text) { write_all(STDERR_FILENO, text); }
 
 Result<void> write_output(std::string_view text) {
+    said().has_output = said().has_output || !text.empty();
     if (const int fault = write_all(STDOUT_FILENO, text); fault != 0)
         return Error(fault, fmt::format("standard output: {}", std::strerror(fault)));
     return {};
@@ -64,11 +74,17 @@ Result<void> write_output(std::string_view text) {
 
 void complain(std::string_view text) {
     std::string lines;
-    for (const std::string_view line : split(text, '\n'))
+    for (const std::string_view line : split(text, '\n')) {
+        said().complaints.emplace_back(line);
         lines += fmt::format(
-            "{}{}\n", line.starts_with(' ') ? "" : "srpctl: ",
+            "{}{}\n", line.starts_with(' ') && !lines.empty() ? "" : "srpctl: ",
             shortened(printable(line, charset_of_locale()), line_columns_max, Cut::middle, charset_of_locale()));
+    }
     write_all(STDERR_FILENO, lines);
+}
+
+std::vector<std::string> complaints_alone() {
+    return said().has_output ? std::vector<std::string>{} : said().complaints;
 }
 
 }  // namespace srpfs::ctl

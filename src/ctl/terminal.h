@@ -6,7 +6,9 @@
 #include <srpfs/base/result.h>
 #include <srpfs/ctl/table.h>
 
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace srpfs::ctl {
 
@@ -23,8 +25,12 @@ void write_aside(std::string_view text);
 // All of it, or an Error that says why not.
 Result<void> write_output(std::string_view text);
 
-// Each line, made printable(), behind "srpctl: ", to standard error. One that begins with a space belongs to the line
-// before, and has no such name.
+// Each line, made printable(), behind "srpctl: ", to standard error; lines that begin with a blank go on with the one
+// before.
 void complain(std::string_view text);
+
+// What complain() has been given so far, line by line, if write_output() has not written anything yet; else nothing:
+// for who wants one document, whatever happens. Of this process, which has one thread.
+std::vector<std::string> complaints_alone();
 
 }  // namespace srpfs::ctl

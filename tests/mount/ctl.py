@@ -194,7 +194,7 @@ def srpctl_resets_and_rescans(t):
     equal(ctl.out("reset", TARGET), f"reset: {mount.target}\n", "reset of a target")
     eventually(lambda: value(mount.target / "state") == "running", "the target is back")
     contains(ctl.fails(1, "logout", "lun0"), "is no target", "logging out of a LUN")
-    contains(ctl.fails(1, "reset"), "WHAT... is missing", "reset of nothing")
+    contains(ctl.fails(1, "reset"), "WHAT is missing; ", "reset of nothing")
     # Nothing is done when one of several names is wrong.
     contains(ctl.fails(4, "reset", "lun0", "lun7"), "lun7", "a wrong name")
 
@@ -270,6 +270,7 @@ def srpctl_shows_and_changes_reservations(t):
     equal(document["reservation"]["type"], "write-exclusive", "the reservation")
     contains(ctl.fails(7, "reservations", "lun0", "reserve", "everything"), "everything", "a type that there is not")
     contains(ctl.fails(1, "reservations", TARGET), "is no LUN", "those of a target")
+    contains(ctl.fails(1, "reservations", "lun0", "frob"), "frob: one of register, ", "a command that there is not")
     ctl.run("reservations", "lun0", "unregister")
     equal(ctl.json("reservations", "lun0")["registered"], None, "after unregistering")
 
@@ -697,6 +698,17 @@ def configuration_files_are_checked_shown_and_made(t):
     rules.write_text("# ours\na ioc_guid=1,queue_size=16\nd\n")
     file.write_text(ctl.out("config", "convert", rules) + f"login = {LOGIN}\nlogin = id_ext=2,ioc_guid=2,dest=demo\n[mount]\nuid = 5\n")
     equal(ctl.out("config", "check", file), f"{file}: good\n", "a good file")
+    # Who has asked for JSON has it, whatever happens.
+    file_of_nothing = t.path("nothing.conf")
+    for status, words in ((7, ("config", "check", file_of_nothing)), (3, ("-m", "/", "logout", "x")), (3, ("-m", "/", "show", "x"))):
+        done = ctl.run("-o", "json", *words, code=status)
+        said = json.loads(done.stdout)
+        equal((said["schema"], said["exit_status"]), (1, status), f"the document of {words}")
+        equal([f"srpctl: {one}" for one in said["errors"]], done.stderr.splitlines(), f"errors of {words}")
+    # What is something else is not complained about line by line.
+    file_of_nothing.write_text("nonsense\n" * 23)
+    said = ctl.fails(7, "config", "convert", file_of_nothing).splitlines()
+    equal((len(said), said[-1]), (11, f"srpctl: {file_of_nothing}: and 13 more"), "complaints about a file of nonsense")
     shown = ctl.json("config", "show", file)
     equal(shown["files"], [str(file)], "files")
     equal([(one["key"], one["line"], one["denied"]) for one in shown["settings"]],

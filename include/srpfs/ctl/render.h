@@ -37,6 +37,9 @@ std::string render_stats(const Json& document, Format format, const Screen& scre
 Json reservations_document(const Found& lun, std::string_view text);
 std::string render_reservations(const Json& document, Format format, const Screen& screen);
 
+// {"schema": 1, "exit_status", "errors": [sentences]}: of a verb that has nothing else to show.
+Json error_document(int status, const std::vector<std::string>& errors);
+
 // One line of the file `events`: as it is for json, as a sentence for people, or tab-separated: time, event, target,
 // lun, rest. What is no event is given as it is.
 std::string render_event(std::string_view line, Format format, const Screen& screen);

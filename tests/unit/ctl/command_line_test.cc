@@ -63,7 +63,7 @@ TEST(CommandLine, VerbsHaveTheirOptions) {
 
 TEST(CommandLine, WhatIsWrongIsNamed) {
     EXPECT_EQ(refused({}), "a verb is missing, such as list; srpctl --help shows them");
-    EXPECT_EQ(refused({"lsit"}), "lsit: no such verb or option; srpctl --help shows them");
+    EXPECT_EQ(refused({"lsit"}), "lsit: no such verb or option; did you mean list? srpctl --help shows all");
     EXPECT_EQ(refused({"--colour", "list"}), "--colour: srpctl list does not know this; its --help shows the options");
     EXPECT_EQ(refused({"--colour"}), "--colour: no such verb or option; srpctl --help shows them");
     EXPECT_EQ(refused({"list", "--all"}), "--all: srpctl list does not know this; its --help shows the options");
@@ -73,8 +73,14 @@ TEST(CommandLine, WhatIsWrongIsNamed) {
     for (const char* seconds : {"0", "86401", "-1", "5s", "", "1.5"})
         EXPECT_NE(refused({"list", std::string("--timeout=") + seconds}), "understood") << seconds;
     EXPECT_EQ(refused({"events", "-n", "0"}), "--count 0: a number from 1 to 1000000000 is expected");
-    EXPECT_NE(refused({"list", "-m"}), "understood");
-    EXPECT_EQ(refused({"help", "lsit"}), "lsit: no such verb; srpctl --help shows them");
+    EXPECT_EQ(refused({"list", "-m"}), "--mount needs a value; srpctl --help shows the usage");
+    EXPECT_EQ(refused({"logot", "lun0"}),
+              "logot lun0: no such verb or option; did you mean logout? srpctl --help shows all");
+    EXPECT_EQ(refused({"copy", "lun0"}), "DST is missing; usage: srpctl copy [options] SRC DST");
+    EXPECT_EQ(refused({"copy"}), "SRC is missing; usage: srpctl copy [options] SRC DST");
+    EXPECT_EQ(refused({"reset"}), "WHAT is missing; usage: srpctl reset WHAT...");
+    EXPECT_EQ(refused({"set"}), "KEY=VALUE is missing; usage: srpctl set [WHAT...] KEY=VALUE...");
+    EXPECT_EQ(refused({"help", "lsit"}), "lsit: no such verb; did you mean list? srpctl --help shows all");
 }
 
 TEST(CommandLine, HelpComesBeforeEverythingElse) {
