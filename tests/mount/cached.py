@@ -14,7 +14,7 @@ import time
 
 from harness import BOTH, LOGIN, NOBODY, PATIENCE, PORT, TARGET, Background, Skip, check, equal, errno_of, eventually, fails_with, in_a_request, needs, opened, pattern, promised, read_bytes, run, succeeds, test, value, write_once
 from luns import fio
-from pages import BLOCK, MIB, as_new_as_written, by_sendfile, ends_whatever_is_read, go_on, race, two_paths, users_of_pages, who_punches_a_hole
+from pages import BLOCK, MIB, as_new_as_written, by_sendfile, ends_whatever_is_read, go_on, punches, race, two_paths, users_of_pages, who_punches_a_hole
 from power import Power
 from raw import ask
 from reactors import SHARE
@@ -465,8 +465,7 @@ def whoever_waits_for_cached_pages_of_a_stuck_target_can_be_killed(t):
     stuck.hold()
     go_on(*readers)
     eventually(lambda: mount.requests() >= 1, "a fill")
-    go_on(writer)
-    in_a_request(writer.pid)
+    punches(mount, writer)
     for process in (writer, *readers):
         with promised(KILL_SECONDS, "the end of a killed user of pages"):
             process.send_signal(signal.SIGKILL)

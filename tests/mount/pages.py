@@ -230,6 +230,16 @@ def who_punches_a_hole(path):
     return process
 
 
+def punches(mount, process):
+    """WRITE SAME is answered; whoever has asked for it waits for the page that may have been read before. Before that he asks for an attribute."""
+    def commands():
+        return sum(target["commands"] for target in mount.stats()["targets"])
+    before = commands()
+    go_on(process)
+    eventually(lambda: commands() > before, "WRITE SAME")
+    in_a_request(process.pid)
+
+
 @test(intakes=BOTH)
 def whoever_waits_for_pages_of_a_stuck_target_can_be_killed(t):
     stuck = Stuck(t)
@@ -240,9 +250,7 @@ def whoever_waits_for_pages_of_a_stuck_target_can_be_killed(t):
     stuck.hold()
     go_on(*readers)
     eventually(lambda: mount.requests() >= 1, "a fill")
-    # WRITE SAME is answered; whoever has asked for it waits for the page that may have been read before.
-    go_on(writer)
-    in_a_request(writer.pid)
+    punches(mount, writer)
     time.sleep(0.2)
     equal(writer.poll(), None, "exit code of who punches a hole below a page that is being read")
     for process in (writer, *readers):
