@@ -370,7 +370,7 @@ test_srpfs_why_names_the_cause() {
     kernel_logout
     srpfs_login
     why_says wrong "srpfs \(process $srpfs_pid\) is logged in to this target with the same initiator_ext" 'srpctl logout' "$login_string"
-    why_says note 'srpfs is mounted there already' 'umount' $mount_point
+    why_says wrong 'srpfs is mounted there already' 'umount' $mount_point
     why_says good 'Runs, with [0-9]* LUNs' -
     lio_enable 0
     wait_for 30 "the target is lost" state_is blocked
