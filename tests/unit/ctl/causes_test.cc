@@ -21,6 +21,8 @@
 namespace srpfs::ctl {
 namespace {
 
+using namespace std::string_literals;
+
 // A machine on which everything is right.
 struct Lab {
     Lab() {
@@ -415,11 +417,11 @@ TEST(Causes, FilesThatMountsAreMadeFromAreFound) {
     Lab lab;
     for (const char* file : {"a.conf", "b.conf", "c.conf", "etc/srpfs/srpfs.conf"}) lab.tree.write(file, "[mount]\n");
     lab.process("77", "srpfs", "unlimited", "0");
-    lab.tree.write("proc/77/cmdline", std::string("srpfs\0-o\0ro,config=/b.conf,uid=1\0all\0/m\0", 40));
+    lab.tree.write("proc/77/cmdline", "srpfs\0-o\0ro,config=/b.conf,uid=1\0all\0/m\0"s);
     lab.process("78", "srpfs", "unlimited", "0");
-    lab.tree.write("proc/78/cmdline", std::string("srpfs\0-oconfig=/missing\0all\0/n\0", 33));
+    lab.tree.write("proc/78/cmdline", "srpfs\0-oconfig=/missing\0all\0/n\0"s);
     lab.process("79", "bash", "unlimited", "0");
-    lab.tree.write("proc/79/cmdline", std::string("bash\0config=/c.conf\0", 20));
+    lab.tree.write("proc/79/cmdline", "bash\0config=/c.conf\0"s);
     EXPECT_EQ(configuration_files(lab.machine, {{"/m", "/a.conf", "0:1"}, {"/n", "none", "0:2"}, {"/o", "all", "0:3"}}),
               (std::vector<std::string>{"/a.conf", "/b.conf"}));
 }
