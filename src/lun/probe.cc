@@ -236,8 +236,10 @@ private:
             case Step::vpd_provisioning:
                 // Not known is not offered: zeros are written then.
                 if (outcome.ok() && !is_cut(data, 4, 2))
-                    if (const auto told = scsi::parse_vpd_provisioning(data))
+                    if (const auto told = scsi::parse_vpd_provisioning(data)) {
                         info_.deallocates_to_zeros = told->write_same_unmaps;
+                        info_.deallocates_to_zeros_by_10 = told->write_same_10_unmaps;
+                    }
                 return next_page();
             case Step::capacity_16:
                 if (outcome.ok()) {
@@ -354,8 +356,8 @@ private:
         info_.blocks = capacity.blocks;
         info_.block_bytes = capacity.block_bytes;
         info_.tells_holes = capacity.provisioning_enabled && capacity.reads_zeros_after_unmap;
-        info_.deallocates_to_zeros =
-            info_.deallocates_to_zeros && capacity.provisioning_enabled && capacity.reads_zeros_after_unmap;
+        info_.deallocates_to_zeros = info_.deallocates_to_zeros && info_.tells_holes;
+        info_.deallocates_to_zeros_by_10 = info_.deallocates_to_zeros_by_10 && info_.tells_holes;
         info_.physical_block_bytes = std::max(capacity.physical_block_bytes, capacity.block_bytes);
         step_ = Step::mode_6;
     }

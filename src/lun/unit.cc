@@ -272,14 +272,25 @@ bool Unit::offers(ZeroMethod method) const {
     switch (method) {
         case ZeroMethod::write: return true;
         case ZeroMethod::write_same: return !refuses_write_same_;
+        case ZeroMethod::write_same_10: return refuses_write_same_ && !refuses_write_same_10_ && reaches_all_by_10();
         case ZeroMethod::deallocate: return info_ && info_->deallocates_to_zeros && !refuses_deallocation_;
+        case ZeroMethod::deallocate_10:
+            return info_ && info_->deallocates_to_zeros_by_10 && !offers(ZeroMethod::deallocate) &&
+                   !refuses_deallocation_10_ && reaches_all_by_10();
     }
     return false;
 }
 
+bool Unit::reaches_all_by_10() const { return info_ && info_->blocks <= std::uint64_t{UINT32_MAX} + 1; }
+
 void Unit::note_refused(ZeroMethod method) {
-    if (method == ZeroMethod::write_same) refuses_write_same_ = true;
-    if (method == ZeroMethod::deallocate) refuses_deallocation_ = true;
+    switch (method) {
+        case ZeroMethod::write: break;
+        case ZeroMethod::write_same: refuses_write_same_ = true; break;
+        case ZeroMethod::write_same_10: refuses_write_same_10_ = true; break;
+        case ZeroMethod::deallocate: refuses_deallocation_ = true; break;
+        case ZeroMethod::deallocate_10: refuses_deallocation_10_ = true; break;
+    }
 }
 
 void Unit::hold() { hold_io(); }
@@ -657,12 +668,18 @@ bool Unit::next_part(Operation& operation, Operation::Part& part) {
         return true;
     }
     if (operation.zeroes_ && *operation.zeroes_ != ZeroMethod::write) {
-        const bool deallocates = *operation.zeroes_ == ZeroMethod::deallocate;
+        const bool by_10 =
+            *operation.zeroes_ == ZeroMethod::write_same_10 || *operation.zeroes_ == ZeroMethod::deallocate_10;
+        const bool deallocates =
+            *operation.zeroes_ == ZeroMethod::deallocate || *operation.zeroes_ == ZeroMethod::deallocate_10;
         std::uint32_t most = write_same_blocks(*info_);
+        if (by_10) most = std::min<std::uint32_t>(most, UINT16_MAX);
         if (deallocates && most > info_->deallocation_blocks) most -= most % info_->deallocation_blocks;
         const auto blocks = static_cast<std::uint32_t>(std::min<std::uint64_t>(most, operation.block_end_ - lba));
         operation.next_block_ += blocks;
-        command.cdb = scsi::write_same(lba, blocks, deallocates);
+        command.cdb = by_10 ? scsi::write_same_10(static_cast<std::uint32_t>(lba), static_cast<std::uint16_t>(blocks),
+                                                  deallocates)
+                            : scsi::write_same(lba, blocks, deallocates);
         command.region = engine_.region_of_zeros();
         command.data = engine_.zeros().first(block);
         return true;

@@ -5,6 +5,7 @@
 #include <srpfs/lun/engine.h>
 
 #include <algorithm>
+#include <initializer_list>
 
 namespace srpfs::lun {
 namespace {
@@ -47,19 +48,26 @@ Zeroing::Piece Zeroing::next_piece() const {
         const std::uint64_t most = method == ZeroMethod::write ? Operation::bytes_max : piece_bytes_max;
         return Piece{{first, std::min(end, first + round_down(most, block))}, method};
     };
+    // What the unit offers, in the order in which it is preferred.
+    const auto offered = [&](std::initializer_list<ZeroMethod> methods) {
+        const auto* const found =
+            std::find_if(methods.begin(), methods.end(), [&](ZeroMethod one) { return unit_.offers(one); });
+        return found == methods.end() ? ZeroMethod::write : *found;
+    };
+    const ZeroMethod same = offered({ZeroMethod::write_same, ZeroMethod::write_same_10});
+    const ZeroMethod deallocation = offered({ZeroMethod::deallocate, ZeroMethod::deallocate_10});
     const std::uint64_t granule = info.deallocation_blocks * block, origin = info.deallocation_first * block;
-    if (deallocates_ && granule <= granule_bytes_max && unit_.offers(ZeroMethod::deallocate)) {
+    if (deallocates_ && granule <= granule_bytes_max && deallocation != ZeroMethod::write) {
         // Counted from the first granule of the unit; what lies before that is a granule that is not whole.
         const std::uint64_t begin = first <= origin ? origin : origin + round_up(first - origin, granule);
         const std::uint64_t end = last <= origin ? origin : origin + round_down(last - origin, granule);
         if (begin == first && first < end) {
             const std::uint64_t most = std::max(granule, round_down(piece_bytes_max, granule));
-            return {{first, std::min(end, first + most)}, ZeroMethod::deallocate};
+            return {{first, std::min(end, first + most)}, deallocation};
         }
-        if (begin < end)
-            return piece(begin, unit_.offers(ZeroMethod::write_same) ? ZeroMethod::write_same : ZeroMethod::write);
+        if (begin < end) return piece(begin, same);
     }
-    return piece(last, unit_.offers(ZeroMethod::write_same) ? ZeroMethod::write_same : ZeroMethod::write);
+    return piece(last, same);
 }
 
 void Zeroing::go_on() {

@@ -107,6 +107,12 @@ Cdb write_same(std::uint64_t lba, std::uint32_t blocks, bool deallocate) {
     return cdb;
 }
 
+Cdb write_same_10(std::uint32_t lba, std::uint16_t blocks, bool deallocate) {
+    Cdb cdb = make(10);
+    ByteWriter(cdb.bytes).u8(opcode::write_same_10).u8(deallocate ? 0x08 : 0x00).u32(lba).u8(0).u16(blocks);
+    return cdb;
+}
+
 Cdb synchronize_cache(std::uint64_t lba, std::uint32_t blocks) {
     return transfer(opcode::synchronize_cache_10, opcode::synchronize_cache_16, 0, lba, blocks);
 }

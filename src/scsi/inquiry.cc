@@ -190,7 +190,7 @@ std::optional<Provisioning> parse_vpd_provisioning(std::span<const std::byte> pa
     in.skip(1);  // threshold exponent
     const std::uint8_t flags = in.u8();
     if (in.overran()) return std::nullopt;
-    return Provisioning{.write_same_unmaps = (flags & 0x40) != 0};
+    return Provisioning{.write_same_unmaps = (flags & 0x40) != 0, .write_same_10_unmaps = (flags & 0x20) != 0};
 }
 
 }  // namespace srpfs::scsi

@@ -50,6 +50,14 @@ TEST(GoldenCdb, ModeSense10) { EXPECT_EQ(bytes(mode_sense_10(0x3f, 0x0102)), hex
 // SPC-4 6.39: operation code, DESC, reserved (2), allocation length, control.
 TEST(GoldenCdb, RequestSense) { EXPECT_EQ(bytes(request_sense(252)), hex("03 00 00 00 fc 00")); }
 
+// SBC-3 WRITE SAME: operation code, flags (UNMAP 08h), address, [length], group number, [length], control.
+TEST(GoldenCdb, WriteSame) {
+    EXPECT_EQ(bytes(write_same(0x123456789abcdef0, 0x01020304, false)), hex("93 00 123456789abcdef0 01020304 00 00"));
+    EXPECT_EQ(bytes(write_same(1, 2, true)), hex("93 08 0000000000000001 00000002 00 00"));
+    EXPECT_EQ(bytes(write_same_10(0x12345678, 0xabcd, false)), hex("41 00 12345678 00 abcd 00"));
+    EXPECT_EQ(bytes(write_same_10(1, 2, true)), hex("41 08 00000001 00 0002 00"));
+}
+
 // SBC-3 5.9, 5.11: operation code, flags (FUA 08h), address, [length], group number, [length], control.
 TEST(GoldenCdb, Read) {
     EXPECT_EQ(bytes(read(0x12345678, 0xabcd, ForceUnitAccess::no)), hex("28 00 12345678 00 abcd 00"));

@@ -77,9 +77,11 @@ protected:
 
 // How blocks become zeros.
 enum class ZeroMethod : std::uint8_t {
-    write,       // WRITE: they travel; any offset and length
-    write_same,  // WRITE SAME(16): one block travels; whole blocks
-    deallocate,  // WRITE SAME(16) with UNMAP: the same for a reader, and blocks may go back to a pool
+    write,          // WRITE: they travel; any offset and length
+    write_same,     // WRITE SAME(16): one block travels; whole blocks
+    write_same_10,  // WRITE SAME(10), for units that refuse the longer one
+    deallocate,     // WRITE SAME(16) with UNMAP: the same for a reader, and blocks may go back to a pool
+    deallocate_10,  // WRITE SAME(10) with UNMAP
 };
 
 enum class Durability : std::uint8_t {

@@ -43,6 +43,7 @@ struct UnitInfo {
     std::uint32_t write_same_blocks_max = 0;  // of one command; 0: not reported
     // WRITE SAME may unmap, and what is unmapped reads as zeros (LBPWS, LBPRZ); then what can be unmapped at a time.
     bool deallocates_to_zeros = false;
+    bool deallocates_to_zeros_by_10 = false;  // the same by WRITE SAME(10) (LBPWS10)
     std::uint32_t deallocation_blocks = 1;
     // GET LBA STATUS tells blocks that read as zeros from others (LBPME, LBPRZ).
     bool tells_holes = false;
@@ -164,6 +165,8 @@ public:
     void on_loss_told(const scsi::Sense& sense);
     void note_loss(const std::string& text);
     void count_loss();
+    // Commands with 32 bits for a block's address are enough for all of the unit.
+    [[nodiscard]] bool reaches_all_by_10() const;
     void note_losses_before(Operation& write) const;
     // Writes whose end nobody knows: a LUN RESET is needed before they, or others to the same blocks, can go
     // (decisions 1, 3). Any that succeeds will do once a look has confirmed it; the unit hears of it through its link.
@@ -252,7 +255,8 @@ private:
     bool gone_ = false;
     bool pumping_ = false;
     bool attention_told_ = false;
-    bool refuses_write_same_ = false, refuses_deallocation_ = false, refuses_lba_status_ = false;
+    bool refuses_write_same_ = false, refuses_write_same_10_ = false, refuses_deallocation_ = false,
+         refuses_deallocation_10_ = false, refuses_lba_status_ = false;
     std::uint64_t held_at_ = 0;       // Engine::next_stamp(): what was found out before does not count
     std::uint64_t write_count_ = 0;   // acknowledged volatile writes
     std::uint64_t cache_losses_ = 0;  // times the volatile write cache may have been lost, with or without any in it

@@ -90,6 +90,8 @@ Cdb read(std::uint64_t lba, std::uint32_t blocks, ForceUnitAccess fua);
 Cdb write(std::uint64_t lba, std::uint32_t blocks, ForceUnitAccess fua);
 // WRITE SAME(16) of one block of data-out. `deallocate` (UNMAP): blocks may be unmapped that read the same then.
 Cdb write_same(std::uint64_t lba, std::uint32_t blocks, bool deallocate);
+// The same by WRITE SAME(10).
+Cdb write_same_10(std::uint32_t lba, std::uint16_t blocks, bool deallocate);
 Cdb synchronize_cache(std::uint64_t lba, std::uint32_t blocks);  // 0 blocks: to the end; (10) when the LBA fits
 
 // SPC-4 4.5.
@@ -156,8 +158,9 @@ struct BlockLimits {  // VPD B0h; 0 = not reported
 };
 std::optional<BlockLimits> parse_vpd_block_limits(std::span<const std::byte> page);
 
-struct Provisioning {                // VPD B2h
-    bool write_same_unmaps = false;  // LBPWS: WRITE SAME(16) with UNMAP
+struct Provisioning {                   // VPD B2h
+    bool write_same_unmaps = false;     // LBPWS: WRITE SAME(16) with UNMAP
+    bool write_same_10_unmaps = false;  // LBPWS10: WRITE SAME(10) with UNMAP
 };
 std::optional<Provisioning> parse_vpd_provisioning(std::span<const std::byte> page);
 

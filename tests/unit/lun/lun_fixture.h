@@ -254,7 +254,7 @@ protected:
                 std::memcpy(disk.data() + at, payload.data(), bytes);
             }
         }
-        if (seen.opcode() == 0x93) {
+        if (seen.opcode() == 0x93 || seen.opcode() == 0x41) {
             ASSERT_EQ(seen.payload().size(), info.block_bytes);
             for (std::uint64_t i = 0; i < seen.blocks(); ++i)
                 std::memcpy(disk.data() + (seen.lba() + i) * info.block_bytes, seen.payload().data(), info.block_bytes);

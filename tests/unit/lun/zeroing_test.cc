@@ -99,6 +99,11 @@ TEST_F(Zeroes, AUnitThatRefusesWriteSameGetsZerosAndIsNotAskedAgain) {
     begin();
     zero({{0, 512 * 2304}}, false);
     ASSERT_EQ(open().size(), 1u);
+    EXPECT_EQ(open()[0]->opcode(), 0x93u);
+    answer(*open()[0], scripted::check_condition(0x5, 0x20, 0x00));
+    settle();
+    ASSERT_EQ(open().size(), 1u);
+    EXPECT_EQ(open()[0]->opcode(), 0x41u);
     answer(*open()[0], scripted::check_condition(0x5, 0x20, 0x00));
     finish();
     EXPECT_TRUE(end.ok());
@@ -111,6 +116,49 @@ TEST_F(Zeroes, AUnitThatRefusesWriteSameGetsZerosAndIsNotAskedAgain) {
     ASSERT_EQ(sent().size(), sent_before + 1);
     EXPECT_TRUE(sent().back().is_write());
     finish();
+}
+
+TEST_F(Zeroes, AUnitThatHasOnlyTheShortWriteSameIsAskedByThatFromThenOn) {
+    begin();
+    zero({{512 * 7, 512 * 2300}}, false);
+    ASSERT_EQ(open().size(), 1u);
+    answer(*open()[0], scripted::check_condition(0x5, 0x20, 0x00));
+    finish();
+    EXPECT_TRUE(end.ok());
+    expect_exact();
+    ASSERT_EQ(sent().size(), 2u);
+    EXPECT_EQ(sent()[1].opcode(), 0x41u);
+    EXPECT_EQ(sent()[1].lba(), 7u);
+    EXPECT_EQ(sent()[1].blocks(), 2293u);
+    EXPECT_FALSE(unmaps(sent()[1]));
+    EXPECT_EQ(sent()[1].payload(), Bytes(512));
+    job.reset();
+    ends = 0;
+    zero({{0, 4096}}, false);
+    finish();
+    ASSERT_EQ(sent().size(), 3u);
+    EXPECT_EQ(sent()[2].opcode(), 0x41u);
+}
+
+TEST_F(Zeroes, AUnitOfMoreBlocksThanTheShortWriteSameReachesGetsZeros) {
+    info.blocks = (std::uint64_t{1} << 32) + 1;
+    begin();
+    zero({{0, 4096}}, false);
+    answer(*open()[0], scripted::check_condition(0x5, 0x20, 0x00));
+    ASSERT_EQ(opcodes(), (std::vector<unsigned>{0x93, 0x2a}));
+    answer(*open()[0]);
+    EXPECT_EQ(ends, 1u);
+}
+
+TEST_F(Zeroes, AUnitThatUnmapsByTheShortWriteSameAloneIsAskedByThat) {
+    info.deallocates_to_zeros_by_10 = true;
+    begin();
+    zero({{0, 512 * 300}}, true);
+    finish();
+    EXPECT_TRUE(end.ok());
+    expect_exact();
+    EXPECT_EQ(opcodes(), (std::vector<unsigned>{0x41}));
+    EXPECT_TRUE(unmaps(sent()[0]));
 }
 
 TEST_F(Zeroes, UnmapsOnlyWholeGranulesWhereThatReadsAsZeros) {

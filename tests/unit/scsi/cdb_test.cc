@@ -44,6 +44,8 @@ TEST(Cdb, HasTheLengthItsOperationCodeAnnounces) {
                        read(1ull << 40, 1, ForceUnitAccess::no),
                        write(0, 1, ForceUnitAccess::yes),
                        write(1ull << 40, 1, ForceUnitAccess::yes),
+                       write_same(0, 1, false),
+                       write_same_10(0, 1, false),
                        synchronize_cache(0, 0),
                        synchronize_cache(1ull << 40, 0)};
     for (const Cdb& cdb : all) {

@@ -214,6 +214,21 @@ TEST(BlockLimits, AreReadFromALongPage) {
     EXPECT_EQ(limits->write_same_blocks_max, 0xffffu);
 }
 
+TEST(Provisioning, TellsWhichWriteSameUnmaps) {
+    struct Row {
+        const char* flags;
+        bool by_16, by_10;
+    };
+    for (const Row& row :
+         {Row{"00 9f", false, false}, Row{"00 40", true, false}, Row{"00 20", false, true}, Row{"00 e0", true, true}}) {
+        const auto told = parse_vpd_provisioning(vpd("b2", hex(row.flags)));
+        ASSERT_TRUE(told) << row.flags;
+        EXPECT_EQ(told->write_same_unmaps, row.by_16) << row.flags;
+        EXPECT_EQ(told->write_same_10_unmaps, row.by_10) << row.flags;
+    }
+    EXPECT_FALSE(parse_vpd_provisioning(vpd("b2", hex("00"))));
+}
+
 TEST(BlockLimits, AreReadFromTheShortPageOfSbc2AndNotFromLess) {
     const auto payload = hex("00 00 00 08  00 00 40 00  00 00 20 00");
 
