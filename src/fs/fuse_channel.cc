@@ -37,6 +37,8 @@ constexpr unsigned helping_empty_looks_max = 4;
 constexpr std::size_t large_answer = std::size_t{64} << 10;
 constexpr unsigned loans_max = 2;
 
+constexpr Duration killed_look_pause = std::chrono::seconds(1);
+
 bool is_durable(std::uint32_t open_flags) { return (open_flags & (O_DSYNC | O_SYNC)) != 0; }
 
 std::vector<std::byte> joined(const Incoming& request) {
@@ -58,7 +60,7 @@ Mail interrupt_of(const ReplyTo& to) {
 
 FuseChannel::FuseChannel(unsigned index, int fd, lun::Engine& engine, const OpenFiles& files, ChannelHost& host)
     : engine_(engine), descriptor_(fd, engine), files_(files), zero_jobs_(*this), fills_(*this, engine.timers()),
-      index_(index), host_(&host) {
+      killed_look_(engine.timers(), [this] { look_for_killed(); }), index_(index), host_(&host) {
     records_.reserve(records_at_start);
 }
 
@@ -158,6 +160,7 @@ Result<void> FuseChannel::start_ring(std::shared_ptr<Ring> ring) {
 
 bool FuseChannel::prepare_to_sleep() {
     if (ring_ && !ring_->prepare_to_sleep()) return false;
+    if (ring_ && pending() > 0 && !killed_look_.armed()) killed_look_.arm_after(killed_look_pause);
     // What could not be sent because the ring had not been flushed.
     if (has_outgoing_ || fills_.has_something_to_send()) return false;
     if (helps_ && requests_elsewhere_ == 0) stop_helping();
@@ -1001,7 +1004,19 @@ bool FuseChannel::mark_interrupted(std::uint64_t unique) {
     return false;
 }
 
+// Of what has been waiting since the last look, and not all the time.
+void FuseChannel::look_for_killed() {
+    std::vector<std::uint64_t> killed;
+    for (const Record& record : records_)
+        if (record.holder != Holder::nobody && !record.is_interrupted && is_in_entry(record.to) &&
+            record.to.unique <= killed_look_unique_ && ring_->requester_was_killed(record.to.slot))
+            killed.push_back(record.to.unique);
+    killed_look_unique_ = unique_seen_max_;
+    for (const std::uint64_t unique : killed) mark_interrupted(unique);
+}
+
 void FuseChannel::leave() {
+    killed_look_.disarm();
     undisturbed_.after_answers();  // poll() will not
     if (ring_) ring_->close();
     descriptor_.close();

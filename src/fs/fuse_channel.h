@@ -234,6 +234,7 @@ private:
     void reply(const ReplyTo& to, int error, std::span<const std::byte> body = {});
     void answer(const ReplyTo& to, int error, std::span<const std::byte> body);
     bool mark_interrupted(std::uint64_t unique);
+    void look_for_killed();
     [[nodiscard]] bool is_in_entry(const ReplyTo& to) const { return to.slot != no_slot && to.channel == index_; }
     void answer_whole(const ReplyTo& to, std::span<const std::byte> reply);
     void malformed(const Request& request);
@@ -266,6 +267,10 @@ private:
     ZeroJobs zero_jobs_;
     PageFills fills_;  // of the units whose home this is
     std::list<Search> searches_;
+    // Linux (as of 6.18) sends no INTERRUPT of a request whose user is killed between its getting an entry of the ring
+    // and its being copied there (fuse_uring_prepare_send() does not look again); he could not end before the answer.
+    reactor::Timer killed_look_;
+    std::uint64_t killed_look_unique_ = 0;  // what there was at the last look
 
     // The rest.
     const unsigned index_;

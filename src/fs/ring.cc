@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "ring.h"
 
+#include "killed.h"
 #include "ring_entry.h"
 
 #include <srpfs/base/assert.h>
@@ -108,6 +109,11 @@ public:
         watches_.clear();
     }
     [[nodiscard]] bool is_open() const override { return open_; }
+    [[nodiscard]] bool requester_was_killed(std::uint16_t slot) const override {
+        fuse_in_header header{};
+        std::memcpy(&header, entries_[slot].header.in_out, sizeof header);
+        return entries_[slot].occupied && was_killed(header.pid);
+    }
 
 private:
     struct Entry {

@@ -31,6 +31,8 @@ public:
     // The descriptor has something to read, as far as is known. After all of that: have it watched.
     [[nodiscard]] virtual bool descriptor_is_ready() const = 0;
     virtual void watch_descriptor() = 0;
+    // Whether the thread that waits for the request in this occupied entry has been killed. Reads a file of /proc.
+    [[nodiscard]] virtual bool requester_was_killed(std::uint16_t slot) const = 0;
 };
 
 // Queues that the kernel has: one for each CPU that may ever be there.

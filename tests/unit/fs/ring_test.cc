@@ -3,6 +3,7 @@
 // a ring whose kernel is the test. And a ring of the kernel's without entries: how a reactor sleeps in it.
 
 #include "fuse_channel.h"
+#include "killed.h"
 #include "ring.h"
 #include "ring_entry.h"
 
@@ -19,6 +20,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include <fcntl.h>
@@ -139,6 +141,7 @@ public:
     bool prepare_to_sleep() override { return arrived_.empty(); }
     bool descriptor_is_ready() const override { return true; }
     void watch_descriptor() override {}
+    bool requester_was_killed(std::uint16_t slot) const override { return killed.contains(slot); }
     void close() override { open_ = false; }
     bool is_open() const override { return open_; }
     void sleep_on(std::vector<int>&) override {}
@@ -169,6 +172,7 @@ public:
     }
     std::map<std::uint16_t, Reply> answers;
     std::map<std::uint16_t, bool> in_place;
+    std::set<std::uint16_t> killed;
 
 private:
     static void ASSERT_TRUE_OR_THROW(bool condition) {
@@ -318,6 +322,42 @@ TEST_F(RingChannelTest, AWriteThatWasGivenUpDoesNotWriteWhatTheNextRequestBrings
     world_.settle();
     EXPECT_EQ(ring_->answers.at(5).body, std::vector<std::byte>(65536, std::byte{0xbb}));
     EXPECT_EQ(world_.engine().usage().slots_detached, 0u);
+}
+
+TEST_F(RingChannelTest, WhoWasKilledIsAnsweredThoughTheKernelDoesNotTell) {
+    holding_.holding = true;
+    put_read(2, 0, 4096);
+    put_read(3, 0, 4096);
+    world_.settle();
+    ring_->killed.insert(3);
+    for (int second = 0; second < 3; ++second) {
+        EXPECT_FALSE(ring_->answers.contains(3) && second < 1);
+        EXPECT_TRUE(channel_->prepare_to_sleep());
+        world_.advance(std::chrono::seconds(1));
+    }
+    ASSERT_TRUE(ring_->answers.contains(3));
+    EXPECT_EQ(ring_->answers.at(3).error, EINTR);
+    EXPECT_FALSE(ring_->answers.contains(2));
+    let_go();
+    EXPECT_EQ(ring_->answers.at(2).error, 0);
+    EXPECT_TRUE(channel_->prepare_to_sleep());
+    world_.advance(std::chrono::seconds(2));  // nobody waits, and nobody is looked at
+}
+
+TEST(Killed, IsWhoHasASignalThatEndsHim) {
+    const auto status = [](const char* own, const char* shared) {
+        return std::string("Name:\tdd\nThreads:\t1\nSigQ:\t0/95\nSigPnd:\t") + own + "\nShdPnd:\t" + shared +
+               "\nSigBlk:\tffffffffffffffff\n";
+    };
+    EXPECT_TRUE(has_fatal_signal(status("0000000000000100", "0000000000000000")));
+    EXPECT_TRUE(has_fatal_signal(status("0000000000000000", "0000000000004102")));
+    EXPECT_FALSE(has_fatal_signal(status("0000000000000000", "0000000000000000")));
+    EXPECT_FALSE(has_fatal_signal(status("0000000000004002", "fffffffffffffeff")));
+    EXPECT_FALSE(has_fatal_signal(""));
+    EXPECT_FALSE(has_fatal_signal("\nSigPnd:\t"));
+    EXPECT_FALSE(was_killed(static_cast<std::uint32_t>(getpid())));
+    EXPECT_FALSE(was_killed(0));
+    EXPECT_FALSE(was_killed(0xffffffff));
 }
 
 TEST_F(RingChannelTest, AReadThatWasGivenUpDoesNotOverwriteTheNextRequest) {
