@@ -120,6 +120,7 @@ test_srpfs_flush_of_a_write_cache() {
 limit[srpfs_windows_fio_verify]=150
 test_srpfs_windows_fio_verify() {
     local target lun broken retransmissions
+    rdma_counters >counters.before
     retransmissions=$(rdma_counter completer_retry_err)
     srpfs_mount "$login_string,ch_count=2" -o register=window
     target=$(srpfs_target)
@@ -138,10 +139,12 @@ test_srpfs_windows_fio_verify() {
     # them impossible, and breaks the connection. Nothing else may.
     retransmissions=$(($(rdma_counter completer_retry_err) - retransmissions))
     broken=$(grep -E 'channel [0-9]+ ended' $srpfs_log || true)
-    [[ ! $broken ]] || ((retransmissions)) || fail "a connection broke: $broken"
+    [[ ! $broken ]] || ((retransmissions)) ||
+        fail "a connection broke: $broken; counted: $(rdma_counters | diff counters.before - | sed -n 's/^> //p'); $(tail -n 3 <(dmesg))"
     [[ $broken ]] || expect_file "$target/failed_reconnects" 0
 }
 
+rdma_counters() { grep -H . /sys/class/infiniband/$rdma_device/ports/1/hw_counters/* | sed 's,.*/,,'; }
 rdma_counter() { cat /sys/class/infiniband/$rdma_device/ports/1/hw_counters/"$1"; }
 
 # For a minute: asynchronous, synchronous and io_uring, small, large and odd blocks, on both block sizes. Each
