@@ -4,7 +4,7 @@
 // one line for each piece of code that has run since the one before: its address in the guest, and instructions carried
 // out.
 //
-//   -plugin libprofile.so,file=PATH
+//   -plugin libprofile.so,counts=PATH
 //
 // Debian has no header for plugins; what is declared here is version 1 of the interface, as QEMU 7.2's manual has it (TCG
 // Plugins). One processor only: counters are added to without a lock.
@@ -73,9 +73,9 @@ static void on_translated(plugin_id id, struct qemu_plugin_tb *block) {
 EXPORTED int qemu_plugin_install(plugin_id id, const void *about, int count, char **words) {
     (void)about;
     for (int i = 0; i < count; ++i)
-        if (strncmp(words[i], "file=", 5) == 0) told = fopen(words[i] + 5, "w");
+        if (strncmp(words[i], "counts=", 7) == 0) told = fopen(words[i] + 7, "w");
     if (!told) {
-        fputs("profile: file=PATH is wanted, a file that can be written\n", stderr);
+        fputs("profile: counts=PATH is wanted, a file that can be written\n", stderr);
         return -1;
     }
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translated);
