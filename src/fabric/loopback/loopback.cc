@@ -204,7 +204,7 @@ public:
     void ended(Endpoint& endpoint) { ended_.push_back(&endpoint); }
     // The key of a new window.
     std::uint32_t open_window(const Window& window);
-    void close_window(std::uint32_t key) { windows_.erase(key); }
+    void close_window(std::uint32_t key);
     void revoked(Endpoint& endpoint, std::uint64_t context) { revoked_.push_back({&endpoint, context}); }
     Bytes* take_bytes();
     Bytes* copy_of(std::span<const std::byte> head, std::span<const std::byte> payload, std::size_t padded_to = 0);
@@ -244,11 +244,13 @@ private:
     void drop_queue(Endpoint& endpoint);
 
     std::vector<Region> regions_;
-    std::unordered_map<std::uint32_t, Window> windows_;  // by key
-    std::uint32_t last_window_key_ = window_key_flag;    // keys do not come back
-    Ring<Revoked> revoked_;                              // to be told
-    std::vector<PortListener*> watchers_;                // nullptr: no more
-    Ring<PortChange> port_changes_;                      // to be told
+    using Windows = std::unordered_map<std::uint32_t, Window>;
+    Windows windows_;                                  // by key
+    std::vector<Windows::node_type> spare_windows_;    // so that a request allocates nothing
+    std::uint32_t last_window_key_ = window_key_flag;  // keys do not come back
+    Ring<Revoked> revoked_;                            // to be told
+    std::vector<PortListener*> watchers_;              // nullptr: no more
+    Ring<PortChange> port_changes_;                    // to be told
     std::vector<std::unique_ptr<Endpoint>> endpoints_;
     Ring<Endpoint*> ready_;         // nullptr: the endpoint is gone
     Ring<Endpoint*> ended_;         // on_ended() is due
@@ -777,8 +779,20 @@ void Network::handle_one_sided(Endpoint& endpoint, const Event& event) {
 
 std::uint32_t Network::open_window(const Window& window) {
     const std::uint32_t key = ++last_window_key_;
-    windows_.emplace(key, window);
+    if (spare_windows_.empty()) {
+        windows_.emplace(key, window);
+        return key;
+    }
+    Windows::node_type node = std::move(spare_windows_.back());
+    spare_windows_.pop_back();
+    node.key() = key;
+    node.mapped() = window;
+    windows_.insert(std::move(node));
     return key;
+}
+
+void Network::close_window(std::uint32_t key) {
+    if (Windows::node_type node = windows_.extract(key)) spare_windows_.push_back(std::move(node));
 }
 
 // What the peer of `owner` may touch.

@@ -36,14 +36,15 @@ void* __wrap_realloc(void* old, std::size_t bytes) {
 }
 }
 
-// The other forms of new and delete, but those with an alignment, come here.
-void* operator new(std::size_t bytes) {
+// The other forms of new and delete, but those with an alignment, come here. Not inlined one by one: g++ would see
+// free() of what new has given.
+__attribute__((noinline)) void* operator new(std::size_t bytes) {
     ++allocations;
     if (void* memory = __real_malloc(bytes)) return memory;
     throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+__attribute__((noinline)) void operator delete(void* memory) noexcept { std::free(memory); }
+__attribute__((noinline)) void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace srpfs::cost {
 namespace {
@@ -60,9 +61,15 @@ TEST(HotPath, CountsAllocations) {
     EXPECT_EQ(allocations - before, 2u);
 }
 
-TEST(HotPath, AllocatesNothingForARequest) {
-    Path path;
+class HotPathBy : public testing::TestWithParam<Way> {};
+
+TEST_P(HotPathBy, AllocatesNothingForARequest) {
+    if (GetParam() == Way::ring && !ring_missing().empty()) GTEST_SKIP() << ring_missing();
+    Path path(GetParam());
+    unsigned tried = 0;
     for (const Case& one : cases) {
+        if (one.way != GetParam()) continue;
+        ++tried;
         path.begin(one);
         const unsigned long before = allocations;
 
@@ -70,7 +77,15 @@ TEST(HotPath, AllocatesNothingForARequest) {
 
         EXPECT_EQ(allocations - before, 0u) << one.name << ", " << one.depth * one.batches << " requests";
     }
+    EXPECT_GT(tried, 0u);
 }
+
+std::string name_of(const testing::TestParamInfo<Way>& instance) {
+    static constexpr const char* names[] = {"Plain", "Window", "Ring", "Helper"};
+    return names[static_cast<std::size_t>(instance.param)];
+}
+
+INSTANTIATE_TEST_SUITE_P(EachWay, HotPathBy, testing::ValuesIn(ways), name_of);
 
 }  // namespace
 }  // namespace srpfs::cost

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <string>
+#include <vector>
 
 extern "C" {
 void srpfs_cost_measured(void (*work)(void* context), void* context);
@@ -29,17 +30,27 @@ void measure(Path& path, const Case& one) {
 }  // namespace srpfs::cost
 
 int main(int count, char** arguments) {
-    srpfs::cost::Path path;
-    for (int i = 1; i < count; ++i) {
-        const auto* const found = std::find_if(std::begin(srpfs::cost::cases), std::end(srpfs::cost::cases),
-                                               [&](const auto& one) { return one.name == arguments[i]; });
-        if (found == std::end(srpfs::cost::cases)) {
-            std::fprintf(stderr, "cost-path: no case %s\n", arguments[i]);
+    using namespace srpfs::cost;
+    const std::string missing = ring_missing();
+    const std::vector<std::string> wanted(arguments + 1, arguments + count);
+    for (const std::string& name : wanted) {
+        const auto* const found =
+            std::find_if(std::begin(cases), std::end(cases), [&](const Case& one) { return one.name == name; });
+        if (found == std::end(cases) || (found->way == Way::ring && !missing.empty())) {
+            std::fprintf(stderr, "cost-path: no case %s%s%s\n", name.c_str(), missing.empty() ? "" : "; ",
+                         missing.c_str());
             return 2;
         }
-        srpfs::cost::measure(path, *found);
     }
-    if (count == 1)
-        for (const auto& one : srpfs::cost::cases) srpfs::cost::measure(path, one);
+    for (const Way way : ways) {
+        if (way == Way::ring && !missing.empty()) continue;
+        std::vector<const Case*> chosen;
+        for (const Case& one : cases)
+            if (one.way == way && (wanted.empty() || std::find(wanted.begin(), wanted.end(), one.name) != wanted.end()))
+                chosen.push_back(&one);
+        if (chosen.empty()) continue;
+        Path path(way);
+        for (const Case* one : chosen) measure(path, *one);
+    }
     return 0;
 }

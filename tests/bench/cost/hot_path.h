@@ -3,20 +3,21 @@
 // target (a null unit) and back, on one thread, with a clock that stands still, so that each run executes the same
 // instructions.
 //
-// The descriptor of /dev/fuse is played by __wrap_read() and __wrap_writev() (the linker's --wrap; kernel.cc), which
-// copy no data: in reality the kernel does.
+// The kernel is played by what the linker's --wrap puts in the place of its calls: the descriptor of /dev/fuse by
+// __wrap_read() and __wrap_writev() (kernel.cc), io_uring by functions of liburing's names (ring_kernel.cc). They copy
+// no data: in reality the kernel does.
 
 #pragma once
 
 #include "fuse_channel.h"
 #include "world.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
-
-#include <fcntl.h>
 
 namespace srpfs::cost {
 
@@ -25,24 +26,55 @@ using fs::FuseChannel, fs::LunData, fs::NodeId, fs::OpenFileDetails, fs::OpenFil
 inline constexpr std::uint32_t kib = 1024, mib = 1024 * kib;
 inline constexpr std::uint64_t unit_bytes = std::uint64_t{1} << 30;
 
+// What a mount's options make of a request's way.
+enum class Way : std::uint8_t {
+    plain,   // the descriptor, one reactor, register=pool
+    window,  // register=window
+    ring,    // io_uring=on
+    helper,  // a reactor that is not the unit's home has read it, and gives the answer
+};
+inline constexpr Way ways[] = {Way::plain, Way::window, Way::ring, Way::helper};
+
 struct Case {
     std::string_view name;
+    Way way;
     std::uint32_t opcode;
     std::uint32_t bytes;
     unsigned depth;
     unsigned batches;  // measured, of `depth` requests each
 };
 inline constexpr Case cases[] = {
-    {"read-512-qd32", FUSE_READ, 512, 32, 32},      {"read-512-qd1", FUSE_READ, 512, 1, 256},
-    {"read-4k-qd32", FUSE_READ, 4 * kib, 32, 32},   {"read-4k-qd1", FUSE_READ, 4 * kib, 1, 256},
-    {"write-4k-qd32", FUSE_WRITE, 4 * kib, 32, 32}, {"write-4k-qd1", FUSE_WRITE, 4 * kib, 1, 256},
-    {"read-1m-qd32", FUSE_READ, mib, 32, 2},        {"read-1m-qd1", FUSE_READ, mib, 1, 32},
-    {"write-1m-qd32", FUSE_WRITE, mib, 32, 2},      {"write-1m-qd1", FUSE_WRITE, mib, 1, 32},
+    {"read-512-qd32", Way::plain, FUSE_READ, 512, 32, 32},
+    {"read-512-qd1", Way::plain, FUSE_READ, 512, 1, 256},
+    {"read-4k-qd32", Way::plain, FUSE_READ, 4 * kib, 32, 32},
+    {"read-4k-qd1", Way::plain, FUSE_READ, 4 * kib, 1, 256},
+    {"write-4k-qd32", Way::plain, FUSE_WRITE, 4 * kib, 32, 32},
+    {"write-4k-qd1", Way::plain, FUSE_WRITE, 4 * kib, 1, 256},
+    {"read-1m-qd32", Way::plain, FUSE_READ, mib, 32, 2},
+    {"read-1m-qd1", Way::plain, FUSE_READ, mib, 1, 32},
+    {"write-1m-qd32", Way::plain, FUSE_WRITE, mib, 32, 2},
+    {"write-1m-qd1", Way::plain, FUSE_WRITE, mib, 1, 32},
+    // 4 KiB writes travel in the message and need no window.
+    {"window-read-4k-qd32", Way::window, FUSE_READ, 4 * kib, 32, 32},
+    {"window-read-4k-qd1", Way::window, FUSE_READ, 4 * kib, 1, 256},
+    {"window-read-1m-qd1", Way::window, FUSE_READ, mib, 1, 32},
+    {"window-write-1m-qd1", Way::window, FUSE_WRITE, mib, 1, 32},
+    {"ring-read-4k-qd32", Way::ring, FUSE_READ, 4 * kib, 32, 32},
+    {"ring-read-4k-qd1", Way::ring, FUSE_READ, 4 * kib, 1, 256},
+    {"ring-write-4k-qd32", Way::ring, FUSE_WRITE, 4 * kib, 32, 32},
+    {"ring-write-4k-qd1", Way::ring, FUSE_WRITE, 4 * kib, 1, 256},
+    {"ring-read-1m-qd1", Way::ring, FUSE_READ, mib, 1, 32},
+    {"ring-write-1m-qd1", Way::ring, FUSE_WRITE, mib, 1, 32},
+    {"helper-read-4k-qd32", Way::helper, FUSE_READ, 4 * kib, 32, 32},
+    {"helper-read-4k-qd1", Way::helper, FUSE_READ, 4 * kib, 1, 256},
+    {"helper-write-4k-qd32", Way::helper, FUSE_WRITE, 4 * kib, 32, 32},
+    {"helper-read-1m-qd1", Way::helper, FUSE_READ, mib, 1, 32},
+    {"helper-write-1m-qd1", Way::helper, FUSE_WRITE, mib, 1, 32},
 };
 
 // What the kernel would have in its queue, and what it gets back.
 struct Kernel {
-    int fd = -1;
+    int fd = -1;  // requests are read from it
     Case now{};
     std::uint64_t handle = 0;
     std::uint64_t next_offset = 0;
@@ -52,6 +84,22 @@ struct Kernel {
 };
 extern Kernel kernel;
 
+// The next request's header and argument.
+struct RequestHead {
+    fuse_in_header header{};
+    fuse_read_in read{};
+    fuse_write_in write{};
+    [[nodiscard]] bool is_read() const { return header.opcode == FUSE_READ; }
+};
+[[nodiscard]] RequestHead next_request();
+// Ends the program if that is not what the request is to be answered with. `bytes`: with the header.
+void take_answer(const fuse_out_header& header, std::size_t bytes);
+
+// ring_kernel.cc: tells the ring that requests wait. Nothing without one.
+void tell_ring();
+// Why there are no cases of Way::ring; empty if there are.
+[[nodiscard]] std::string ring_missing();
+
 struct Host final : fs::ChannelHost {
     void on_control_request(const Origin&, std::vector<std::byte>) override {}
     void on_control_interrupt(const Origin&) override {}
@@ -59,54 +107,26 @@ struct Host final : fs::ChannelHost {
     void on_drop_pages(unsigned, fs::NodeId, std::vector<lun::ByteRange>, std::uint64_t) override {}
 };
 
-struct Path {
-    Path() {
-        lun->unit = &world.unit();
-        lun->capacity_bytes = world.unit().info()->capacity_bytes();
-        OpenFileDetails details;
-        details.node = NodeId{2};
-        details.lun = lun;
-        details.writable = true;
-        kernel.handle = files.open(std::move(details));
-        kernel.fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-        channel = std::make_shared<FuseChannel>(0, kernel.fd, world.engine(), files, host);
-        world.source = [this] { return channel->poll(); };
-    }
-    ~Path() {
-        kernel.fd = -1;
-        channel->leave();
-        channel.reset();
-        world.source = nullptr;
-    }
+class Path {
+public:
+    explicit Path(Way way);
+    ~Path();
+    Path(const Path&) = delete;
+    Path& operator=(const Path&) = delete;
 
     // Warms up.
-    void begin(const Case& one) {
-        kernel.now = one;
-        run(2);
-        kernel.next_offset = 0;
-    }
-    void run(unsigned batches) {
-        for (unsigned i = 0; i < batches; ++i) {
-            kernel.waiting = kernel.unanswered = kernel.now.depth;
-            while (kernel.unanswered > 0) (void)world.turn();
-        }
-        world.settle();
-    }
+    void begin(const Case& one);
+    void run(unsigned batches);
 
-    static fs::test::WorldSizes sizes() {
-        fs::test::WorldSizes sizes;
-        sizes.engine = {};
-        sizes.staging = {};
-        sizes.queue_depth = 62;
-        return sizes;
-    }
-
-    Host host;
-    OpenFiles files;
-    fs::test::World world{std::vector<target::LunConfig>{{.kind = target::StoreKind::null, .bytes = unit_bytes}},
-                          sizes()};
-    std::shared_ptr<LunData> lun = std::make_shared<LunData>();
-    std::shared_ptr<FuseChannel> channel;
+private:
+    Host host_;
+    OpenFiles files_;
+    Random random_{1};
+    fs::test::World world_;
+    std::shared_ptr<LunData> lun_ = std::make_shared<LunData>();
+    std::shared_ptr<FuseChannel> channel_;  // the unit's home
+    std::unique_ptr<lun::Engine> reader_engine_;
+    std::shared_ptr<FuseChannel> reader_;  // or nobody
 };
 
 }  // namespace srpfs::cost

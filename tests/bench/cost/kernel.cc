@@ -19,6 +19,38 @@ namespace srpfs::cost {
 
 Kernel kernel;
 
+RequestHead next_request() {
+    --kernel.waiting;
+    RequestHead head;
+    head.header.opcode = kernel.now.opcode;
+    head.header.unique = kernel.unique += 2;
+    head.header.nodeid = 2;
+    const std::uint64_t offset = kernel.next_offset;
+    kernel.next_offset = (offset + kernel.now.bytes) % unit_bytes;
+    if (head.is_read()) {
+        head.read.read_flags = FUSE_READ_LOCKOWNER;
+        head.read.fh = kernel.handle;
+        head.read.offset = offset;
+        head.read.size = kernel.now.bytes;
+        head.header.len = sizeof head.header + sizeof head.read;
+    } else {
+        head.write.fh = kernel.handle;
+        head.write.offset = offset;
+        head.write.size = kernel.now.bytes;
+        head.header.len = static_cast<std::uint32_t>(sizeof head.header + sizeof head.write + head.write.size);
+    }
+    return head;
+}
+
+void take_answer(const fuse_out_header& header, std::size_t bytes) {
+    const std::size_t body = kernel.now.opcode == FUSE_READ ? kernel.now.bytes : sizeof(fuse_write_out);
+    if (header.error != 0 || header.len != bytes || bytes != sizeof header + body) {
+        std::fprintf(stderr, "%s: a wrong answer: error %d, %zu bytes\n", kernel.now.name.data(), header.error, bytes);
+        std::exit(1);
+    }
+    --kernel.unanswered;
+}
+
 namespace {
 
 template <typename T>
@@ -27,48 +59,25 @@ void put(void* buffer, std::size_t offset, const T& value) {
 }
 
 ssize_t give_request(void* buffer) {
-    if (kernel.waiting == 0) {
+    if (kernel.waiting == 0 || kernel.now.way == Way::ring) {
         errno = EAGAIN;
         return -1;
     }
-    --kernel.waiting;
-    fuse_in_header header{};
-    header.opcode = kernel.now.opcode;
-    header.unique = kernel.unique += 2;
-    header.nodeid = 2;
-    const std::uint64_t offset = kernel.next_offset;
-    kernel.next_offset = (offset + kernel.now.bytes) % unit_bytes;
-    if (kernel.now.opcode == FUSE_READ) {
-        fuse_read_in in{};
-        in.read_flags = FUSE_READ_LOCKOWNER;
-        in.fh = kernel.handle;
-        in.offset = offset;
-        in.size = kernel.now.bytes;
-        header.len = sizeof header + sizeof in;
-        put(buffer, sizeof header, in);
-    } else {
-        fuse_write_in in{};
-        in.fh = kernel.handle;
-        in.offset = offset;
-        in.size = kernel.now.bytes;
-        header.len = static_cast<std::uint32_t>(sizeof header + sizeof in + in.size);
-        put(buffer, sizeof header, in);
-    }
-    put(buffer, 0, header);
-    return header.len;
+    const RequestHead head = next_request();
+    if (head.is_read())
+        put(buffer, sizeof head.header, head.read);
+    else
+        put(buffer, sizeof head.header, head.write);
+    put(buffer, 0, head.header);
+    return head.header.len;
 }
 
-ssize_t take_answer(const iovec* parts, int count) {
+ssize_t take_answer_of(const iovec* parts, int count) {
     fuse_out_header header{};
     std::memcpy(&header, parts[0].iov_base, sizeof header);
     std::size_t bytes = 0;
     for (int i = 0; i < count; ++i) bytes += parts[i].iov_len;
-    const std::size_t body = kernel.now.opcode == FUSE_READ ? kernel.now.bytes : sizeof(fuse_write_out);
-    if (header.error != 0 || header.len != bytes || bytes != sizeof header + body) {
-        std::fprintf(stderr, "a wrong answer: error %d, %zu bytes\n", header.error, bytes);
-        std::exit(1);
-    }
-    --kernel.unanswered;
+    take_answer(header, bytes);
     return static_cast<ssize_t>(bytes);
 }
 
@@ -82,7 +91,7 @@ ssize_t __wrap_read(int fd, void* buffer, size_t bytes) {
 }
 
 ssize_t __wrap_writev(int fd, const iovec* parts, int count) {
-    return fd == srpfs::cost::kernel.fd ? srpfs::cost::take_answer(parts, count) : __real_writev(fd, parts, count);
+    return fd == srpfs::cost::kernel.fd ? srpfs::cost::take_answer_of(parts, count) : __real_writev(fd, parts, count);
 }
 
 }  // extern "C"

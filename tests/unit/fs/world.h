@@ -28,6 +28,7 @@ struct WorldSizes {
     lun::EngineLimits engine = small_engine();
     target::StagingConfig staging{.buffers_16k = 4, .buffers_128k = 4, .buffers_1m = 1, .buffers_8m = 1};
     unsigned queue_depth = 32;
+    fabric::Registration registration = fabric::Registration::pool;
 
 private:
     static lun::EngineLimits small_engine() {
@@ -46,7 +47,8 @@ public:
     explicit World(const target::LunConfig& lun) : World(std::vector<target::LunConfig>{lun}) {}
     explicit World(const std::vector<target::LunConfig>& luns, unsigned entries = 0)
         : World(luns, with_entries(entries)) {}
-    World(const std::vector<target::LunConfig>& luns, const WorldSizes& sizes) {
+    World(const std::vector<target::LunConfig>& luns, const WorldSizes& sizes)
+        : fabric_(fabric::make_loopback_fabric(executor_.timers(), fabric::demo_port(), nullptr, sizes.registration)) {
         target::DeviceConfig config;
         device_ = std::move(*target::Device::create(config, luns));
         const fabric::Address address = fabric::LoopbackAddress{"demo"};
@@ -176,8 +178,7 @@ private:
     Instant now_{};
     srpfs::test::ManualExecutor executor_;
     Random random_{1};
-    std::unique_ptr<fabric::LoopbackFabric> fabric_ =
-        fabric::make_loopback_fabric(executor_.timers(), fabric::demo_port(), nullptr);
+    std::unique_ptr<fabric::LoopbackFabric> fabric_;
     std::unique_ptr<target::Device> device_;
     std::unique_ptr<target::Portal> portal_;
     std::unique_ptr<lun::Engine> engine_;
