@@ -2,6 +2,7 @@
 #include "worker.h"
 
 #include <srpfs/base/log.h>
+#include <srpfs/reactor/thread.h>
 
 #include <algorithm>
 #include <cstring>
@@ -82,7 +83,7 @@ void Worker::start() {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     thread_ = std::thread([this] {
-        pthread_setname_np(pthread_self(), reactor_.name().substr(0, 15).c_str());
+        reactor::name_thread(reactor_.name());
         if (cpu_) {
             cpu_set_t set;
             CPU_ZERO(&set);

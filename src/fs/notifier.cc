@@ -4,6 +4,7 @@
 #include "request.h"
 
 #include <srpfs/base/log.h>
+#include <srpfs/reactor/thread.h>
 
 #include <cerrno>
 #include <chrono>
@@ -46,6 +47,7 @@ struct Notifier::State {
     std::thread thread;
 
     void run() {
+        reactor::begin_thread("srpfs-notify");
         std::unique_lock lock(mutex);
         while (true) {
             changed.wait(lock, [this] { return stopping || !jobs.empty(); });

@@ -4,6 +4,7 @@
 #include "request.h"
 
 #include <srpfs/base/log.h>
+#include <srpfs/reactor/thread.h>
 
 #include <algorithm>
 #include <atomic>
@@ -117,7 +118,7 @@ struct PageDropper::State : std::enable_shared_from_this<PageDropper::State> {
         auto* const given = static_cast<std::shared_ptr<State>*>(argument);
         const std::shared_ptr<State> self = std::move(*given);
         delete given;
-        pthread_setname_np(pthread_self(), "srpfs-pages");
+        reactor::begin_thread("srpfs-pages");
         if (!self->let_go_of_descriptors()) {
             const std::lock_guard lock(self->mutex);
             self->shares_table = true;

@@ -7,6 +7,7 @@
 
 #include <srpfs/base/assert.h>
 #include <srpfs/base/log.h>
+#include <srpfs/reactor/thread.h>
 
 #include <algorithm>
 #include <array>
@@ -382,6 +383,7 @@ void Session::detach() {
     }
     // Mounted with the help of fusermount3, so unmounted with it. On a thread of its own: it runs another program.
     std::thread([mountpoint = options_.mountpoint] {
+        reactor::begin_thread("srpfs-unmount");
         std::string where = mountpoint;
         std::string program = "fusermount3", unmount = "-u", quiet = "-q", lazy = "-z", end = "--";
         char* arguments[] = {program.data(), unmount.data(), quiet.data(), lazy.data(),

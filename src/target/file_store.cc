@@ -5,6 +5,7 @@
 
 #include <srpfs/base/assert.h>
 #include <srpfs/base/log.h>
+#include <srpfs/reactor/thread.h>
 
 #include <fmt/format.h>
 
@@ -106,6 +107,7 @@ private:
 };
 
 void FileStore::work() {
+    reactor::begin_thread("srpfs-file");
     std::unique_lock lock(mutex_);
     while (true) {
         wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });

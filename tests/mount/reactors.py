@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Several reactors: any of them reads a request, and the one that has the unit serves it."""
 
-from harness import BOTH, LOGIN, PATIENCE, Background, check, equal, eventually, opened, pattern, read_bytes, run, test, write_once
+from harness import BOTH, LOGIN, PATIENCE, SLOWER, Background, check, equal, eventually, opened, pattern, read_bytes, run, test, write_once
 from luns import fio
 from trouble import READ, Stuck, killed, user_of, waits, write_raw
 
@@ -48,6 +48,38 @@ def reactors_are_bound_to_the_processors_that_are_named(t):
         eventually(lambda: processors_of(mount) == wanted, f"reactors are bound: {processors_of(mount)}, wanted {wanted}")
         write_once(mount.lun(0), b"works")
         mount.umount()
+
+
+def threads_of(mount):
+    """{(name, thread): its processors}, without the kernel's own for an io_uring, which are called iou-..."""
+    found = {}
+    for task in pathlib.Path(f"/proc/{mount.pid}/task").iterdir():
+        name, status = (task / "comm").read_text().strip(), (task / "status").read_text()
+        if not name.startswith("iou-"):
+            found[name, int(task.name)] = re.search(r"^Cpus_allowed_list:\s+(\S+)$", status, re.M)[1]
+    return found
+
+
+@test(intakes=BOTH)
+def threads_that_are_no_reactors_have_names_and_are_not_bound_to_a_processor(t):
+    image = t.path("image")
+    image.write_bytes(bytes(1 << 20))
+    bound = max(os.sched_getaffinity(0))
+    mount = t.mount(f"demo:file:{image}", f"reactors=2,cpus={bound}")
+    own = re.search(r"^Cpus_allowed_list:\s+(\S+)$", pathlib.Path("/proc/self/status").read_text(), re.M)[1]
+    # A file of the target's, notifications, and pages of the kernel's that are dropped: all of them have run.
+    write_once(mount.lun(0), b"works")
+    with opened(mount.lun(0), os.O_RDONLY) as handle, mmap.mmap(handle, 4096, mmap.MAP_PRIVATE, mmap.PROT_READ) as memory:
+        equal(memory[:5], b"works", "what is mapped")
+    wanted = {"srpfs", "srpfs-0", "srpfs-1", "srpfs-notify", "srpfs-pages", "srpfs-file"}
+    eventually(lambda: {name for name, _ in threads_of(mount)} >= wanted, f"threads {threads_of(mount)}, wanted {wanted}")
+    for (name, thread), processors in threads_of(mount).items():
+        is_reactor = re.fullmatch(r"srpfs-\d+", name) is not None
+        equal(processors, str(bound) if is_reactor else own, f"processors of {name} ({thread})")
+        # A sanitizer's thread has none of its own.
+        check(name in wanted and (SLOWER > 1 or (name == "srpfs") == (thread == mount.pid)), f"{name} ({thread}) is nobody's name")
+    reactors = [name for name, _ in threads_of(mount) if re.fullmatch(r"srpfs-\d+", name)]
+    equal(sorted(reactors), ["srpfs-0", "srpfs-1"], "threads with the name of a reactor")
 
 
 @test(intakes=BOTH)

@@ -6,6 +6,7 @@
 #include "signals.h"
 
 #include <srpfs/base/log.h>
+#include <srpfs/reactor/thread.h>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -131,6 +132,7 @@ void Device::moderate(ibv_cq& completions) {
 }
 
 void Device::read_events() {
+    reactor::begin_thread("srpfs-device");
     pollfd polled[] = {{context_->async_fd, POLLIN, 0}, {stop_fd_, POLLIN, 0}};
     for (;;) {
         if (poll(polled, std::size(polled), -1) < 0) {

@@ -3,6 +3,8 @@
 
 #include "signals.h"
 
+#include <srpfs/reactor/thread.h>
+
 namespace srpfs::fabric::verbs {
 
 void WorkerPool::run(std::function<void()> job) {
@@ -27,6 +29,7 @@ void WorkerPool::finish() {
 }
 
 void WorkerPool::work() {
+    reactor::begin_thread("srpfs-verbs");
     std::unique_lock lock(mutex_);
     for (;;) {
         ++idle_;

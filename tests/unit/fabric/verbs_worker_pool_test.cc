@@ -7,6 +7,11 @@
 
 #include <atomic>
 #include <future>
+#include <thread>
+
+#include <pthread.h>
+#include <sched.h>
+#include <unistd.h>
 
 namespace srpfs::fabric::verbs {
 namespace {
@@ -52,6 +57,29 @@ TEST(WorkerPool, WithOneThreadKeepsTheOrder) {
     }
     ASSERT_EQ(order.size(), 100u);
     for (int i = 0; i < 100; ++i) EXPECT_EQ(order[static_cast<std::size_t>(i)], i);
+}
+
+// They are started by reactors, which may be bound to a processor.
+TEST(WorkerPool, HasNeitherNameNorProcessorOfWhoStartsIt) {
+    cpu_set_t all, of_worker;
+    ASSERT_EQ(sched_getaffinity(getpid(), sizeof all, &all), 0);
+    char name[16] = {};
+    std::thread([&] {
+        pthread_setname_np(pthread_self(), "srpfs-0");
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        int first = 0;
+        while (!CPU_ISSET(first, &all)) ++first;
+        CPU_SET(first, &one);
+        ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+        WorkerPool pool(1);
+        pool.run([&] {
+            pthread_getname_np(pthread_self(), name, sizeof name);
+            (void)sched_getaffinity(0, sizeof of_worker, &of_worker);
+        });
+    }).join();
+    EXPECT_STREQ(name, "srpfs-verbs");
+    EXPECT_TRUE(CPU_EQUAL(&of_worker, &all));
 }
 
 TEST(WorkerPool, BlocksSignalsInItsThreadsOnly) {
