@@ -249,7 +249,10 @@ bool Target::belongs_elsewhere() {
     const lun::ListedUnit* elsewhere = nullptr;
     for (const auto& [unit, pointer] : found_) {
         const auto home = host_.known_home(*unit->info());
-        if (home == home_) return false;
+        if (home == home_) {
+            has_units_here_ = true;
+            return false;
+        }
         if (!home || elsewhere) continue;
         elsewhere = unit.get();
         better_home_ = home;
@@ -262,10 +265,16 @@ bool Target::belongs_elsewhere() {
 
 // False: another reactor has that unit, by another path.
 bool Target::may_show(const lun::ListedUnit& unit) {
-    if (host_.home_of(*unit.info(), home_) == home_) return true;
+    if (host_.home_of(*unit.info(), home_) == home_) {
+        has_units_here_ = true;
+        return true;
+    }
     last_error_ =
-        fmt::format("{}: {} is {}, which another reactor serves by another path; log out and in again to see it",
-                    config().name, unit.lun().file_name(), unit.info()->wwid);
+        fmt::format("{}: {} is {}, which another reactor serves by another path; {}", config().name,
+                    unit.lun().file_name(), unit.info()->wwid,
+                    has_units_here_ ? "this one serves others of the target, and all of a target's units have "
+                                      "one reactor: mount with reactors=1"
+                                    : "log out and in again to see it");
     log::error({}, "{}", last_error_);
     event("lun_refused", {{"lun", unit.lun().file_name()}, {"reason", last_error_}});
     return false;

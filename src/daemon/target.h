@@ -151,6 +151,7 @@ private:
     // By the first scan, where there are several homes: not shown before it is known whether the login stays here.
     std::vector<std::pair<std::shared_ptr<lun::ListedUnit>, lun::Unit*>> found_;
     std::optional<unsigned> better_home_;
+    bool has_units_here_ = false;  // so that another login would have the same home
     bool inventory_gone_ = false;
     bool tree_removed_ = false;
     bool port_closed_ = false;

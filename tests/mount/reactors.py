@@ -286,6 +286,31 @@ def a_path_with_a_unit_of_its_own_goes_to_the_reactor_of_the_shared_one(t):
         mount.umount()
 
 
+@test
+def a_unit_whose_paths_cannot_have_one_reactor_is_refused_with_what_helps(t):
+    first, second = (f"wwid=naa.600140500000000000000000000000{end}" for end in ("0a", "0b"))
+    source = f"demo:ram:1M,{first}++ram:1M,{second}++ram:1M,{first}+ram:1M,{second}"
+    # If the third target is logged in to before one of the others is, there is no split.
+    for _ in range(20):
+        mount = t.mount(source, "reactors=2")
+        both = mount.port / "0000000000000003-0000000000000003"
+        eventually(lambda: all((mount.port / f"{n:016x}-{n:016x}" / "state").exists() for n in (1, 2, 3)), "three targets")
+        refused = mount.stats()["events"].get("lun_refused", 0)
+        if refused == 1 and len(list(both.glob("lun?"))) == 1:
+            break
+        mount.umount()
+    equal(refused, 1, "units refused")
+    said = (both / "last_error").read_text()
+    check("another reactor serves" in said and "mount with reactors=1" in said and "log out" not in said, f"last_error: {said}")
+    write_once(both / "delete", "1")
+    eventually(lambda: not both.exists(), "the third target gone")
+    write_once(mount.path / "add_target", "id_ext=3,ioc_guid=3,dest=demo3")
+    equal(len(list(both.glob("lun?"))), 1, "units of it after another login")
+    mount.umount()
+    mount = t.mount(source, "reactors=1")
+    eventually(lambda: len(list((mount.port / both.name).glob("lun?"))) == 2, "both units with one reactor")
+
+
 @test(intakes=BOTH)
 def users_are_killed_whichever_reactor_has_read_their_request(t):
     users_can_be_killed(Stuck(t, "demo:ram:8M++ram:1M++ram:1M", "reactors=3"))
