@@ -57,11 +57,12 @@ const char* describe(OperationKind kind) {
     return "?";
 }
 
-// Power on and resets, changed parameters and capacity, a changed medium: what the unit says of itself. Everything else
+// Power on and resets, changed parameters and capacity, a changed medium, blocks beyond the end: what the unit says of
+// itself. Everything else
 // (SPC-4 5.14: 3F/0E and what a target may find besides) may be about others as well. Not valid: a command has been
 // sent to it by hand.
 bool concerns_only_itself(const scsi::Sense& sense) {
-    return !sense.valid || sense.asc == 0x29 || sense.asc == 0x2a || sense.asc == 0x28;
+    return !sense.valid || sense.asc == 0x29 || sense.asc == 0x2a || sense.asc == 0x28 || sense.asc == 0x21;
 }
 
 bool is_same_unit(const UnitInfo& a, const UnitInfo& b) {

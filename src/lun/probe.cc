@@ -115,13 +115,10 @@ private:
         on_told(outcome, data);
         if (!stopped_) start();  // in a turn of its own: not from within an answer
     }
-    // Finding out is what we are doing; but the unit that has been known until now has to hear of it as well, and the
-    // target says it only once.
-    void on_attention(Unit& unit, const scsi::Sense& sense, bool hold) override {
-        if (hold) link_.tell_event(unit.lun(), sense);  // us, too
-    }
+    void on_attention(Unit&, const scsi::Sense&, bool) override {}  // our unit tells the link of what it meets
     void on_link_event(const scsi::Lun& lun, const scsi::Sense& sense) override {
-        if (!sense.deferred && lun.is_same_unit_as(unit_.lun())) attention_told_ = true;
+        if (sense.deferred || !lun.is_same_unit_as(unit_.lun())) return;
+        if (sense.key != scsi::SenseKey::unit_attention || Unit::is_held_by(sense)) attention_told_ = true;
     }
     // What was asked over another connection may have been about another unit.
     void on_link_changed() override { connection_lost_ = true; }

@@ -26,6 +26,8 @@ constexpr auto retry_span =
 constexpr auto interrupt_grace = std::chrono::milliseconds(500);  // decisions 14
 constexpr auto depth_recovery = std::chrono::seconds(1);
 constexpr auto not_ready_delay = std::chrono::seconds(1);
+constexpr auto size_belief_first = std::chrono::seconds(1);
+constexpr auto size_belief_max = std::chrono::seconds(60);
 constexpr auto busy_delay_first = std::chrono::milliseconds(20);
 constexpr auto busy_delay_max = std::chrono::seconds(2);
 constexpr std::uint32_t piece_bytes_min = 256 << 10;  // of a unit's optimal size; less costs more than it gains
@@ -260,6 +262,13 @@ void Unit::resume(std::shared_ptr<const UnitInfo> info) {
     // What was acknowledged before may be in a cache now: the next flush is not for nothing.
     if (info_ && !info_->write_cache && info->write_cache) ++write_count_;
     recognise(info);
+    if (std::exchange(doubts_size_, false)) {
+        // One that for ever refuses what it says to have is looked at ever more rarely.
+        size_believed_for_ = info_->blocks != info->blocks
+                                 ? Duration::zero()
+                                 : std::clamp<Duration>(2 * size_believed_for_, size_belief_first, size_belief_max);
+        size_believed_until_ = engine_.timers().now() + size_believed_for_;
+    }
     info_ = std::move(info);
     held_ = swap_suspected_ = false;
     offline_ = false;
@@ -735,6 +744,7 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
     if (operation.stage_ == Operation::Stage::answered) {
         // Answered early; only the bookkeeping is left.
         if (attention) on_unit_attention(sense);
+        if (verdict == Verdict::after_look) doubt_size(sense);
         if constexpr (canary::double_answer) operation.listener_->on_answered(operation);
         settle(operation);
         return pump();
@@ -760,6 +770,7 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
             }
             break;
         case Verdict::after_fence:
+        case Verdict::after_look:
         case Verdict::attention: part.again = true; break;
         case Verdict::failed:
             if (operation.failure_.ok()) operation.failure_ = outcome;
@@ -767,6 +778,7 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
     }
     // After the switch: holding the unit may take the operation's memory away, and with it what was to be sent again.
     if (attention) on_unit_attention(sense);
+    if (verdict == Verdict::after_look) doubt_size(sense);
     after_part(operation);
     pump();
 }
@@ -989,6 +1001,12 @@ Unit::Verdict Unit::judge_check_condition(Operation& operation, const Operation:
             return counted(OutcomeKind::medium_error);
         case scsi::SenseKey::hardware_error: return fail(OutcomeKind::hardware_error);
         case scsi::SenseKey::illegal_request:
+            // It was sent because it lies within the known size: the unit has become smaller and has not told us. What
+            // lies within what it has now goes again.
+            if (is(0x21, 0x00) && operation.kind_ != OperationKind::raw && operation.block_end_ <= info_->blocks &&
+                (held_ || engine_.timers().now() >= size_believed_until_) && !out_of_time &&
+                ++operation.attentions_ <= attentions_max)
+                return Verdict::after_look;
             if (sense.asc == 0x21) return fail(OutcomeKind::out_of_range);
             if (sense.asc == 0x25) {
                 if (operation.kind_ != OperationKind::raw && !std::exchange(attention_told_, true))
@@ -1063,27 +1081,36 @@ bool Unit::tell_losses(const Operation& flush) {
     return true;
 }
 
+bool Unit::is_held_by(const scsi::Sense& attention) {
+    return attention.asc == 0x29 || (attention.asc == 0x2a && (attention.ascq == 0x09 || attention.ascq == 0x01)) ||
+           attention.asc == 0x3f || attention.asc == 0x28;
+}
+
 void Unit::on_unit_attention(const scsi::Sense& sense) {
+    // We only look. It is told once, and the unit that has been known until now is concerned.
+    if (!info_) return link_.tell_event(lun_, sense);
     add(counters_->attentions, 1);
     // 29/00, /01, /04: power on, or the device was reset: what its cache held is gone (decisions 8).
-    if (sense.asc == 0x29 && (sense.ascq == 0x00 || sense.ascq == 0x01 || sense.ascq == 0x04) && info_ &&
-        info_->write_cache) {
+    if (sense.asc == 0x29 && (sense.ascq == 0x00 || sense.ascq == 0x01 || sense.ascq == 0x04) && info_->write_cache) {
         ++cache_losses_;
         if (has_unflushed_writes())
             note_loss(
                 fmt::format("{}: acknowledged writes that were not flushed may be lost; the next fsync reports it",
                             scsi::describe(sense)));
     }
-    // These may mean another unit, another size, or another cache mode: nothing goes until that has been looked at
-    // (decisions 7). The others (ALUA, reservations) only want the command repeated.
     if (sense.asc == 0x3f || sense.asc == 0x28) swap_suspected_ = reset_doubted_ = true;
-    const bool holds = sense.asc == 0x29 || (sense.asc == 0x2a && (sense.ascq == 0x09 || sense.ascq == 0x01)) ||
-                       (sense.asc == 0x3f) || sense.asc == 0x28;
     // Somebody has preempted or released what was reserved: that asks for a look, which checks our registration.
     if (sense.asc == 0x2a && sense.ascq >= 0x03 && sense.ascq <= 0x05) listener_.on_attention(*this, sense, false);
-    if (!holds) return;
+    if (!is_held_by(sense)) return;
     hold_io();
     attention_told_ = true;
+    listener_.on_attention(*this, sense, true);
+}
+
+void Unit::doubt_size(const scsi::Sense& sense) {
+    if (held_) return;  // it is being looked at, or will be
+    doubts_size_ = attention_told_ = true;
+    hold_io();
     listener_.on_attention(*this, sense, true);
 }
 

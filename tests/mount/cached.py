@@ -310,6 +310,26 @@ def another_size_drops_pages(t):
 
 
 @test
+def a_size_that_nobody_has_told_is_found_by_who_meets_the_end(t):
+    """The unit says of its new size to another path, and refuses what this one asks for."""
+    backed = Backed(t, QUIET)
+    one, other = two_paths(backed.mount)
+    with opened(one) as handle:
+        for size in (MIB // 2, MIB // 4):
+            before = one.stat().st_size
+            os.truncate(backed.image, size)
+            write_once(other.parent / "lun0.attr" / "rescan", "1")
+            eventually(lambda: other.stat().st_size == size, "the size by the path that has asked")  # pylint: disable=cell-var-from-loop
+            equal(one.stat().st_size, before, "the size by the path that nobody has told")
+            fails_with(errno.EIO, "beyond the end", lambda at=before: os.pread(handle, BLOCK, at - BLOCK))
+            eventually(lambda: one.stat().st_size == size, "the size by the path that has met the end")  # pylint: disable=cell-var-from-loop
+            equal(os.pread(handle, BLOCK, before - BLOCK), b"", "what is beyond the end now")
+            fails_with(errno.ENOSPC, "beyond the end now", lambda at=before: os.pwrite(handle, bytes(BLOCK), at - BLOCK))
+            equal(os.pread(handle, BLOCK, 0), bytes(BLOCK), "what is there")
+    equal(backed.mount.stats()["events"]["lun_changed"], 4, "events")
+
+
+@test
 def pages_of_a_unit_that_is_offline_are_dropped(t):
     backed = Backed(t, QUIET)
     rescan = backed.lun.parent / "lun0.attr" / "rescan"

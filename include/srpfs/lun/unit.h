@@ -77,8 +77,9 @@ struct UnitCounters {
 
 class UnitListener {
 public:
-    // The target says something changed (unit attention 3F/0E, 2A/09, 29/xx, 25/00 ...): probe again. I/O of the unit
-    // is held until Unit::resume() when `hold` (decisions 7). Sense that is not valid: a foreign command has ended that
+    // The target says something changed (unit attention 3F/0E, 2A/09, 29/xx, 25/00 ...), or must have without saying so
+    // (5/21/00 for what lies within the known size): probe again. I/O of the unit is held until Unit::resume() when
+    // `hold` (decisions 7). Sense that is not valid: a foreign command has ended that
     // may have changed it. Reactor thread. What holds is told each time, a probe may have asked too early; others once.
     virtual void on_attention(Unit& unit, const scsi::Sense& sense, bool hold) = 0;
     // The end of a write has become unknown: see Unit::needs_fence().
@@ -171,6 +172,9 @@ public:
     // Writes whose end nobody knows: a LUN RESET is needed before they, or others to the same blocks, can go
     // (decisions 1, 3). Any that succeeds will do once a look has confirmed it; the unit hears of it through its link.
     [[nodiscard]] bool needs_fence() const;
+    // A unit attention that may mean another unit, another size or another cache mode: nothing goes until somebody has
+    // looked (decisions 7). The others only want the command repeated.
+    [[nodiscard]] static bool is_held_by(const scsi::Sense& attention);
 
     [[nodiscard]] UnitState state() const;
     // Engine::next_stamp() when its I/O was last held: what was found out before may be about another unit.
@@ -193,7 +197,7 @@ private:
     friend class Operation;
     friend class Engine;
 
-    enum class Verdict : std::uint8_t { good, again, again_later, after_fence, attention, failed };
+    enum class Verdict : std::uint8_t { good, again, again_later, after_fence, after_look, attention, failed };
 
     void on_link_ready() override;
     void on_link_state(initiator::PortState state) override;
@@ -208,6 +212,7 @@ private:
     Verdict judge(Operation& operation, const Operation::Part& part, Outcome& outcome);
     Verdict judge_check_condition(Operation& operation, const Operation::Part& part, Outcome& outcome);
     void on_unit_attention(const scsi::Sense& sense);
+    void doubt_size(const scsi::Sense& sense);
 
     void begin(Operation& operation);
     void wait_for_lock(Operation& operation);
@@ -255,6 +260,9 @@ private:
     bool gone_ = false;
     bool pumping_ = false;
     bool attention_told_ = false;
+    bool doubts_size_ = false;       // held because it has refused blocks that it is known to have
+    Duration size_believed_for_{};   // after a look which has found that size again, longer each time
+    Instant size_believed_until_{};  // till then what it refuses is refused
     bool refuses_write_same_ = false, refuses_write_same_10_ = false, refuses_deallocation_ = false,
          refuses_deallocation_10_ = false, refuses_lba_status_ = false;
     std::uint64_t held_at_ = 0;       // Engine::next_stamp(): what was found out before does not count

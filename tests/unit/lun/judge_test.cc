@@ -79,7 +79,7 @@ INSTANTIATE_TEST_SUITE_P(SenseKeys, JudgeRow,
                              Row{"another medium error", 0x02, 0x3, 0x0c, 0x00, medium_error, 6},
                              Row{"hardware", 0x02, 0x4, 0x44, 0x00, hardware_error, 1},
                              Row{"opcode", 0x02, 0x5, 0x20, 0x00, illegal_request, 1},
-                             Row{"range", 0x02, 0x5, 0x21, 0x00, out_of_range, 1},
+                             Row{"unaligned write", 0x02, 0x5, 0x21, 0x04, out_of_range, 1},
                              Row{"field in CDB", 0x02, 0x5, 0x24, 0x00, illegal_request, 1},
                              Row{"unit not supported", 0x02, 0x5, 0x25, 0x00, gone, 1},
                              Row{"field in list", 0x02, 0x5, 0x26, 0x00, illegal_request, 1},
@@ -368,6 +368,131 @@ TEST_F(Judge, AWriteThatWasNotSentWaitsForTheConnection) {
     resume();
     serve_all();
     EXPECT_TRUE(request.ok());
+}
+
+// ---- blocks that the unit is known to have, and refuses ----
+
+class Refused : public Judge {
+protected:
+    void refuse(Seen& seen) { answer(seen, check_condition(0x5, 0x21, 0x00)); }
+};
+
+TEST_F(Refused, TheUnitIsLookedAtAndWhatItHasGoesAgain) {
+    begin();
+    Request& request = write(512, pattern(512, 1));
+    refuse(*open()[0]);
+    EXPECT_FALSE(request.answered());
+    ASSERT_EQ(attentions.size(), 1u);
+    EXPECT_TRUE(attentions[0].hold);
+    EXPECT_EQ(attentions[0].sense.asc, 0x21u);
+    EXPECT_EQ(unit().state(), UnitState::probing);
+    EXPECT_TRUE(open().empty());
+
+    info.blocks = 2;
+    resume();
+    serve_all();
+    EXPECT_TRUE(request.ok());
+    EXPECT_EQ(disk_at(512, 512), pattern(512, 1));
+    EXPECT_EQ(failures, 0u);
+}
+
+TEST_F(Refused, WhatItHasNoLongerIsBeyondTheEnd) {
+    begin();
+    Request& at_end = read((info.blocks - 1) * 512, 512);
+    Request& across = read((info.blocks - 12) * 512, 4096);
+    refuse(*open()[0]);
+    refuse(*open()[0]);
+    EXPECT_FALSE(at_end.answered() || across.answered());
+    EXPECT_EQ(attentions.size(), 1u);  // one look is enough
+
+    info.blocks -= 8;
+    resume();
+    EXPECT_EQ(at_end.outcome.kind, OutcomeKind::out_of_range);
+    EXPECT_EQ(across.outcome.kind, OutcomeKind::out_of_range);
+    EXPECT_EQ(sent().size(), 2u);
+    Request& inside = read(0, 512);
+    serve_all();
+    EXPECT_TRUE(inside.ok());
+}
+
+TEST_F(Refused, AllPartsOfARequestWaitForTheSameLook) {
+    parameters.max_sect = 1;
+    begin();
+    Request& request = read(0, 512 * 8);
+    ASSERT_EQ(open().size(), 4u);
+    while (!open().empty()) refuse(*open()[0]);
+    EXPECT_EQ(attentions.size(), 1u);
+    resume();
+    serve_all();
+    EXPECT_TRUE(request.ok());
+    EXPECT_EQ(request.data, disk_at(0, 512 * 8));
+}
+
+TEST_F(Refused, WhoeverRefusesForEverIsLookedAtEverMoreRarely) {
+    begin();
+    const Instant began = now();
+    std::vector<Instant> looked_at;
+    while (now() - began < 600s) {
+        Request& request = read(0, 512);
+        while (!request.answered()) {
+            if (!open().empty()) refuse(*open()[0]);
+            if (attentions.size() == looked_at.size()) continue;
+            looked_at.push_back(now());
+            resume();
+        }
+        EXPECT_EQ(request.outcome.kind, OutcomeKind::out_of_range);
+        advance(100ms);
+    }
+    // After 1, 2, 4 and so on to 60 s.
+    EXPECT_GE(looked_at.size(), 14u);
+    EXPECT_LE(looked_at.size(), 17u);
+    EXPECT_GE(looked_at.back() - looked_at[looked_at.size() - 2], 60s);
+
+    // What it refuses to others is no reason to look either.
+    advance(60s);
+    attentions.clear();
+    Request& by_hand = raw(scsi::read(0, 1, scsi::ForceUnitAccess::no), 512);
+    refuse(*open()[0]);
+    EXPECT_TRUE(by_hand.answered());
+    EXPECT_TRUE(attentions.empty());
+}
+
+TEST_F(Refused, ASizeThatChangesWithEachLookEndsTheRequestAllTheSame) {
+    begin();
+    Request& request = read(0, 512);
+    for (unsigned looks = 0; looks < 100 && !request.answered(); ++looks) {
+        refuse(*open()[0]);
+        info.blocks ^= 1;
+        if (!request.answered()) resume();
+    }
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::out_of_range);
+    EXPECT_LE(sent().size(), 33u);
+}
+
+TEST_F(Refused, AUnitThatShrinksTwiceIsLookedAtTwice) {
+    begin();
+    for (unsigned times = 1; times <= 2; ++times) {
+        Request& request = read((info.blocks - 1) * 512, 512);
+        refuse(*open()[0]);
+        EXPECT_EQ(attentions.size(), times);
+        info.blocks -= 8;
+        resume();
+        EXPECT_EQ(request.outcome.kind, OutcomeKind::out_of_range);
+    }
+}
+
+// As somebody who has given it up would not hear of it otherwise.
+TEST_F(Refused, ARequestThatWasGivenUpAsksForTheLookAsWell) {
+    begin();
+    Request& request = read((info.blocks - 1) * 512, 512);
+    interrupt(request);
+    advance(600ms);
+    ASSERT_TRUE(request.answered());
+    refuse(*open()[0]);
+    EXPECT_EQ(attentions.size(), 1u);
+    EXPECT_EQ(unit().state(), UnitState::probing);
+    resume();
+    EXPECT_EQ(unit().state(), UnitState::running);
 }
 
 }  // namespace

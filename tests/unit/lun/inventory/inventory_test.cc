@@ -27,6 +27,8 @@ namespace opcode = scsi::opcode;
 class Watcher final : public target::Behaviour {
 public:
     std::map<unsigned, unsigned> commands;  // of each unit since the last clear()
+    std::optional<std::uint8_t> tells_at;   // the command that meets `attention`, once
+    scsi::Sense attention{};
     unsigned lists = 0;
     std::optional<unsigned> held, failing;
     void clear() {
@@ -44,6 +46,11 @@ private:
             ++commands[number];
         target::CommandPlan plan;
         plan.hold = held == number && code != opcode::report_luns;
+        if (tells_at == code) {
+            tells_at.reset();
+            plan.status = scsi::Status::check_condition;
+            plan.sense = attention;
+        }
         if (failing == number && code == opcode::service_action_in_16) {
             plan.status = scsi::Status::check_condition;
             plan.sense = scsi::Sense{.valid = true, .key = scsi::SenseKey::hardware_error, .asc = 0x44, .ascq = 0};
@@ -123,6 +130,22 @@ protected:
     void clear() {
         watcher.clear();
         happened.clear();
+        attentions.clear();
+    }
+    OutcomeKind read(unsigned number, std::uint64_t offset) {
+        struct Reader final : OperationListener {
+            OutcomeKind kind = OutcomeKind::interrupted;
+            void on_answered(Operation& operation) override {
+                kind = operation.outcome().kind;
+                operation.release();
+            }
+        } reader;
+        Unit& from = *unit(number)->unit();
+        Operation* const operation = engine->take();
+        operation->prepare_read(from, offset, 512, reader);
+        from.start(*operation);
+        settle();
+        return reader.kind;
     }
     [[nodiscard]] std::shared_ptr<ListedUnit> unit(unsigned number) const {
         for (const auto& one : inventory->units())
@@ -147,6 +170,7 @@ protected:
     std::shared_ptr<initiator::TargetPort> port;
     std::shared_ptr<Inventory> inventory;
     Happened happened;
+    std::vector<scsi::Sense> attentions;
     unsigned scans = 0;
 
 private:
@@ -168,7 +192,7 @@ private:
         note("removed", *which);
         inventory->release(which);
     }
-    void on_unit_attention(ListedUnit&, const scsi::Sense&) override {}
+    void on_unit_attention(ListedUnit&, const scsi::Sense& sense) override { attentions.push_back(sense); }
     void on_unit_registration(ListedUnit&, const std::string&, bool) override {}
     void on_unit_failure(ListedUnit&, const std::string&) override {}
     void on_listed() override {}
@@ -310,6 +334,66 @@ TEST_F(InventoryTest, EachChannelIsAskedForTheAttentionsOfBefore) {
     EXPECT_TRUE(watcher.commands.empty());  // nothing was left to be told
     EXPECT_EQ(unit(0)->unit()->state(), UnitState::running);
     EXPECT_GE(unit(0)->counters()->attentions.load(), 3u);
+}
+
+// What a look meets itself is told only once as well.
+class AnAttentionOfALook : public InventoryTest, public testing::WithParamInterface<std::tuple<unsigned, unsigned>> {};
+TEST_P(AnAttentionOfALook, ReachesWhomThoseOfRequestsReach) {
+    const auto [asc, ascq] = GetParam();
+    build("ram:1M+ram:1M");
+    const bool holds = ascq == 0x09 || asc == 0x3f, asks_for_look = holds || (ascq >= 0x03 && ascq <= 0x05);
+    for (const std::uint8_t at : {opcode::test_unit_ready, opcode::service_action_in_16}) {
+        clear();
+        const auto before = unit(1)->counters()->attentions.load();
+        watcher.attention = {.valid = true,
+                             .key = scsi::SenseKey::unit_attention,
+                             .asc = static_cast<std::uint8_t>(asc),
+                             .ascq = static_cast<std::uint8_t>(ascq)};
+        watcher.tells_at = at;
+        inventory->look(unit(1), "asked for");
+        settle();
+        EXPECT_FALSE(watcher.tells_at);
+        EXPECT_EQ(unit(1)->counters()->attentions.load(), before + 1);
+        ASSERT_EQ(attentions.size(), asks_for_look ? 1u : 0u);
+        if (asks_for_look) {
+            EXPECT_EQ(attentions[0].asc, asc);
+            EXPECT_EQ(attentions[0].ascq, ascq);
+        }
+        EXPECT_EQ(unit(1)->unit()->state(), UnitState::running);
+        advance(10s);
+        EXPECT_TRUE(inventory->is_quiet());
+    }
+}
+INSTANTIATE_TEST_SUITE_P(All, AnAttentionOfALook,
+                         testing::Values(std::tuple{0x2aU, 0x03U}, std::tuple{0x2aU, 0x04U}, std::tuple{0x2aU, 0x05U},
+                                         std::tuple{0x2aU, 0x06U}, std::tuple{0x2aU, 0x09U}, std::tuple{0x3fU, 0x0eU}));
+
+TEST_F(InventoryTest, AnAttentionThatHoldsNobodyDoesNotMakeALookBeginAnew) {
+    build("ram:1M");
+    inventory->look(unit(0), "asked for");
+    settle();
+    const unsigned questions = watcher.commands[0];
+    clear();
+    watcher.attention = {.valid = true, .key = scsi::SenseKey::unit_attention, .asc = 0x2a, .ascq = 0x06};
+    watcher.tells_at = opcode::service_action_in_16;
+    inventory->look(unit(0), "asked for");
+    settle();
+    EXPECT_EQ(watcher.commands[0], questions + 1);
+}
+
+TEST_F(InventoryTest, AUnitThatHasShrunkWithoutAWordIsFoundByWhoeverMeetsItsEnd) {
+    build("ram:1M+ram:1M");
+    ASSERT_TRUE(device->resize_lun(1, 512 << 10));
+    EXPECT_EQ(read(1, 0), OutcomeKind::ok);
+    EXPECT_TRUE(happened.empty());
+    EXPECT_EQ(read(1, 768 << 10), OutcomeKind::out_of_range);
+    EXPECT_EQ(happened, Happened{"changed lun1"});
+    EXPECT_EQ(unit(1)->info()->capacity_bytes(), 512u << 10);
+    ASSERT_EQ(attentions.size(), 1u);
+    EXPECT_EQ(attentions[0].asc, 0x21u);
+    EXPECT_EQ(watcher.lists, 0u);
+    EXPECT_EQ(watcher.commands[0], 0u);
+    EXPECT_EQ(read(1, 0), OutcomeKind::ok);
 }
 
 TEST_F(InventoryTest, LoggingOutEndsTheWaiting) {
