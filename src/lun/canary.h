@@ -35,4 +35,32 @@ inline constexpr bool unfenced_retry = true;
 inline constexpr bool unfenced_retry = false;
 #endif
 
+// A flush is answered as done, and nothing is sent.
+#ifdef SRPFS_CANARY_SKIPPED_FLUSH
+inline constexpr bool skipped_flush = true;
+#else
+inline constexpr bool skipped_flush = false;
+#endif
+
+// A volatile cache that was lost is told to nobody.
+#ifdef SRPFS_CANARY_SILENT_CACHE_LOSS
+inline constexpr bool silent_cache_loss = true;
+#else
+inline constexpr bool silent_cache_loss = false;
+#endif
+
+// A registration that the target has forgotten is not repeated, and believed to be there.
+#ifdef SRPFS_CANARY_STALE_REGISTRATION
+inline constexpr bool stale_registration = true;
+#else
+inline constexpr bool stale_registration = false;
+#endif
+
+// A look that finds another size keeps the one that was known.
+#ifdef SRPFS_CANARY_OLD_CAPACITY
+inline constexpr bool old_capacity = true;
+#else
+inline constexpr bool old_capacity = false;
+#endif
+
 }  // namespace srpfs::lun::canary

@@ -3,6 +3,8 @@
 #include <srpfs/lun/registration.h>
 #include <srpfs/lun/unit_command.h>
 
+#include "canary.h"
+
 #include <srpfs/base/log.h>
 
 #include <algorithm>
@@ -496,7 +498,13 @@ void Inventory::update(const UnitPointer& unit, const UnitReport& report, bool r
                                  unit->info_->wwid));
         return add(report);
     }
-    const auto before = std::exchange(unit->info_, report.info);
+    auto found = report.info;
+    if constexpr (canary::old_capacity) {
+        auto old = *found;
+        old.blocks = unit->info_->blocks;
+        found = std::make_shared<const UnitInfo>(old);
+    }
+    const auto before = std::exchange(unit->info_, found);
     unit->offline_ = false;
     unit->looks_failed_ = 0;
     if (before->blocks != unit->info_->blocks || before->read_only != unit->info_->read_only)

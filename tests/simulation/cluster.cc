@@ -364,7 +364,7 @@ void Cluster::check_end(const std::vector<std::shared_ptr<lun::ListedUnit>>& lun
         if (!number) continue;
         const auto believed = lun->registration()->key();
         const auto is = own_key(*number);
-        if (believed && believed != is && !world_.loses_answers)
+        if (believed && believed != is)
             world_.violated(fmt::format("in the end LUN {} believes to be registered with {:#x}, and is {}", *number,
                                         *believed, is ? fmt::format("so with {:#x}", *is) : "not"));
         if (!world_.trouble && is && !believed)

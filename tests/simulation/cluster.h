@@ -32,10 +32,9 @@ public:
         Scheduler& scheduler;
         reactor::Executor& control;
         target::Device& device;
-        srp::PortId initiator;  // ours
-        unsigned units;         // LUNs 0..units-1
-        bool trouble;           // something else goes wrong, so that a command may fail for other reasons
-        bool loses_answers;
+        srp::PortId initiator;   // ours
+        unsigned units;          // LUNs 0..units-1
+        bool trouble;            // something else goes wrong, so that a command may fail for other reasons
         Duration arrival_bound;  // of a command after its order was answered
         Duration answer_bound, give_up_bound;
         std::function<std::shared_ptr<lun::ListedUnit>(Random&)> any_lun;  // nullptr: none now
@@ -63,6 +62,7 @@ public:
     [[nodiscard]] bool is_busy() const { return !orders_open_.empty(); }
     // Nothing of ours is on its way that could meet another unit.
     [[nodiscard]] bool is_quiet();
+    // When each unit has been looked at since.
     void check_end(const std::vector<std::shared_ptr<lun::ListedUnit>>& luns);
 
     std::uint64_t orders = 0, fencings = 0, losses = 0, repeats = 0;  // of registrations, by the unit itself

@@ -35,6 +35,7 @@ constexpr std::uint64_t steps_max = 20'000'000;
 constexpr std::uint64_t zeroing_salt = 114;  // chosen so that the named seeds stay what they were
 constexpr std::uint64_t files_salt = 1;      // the same
 constexpr std::uint64_t cluster_salt = 0xc1;
+constexpr std::uint64_t silence_salt = 0x51;
 constexpr unsigned identities = 2;  // of a LUN that is swapped
 
 double in_seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }
@@ -217,6 +218,7 @@ public:
     bool stormy = true;  // trouble may still come
     bool is_short_of_parking = false;
     bool has_zeroing = false;
+    bool shrinks_silently = false;  // no unit attention when a unit is made smaller
     [[nodiscard]] Duration jumped() const { return scheduler.jumped(); }
 
 private:
@@ -634,6 +636,11 @@ void Client::on_end(const lun::Outcome& outcome, std::span<const std::byte> data
         ++world_.statistics.failed;
     }
     ended_well_ = outcome.ok();
+    // Whoever is told of the end has the size looked at. One that has grown meanwhile may have said the same as before.
+    if (outcome.kind == OutcomeKind::out_of_range && lun_->unit() && !world_.plan.has(Fault::grown_lun) &&
+        lun_->unit()->info()->capacity_bytes() >= offset_ + bytes_)
+        world_.violated(
+            fmt::format("{} is beyond the end of {} bytes", describe(), lun_->unit()->info()->capacity_bytes()));
     if (!outcome.ok())
         if (const auto why = world_.why_not_excused(kind_, outcome, disk_->config.write_cache,
                                                     lun_->lun().small_number().value_or(~0U), started_))
@@ -682,6 +689,7 @@ World::World(std::uint64_t seed, bool verbose)
       engine_random(random.next()), verbose_(verbose), trouble_(random.next()), work_(random.next()),
       zeroing_(seed ^ 0x5a5a5a5a) {
     has_zeroing = Random(seed ^ zeroing_salt).chance(1, 3);
+    shrinks_silently = Random(seed ^ silence_salt).chance(1, 2);
     if (plan.has(Fault::slow_mail)) scheduler.mail_lag_max = std::chrono::microseconds(random.between(1, 30000));
     // Choices that were added later have sequences of their own, so that the others of a seed stay what they were.
     Random paths(seed + 1), memory(~seed);
@@ -868,7 +876,6 @@ void World::make_cluster(std::uint64_t seed) {
                        .initiator = srp::initiator_port_id(port_config.parameters, port.guid, port.node_guid),
                        .units = static_cast<unsigned>(slots_.size()),
                        .trouble = plan.describe() != "none",
-                       .loses_answers = plan.loses_answers(),
                        .arrival_bound = arrival_bound,
                        .answer_bound = answer_bound,
                        .give_up_bound = interrupt_bound,
@@ -1102,7 +1109,10 @@ void World::gremlin() {
             if (!slot.present || slot.disk().store->bytes() < less + 4 * 4096) break;
             slot.disk().config.bytes -= less;
             slot.disk().oracle->on_cut(slot.disk().config.bytes);
-            SRPFS_ASSERT(device->resize_lun(number, slot.disk().config.bytes));
+            if (shrinks_silently)
+                SRPFS_ASSERT(slot.disk().store->resize(slot.disk().config.bytes));
+            else
+                SRPFS_ASSERT(device->resize_lun(number, slot.disk().config.bytes));
             break;
         }
         case Fault::reordered_luns: {
@@ -1274,7 +1284,8 @@ bool World::is_whole() {
         const auto number = lun->lun().small_number();
         return lun->unit() && lun->unit()->state() == lun::UnitState::running && number && !lun->info()->read_only &&
                lun->info()->wwid == slots_.at(*number).disk().config.wwid && !lun->unit()->needs_fence() &&
-               lun->unit()->info()->capacity_bytes() == slots_.at(*number).disk().store->bytes();
+               lun->unit()->info()->capacity_bytes() == slots_.at(*number).disk().store->bytes() &&
+               (!files || files->capacity(lun.get()) == slots_.at(*number).disk().store->bytes());
     });
 }
 
@@ -1443,7 +1454,13 @@ Outcome World::run() {
     // answered in time is tried again.
     if (!over()) scheduler.run_until([&] { return is_quiet(); }, quiet_bound);
     if (!over()) check_idle();
-    if (!over() && cluster && mount) cluster->check_end(mount->luns());
+    if (!over() && cluster && mount) {
+        // An order that was not answered may have been carried out: a look tells.
+        mount->rescan();
+        scheduler.advance(12s);
+        scheduler.run_until([&] { return over() || (is_whole() && is_quiet()); }, quiet_bound);
+        if (!over()) cluster->check_end(mount->luns());
+    }
     if (!over()) shut_down();
     if (scheduler.steps > steps_max) violated("time stands still");
     statistics.late_writes = device->counters().late;
