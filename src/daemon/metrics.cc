@@ -118,6 +118,15 @@ constexpr Simple channel_gauges[] = {
     {"credits_initial", "credits_initial", "Credits that the login brought."},
     {"in_flight", "in_flight", "Commands that have not been answered."},
 };
+constexpr Simple page_counters[] = {
+    {"fills", "fills_total", "Reads by way of the kernel's page cache."},
+    {"fills_cached", "fills_cached_total", "Those of cached files."},
+    {"drops", "drops_total", "How often the kernel was asked to drop pages."},
+    {"drop_ranges", "drop_ranges_total", "Ranges of pages that it was asked to drop."},
+    {"drop_bytes", "drop_bytes_total", "Bytes of these ranges."},
+    {"waits", "waits_total", "Changes that were answered after pages had been dropped."},
+    {"waits_given_up", "waits_given_up_total", "Those answered without it, because it took too long."},
+};
 constexpr Simple lun_counters[] = {
     {"bytes_read", "read_bytes_total", "Bytes read by users."},
     {"bytes_written", "written_bytes_total", "Bytes written by users."},
@@ -146,6 +155,16 @@ std::string metrics_of(const Json& stats) {
     out.sample({}, number(stats, "requests_pending"));
     out.family("srpfs_registered_bytes", "gauge", "Memory registered with RDMA devices.");
     out.sample({}, number(stats.at("memory"), "registered_bytes"));
+
+    const Json& pages = stats.at("pages");
+    for (const Simple& one : page_counters) {
+        family("page", one, "counter");
+        out.sample({}, number(pages, one.field));
+    }
+    out.family("srpfs_page_duration_seconds", "histogram",
+               "How long drops took, and how long changes waited for them.");
+    for (const auto& [operation, latency] : pages.at("latency").items())
+        out.histogram({{"operation", operation}}, latency);
 
     out.family("srpfs_events_total", "counter", "Events, by kind, of those kinds that have occurred.");
     for (const auto& [event, count] : stats.at("events").items())

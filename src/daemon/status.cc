@@ -15,6 +15,19 @@ using Json = nlohmann::ordered_json;  // fields stay in the order written
 
 namespace {
 
+Json pages_report(const fs::PageStatistics& pages) {
+    Json json{{"fills", pages.fills},
+              {"fills_cached", pages.fills_cached},
+              {"drops", pages.drops},
+              {"drop_ranges", pages.drop_ranges},
+              {"drop_bytes", pages.drop_bytes},
+              {"waits", pages.waits},
+              {"waits_given_up", pages.waits_given_up}};
+    json["latency"]["drop"] = latency_report(pages.drop_latency);
+    json["latency"]["wait"] = latency_report(pages.wait_latency);
+    return json;
+}
+
 Json stats(const StatusInput& input) {
     Json json;
     json["schema"] = 1;
@@ -23,6 +36,7 @@ Json stats(const StatusInput& input) {
     json["requests_pending"] = input.file_system.requests_pending();
     json["memory"]["registered_bytes"] = input.registered_bytes;
     json["memory"]["park_bytes_max"] = input.park_bytes_max;
+    json["pages"] = pages_report(input.file_system.page_statistics());
     json["events"] = Json::object();
     for (const auto& [event, count] : input.events.counts()) json["events"][event] = count;
     Json targets = Json::array();
@@ -84,6 +98,21 @@ Json latency_of(const Json& luns, const char* operation) {
 }
 
 }  // namespace
+
+Json latency_report(const lun::LatencySnapshot& snapshot) {
+    Json json;
+    json["count"] = snapshot.count;
+    json["sum_us"] = snapshot.sum_us;
+    json["p50_us"] = snapshot.quantile_us(500);
+    json["p99_us"] = snapshot.quantile_us(990);
+    json["p999_us"] = snapshot.quantile_us(999);
+    // Of each bucket that has any: what they took less than, and how many there are.
+    json["buckets_us"] = Json::array();
+    for (std::size_t bucket = 0; bucket < lun::latency_buckets; ++bucket)
+        if (snapshot.counts[bucket] != 0)
+            json["buckets_us"].push_back({lun::latency_bucket_end_us(bucket), snapshot.counts[bucket]});
+    return json;
+}
 
 Json total_of(const Json& luns) {
     Json json;

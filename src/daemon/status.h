@@ -28,6 +28,8 @@ struct StatusInput {
 std::string stats_text(const StatusInput& input);
 std::string metrics_text(const StatusInput& input);
 std::string version_text();
+// As `stats` has it.
+nlohmann::ordered_json latency_report(const lun::LatencySnapshot& snapshot);
 // What the units in `luns`, as `stats` has them, have counted together.
 nlohmann::ordered_json total_of(const nlohmann::ordered_json& luns);
 

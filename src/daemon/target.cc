@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "target.h"
 
+#include "status.h"
 #include "text_file.h"
 
 #include <srpfs/base/log.h>
@@ -888,22 +889,6 @@ void Target::add_page_files(const std::shared_ptr<Lun>& lun) {
 
 namespace {
 
-nlohmann::ordered_json latency_report(const lun::LatencyHistogram& histogram) {
-    const lun::LatencySnapshot snapshot = histogram.read();
-    nlohmann::ordered_json json;
-    json["count"] = snapshot.count;
-    json["sum_us"] = snapshot.sum_us;
-    json["p50_us"] = snapshot.quantile_us(500);
-    json["p99_us"] = snapshot.quantile_us(990);
-    json["p999_us"] = snapshot.quantile_us(999);
-    // Of each bucket that has any: what they took less than, and how many there are.
-    json["buckets_us"] = nlohmann::ordered_json::array();
-    for (std::size_t bucket = 0; bucket < lun::latency_buckets; ++bucket)
-        if (snapshot.counts[bucket] != 0)
-            json["buckets_us"].push_back({lun::latency_bucket_end_us(bucket), snapshot.counts[bucket]});
-    return json;
-}
-
 nlohmann::ordered_json channel_report(const initiator::ChannelGauges& channel) {
     nlohmann::ordered_json json;
     json["index"] = channel.index;
@@ -955,9 +940,9 @@ nlohmann::ordered_json Target::lun_report(const Lun& lun) const {
         for (std::size_t kind = 0; kind < lun::outcome_kinds; ++kind)
             if (const std::uint64_t errors = counters->errors_by_kind[kind]; errors != 0)
                 json["errors_by_kind"][to_string(static_cast<lun::OutcomeKind>(kind))] = errors;
-        json["latency"]["read"] = latency_report(counters->read_latency);
-        json["latency"]["write"] = latency_report(counters->write_latency);
-        json["latency"]["flush"] = latency_report(counters->flush_latency);
+        json["latency"]["read"] = latency_report(counters->read_latency.read());
+        json["latency"]["write"] = latency_report(counters->write_latency.read());
+        json["latency"]["flush"] = latency_report(counters->flush_latency.read());
     }
     return json;
 }

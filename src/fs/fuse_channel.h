@@ -136,6 +136,7 @@ public:
     // Any thread: requests read and not answered.
     [[nodiscard]] unsigned pending() const { return pending_.load(std::memory_order_relaxed); }
     [[nodiscard]] const ChannelCounters& counters() const { return counters_; }
+    [[nodiscard]] const PageCounters& page_counters() const { return fills_.counters(); }
     [[nodiscard]] reactor::Executor& executor() const { return engine_.executor(); }
 
 private:

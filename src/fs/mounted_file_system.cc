@@ -356,6 +356,23 @@ unsigned MountedFileSystem::requests_pending() const {
     return pending;
 }
 
+PageStatistics MountedFileSystem::page_statistics() const {
+    PageStatistics sum;
+    for (const auto& channel : channels_) {
+        const PageCounters& counters = channel->page_counters();
+        sum.fills += counters.fills;
+        sum.fills_cached += counters.fills_cached;
+        sum.drops += counters.drops;
+        sum.drop_ranges += counters.drop_ranges;
+        sum.drop_bytes += counters.drop_bytes;
+        sum.waits += counters.waits;
+        sum.waits_given_up += counters.waits_given_up;
+        sum.drop_latency += counters.drop_latency.read();
+        sum.wait_latency += counters.wait_latency.read();
+    }
+    return sum;
+}
+
 void MountedFileSystem::close() {
     if (std::exchange(closed_, true)) return;
     if (!unmounted_) session_->detach();

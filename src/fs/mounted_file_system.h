@@ -41,6 +41,7 @@ public:
     void abort() override;
     void close() override;
     [[nodiscard]] unsigned requests_pending() const override;
+    [[nodiscard]] PageStatistics page_statistics() const override;
 
 private:
     MountedFileSystem(reactor::Executor& control, std::vector<ReactorResources> reactors, FileSystemListener& listener);

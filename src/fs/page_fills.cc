@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "page_fills.h"
 
+#include "open_files.h"
+
 #include <srpfs/base/assert.h>
 #include <srpfs/base/log.h>
 
@@ -28,6 +30,10 @@ lun::ByteRange whole_pages(lun::ByteRange range) {
     return {range.begin / page * page, end};
 }
 
+std::uint64_t bytes_below(std::uint64_t end, lun::ByteRange range) {
+    return std::max(std::min(range.end, end), range.begin) - range.begin;
+}
+
 }  // namespace
 
 std::uint64_t PageFills::begin(const LunData& lun, NodeId node, lun::ByteRange range, Stay stay) {
@@ -43,6 +49,8 @@ std::uint64_t PageFills::begin(const LunData& lun, NodeId node, lun::ByteRange r
                                     .old = {},
                                     .dropping = {}});
     file->filling.push_back({++numbers_, whole_pages(range), stay == Stay::until_changed});
+    ++counters_.fills;
+    if (stay == Stay::until_changed) ++counters_.fills_cached;
     return numbers_;
 }
 
@@ -149,7 +157,7 @@ PageFills::File* PageFills::file_of(std::uint64_t serial) {
 
 std::uint64_t PageFills::wait(const LunData& lun, lun::ByteRange range, std::function<void()> done) {
     if (forgets_pages || left_) return 0;
-    Wait wait{.number = numbers_, .range = whole_pages(range), .files = {}, .done = nullptr};
+    Wait wait{.number = numbers_, .range = whole_pages(range), .files = {}, .done = nullptr, .since = timers_.now()};
     for (File& file : files_) {
         if (file.lun && !are_same_unit(*file.lun, lun)) continue;
         let_go(file, wait.range);
@@ -162,6 +170,7 @@ std::uint64_t PageFills::wait(const LunData& lun, lun::ByteRange range, std::fun
     // Fills that begin from now on have larger numbers.
     wait.number = ++numbers_;
     wait.done = std::move(done);
+    if (wait.done) ++counters_.waits;
     waits_.push_back(std::move(wait));
     return numbers_;
 }
@@ -178,6 +187,8 @@ void PageFills::end(std::list<Wait>::iterator place) {
     waits_.erase(place);
     for (const std::uint64_t serial : wait.files)
         if (File* const file = file_of(serial)) --file->waits;
+    if (!wait.done) return;
+    counters_.wait_latency.add(timers_.now() - wait.since);
     wait.done();  // may begin and end others
 }
 
@@ -206,6 +217,11 @@ void PageFills::drop(File& file, bool young_too) {
     file.ticket = ++numbers_;
     file.dropping_since = timers_.now();
     if (!late_.armed()) late_.arm_after(patience);
+    ++counters_.drops;
+    counters_.drop_ranges += ranges.size();
+    for (const lun::ByteRange& range : ranges)
+        counters_.drop_bytes +=
+            bytes_below(file.lun ? file.lun->capacity_bytes.load(std::memory_order_relaxed) : 0, range);
     host_.drop_pages(file.node, std::move(ranges), file.ticket);
 }
 
@@ -230,6 +246,7 @@ void PageFills::dropped(std::uint64_t ticket) {
     SRPFS_ASSERT(file != files_.end());
     file->ticket = 0;
     file->dropping.clear();
+    counters_.drop_latency.add(timers_.now() - file->dropping_since);
     if (file->waits == 0) return tidy();
     is_urgent_ = true;
     end_waits();
@@ -238,14 +255,15 @@ void PageFills::dropped(std::uint64_t ticket) {
 void PageFills::give_up_late() {
     bool is_needed = false;
     std::vector<std::uint64_t> late;
-    for (const File& file : files_) {
-        if (file.ticket == 0) continue;
-        is_needed = true;
-        if (file.waits == 0 || timers_.now() - file.dropping_since < patience) continue;
-        for (const Wait& wait : waits_)
-            if (std::find(wait.files.begin(), wait.files.end(), file.serial) != wait.files.end())
-                late.push_back(wait.number);
-    }
+    for (const File& file : files_) is_needed = is_needed || file.ticket != 0;
+    for (const Wait& wait : waits_)
+        if (std::any_of(wait.files.begin(), wait.files.end(), [this](std::uint64_t serial) {
+                const File* const file = file_of(serial);
+                return file && file->ticket != 0 && timers_.now() - file->dropping_since >= patience;
+            })) {
+            late.push_back(wait.number);
+            if (wait.done) ++counters_.waits_given_up;
+        }
     if (is_needed) late_.arm_after(patience);
     if (late.empty()) return;
     log::warning(

@@ -18,7 +18,9 @@
 
 #include "logical_ends.h"
 
+#include <srpfs/base/count.h>
 #include <srpfs/fs/tree.h>
+#include <srpfs/lun/latency.h>
 #include <srpfs/lun/zeroing.h>
 #include <srpfs/reactor/timer_queue.h>
 
@@ -38,6 +40,12 @@ public:
 
 protected:
     ~PageFillsHost() = default;
+};
+
+// Written by the reactor, read by anybody: see PageStatistics.
+struct PageCounters {
+    Count fills, fills_cached, drops, drop_ranges, drop_bytes, waits, waits_given_up;
+    lun::LatencyHistogram drop_latency, wait_latency;
 };
 
 class PageFills {
@@ -74,9 +82,7 @@ public:
     // somebody gives up. 0: there is none now, and `done` is not called.
     [[nodiscard]] std::uint64_t wait(const LunData& lun, lun::ByteRange range, std::function<void()> done);
     // The same where nobody waits for it.
-    void change(const LunData& lun, lun::ByteRange range) {
-        (void)wait(lun, range, [] {});
-    }
+    void change(const LunData& lun, lun::ByteRange range) { (void)wait(lun, range, nullptr); }
     // Nobody needs the pages of this file any more, by whatever path others know the unit.
     void drop_file(const LunData* lun);
     // Calls it now; nothing if that has happened.
@@ -90,6 +96,8 @@ public:
     void forget_file(const LunData* lun);
     // Every wait ends, and nothing is dropped any more.
     void leave();
+
+    [[nodiscard]] const PageCounters& counters() const { return counters_; }
 
 private:
     struct Fill {
@@ -120,7 +128,8 @@ private:
         std::uint64_t number;  // later fills do not matter
         lun::ByteRange range;
         std::vector<std::uint64_t> files;  // serial numbers
-        std::function<void()> done;
+        std::function<void()> done;        // nullptr: nobody waits
+        Instant since{};
     };
 
     [[nodiscard]] static bool keeps_waiting(const File& file, const Wait& wait);
@@ -145,6 +154,7 @@ private:
     bool is_due_ = false, is_urgent_ = false;  // what is old is to go; what a write waits for
     bool left_ = false;
     reactor::Timer tick_, late_;
+    PageCounters counters_;
 };
 
 }  // namespace srpfs::fs

@@ -252,6 +252,23 @@ def a_login_and_a_reset_drop_pages(t):
             eventually(lambda: os.pread(handle, BLOCK, 0) == data, f"the new data after {file}")  # pylint: disable=cell-var-from-loop
 
 
+@test(intakes=BOTH)
+def pages_are_counted(t):
+    mount = t.mount("demo:ram:1M", CACHED)
+    with opened(mount.lun(0), os.O_RDONLY) as handle, opened(mount.lun(0)) as direct:
+        os.pread(handle, MIB, 0)
+        before = mount.stats()["pages"]
+        check(before["fills"] == before["fills_cached"] >= 1, f"fills: {before}")
+        os.pwrite(direct, bytes(BLOCK), 0)
+        after = mount.stats()["pages"]
+        change = {name: after[name] - before[name] for name in after if name != "latency"}
+        equal(change, {"fills": 0, "fills_cached": 0, "drops": 1, "drop_ranges": 1, "drop_bytes": BLOCK, "waits": 1, "waits_given_up": 0}, "of a write")
+        for what in ("drop", "wait"):
+            equal(after["latency"][what]["count"] - before["latency"][what]["count"], 1, what)
+    by_metrics = (mount.path / "metrics").read_text()
+    check(f"srpfs_page_fills_cached_total {after['fills_cached']}" in by_metrics.splitlines(), "metrics differ")
+
+
 # Nobody but the test asks the unit anything.
 QUIET = CACHED + ",tur_interval=off,rescan_interval=off"
 

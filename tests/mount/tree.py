@@ -418,6 +418,8 @@ LATENCY = {"count": int, "sum_us": int, "p50_us": int, "p99_us": int, "p999_us":
 STATS = {
     "schema": 1, "version": "0.1.0", "uptime_seconds": int, "requests_pending": int,
     "memory": {"registered_bytes": int, "park_bytes_max": 268435456},
+    "pages": {"fills": 0, "fills_cached": 0, "drops": 0, "drop_ranges": 0, "drop_bytes": 0, "waits": 0, "waits_given_up": 0,
+              "latency": {"drop": LATENCY, "wait": LATENCY}},
     "events": {"lun_added": 1, "target_added": 1, "target_login": 1, "target_state": 1},
     "reactors": [{"name": "srpfs-0", "busy_turns": int, "slow_turns": int, "sleeps": int, "slots": 62, "slots_in_use": int}],
     "targets": [{

@@ -8,6 +8,7 @@
 #include <srpfs/base/result.h>
 #include <srpfs/fs/tree.h>
 #include <srpfs/lun/engine.h>
+#include <srpfs/lun/latency.h>
 #include <srpfs/reactor/reactor.h>
 
 #include <cstddef>
@@ -80,6 +81,17 @@ struct ReactorResources {
     lun::Engine* engine;
 };
 
+// What was read by way of the kernel's page cache, and what became of those pages, since the mount.
+struct PageStatistics {
+    std::uint64_t fills = 0;         // READs that filled pages
+    std::uint64_t fills_cached = 0;  // of these, those of cached files: their pages stay until something changes them
+    // How often the kernel was asked to drop pages, how many ranges these were, and their bytes as far as the units go.
+    std::uint64_t drops = 0, drop_ranges = 0, drop_bytes = 0;
+    std::uint64_t waits = 0;           // changes that were answered after the kernel had dropped pages
+    std::uint64_t waits_given_up = 0;  // of these, those answered without it, since it took too long
+    lun::LatencySnapshot drop_latency, wait_latency;
+};
+
 class FileSystemListener {
 public:
     // The mount is gone (umount, fusermount3 -u, abort): shut down. Control thread, once.
@@ -117,6 +129,7 @@ public:
     virtual void close() = 0;
     // Requests read and not answered yet, all reactors.
     [[nodiscard]] virtual unsigned requests_pending() const = 0;
+    [[nodiscard]] virtual PageStatistics page_statistics() const = 0;
     // FUSE protocol and library versions for --version and the version file.
     static std::string versions();
 };

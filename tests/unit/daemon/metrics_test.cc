@@ -24,6 +24,9 @@ Json latency(std::uint64_t count) {
 Json example() {
     Json stats = {
         {"version", "1.2"}, {"uptime_seconds", 7}, {"requests_pending", 1}, {"memory", {{"registered_bytes", 4096}}}};
+    for (const char* field : {"fills", "fills_cached", "drops", "drop_ranges", "drop_bytes", "waits", "waits_given_up"})
+        stats["pages"][field] = 3;
+    stats["pages"]["latency"] = {{"drop", latency(4)}, {"wait", latency(3)}};
     stats["events"] = {{"lun_added", 2}, {"target_added", 1}};
     stats["reactors"] = Json::array({{{"name", "srpfs-0"},
                                       {"busy_turns", 1},

@@ -125,6 +125,43 @@ TEST_F(PageFillsTest, ADropThatTheKernelDoesNotEndIsNotWaitedForForEver) {
     pass(2 * PageFills::patience);
 }
 
+TEST_F(PageFillsTest, WhatHappensIsCounted) {
+    const PageCounters& counters = fills_.counters();
+    lun_.capacity_bytes = 4 * page + 512;
+    fills_.answered(kept_fill(0, 2));
+    fills_.answered(fill(3, 4));
+    EXPECT_EQ(counters.fills, 2u);
+    EXPECT_EQ(counters.fills_cached, 1u);
+    EXPECT_EQ(counters.drops, 0u);
+
+    EXPECT_NE(write(0), 0u);
+    EXPECT_NE(write(3), 0u);
+    fills_.change(lun_, pages(3));  // nobody waits for this one
+    fills_.send();
+    EXPECT_EQ(counters.waits, 2u);
+    EXPECT_EQ(counters.drops, 1u);
+    EXPECT_EQ(counters.drop_ranges, 2u);
+    EXPECT_EQ(counters.drop_bytes, 2 * page + 512);  // up to the end of the unit
+    EXPECT_EQ(counters.drop_latency.read().count, 0u);
+
+    timers_.advance_to(timers_.now() + std::chrono::milliseconds(30));
+    obey();
+    EXPECT_EQ(done_, 2u);
+    EXPECT_EQ(counters.drop_latency.read().sum_us, 30000u);
+    EXPECT_EQ(counters.wait_latency.read().count, 2u);
+    EXPECT_EQ(counters.wait_latency.read().sum_us, 60000u);
+    EXPECT_EQ(counters.waits_given_up, 0u);
+
+    // One that the kernel does not end.
+    fills_.answered(fill(2));
+    EXPECT_NE(write(2), 0u);
+    fills_.change(lun_, pages(2));
+    fills_.send();
+    pass(2 * PageFills::patience);
+    EXPECT_EQ(counters.waits, 3u);
+    EXPECT_EQ(counters.waits_given_up, 1u);
+}
+
 TEST_F(PageFillsTest, AFillThatIsNotAnsweredIsWaitedForAllTheSame) {
     const auto early = fill(1);
     EXPECT_NE(write(1), 0u);
