@@ -134,7 +134,7 @@ test_srpfs_step_8_cable_pull() {
     typed 15 "echo 6 > $target/dev_loss_tmo"
     cable off
     wait_for 30 "the target's directory gone" test ! -e "$target"
-    expect_match "the log" "$(<$srpfs_log)" 'dev_loss_tmo expired'
+    expect_match "the log" "$(srpfs_said)" 'dev_loss_tmo expired'
     cable on
     srpfs_umount
 }

@@ -124,7 +124,7 @@ test_srpfs_windows_fio_verify() {
     retransmissions=$(rdma_counter completer_retry_err)
     srpfs_mount "$login_string,ch_count=2" -o register=window
     target=$(srpfs_target)
-    expect_match "the log" "$(<$srpfs_log)" 'register=window: targets reach the memory of a command only'
+    expect_match "the log" "$(srpfs_said)" 'register=window: targets reach the memory of a command only'
     cp $pattern shadow
     put "$target/lun1" shadow "${whole_blocks[@]}" "${sectors[@]}" "${odd_ranges[@]}"
     get "$target/lun1" shadow "${whole_blocks[@]}" "${sectors[@]}" "${odd_ranges[@]}"
@@ -138,7 +138,7 @@ test_srpfs_windows_fio_verify() {
     # When rxe sends something again (here because the machine is slow), it repeats finished binds that stand behind it, finds
     # them impossible, and breaks the connection. Nothing else may.
     retransmissions=$(($(rdma_counter completer_retry_err) - retransmissions))
-    broken=$(grep -E 'channel [0-9]+ ended' $srpfs_log || true)
+    broken=$(srpfs_said | grep -E 'channel [0-9]+ ended' || true)
     [[ ! $broken ]] || ((retransmissions)) ||
         fail "a connection broke: $broken; counted: $(rdma_counters | diff counters.before - | sed -n 's/^> //p'); $(tail -n 3 <(dmesg))"
     [[ $broken ]] || expect_file "$target/failed_reconnects" 0

@@ -11,7 +11,7 @@ test_srpfs_step_1_login() {
     typed 10 "ls $port_directory/*/"
     typed 10 "cat $(srpfs_target)/state"
     expect_file "$(srpfs_target)/state" running
-    expect_match "the log" "$(<$srpfs_log)" \
+    expect_match "the log" "$(srpfs_said)" \
         "new target: id_ext $guid ioc_guid $guid .*sgid fe80:0000:0000:0000:0000:00ff:fe00:0009 dest $address"
 }
 
@@ -32,7 +32,7 @@ test_srpfs_step_2_lun_reset() {
     new_log() { tail -n "+$((lines + 1))" $srpfs_log; }
     expect_equal "resets asked for" "$(new_log | grep -c 'SRP reset_device called')" 3
     expect_equal "resets the target has seen" "$(dmesg | grep -c 'recv tsk_mgmt fn 8')" "$(new_log | grep -c 'LUN RESET of .* sent')"
-    expect_match "the log" "$(<$srpfs_log)" 'LUN RESET of lun1 complete'
+    expect_match "the log" "$(srpfs_said)" 'LUN RESET of lun1 complete'
     kill -TERM $history
     history_ends 60
     expect_file "$target/state" running
@@ -79,7 +79,7 @@ test_srpfs_step_4_target_logout() {
     exec 8<>"$target/lun1"
     typed 15 "echo 0 > $tpg/enable"
     wait_for 5 "state blocked" state_is blocked
-    expect_match "the log" "$(<$srpfs_log)" 'disconnected|connection closed'
+    expect_match "the log" "$(srpfs_said)" 'disconnected|connection closed'
     typed 15 "echo 1 > $tpg/enable"
     wait_for 20 "state running again" state_is running
     # It is the same file, and who has it open goes on.
@@ -92,7 +92,7 @@ test_srpfs_step_4_target_logout() {
     typed 15 "echo 6 > $target/dev_loss_tmo"
     typed 15 "echo 0 > $tpg/enable"
     wait_for 20 "the target's directory gone" test ! -e "$target"
-    expect_match "the log" "$(<$srpfs_log)" 'dev_loss_tmo expired'
+    expect_match "the log" "$(srpfs_said)" 'dev_loss_tmo expired'
     ! within 10 dd of=/dev/null bs=4096 count=1 status=none <&8 2>error || fail "the open file still reads"
     expect_match "its error" "$(<error)" 'No such device'
     exec 8>&-
@@ -106,7 +106,7 @@ test_srpfs_step_5_logout() {
     [[ -e $(srpfs_target)/lun0 ]] || fail "no lun0"
     typed 30 "for d in $mount_point/srp-*/*/delete; do echo 1 > \$d; done"
     wait_for 10 "the target's directory gone" test ! -e "$(srpfs_target)"
-    expect_match "the log" "$(<$srpfs_log)" 'connection closed|logged out'
+    expect_match "the log" "$(srpfs_said)" 'connection closed|logged out'
     no_qps
     # An open file of a LUN that is gone: ENODEV, not a hang, and not another LUN's data after the next login.
     srpfs_login

@@ -64,7 +64,7 @@ test_srpfs_dev_loss_removes_the_target() {
     quick_timers 2 5
     lio_enable 0
     wait_for 15 "the target's directory gone" test ! -e "$target"
-    expect_match "the log" "$(<$srpfs_log)" 'dev_loss_tmo expired'
+    expect_match "the log" "$(srpfs_said)" 'dev_loss_tmo expired'
     lio_enable 1
     srpfs_login
     expect_file "$target/state" running
@@ -91,7 +91,7 @@ test_srpfs_link_flap_costs_no_login() {
         put "$target/lun1" shadow $((round * 4096)):4096
     done
     expect_equal "queue pairs" "$(rdma res show qp | srpfs_objects | grep -o 'lqpn [0-9]*' | sort)" "$before"
-    expect_match "the log" "$(<$srpfs_log)" 'port 1 of rxe9 went down'
+    expect_match "the log" "$(srpfs_said)" 'port 1 of rxe9 went down'
     ! tail -n "+$((lines + 1))" $srpfs_log | grep -q 'reconnecting' || fail "srpfs has logged in again"
 }
 
@@ -113,7 +113,7 @@ test_srpfs_silent_target_is_noticed() {
     took=$(($(milliseconds) - started))
     note "noticed after $took ms"
     ((took >= 6500)) || fail "an idle target was given up after $took ms"
-    expect_match "the log" "$(<$srpfs_log)" 'the target is silent'
+    expect_match "the log" "$(srpfs_said)" 'the target is silent'
     kill -CONT $listener
     wait_for 60 "state running again" grep -q running "$target/state"
     within 60 dd if="$target/lun0" of=/dev/null bs=4096 count=1 status=none
