@@ -466,6 +466,7 @@ def srpctl_copy_says_where_it_failed(t):
         contains(errors, f"{mount.lun(0)}: read at byte ", "what failed, and where")
         contains(errors, "the same command goes on there", "how to go on")
     t.path("hold").unlink()
+    eventually(lambda: not copiers(ctl), "what was left behind ends")
 
 
 @test
