@@ -126,6 +126,15 @@ Submitted TargetLink::submit(Command& command) {
     return Submitted::wait;
 }
 
+bool TargetLink::has_free_quarter() const {
+    unsigned places = 0, free = 0;
+    for (const Channel* channel : live_) {
+        places += channel->places();
+        free += channel->free_places();
+    }
+    return free > places / 4;
+}
+
 void TargetLink::wait_for_room(LinkListener& listener) {
     if (std::find(refused_->begin(), refused_->end(), &listener) == refused_->end()) refused_->push_back(&listener);
 }

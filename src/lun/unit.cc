@@ -207,12 +207,14 @@ Unit::Unit(Engine& engine, initiator::TargetLink& link, const scsi::Lun& lun, un
       interrupt_timer_(engine.timers(), [this] { run_interrupts(); }) {
     locks_->units.push_back(this);
     link_.attach(*this);
+    link_.add_sharer();
 }
 
 Unit::~Unit() {
     SRPFS_ASSERT(operations_.empty());
     SRPFS_ASSERT(commands_in_flight_ == 0);
     std::erase(locks_->units, this);
+    link_.remove_sharer();
     link_.detach(*this);
     engine_.leave(*this);
 }
@@ -553,7 +555,8 @@ bool Unit::send_parts(Operation& operation) {
         // A later part may have been prepared and refused before, even when there is nothing new for this one.
         if (!part.again && !(more = more && next_part(operation, part))) continue;
         part.again = true;  // until it is on its way
-        if (commands_in_flight_ >= queue_depth_ && !operation.is_probe()) return false;
+        if ((commands_in_flight_ >= queue_depth_ || !link_.leaves_room(commands_in_flight_)) && !operation.is_probe())
+            return false;
         switch (link_.submit(part.command)) {
             case Submitted::sent: break;
             case Submitted::wait:

@@ -177,6 +177,9 @@ public:
     [[nodiscard]] std::shared_ptr<const ChannelGauges> gauges() const { return gauges_; }
     [[nodiscard]] std::int32_t credits() const { return credits_; }
     [[nodiscard]] unsigned in_flight() const { return in_flight_; }
+    // For commands without privileges, of a channel that is live: all that it has had, and those that are free now.
+    [[nodiscard]] unsigned places() const;
+    [[nodiscard]] unsigned free_places() const;
     [[nodiscard]] bool has_room(bool privileged) const;
     [[nodiscard]] bool is_gone() const { return gone_; }
     // Since when nothing has been heard of the target.

@@ -90,6 +90,9 @@ private:
     std::vector<std::shared_ptr<const ChannelGauges>> channels_;
 };
 
+// What each unit may have in flight, whatever others have.
+inline constexpr unsigned assured_commands = 4;
+
 class PathChecker;
 class PathCheckers;
 
@@ -102,6 +105,15 @@ public:
     // ---- for the units on this reactor ----
     void attach(LinkListener& listener);
     void detach(LinkListener& listener);
+    // One that sends commands as long as it may: a unit.
+    void add_sharer() { ++sharers_; }
+    void remove_sharer() { --sharers_; }
+    // Whether one with so many commands in flight may send another, as far as the others are concerned: a quarter of
+    // the channels' places is left to those that have few in flight, so that they get on beside one that is not
+    // answered, or has no end of work. Who may not has some in flight, and tries again when one of them is done.
+    [[nodiscard]] bool leaves_room(unsigned in_flight) const {
+        return sharers_ < 2 || in_flight < assured_commands || has_free_quarter();
+    }
     // Round-robin over the live channels with room.
     [[nodiscard]] Submitted submit(Command& command);
     // After Submitted::wait: call listener.on_link_ready() once there is room. Idempotent.
@@ -168,6 +180,7 @@ private:
     void on_reset_over(const scsi::Lun& lun, bool succeeded) override;
     template <typename Call>
     void tell_listeners(Call call);
+    [[nodiscard]] bool has_free_quarter() const;
     void refresh();
     void wake_waiting();
     void wake_all();
@@ -187,6 +200,7 @@ private:
     bool watches_ports_ = false;
     std::vector<Channel*> live_;
     std::size_t next_live_ = 0;
+    unsigned sharers_ = 0;
     std::uint32_t immediate_bytes_max_ = 0;
     std::uint32_t command_bytes_max_ = 512 * 1024;
     IntrusiveList<LinkListener, LinkListenerTag> listeners_;

@@ -287,6 +287,42 @@ TEST_F(Transfer, TheUnitsDepthBoundsItsCommands) {
     EXPECT_EQ(sent().size(), 5u);
 }
 
+TEST_F(Transfer, AUnitThatIsNotAnsweredLeavesPlacesToOthersOfItsTarget) {
+    limits.read_buffers_4k = 64;
+    parameters.queue_size = queue_depth = 16;
+    fabric.login.credits = 64;
+    begin();
+    Unit& other = add_unit(1);
+    for (unsigned i = 0; i < 20; ++i) read(512 * i, 512);
+    EXPECT_EQ(sent().size(), 12u);
+
+    for (unsigned i = 0; i < 10; ++i) {
+        Request& request = read(other, 512 * i, 512);
+        ASSERT_EQ(sent().size(), 13u + i);
+        serve_one(sent().back());
+        EXPECT_TRUE(request.ok());
+    }
+    EXPECT_EQ(open().size(), 12u);
+    for (unsigned i = 0; i < 10; ++i) read(other, 512 * i, 512);
+    EXPECT_EQ(open().size(), 16u) << "four at once, whatever others have";
+
+    for (unsigned i = 0; i < 4; ++i) serve_all();
+    for (const auto& request : requests) EXPECT_TRUE(request->ok());
+}
+
+TEST_F(Transfer, AUnitThatIsAloneMayHaveAllPlaces) {
+    limits.read_buffers_4k = 64;
+    parameters.queue_size = queue_depth = 16;
+    fabric.login.credits = 64;
+    begin();
+    add_unit(1);
+    units.pop_back();
+    for (unsigned i = 0; i < 20; ++i) read(512 * i, 512);
+    EXPECT_EQ(open().size(), 16u);
+    serve_all();
+    serve_all();
+}
+
 TEST_F(Transfer, WithoutCreditRequestsWaitInOrder) {
     fabric.login.credits = 4;
     begin();
