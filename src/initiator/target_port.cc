@@ -494,8 +494,7 @@ Result<void> TargetPort::set_timer(TimerKind kind, std::string_view text) {
     if (!value) return Error(EINVAL, fmt::format("{}: {}", to_string(kind), value.error().context));
     TransportTimers wanted = config_.timers;
     srp::timer_of(wanted, kind) = *value;
-    if (auto valid = validate(wanted); !valid)
-        return Error(EINVAL, fmt::format("{}: {}", to_string(kind), valid.error().context));
+    if (auto valid = validate(wanted); !valid) return valid;  // it names the timers
     const bool had_reconnect = config_.timers.reconnect_delay.has_value();
     config_.timers = wanted;
     if (kind == TimerKind::reconnect_delay) {
