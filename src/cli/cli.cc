@@ -299,6 +299,10 @@ Result<std::variant<Config, Print>> parse(const std::vector<std::string>& argume
     try {
         std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
         app.parse(reversed);
+    } catch (const CLI::ArgumentMismatch& error) {
+        const std::string what = error.what();
+        return Error(EINVAL,
+                     fmt::format("{} needs a value; srpfs --help shows the usage", what.substr(0, what.find(':'))));
     } catch (const CLI::ParseError& error) {
         return Error(EINVAL, fmt::format("{}; srpfs --help shows the usage", error.what()));
     }

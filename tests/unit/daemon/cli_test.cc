@@ -107,6 +107,8 @@ TEST(Cli, TimersFollowTheKernelsRules) {
 TEST(Cli, OperandsAreTwo) {
     expect_mentions(refusal_of({}), "SOURCE");
     expect_mentions(refusal_of({"demo"}), "MOUNTPOINT");
+    EXPECT_EQ(refusal_of({"demo", "/mnt", "-o"}), "-o needs a value; srpfs --help shows the usage");
+    EXPECT_EQ(refusal_of({"demo", "/mnt", "-P"}), "-P needs a value; srpfs --help shows the usage");
     expect_mentions(refusal_of({"demo", "/mnt", "/mnt2"}), "/mnt2");
 }
 
