@@ -2,9 +2,24 @@
 #
 # What fish offers after srpctl. The verbs and options are those of srpctl --help, which a test compares.
 
+# The option that chooses the mount, as it was typed.
+function __srpctl_mount
+    set --local previous
+    for word in (commandline --cut-at-cursor --current-process --tokenize)
+        if contains -- "$previous" -m --mount
+            printf '%s\n' --mount $word
+        else if string match --quiet -- '--mount=*' $word
+            printf '%s\n' $word
+        else if string match --quiet --regex -- '^-m.' $word
+            printf '%s\n' $word
+        end
+        set previous $word
+    end
+end
+
 # Of these kinds (port, target, lun), as paths, and ports and targets also by name.
 function __srpctl_things
-    srpctl --timeout 2 --output plain list 2>/dev/null | while read --local --delimiter \t kind path rest
+    srpctl --timeout 2 --output plain (__srpctl_mount) list 2>/dev/null | while read --local --delimiter \t kind path rest
         contains -- $kind $argv; or continue
         echo $path
         test $kind = lun; or string replace --regex '.*/' '' -- $path
