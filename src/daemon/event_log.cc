@@ -78,6 +78,12 @@ void EventLog::read_next(std::shared_ptr<std::uint64_t> cursor, std::size_t byte
     });
 }
 
+std::string EventLog::text() const {
+    std::string all;
+    for (const std::string& line : lines_) all += line;
+    return all;
+}
+
 void EventLog::close() {
     closed_ = true;
     for (const auto& reader : std::exchange(waiting_, {})) reader->call->succeed_with({});

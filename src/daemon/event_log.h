@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-// What happened, one JSON object a line, for MNT/events: reading waits for the next line. Control thread.
+// What happened, one JSON object a line, for MNT/events, where reading waits for the next line, and MNT/events.log,
+// which has those that are kept. Control thread.
 
 #pragma once
 
@@ -32,6 +33,8 @@ public:
     // The first reader position of a new handle is the end: it sees what happens from now on.
     [[nodiscard]] std::uint64_t end() const { return count(); }
     void read_next(std::shared_ptr<std::uint64_t> cursor, std::size_t bytes_max, std::shared_ptr<fs::PendingCall> call);
+    // All lines there are, the oldest first.
+    [[nodiscard]] std::string text() const;
     // Ends all waiting reads with an empty answer (end of file).
     void close();
 

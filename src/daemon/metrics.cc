@@ -127,6 +127,10 @@ constexpr Simple page_counters[] = {
     {"waits", "waits_total", "Changes that were answered after pages had been dropped."},
     {"waits_given_up", "waits_given_up_total", "Those answered without it, because it took too long."},
 };
+constexpr Simple lun_gauges[] = {
+    {"requests_pending", "requests_pending", "Requests that have not been answered."},
+    {"in_flight", "in_flight", "Commands that have not been answered."},
+};
 constexpr Simple lun_counters[] = {
     {"bytes_read", "read_bytes_total", "Bytes read by users."},
     {"bytes_written", "written_bytes_total", "Bytes written by users."},
@@ -251,6 +255,10 @@ std::string metrics_of(const Json& stats) {
         for (const auto& [kind, errors] : lun.at("errors_by_kind").items())
             out.sample(with(labels, {{"kind", kind}}), errors.get<std::uint64_t>());
     });
+    for (const Simple& one : lun_gauges) {
+        family("lun", one, "gauge");
+        for_luns([&](const Json& lun, const Labels& labels) { out.sample(labels, number(lun, one.field)); });
+    }
     for (const Simple& one : lun_counters) {
         family("lun", one, "counter");
         for_luns([&](const Json& lun, const Labels& labels) { out.sample(labels, number(lun, one.field)); });

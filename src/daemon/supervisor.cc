@@ -364,15 +364,18 @@ void Supervisor::start_source() {
         logins.push_back(fmt::format("id_ext={0:x},ioc_guid={0:x},dest={1}", index + 1, demo_name(index)));
     if (!demo) logins.push_back(config_.source);
     if (config_.wait == WaitForTargets::none) ready({});
-    const auto on_done = [this, left = std::make_shared<std::size_t>(logins.size())](const Result<void>& done) {
-        if (!done) {
-            last_error_ = done.error().context;
-            log::error({}, "{}", last_error_);
-        }
-        if (--*left == 0 || !done) ready(done);
-    };
-    for (const std::string& login : logins)
+    const auto left = std::make_shared<std::size_t>(logins.size());
+    for (const std::string& login : logins) {
+        const auto on_done = [this, left, login](const Result<void>& done) {
+            if (!done) {
+                last_error_ = done.error().context;
+                log::error({}, "{}", last_error_);
+                events_.add("login_failed", {{"login", login}, {"reason", last_error_}});
+            }
+            if (--*left == 0 || !done) ready(done);
+        };
         if (const auto target = log_in(login, std::nullopt, on_done); !target) on_done(target.error());
+    }
     log_in_configured();  // after them: one that is the same as theirs must not keep them from logging in
 }
 
@@ -419,6 +422,9 @@ void Supervisor::show_top_files() {
         EventLog& events_;
     };
     tree.add_stream_file(top, "events", std::make_unique<EventsFile>(events_));
+    add_text(
+        tree, top, "events.log", Access::read_only, [this]() -> Result<std::string> { return events_.text(); },
+        nullptr);
     views_ = std::make_unique<Views>(tree);
 }
 
@@ -639,7 +645,7 @@ void Supervisor::on_configured_failed(StaticLogin& login, const Error& error) {
     if (std::exchange(login.reason, error.context) == error.context) return;
     log::warning({}, "{}: {}; {}", login.text, error.context,
                  comes_again ? "trying again" : "not tried again, because reconnect_delay is off");
-    events_.add("login_failed", {{"reason", error.context}});
+    events_.add("login_failed", {{"login", login.text}, {"reason", error.context}});
 }
 
 // As a lost connection is tried again: after reconnect_delay, and later after more than ten failures. False: it is not.

@@ -922,6 +922,8 @@ nlohmann::ordered_json Target::lun_report(const Lun& lun) const {
     json["write_cache"] = lun.unit->info()->write_cache;
     json["state"] = lun_state(lun);
     if (const auto counters = lun.unit->counters()) {
+        json["requests_pending"] = counters->pending.load(std::memory_order_relaxed);
+        json["in_flight"] = counters->in_flight.load(std::memory_order_relaxed);
         const auto count = [&](const char* name, const std::atomic<std::uint64_t>& counter) {
             json[name] = counter.load(std::memory_order_relaxed);
         };

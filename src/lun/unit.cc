@@ -336,6 +336,7 @@ void Unit::remove() {
 void Unit::start(Operation& operation) {
     SRPFS_ASSERT(operation.unit_ == this);
     operations_.push_back(operation);
+    counters_->pending.store(counters_->pending.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     operation.stage_ = Operation::Stage::active;
     operation.started_at_ = engine_.timers().now();
     if (gone_) [[unlikely]]
@@ -571,7 +572,7 @@ bool Unit::send_parts(Operation& operation) {
         part.in_flight = true;
         part.lost_at = 0;
         ++operation.parts_in_flight_;
-        ++commands_in_flight_;
+        counters_->in_flight.store(++commands_in_flight_, std::memory_order_relaxed);
         if (part.command.direction == DataDirection::to_target || operation.changes_) operation.sent_ = true;
     }
     return true;
@@ -716,7 +717,7 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
     SRPFS_ASSERT(part.in_flight);
     part.in_flight = false;
     --operation.parts_in_flight_;
-    --commands_in_flight_;
+    counters_->in_flight.store(--commands_in_flight_, std::memory_order_relaxed);
 
     Outcome outcome;
     Verdict verdict = judge(operation, part, outcome);
@@ -1151,6 +1152,7 @@ void Unit::answer(Operation& operation, Outcome outcome) {
     SRPFS_ASSERT(operation.stage_ == Operation::Stage::active);
     const bool had_lock = operation.is_writer();
     operation.stage_ = Operation::Stage::answered;
+    counters_->pending.store(counters_->pending.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
     operation.outcome_ = outcome;
     if (!outcome.ok()) operation.result_ = {};
     for (Operation::Part& part : operation.parts_) part.again = false;

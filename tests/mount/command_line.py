@@ -351,7 +351,7 @@ def mount_8_finds_srpfs_as_a_type(t):
 def none_comes_up_empty(t):
     mount = t.mount("none")
     names = {path.name for path in mount.path.iterdir() if not path.name.startswith("srp-")}
-    equal(names, {"add_target", "stats", "metrics", "events", "version", "last_error", "by-id", "by-path", "by-target"}, "names at the top")
+    equal(names, {"add_target", "stats", "metrics", "events", "events.log", "version", "last_error", "by-id", "by-path", "by-target"}, "names at the top")
     equal(mount.stats()["targets"], [], "targets in stats")
 
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Configuration files: what a mount makes of them, and what it says when they are wrong."""
 
+import json
 import os
 import time
 
-from harness import LOGIN, TARGET, check, contains, equal, eventually, mount_entry, run, succeeds, test, value, write_once
+from harness import LOGIN, TARGET, check, contains, equal, eventually, mount_entry, read_file, run, succeeds, test, value, write_once
 
 AGAIN = "id_ext=1,ioc_guid=1,dest=demo,initiator_ext=7"
 NAME = "0000000000000001-0000000000000001-0000000000000007"
@@ -51,6 +52,15 @@ deny = ioc_guid=2
     equal([value(again / "queue_size"), value(again / "fast_io_fail_tmo")], ["5", "8"], "by hand")
 
 
+def tells_of_a_failed_login(mount):
+    def failed():
+        events = [json.loads(line) for line in read_file(mount.path / "events.log").splitlines()]
+        return [(one["login"], one["reason"]) for one in events if one["event"] == "login_failed"]
+
+    eventually(failed, "an event")
+    equal(failed()[0], ("id_ext=1,ioc_guid=1,dest=192.0.2.1:5555", value(mount.path / "last_error")), "what the event says")
+
+
 @test
 def a_source_may_be_a_file_or_all(t):
     # There is no target here that could answer: the mount comes up at once, says why, and goes on trying.
@@ -59,6 +69,7 @@ def a_source_may_be_a_file_or_all(t):
         mount = t.mount(str(source), options)
         equal(mount_entry(mount.path)[0], str(source), "the source")
         eventually(lambda m=mount: value(m.path / "last_error"), "the reason why the login failed")
+        tells_of_a_failed_login(mount)
         equal([name for name in os.listdir(mount.path) if name.startswith("srp-demo")], [], "ports")
         mount.umount()
     mount = t.mount("none", f"config={file}")

@@ -608,6 +608,25 @@ def who_sleeps_misses_events_and_can_tell(t):
 
 
 @test
+def past_events_are_read_to_their_end(t):
+    mount = t.mount("demo:ram:1M")
+    with opened(mount.path / "events", os.O_RDONLY | os.O_NONBLOCK) as handle:
+        for value_ in ("501", "502"):
+            write_once(mount.target / "dev_loss_tmo", value_)
+        events = lines_of(read_bytes(mount.path / "events.log"))
+        equal([one["sequence"] for one in events], list(range(len(events))), "from the first one on")
+        equal([one["event"] for one in events[-2:]], ["timer_set"] * 2, "to the last one")
+        contains([one["event"] for one in events[:-2]], "target_login", "what was before")
+        equal(lines_of(os.read(handle, 65536)), events[-2:], "the same as who has waited gets")
+    write_once(mount.target / "dev_loss_tmo", "503")
+    equal(succeeds("tail", "-n", "1", mount.path / "events.log").count('"value":"503"'), 1, "what tail shows")
+    for number in range(4200):
+        write_once(mount.target / "dev_loss_tmo", str(700 + number))
+    events = lines_of(read_bytes(mount.path / "events.log"))
+    equal((len(events), events[-1]["value"]), (4096, "4899"), "how many are kept, and the last of them")
+
+
+@test
 def ctrl_c_ends_waiting_for_events(t):
     mount = t.mount("demo:ram:1M")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):

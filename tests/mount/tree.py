@@ -18,7 +18,7 @@ GID = "[0-9a-f]{4}(:[0-9a-f]{4}){7}"
 COUNT = r"\d+"
 
 # name: (mode, content); None: not looked at here
-TOP = {"add_target": (0o644, None), "stats": (0o444, None), "metrics": (0o444, None), "events": (0o444, None), "version": (0o444, None),
+TOP = {"add_target": (0o644, None), "stats": (0o444, None), "metrics": (0o444, None), "events": (0o444, None), "events.log": (0o444, None), "version": (0o444, None),
        "last_error": (0o444, ".*")}
 IN_PORT = {"add_target": (0o200, None), "ibdev": (0o444, "demo0"), "port": (0o444, "1"), "last_error": (0o444, ".*")}
 # dgid, orig_dgid, pkey and service_id belong to InfiniBand targets (decisions 38).
@@ -430,7 +430,7 @@ STATS = {
                           "responses": int, "task_management": 0, "path_checks": int, "timeouts": 0, "out_of_credits": int,
                           "credit_requests": 0, "async_events": 0, "unknown_tags": 0, "malformed": 0}],
         "luns": [{"name": "lun0", "wwid": str, "bytes": 1 << 20, "block_bytes": 512, "read_only": False, "write_cache": True,
-                  "state": "running", "reads": int, "writes": int, "flushes": int, "bytes_read": int, "bytes_written": int,
+                  "state": "running", "requests_pending": 0, "in_flight": 0, "reads": int, "writes": int, "flushes": int, "bytes_read": int, "bytes_written": int,
                   "errors": 0, "retries": int, "interrupts": 0, "unit_attentions": int, "read_modify_writes": int, "ghosts": 0,
                   "errors_by_kind": {}, "latency": {"read": LATENCY, "write": LATENCY, "flush": LATENCY}}],
         "total": {"reads": int, "writes": int, "flushes": int, "bytes_read": int, "bytes_written": int, "errors": 0, "retries": int,

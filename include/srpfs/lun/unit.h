@@ -69,6 +69,8 @@ struct UnitCounters {
     // of these times that somebody has been told of. Whoever opens the unit now starts from the latter, so that what
     // nobody knows is told to him.
     std::atomic<std::uint64_t> write_losses{0}, write_losses_told{0};
+    // How many there are now: operations that were started and not answered, and commands that the target has.
+    std::atomic<unsigned> pending{0}, in_flight{0};
     // By OutcomeKind; their sum is `errors`, without the interrupted.
     std::array<Count, outcome_kinds> errors_by_kind;
     // From Unit::start() to the answer, of those that succeeded; what was read, written and flushed, waiting included.

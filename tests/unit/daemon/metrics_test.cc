@@ -36,7 +36,7 @@ Json example() {
                                       {"slots_in_use", 5}}});
     Json lun = {{"name", "lun0"}, {"wwid", "naa.6"}, {"bytes", 512}, {"state", "running"}, {"reads", 1}};
     for (const char* field : {"writes", "flushes", "errors", "bytes_read", "bytes_written", "retries", "interrupts",
-                              "unit_attentions", "read_modify_writes", "ghosts"})
+                              "unit_attentions", "read_modify_writes", "ghosts", "requests_pending", "in_flight"})
         lun[field] = 11;
     lun["errors_by_kind"] = {{"path_lost", 2}, {"busy", 1}};
     lun["flushes"] = 0;
