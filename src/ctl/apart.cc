@@ -109,7 +109,7 @@ void Outlet::send(char kind, std::string_view text) {
 }
 
 Result<std::string> run_apart(std::chrono::milliseconds limit, const std::function<Result<std::string>(Outlet&)>& work,
-                              const std::function<bool(std::string_view)>& on_told) {
+                              const std::function<bool(std::string_view)>& on_told, int reader) {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) return Error(errno, fmt::format("pipe: {}", std::strerror(errno)));
     Descriptor in(ends[0]), out(ends[1]);
@@ -145,8 +145,12 @@ Result<std::string> run_apart(std::chrono::milliseconds limit, const std::functi
             }
             continue;
         }
-        pollfd wanted[2] = {{in.number(), POLLIN, 0}, {timer.number(), POLLIN, 0}};
-        if (poll(wanted, 2, -1) < 0 && errno != EINTR) break;
+        pollfd wanted[3] = {{in.number(), POLLIN, 0}, {timer.number(), POLLIN, 0}, {reader, 0, 0}};
+        if (poll(wanted, 3, -1) < 0 && errno != EINTR) break;
+        if ((wanted[2].revents & (POLLERR | POLLHUP)) != 0) {
+            end(child);
+            return Error(EPIPE, std::strerror(EPIPE));
+        }
         if (wanted[0].revents != 0) {
             char buffer[65536];
             const ssize_t got = ::read(in.number(), buffer, sizeof buffer);

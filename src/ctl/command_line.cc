@@ -12,6 +12,7 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
 namespace srpfs::ctl {
@@ -159,10 +160,12 @@ const std::vector<Verb>& verbs() {
          "",
          0,
          0,
-         "show what happens, as it happens, until interrupted",
-         "With --timeout it ends after so many seconds without an event.",
-         {{"-f,--follow", "-f, --follow", "accepted; this is what it does", nullptr, &Words::follow},
-          {"-n,--count", "-n, --count N", "end after N events", &Words::count, nullptr}}},
+         "show what has happened, and what happens",
+         "srpfs keeps the last 4096 events. With --follow, --timeout ends it after so many seconds without one.",
+         {{"-f,--follow", "-f, --follow", "then show each event as it happens, until interrupted", nullptr,
+           &Words::follow},
+          {"-n,--count", "-n, --count N", "begin with the last N events (default: all; with --follow 10)",
+           &Words::count, nullptr}}},
         {"why",
          "[LOGIN|DIRECTORY|FILE...]",
          0,
@@ -306,9 +309,13 @@ Result<Request> understand(const Verb& verb, const Words& words) {
         request.timeout = *seconds;
     }
     if (!words.count.empty()) {
-        const auto count = number("--count", words.count, 1, 1000000000);
+        const bool is_of_events = request.verb == "events";  // of which none may be wanted
+        const auto count = number("--count", words.count, is_of_events ? 0 : 1, 1000000000);
         if (!count) return count.error();
-        request.count = *count;
+        if (is_of_events)
+            request.event_count = *count;
+        else
+            request.count = *count;
     }
     if (!words.delay.empty()) {
         const auto tenths = tenths_of(words.delay);
@@ -343,6 +350,7 @@ Result<Request> understand(const Verb& verb, const Words& words) {
     request.port = words.port;
     request.config = words.config;
     request.is_batch = words.batch;
+    request.follows = words.follow;
     request.operands = words.operands;
     if (words.operands.size() < verb.operands_min)
         return Error(EINVAL, fmt::format("{} is missing; usage: {}", missing_operand(verb, words.operands.size()),
@@ -354,6 +362,20 @@ Result<Request> understand(const Verb& verb, const Words& words) {
 }
 
 }  // namespace
+
+bool asks_for_json(const std::vector<std::string>& arguments) {
+    std::string format;
+    for (std::size_t i = 0; i < arguments.size() && arguments[i] != "--"; ++i) {
+        const std::string_view one = arguments[i];
+        if ((one == "-o" || one == "--output") && i + 1 < arguments.size())
+            format = arguments[++i];
+        else if (one.starts_with("--output="))
+            format = one.substr(std::strlen("--output="));
+        else if (one.starts_with("-o"))
+            format = one.substr(std::strlen("-o"));
+    }
+    return format == "json";
+}
 
 Result<std::variant<Request, Print>> parse(const std::vector<std::string>& arguments) {
     using Outcome = std::variant<Request, Print>;

@@ -117,6 +117,9 @@ double seconds_now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-void pause_for(int milliseconds) { poll(nullptr, 0, milliseconds); }
+void pause_for(int milliseconds) {
+    pollfd reader{STDOUT_FILENO, 0, 0};
+    poll(&reader, 1, milliseconds);
+}
 
 }  // namespace srpfs::ctl

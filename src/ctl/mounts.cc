@@ -44,11 +44,13 @@ const Mount* mount_of(const std::vector<Mount>& mounts, std::string_view path) {
 
 std::string list_of(const std::vector<Mount>& mounts) {
     std::string text;
-    for (const Mount& one : mounts) text += fmt::format("{}{}", text.empty() ? "" : ", ", one.path);
+    for (const Mount& one : mounts) text += fmt::format("{}{}", text.empty() ? "" : ", ", one.shown());
     return text;
 }
 
 }  // namespace
+
+std::string Mount::shown() const { return printable(path, Charset::utf8); }
 
 std::vector<Mount> parse_mountinfo(std::string_view text) {
     struct Entry {
@@ -87,7 +89,7 @@ Result<Mount> choose_mount(const std::vector<Mount>& mounts, const std::string& 
         mounts.empty() ? "nothing is mounted as srpfs" : fmt::format("srpfs is mounted on {}", list_of(mounts));
     if (!wanted.empty()) {
         if (const Mount* found = mount_of(mounts, wanted)) return *found;
-        return Error(ENODEV, fmt::format("{} is not in an srpfs mount; {}", wanted, others));
+        return Error(ENODEV, fmt::format("{} is not in an srpfs mount; {}", printable(wanted, Charset::utf8), others));
     }
     for (const std::string& name : names)
         if (name.starts_with('/'))

@@ -88,11 +88,11 @@ Failure failure_of_mount(const Mount& mount, const Error& error) {
             exit_code::no_answer,
             fmt::format("{}: srpfs does not answer ({}); its log may say why. What ends it all the same, with all I/O: "
                         "umount -f {}",
-                        mount.path, error.context, mount.path)};
+                        mount.shown(), error.context, mount.shown())};
     if (code == ENOTCONN || code == ECONNABORTED)
         return {exit_code::no_mount,
-                fmt::format("{}: the srpfs that served this mount has ended; clean up with: umount {}", mount.path,
-                            mount.path)};
+                fmt::format("{}: the srpfs that served this mount has ended; clean up with: umount {}", mount.shown(),
+                            mount.shown())};
     if (code == EACCES)
         return {exit_code::not_permitted,
                 fmt::format("{}; without allow_other only the user who has mounted it may look", error.context)};
@@ -103,10 +103,12 @@ Either<Json> look_at(const Request& request, const Mount& mount, Depth depth) {
     const auto text = run_apart(limit_of(request, look_seconds), [&](Outlet& outlet) -> Result<std::string> {
         const auto found = survey(mount, depth, [&] { outlet.alive(); });
         if (!found) return found.error();
-        return found->dump(-1, ' ', true, Json::error_handler_t::replace);
+        // Names of mount points need not be UTF-8, and have to stay what they are.
+        const std::vector<std::uint8_t> bytes = Json::to_cbor(*found);
+        return std::string(bytes.begin(), bytes.end());
     });
     if (!text) return failure_of_mount(mount, text.error());
-    return Json::parse(*text, nullptr, false);
+    return Json::from_cbor(*text, true, false);
 }
 
 // nullopt: it was unmounted since it was found, which is no failure of who has only come across it.
@@ -205,7 +207,7 @@ int list(const Request& request) {
     if (failure) return fail(*failure);
     if (text.empty()) {
         std::string where;
-        for (const Mount& mount : wanted) where += fmt::format("{}{}", where.empty() ? "" : ", ", mount.path);
+        for (const Mount& mount : wanted) where += fmt::format("{}{}", where.empty() ? "" : ", ", mount.shown());
         complain(fmt::format("{}: no target is logged in to; see: srpctl login --help", where));
     }
     return status;
@@ -314,6 +316,9 @@ Result<std::string> look_at_path(const std::string& path) {
     struct stat now {};
     const bool is_there = ::stat(path.c_str(), &now) == 0;
     if (!is_there && errno != ENOENT) return Error(errno, fmt::format("{}: {}", path, std::strerror(errno)));
+    const auto directory = std::filesystem::path(seen["path"].get<std::string>()).parent_path();
+    seen["directory"] = directory.string();
+    seen["has_directory"] = std::filesystem::is_directory(directory, fault);
     seen["kind"] = !is_there ? "none" : S_ISREG(now.st_mode) ? "file" : S_ISDIR(now.st_mode) ? "directory" : "other";
     seen["bytes"] = is_there ? static_cast<std::uint64_t>(now.st_size) : 0;
     seen["identity"] = fmt::format("file {} {}.{:09}", now.st_ino, now.st_mtim.tv_sec, now.st_mtim.tv_nsec);
@@ -364,6 +369,11 @@ Either<CopyEnd> end_of_copy(const Request& request, const std::string& operand, 
         if (auto lun = look_by_name()) return *lun;
     if (kind == "none" && is_source)
         return Failure{exit_code::not_found, fmt::format("{}: there is no such file or LUN", operand)};
+    if (!there["has_directory"].get<bool>()) {
+        const std::string directory = printable(there["directory"].get<std::string>(), Charset::utf8);
+        return Failure{exit_code::not_found, fmt::format("{}: there is no directory {}; make it with: mkdir -p {}",
+                                                         operand, directory, directory)};
+    }
     if (kind == "directory")
         return Failure{exit_code::usage, fmt::format("{} is a directory; name a file in it", operand)};
     if (kind == "other") return Failure{exit_code::usage, fmt::format("{} is neither a file nor a LUN", operand)};
@@ -613,7 +623,7 @@ int why(const Request& request) {
             continue;
         }
         const Json& survey = std::get<Json>(*seen);
-        has_demo = has_demo || survey.dump().find("srp-demo0-1") != std::string::npos;
+        has_demo = has_demo || json_text(survey).find("srp-demo0-1") != std::string::npos;
         add(of_mounts, check_mount(survey));
         surveys.push_back(survey);
     }
@@ -680,47 +690,85 @@ int why(const Request& request) {
 
 // ---- events ----
 
-Result<std::string> follow(Outlet& outlet, const std::string& path) {
-    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0) return Error(errno, fmt::format("{}: {}", path, std::strerror(errno)));
+// The field "sequence" of an event.
+std::optional<std::int64_t> sequence_of(std::string_view line) {
+    const Json event = Json::parse(line, nullptr, false);
+    if (!event.is_object()) return std::nullopt;
+    const auto found = event.find("sequence");
+    return found != event.end() && found->is_number_integer() ? std::optional(found->get<std::int64_t>())
+                                                              : std::nullopt;
+}
+
+// Of a text whose lines all end.
+std::string_view last_lines(std::string_view text, unsigned count) {
+    std::size_t begin = text.size();
+    for (unsigned i = 0; i < count && begin > 0; ++i)
+        begin = begin < 2 ? 0 : text.rfind('\n', begin - 2) + 1;  // npos + 1 is the beginning
+    return text.substr(begin);
+}
+
+// From the first event behind `sequence` on, until the mount ends.
+Result<std::string> follow(Outlet& outlet, const std::string& path, int descriptor, std::int64_t sequence) {
     while (true) {
         char buffer[65536];
         const ssize_t got = ::read(descriptor, buffer, sizeof buffer);
         if (got < 0) return Error(errno, fmt::format("{}: {}", path, std::strerror(errno)));
         if (got == 0) return std::string("end");
-        outlet.tell({buffer, static_cast<std::size_t>(got)});
+        std::string text;
+        for (const std::string_view line : split({buffer, static_cast<std::size_t>(got)}, '\n'))  // all of them whole
+            if (sequence_of(line).value_or(-1) > sequence) text += fmt::format("{}\n", line);
+        outlet.tell(text);
     }
 }
 
+// The last `count` events there have been, and, if it is to follow, those that come.
+Result<std::string> tell_events(Outlet& outlet, const std::string& mount, std::optional<unsigned> count, bool follows) {
+    // Opened before the others are read, so that none is missed in between.
+    const std::string path = mount + "/events";
+    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) return Error(errno, fmt::format("{}: {}", path, std::strerror(errno)));
+    std::int64_t last = -1;
+    if (count != 0U) {
+        const auto past = read_file(mount + "/events.log");
+        if (!past) return past.error();
+        const std::string_view text = count ? last_lines(*past, *count) : *past;
+        last = sequence_of(last_lines(text, 1)).value_or(-1);
+        if (!text.empty()) outlet.tell(text);
+    }
+    return follows ? follow(outlet, path, descriptor, last) : std::string("end");
+}
+
 int events(const Request& request) {
+    constexpr unsigned followed_after = 10;  // as tail(1)
     auto mount = mount_for(request);
     if (auto* failure = std::get_if<Failure>(&mount)) return fail(*failure);
     const Mount& chosen = std::get<Mount>(mount);
     const Screen screen = screen_of_output();
-    std::string partial;
-    unsigned told = 0;
+    const auto count = request.event_count || !request.follows ? request.event_count : followed_after;
     std::optional<Error> broken;
     const auto done = run_apart(
-        limit_of(request, 0), [&](Outlet& outlet) { return follow(outlet, chosen.path + "/events"); },
+        limit_of(request, request.follows ? 0 : look_seconds),
+        [&](Outlet& outlet) { return tell_events(outlet, chosen.path, count, request.follows); },
         [&](std::string_view text) {
-            partial += text;
             std::string shown;
-            for (auto end = partial.find('\n'); end != std::string::npos; end = partial.find('\n')) {
-                shown += render_event(std::string_view(partial).substr(0, end), request.format, screen);
-                partial.erase(0, end + 1);
-                if (request.count != 0 && ++told == request.count) break;
-            }
+            for (const std::string_view line : split(text, '\n')) shown += render_event(line, request.format, screen);
             if (const auto printed = write_output(shown); !printed) broken = printed.error();
-            return !broken && (request.count == 0 || told < request.count);
-        });
+            return !broken;
+        },
+        STDOUT_FILENO);
     if (broken) return fail({exit_code::other, broken->context});
-    if (done && done->empty()) return exit_code::ok;
-    const bool has_ended = done || done.error().errno_value() == ENOTCONN ||
-                           done.error().errno_value() == ECONNABORTED || done.error().errno_value() == ENODEV;
-    if (has_ended) return fail({exit_code::no_mount, fmt::format("{}: srpfs has ended", chosen.path)});
-    if (done.error().errno_value() == ETIMEDOUT)
+    if (done && !request.follows) return exit_code::ok;
+    const int code = done ? ENODEV : done.error().errno_value();
+    if (code == EPIPE) {
+        // As if it had written.
+        ::raise(SIGPIPE);
+        return fail({exit_code::other, fmt::format("standard output: {}", done.error().context)});
+    }
+    if (request.follows && (code == ENOTCONN || code == ECONNABORTED || code == ENODEV))
+        return fail({exit_code::no_mount, fmt::format("{}: srpfs has ended", chosen.shown())});
+    if (request.follows && code == ETIMEDOUT)
         return fail(
-            {exit_code::no_answer, fmt::format("{}: no event {}", chosen.path, done.error().context.substr(10))});
+            {exit_code::no_answer, fmt::format("{}: no event {}", chosen.shown(), done.error().context.substr(10))});
     return fail(failure_of_mount(chosen, done.error()));
 }
 
@@ -741,13 +789,13 @@ public:
     void failed(const std::string& what, const std::string& path, const Error& error, int status) {
         const char* name = strerrorname_np(error.errno_value());
         add(what, path, "failed", name ? name : "EIO", error.context);
-        const std::string place = path.empty() ? what : path;
+        const std::string place = printable(path.empty() ? what : path, Charset::utf8);
         // It may begin with its own name already.
         std::string_view reason = error.context;
         if (const std::string own = place.substr(place.rfind('/') + 1) + ": "; reason.starts_with(own))
             reason.remove_prefix(own.size());
         complain(reason.starts_with(place) ? std::string(reason) : fmt::format("{}: {}", place, reason));
-        if (format_ == Format::plain) say(fmt::format("failed\t{}\n", printable(place, Charset::utf8)));
+        if (format_ == Format::plain) say(fmt::format("failed\t{}\n", place));
         if (status_ == exit_code::ok) status_ = status;
     }
     // The first failure's exit status.
@@ -895,8 +943,8 @@ int act(const Request& request, Act what, bool whole) {
     if (whole && named.empty()) things = all_targets(seen);
     for (const Found& one : named) {
         if (what == Act::log_out && one.kind != Found::Kind::target)
-            return fail({exit_code::usage,
-                         fmt::format("{} is no target; one logs out of targets: srpctl logout TARGET", path_of(one))});
+            return fail({exit_code::usage, fmt::format("{} is no target; one logs out of targets: srpctl logout TARGET",
+                                                       printable(path_of(one), Charset::utf8))});
         for (Found& target : targets_of(seen, one))
             if (std::find(things.begin(), things.end(), target) == things.end()) things.push_back(std::move(target));
     }
@@ -929,7 +977,7 @@ int set(const Request& request) {
         if (things.size() != 1)
             return fail(
                 {exit_code::not_found, fmt::format("{} has {} targets; say which, or name a port to mean all of it",
-                                                   mount.path, things.size())});
+                                                   mount.shown(), things.size())});
     }
     Report report(request);
     const milliseconds limit = limit_of(request, change_seconds);
@@ -956,7 +1004,8 @@ int reservations(const Request& request) {
     const auto& [mount, seen, things] = std::get<Meant>(meant);
     const Found& lun = things.front();
     const std::string path = path_of(lun), file = lun.directory() + "/reservations";
-    if (lun.kind != Found::Kind::lun) return fail({exit_code::usage, fmt::format("{} is no LUN", path)});
+    if (lun.kind != Found::Kind::lun)
+        return fail({exit_code::usage, fmt::format("{} is no LUN", printable(path, Charset::utf8))});
     if (request.operands.size() == 1) {
         const auto text = run_apart(limit_of(request, look_seconds), [&](Outlet&) { return read_answer(file); });
         if (text)
@@ -1038,13 +1087,14 @@ int exit_code_of(const Error& error) {
 
 int run(int argc, char** argv) {
     try {
-        const auto parsed = parse(std::vector<std::string>(argv + 1, argv + argc));
-        if (!parsed) return fail({exit_code::usage, parsed.error().context});
-        if (const auto* text = std::get_if<Print>(&*parsed)) return finish(text->text);
-        const Request& request = std::get<Request>(*parsed);
-        const int status = execute(request);
+        const std::vector<std::string> arguments(argv + 1, argv + argc);
+        const auto parsed = parse(arguments);
+        if (const auto* text = parsed ? std::get_if<Print>(&*parsed) : nullptr) return finish(text->text);
+        const Request* const request = parsed ? std::get_if<Request>(&*parsed) : nullptr;
+        const int status = request ? execute(*request) : fail({exit_code::usage, parsed.error().context});
+        const bool wants_json = request ? request->format == Format::json : asks_for_json(arguments);
         const auto errors = complaints_alone();
-        if (request.format != Format::json || status == exit_code::ok || errors.empty()) return status;
+        if (!wants_json || status == exit_code::ok || errors.empty()) return status;
         finish(json_text(error_document(status, errors)));
         return status;
     } catch (const std::exception& error) {

@@ -20,6 +20,7 @@ struct Rate {
     const char* counter;
 };
 constexpr Rate target_rates[] = {{"commands_per_second", "commands"}, {"waits_per_second", "zero_req_lim"}};
+constexpr const char* operations[] = {"read", "write"};
 constexpr Rate lun_rates[] = {{"reads_per_second", "reads"},
                               {"writes_per_second", "writes"},
                               {"flushes_per_second", "flushes"},
@@ -48,25 +49,49 @@ Json rate_of(const Json& before, const Json& after, double seconds) {
     return more < 0 ? Json(nullptr) : Json(std::round(more / seconds * 10) / 10);
 }
 
-// What so large a part of the requests between two looks took at most, in microseconds; null if there were none.
-Json percentile_of(const Json& before, const Json& after, double part) {
-    std::map<std::uint64_t, std::int64_t> counts;  // by the time they took less than
-    std::int64_t total = 0;
+// How many requests there were, by the time in microseconds that they took less than.
+using Buckets = std::map<std::uint64_t, std::int64_t>;
+
+// Of those that ended between two looks; none if what was counted has begun anew, or is not understood.
+Buckets ended_between(const Json& before, const Json& after) {
+    Buckets counts;
     for (const auto& [buckets, sign] :
          {std::pair{&member(after, "buckets_us"), 1}, {&member(before, "buckets_us"), -1}})
         for (const Json& pair : *buckets) {
-            if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number() || !pair[1].is_number()) return nullptr;
+            if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number() || !pair[1].is_number()) return {};
             counts[pair[0].get<std::uint64_t>()] += sign * pair[1].get<std::int64_t>();
-            total += sign * pair[1].get<std::int64_t>();
         }
+    const bool has_begun_anew =
+        std::any_of(counts.begin(), counts.end(), [](const auto& bucket) { return bucket.second < 0; });
+    return has_begun_anew ? Buckets{} : counts;
+}
+
+// What so large a part of them took at most; null if there were none.
+Json percentile_of(const Buckets& counts, double part) {
+    std::int64_t total = 0, seen = 0;
+    for (const auto& [limit, count] : counts) total += count;
     const auto wanted = static_cast<std::int64_t>(std::ceil(static_cast<double>(total) * part));
-    std::int64_t seen = 0;
-    for (const auto& [limit, count] : counts) {
-        if (count < 0) return nullptr;  // it has begun anew
-        seen += count;
-        if (total > 0 && seen >= wanted) return limit;
-    }
+    for (const auto& [limit, count] : counts)
+        if ((seen += count) >= wanted && total > 0) return limit;
     return nullptr;
+}
+
+void add_percentiles(Json& to, const char* operation, const Buckets& counts) {
+    for (const auto& [name, part] : {std::pair{"p50", 0.5}, {"p99", 0.99}, {"p999", 0.999}})
+        to[fmt::format("{}_{}_us", operation, name)] = percentile_of(counts, part);
+}
+
+// What is known of it in the parts of `list`, together; null if there are parts and nothing is.
+Json sum_of(const Json& list, const char* name) {
+    Json sum = list.is_array() && list.empty() ? Json(0) : Json(nullptr);
+    for (const Json& one : list) {
+        const Json& value = member(one, name);
+        if (value.is_number_integer() && !sum.is_number_float())
+            sum = (sum.is_null() ? 0 : sum.get<std::int64_t>()) + value.get<std::int64_t>();
+        else if (value.is_number())
+            sum = std::round(((sum.is_null() ? 0 : sum.get<double>()) + value.get<double>()) * 10) / 10;
+    }
+    return sum;
 }
 
 double number_in(const Json& object, const char* name) {
@@ -82,7 +107,9 @@ std::string rate_text(const Json& object, const char* name) {
 // In units of a million bytes, as fio and iostat -m of today do.
 std::string megabytes_text(const Json& object, const char* name) {
     const Json& value = member(object, name);
-    return value.is_number() ? fmt::format("{:.1f}", value.get<double>() / 1e6) : "-";
+    if (!value.is_number()) return "-";
+    const double megabytes = value.get<double>() / 1e6;
+    return megabytes < 99.95 ? fmt::format("{:.1f}", megabytes) : fmt::format("{:.0f}", megabytes);
 }
 
 std::string time_text(const Json& object, const char* name) {
@@ -95,12 +122,17 @@ std::string plain_text(const Json& value) {
 }
 
 Cell state_cell(const Json& object) {
-    const std::string state = plain_text(member(object, "state"));
+    const std::string state = shown_state(object);
     return {state, state == "running" ? Paint::good : state == "blocked" ? Paint::warning : Paint::bad};
 }
 
 std::string below(const std::string& path, const std::string& root) {
     return path.starts_with(root + "/") ? path.substr(root.size() + 1) : path;
+}
+
+// What is remembered of a channel goes by this; nothing in the tree has such a name.
+std::string channel_name(const std::string& target, const Json& channel) {
+    return fmt::format("{}/channel {}", target, plain_text(member(channel, "index")));
 }
 
 double requests_of(const Json& lun) { return number_in(lun, "reads_per_second") + number_in(lun, "writes_per_second"); }
@@ -150,44 +182,63 @@ void Rates::add(const Json& mount, double seconds) {
         std::set<std::string> seen;
         for (const Json& target : member(stats, "targets")) {
             const Json& earlier = with_path(member(*before_, "targets"), member(target, "path"));
+            const Json& luns = member(target, "luns");
             Json one;
             for (const char* name : {"path", "state", "channels", "req_lim"}) one[name] = member(target, name);
+            one["requests_pending"] = sum_of(luns, "requests_pending");
+            std::int64_t credits = 0;
+            for (const Json& channel : member(target, "channel_list"))
+                if (member(channel, "state") == "live" && member(channel, "credits").is_number())
+                    credits += member(channel, "credits").get<std::int64_t>();
+            one["credits"] = credits;
+            one["in_flight"] = sum_of(member(target, "channel_list"), "in_flight");
             for (const Rate& rate : target_rates)
                 one[rate.name] = rate_of(member(earlier, rate.counter), member(target, rate.counter), passed);
-            one["channel_list"] = Json::array();
+            const std::string target_path = plain_text(member(target, "path"));
+            remember(target_path, number_in(one, "commands_per_second"));
+            seen.insert(target_path);
+            Json channels = Json::array(), units = Json::array();
             for (const Json& channel : member(target, "channel_list")) {
                 Json each;
-                for (const char* name : {"index", "state", "credits", "in_flight"}) each[name] = member(channel, name);
+                for (const char* name : {"index", "state", "credits", "credits_initial", "in_flight"})
+                    each[name] = member(channel, name);
                 const Json* was = nullptr;
                 for (const Json& other : member(earlier, "channel_list"))
                     if (member(other, "index") == member(channel, "index")) was = &other;
                 each["commands_per_second"] =
                     was ? rate_of(member(*was, "commands"), member(channel, "commands"), passed) : Json(nullptr);
-                one["channel_list"].push_back(std::move(each));
+                const std::string name = channel_name(target_path, each);
+                remember(name, number_in(each, "commands_per_second"));
+                seen.insert(name);
+                channels.push_back(std::move(each));
             }
-            const std::string target_path = plain_text(member(target, "path"));
-            remember(target_path, number_in(one, "commands_per_second"));
-            seen.insert(target_path);
-            one["luns"] = Json::array();
-            for (const Json& lun : member(target, "luns")) {
+            std::map<std::string, Buckets> of_target;
+            for (const Json& lun : luns) {
                 const Json& lun_before = with_path(member(earlier, "luns"), member(lun, "path"));
                 const Json& counted = member(lun_before, "counters");
-                Json each{{"path", member(lun, "path")}, {"state", member(lun, "state")}};
+                Json each;
+                for (const char* name : {"path", "state", "target_state", "requests_pending", "in_flight"})
+                    each[name] = member(lun, name);
                 for (const Rate& rate : lun_rates)
                     each[rate.name] =
                         rate_of(member(counted, rate.counter), member(member(lun, "counters"), rate.counter), passed);
-                for (const char* operation : {"read", "write"}) {
-                    const Json& now = member(member(lun, "latency"), operation);
-                    const Json& then = member(member(lun_before, "latency"), operation);
-                    for (const auto& [name, part] : {std::pair{"p50", 0.5}, {"p99", 0.99}, {"p999", 0.999}})
-                        each[fmt::format("{}_{}_us", operation, name)] =
-                            lun_before.is_object() ? percentile_of(then, now, part) : Json(nullptr);
+                for (const char* operation : operations) {
+                    Buckets ended;
+                    if (lun_before.is_object())
+                        ended = ended_between(member(member(lun_before, "latency"), operation),
+                                              member(member(lun, "latency"), operation));
+                    add_percentiles(each, operation, ended);
+                    for (const auto& [limit, count] : ended) of_target[operation][limit] += count;
                 }
                 const std::string path = plain_text(member(lun, "path"));
                 remember(path, requests_of(each));
                 seen.insert(path);
-                one["luns"].push_back(std::move(each));
+                units.push_back(std::move(each));
             }
+            for (const Rate& rate : lun_rates) one[rate.name] = sum_of(units, rate.name);
+            for (const char* operation : operations) add_percentiles(one, operation, of_target[operation]);
+            one["channel_list"] = std::move(channels);
+            one["luns"] = std::move(units);
             frame["targets"].push_back(std::move(one));
         }
         std::erase_if(requests_, [&](const auto& entry) { return !seen.contains(entry.first); });
@@ -204,71 +255,111 @@ std::string Rates::lately(const std::string& path, Charset charset) const {
 
 std::string Rates::text(Format format, const Screen& screen) const {
     if (format == Format::json) return frame_->dump(-1, ' ', true, Json::error_handler_t::replace) + "\n";
+    return format == Format::plain ? plain() : table(screen);
+}
+
+std::string Rates::plain() const {
+    std::string text;
+    const auto add = [&](const Json& path, const std::string& prefix, const Json& object) {
+        for (const auto& [name, value] : object.items())
+            if (name != "path" && name != "index" && !value.is_structured())
+                text += fmt::format("{}\t{}{}\t{}\n", printable(plain_text(path), Charset::utf8), prefix, name,
+                                    plain_text(value));
+    };
+    for (const char* name : {"seconds", "requests_pending"})
+        add(member(*frame_, "mount"), "", Json{{name, member(*frame_, name)}});
+    for (const Json& target : member(*frame_, "targets")) {
+        add(member(target, "path"), "", target);
+        for (const Json& channel : member(target, "channel_list"))
+            add(member(target, "path"), fmt::format("channel.{}.", plain_text(member(channel, "index"))), channel);
+        for (const Json& lun : member(target, "luns")) add(member(lun, "path"), "", lun);
+    }
+    return text;
+}
+
+std::string Rates::table(const Screen& screen) const {
     const std::string root = plain_text(member(*frame_, "mount"));
     std::vector<std::pair<const Json*, std::string>> luns;  // and where they are
-    std::string text;
-    for (const Json& target : member(*frame_, "targets")) {
-        if (format == Format::plain)
-            for (const Rate& rate : target_rates)
-                text += fmt::format("{}\t{}\t{}\n", printable(plain_text(member(target, "path")), Charset::utf8),
-                                    rate.name, plain_text(member(target, rate.name)));
-        for (const Json& lun : member(target, "luns")) {
-            luns.emplace_back(&lun, plain_text(member(lun, "path")));
-            if (format == Format::plain)
-                for (const Rate& rate : lun_rates)
-                    text += fmt::format("{}\t{}\t{}\n", printable(luns.back().second, Charset::utf8), rate.name,
-                                        plain_text(member(lun, rate.name)));
-        }
-    }
-    if (format == Format::plain) return text;
-
-    std::stable_sort(luns.begin(), luns.end(),
-                     [](const auto& a, const auto& b) { return requests_of(*a.first) > requests_of(*b.first); });
     double reads = 0, writes = 0, read = 0, written = 0;
     using Align = Column::Align;
-    Table targets({{"TARGET", Align::left, 17, Cut::middle},
-                   {"STATE"},
-                   {"CHANNELS", Align::right, 0, Cut::end, 1},
-                   {"CREDITS", Align::right},
-                   {"COMMANDS/S", Align::right},
-                   {"WAITS/S", Align::right, 0, Cut::end, 2},
-                   {"LATELY", Align::left, 0, Cut::end, 3}});
+    // Beside READS/S and WRITES/S, and what goes before others when there is no room.
+    const auto times_of = [](unsigned dropped, unsigned dropped_first) {
+        return std::vector<Column>{{"P50", Align::right, 0, Cut::end, dropped_first},
+                                   {"P99", Align::right, 0, Cut::end, dropped},
+                                   {"P99.9", Align::right, 0, Cut::end, dropped_first}};
+    };
+    const auto joined = [](std::initializer_list<std::vector<Column>> some) {
+        std::vector<Column> all;
+        for (const auto& columns : some) all.insert(all.end(), columns.begin(), columns.end());
+        return all;
+    };
+    Table targets(joined({{{"TARGET", Align::left, 17, Cut::middle},
+                           {"STATE"},
+                           {"CHANNELS", Align::right, 0, Cut::end, 8},
+                           {"QUEUE", Align::right, 0, Cut::end, 3},
+                           {"IN FLIGHT", Align::right, 0, Cut::end, 2},
+                           {"CREDITS", Align::right},
+                           {"WAITS/S", Align::right, 0, Cut::end, 6},
+                           {"COMMANDS/S", Align::right},
+                           {"READ MB/S", Align::right, 0, Cut::end, 7}},
+                          times_of(9, 10),
+                          {{"WRITE MB/S", Align::right, 0, Cut::end, 7}},
+                          times_of(9, 10),
+                          {{"LATELY", Align::left, 0, Cut::end, 4}}}));
     Table channels({{"TARGET", Align::left, 17, Cut::middle},
                     {"CHANNEL", Align::right},
                     {"STATE"},
-                    {"CREDITS", Align::right},
                     {"IN FLIGHT", Align::right},
-                    {"COMMANDS/S", Align::right}});
+                    {"CREDITS", Align::right},
+                    {"OF", Align::right, 0, Cut::end, 2},
+                    {"COMMANDS/S", Align::right},
+                    {"LATELY", Align::left, 0, Cut::end, 1}});
+    Table table(joined({{{"LUN", Align::left, 17, Cut::middle},
+                         {"STATE", Align::left, 0, Cut::end, 8},
+                         {"QUEUE", Align::right, 0, Cut::end, 3},
+                         {"IN FLIGHT", Align::right, 0, Cut::end, 9},
+                         {"READS/S", Align::right},
+                         {"MB/S", Align::right, 0, Cut::end, 2}},
+                        times_of(6, 10),
+                        {{"WRITES/S", Align::right}, {"MB/S", Align::right, 0, Cut::end, 2}},
+                        times_of(6, 10),
+                        {{"ERRORS/S", Align::right, 0, Cut::end, 5}, {"LATELY", Align::left, 0, Cut::end, 7}}}));
     std::size_t channel_count = 0;
-    for (const Json& target : member(*frame_, "targets"))
-        targets.add({{below(plain_text(member(target, "path")), root)},
+    for (const Json& target : member(*frame_, "targets")) {
+        const std::string path = plain_text(member(target, "path")), name = below(path, root);
+        targets.add({{name},
                      state_cell(target),
                      {plain_text(member(target, "channels"))},
-                     {plain_text(member(target, "req_lim"))},
-                     {rate_text(target, "commands_per_second")},
+                     {plain_text(member(target, "requests_pending"))},
+                     {plain_text(member(target, "in_flight"))},
+                     {plain_text(member(target, "credits"))},
                      {rate_text(target, "waits_per_second")},
-                     {lately(plain_text(member(target, "path")), screen.charset)}});
-    for (const Json& target : member(*frame_, "targets"))
+                     {rate_text(target, "commands_per_second")},
+                     {megabytes_text(target, "bytes_read_per_second")},
+                     {time_text(target, "read_p50_us")},
+                     {time_text(target, "read_p99_us")},
+                     {time_text(target, "read_p999_us")},
+                     {megabytes_text(target, "bytes_written_per_second")},
+                     {time_text(target, "write_p50_us")},
+                     {time_text(target, "write_p99_us")},
+                     {time_text(target, "write_p999_us")},
+                     {lately(path, screen.charset)}});
         for (const Json& channel : member(target, "channel_list")) {
             ++channel_count;
-            channels.add({{below(plain_text(member(target, "path")), root)},
+            const std::string state = plain_text(member(channel, "state"));
+            channels.add({{name},
                           {plain_text(member(channel, "index"))},
-                          {plain_text(member(channel, "state")),
-                           plain_text(member(channel, "state")) == "live" ? Paint::good : Paint::warning},
-                          {plain_text(member(channel, "credits"))},
+                          {state, state == "live" ? Paint::good : Paint::warning},
                           {plain_text(member(channel, "in_flight"))},
-                          {rate_text(channel, "commands_per_second")}});
+                          {plain_text(member(channel, "credits"))},
+                          {plain_text(member(channel, "credits_initial"))},
+                          {rate_text(channel, "commands_per_second")},
+                          {lately(channel_name(path, channel), screen.charset)}});
         }
-    Table table({{"LUN", Align::left, 17, Cut::middle},
-                 {"STATE", Align::left, 0, Cut::end, 5},
-                 {"READS/S", Align::right},
-                 {"MB/S", Align::right, 0, Cut::end, 1},
-                 {"WRITES/S", Align::right},
-                 {"MB/S", Align::right, 0, Cut::end, 1},
-                 {"READ P99", Align::right, 0, Cut::end, 3},
-                 {"WRITE P99", Align::right, 0, Cut::end, 3},
-                 {"ERRORS/S", Align::right, 0, Cut::end, 2},
-                 {"LATELY", Align::left, 0, Cut::end, 4}});
+        for (const Json& lun : member(target, "luns")) luns.emplace_back(&lun, plain_text(member(lun, "path")));
+    }
+    std::stable_sort(luns.begin(), luns.end(),
+                     [](const auto& a, const auto& b) { return requests_of(*a.first) > requests_of(*b.first); });
     for (const auto& [lun, path] : luns) {
         reads += number_in(*lun, "reads_per_second");
         writes += number_in(*lun, "writes_per_second");
@@ -276,12 +367,18 @@ std::string Rates::text(Format format, const Screen& screen) const {
         written += number_in(*lun, "bytes_written_per_second");
         table.add({{below(path, root)},
                    state_cell(*lun),
+                   {plain_text(member(*lun, "requests_pending"))},
+                   {plain_text(member(*lun, "in_flight"))},
                    {rate_text(*lun, "reads_per_second")},
                    {megabytes_text(*lun, "bytes_read_per_second")},
+                   {time_text(*lun, "read_p50_us")},
+                   {time_text(*lun, "read_p99_us")},
+                   {time_text(*lun, "read_p999_us")},
                    {rate_text(*lun, "writes_per_second")},
                    {megabytes_text(*lun, "bytes_written_per_second")},
-                   {time_text(*lun, "read_p99_us")},
+                   {time_text(*lun, "write_p50_us")},
                    {time_text(*lun, "write_p99_us")},
+                   {time_text(*lun, "write_p999_us")},
                    {rate_text(*lun, "errors_per_second"),
                     number_in(*lun, "errors_per_second") > 0 ? Paint::bad : Paint::none},
                    {lately(path, screen.charset)}});
@@ -294,7 +391,8 @@ std::string Rates::text(Format format, const Screen& screen) const {
     if (screen.width != 0 && place.size() + sums.size() > screen.width)
         place = shortened(place, std::max<std::size_t>(screen.width - std::min(screen.width, sums.size()), 8),
                           Cut::middle, screen.charset);
-    text = (screen.width == 0 ? place + sums : shortened(place + sums, screen.width, Cut::end, screen.charset)) + "\n";
+    std::string text =
+        (screen.width == 0 ? place + sums : shortened(place + sums, screen.width, Cut::end, screen.charset)) + "\n";
     // Channels are of interest where there are several, and room for the LUNs is left.
     const bool shows_channels = channel_count > member(*frame_, "targets").size() &&
                                 (screen.height == 0 || channel_count + 2 <= screen.height / 3);

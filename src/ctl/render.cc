@@ -60,7 +60,7 @@ Paint paint_of(std::string_view state) {
 }
 
 Cell state_of(const Json& object) {
-    const std::string state = word(object, "state");
+    const std::string state = shown_state(object);
     return {state, paint_of(state)};
 }
 
@@ -220,7 +220,7 @@ private:
 void add_fields(Properties& list, const Json& object) {
     for (const auto& [name, value] : object.items()) {
         const bool is_timer = name == "reconnect_delay" || name == "fast_io_fail_tmo" || name == "dev_loss_tmo";
-        if (name == "state")
+        if (name == "state" || name == "target_state")
             list.add(name, word(value), paint_of(word(value)));
         else if (is_timer)
             list.add(name, value.is_number() ? value.dump() + " s" : "off");
@@ -279,6 +279,11 @@ std::string relative(const std::string& path, const std::string& root) {
 }
 
 }  // namespace
+
+std::string shown_state(const Json& object) {
+    const std::string state = word(object, "state");
+    return state == "offline" && word(object, "target_state") == "fail-fast" ? "fail-fast" : state;
+}
 
 std::string json_text(const Json& document) {
     return document.dump(2, ' ', true, Json::error_handler_t::replace) + "\n";
@@ -372,6 +377,9 @@ Json stats_document(const Json& mount) {
         for (const Json& lun : field(target, "luns"))
             one["luns"].push_back(Json{{"path", field(lun, "path")},
                                        {"state", field(lun, "state")},
+                                       {"target_state", field(lun, "target_state")},
+                                       {"requests_pending", field(lun, "requests_pending")},
+                                       {"in_flight", field(lun, "in_flight")},
                                        {"counters", field(lun, "counters")},
                                        {"errors_by_kind", field(lun, "errors_by_kind")},
                                        {"latency", field(lun, "latency")}});
@@ -395,6 +403,8 @@ std::string render_stats(const Json& document, Format format, const Screen& scre
                                          fmt::format("channel.{}.{}", word(channel, "index"), name), word(value)});
             for (const Json& lun : field(target, "luns")) {
                 const std::string path = word(lun, "path");
+                for (const char* name : {"requests_pending", "in_flight"})
+                    text += line_of({path, name, word(lun, name)});
                 for (const auto& [name, value] : field(lun, "counters").items())
                     text += line_of({path, name, word(value)});
                 for (const auto& [kind, value] : field(lun, "errors_by_kind").items())

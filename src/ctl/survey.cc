@@ -72,7 +72,7 @@ struct Context {
     IdNames ids;
 };
 
-Json describe_lun(const Context& context, const std::string& directory, const Json& stats) {
+Json describe_lun(const Context& context, const std::string& directory, const Json& target_state, const Json& stats) {
     const std::string name = string_field(stats, "name"), below = directory + "/" + name;
     const std::string attributes = context.mount.path + "/" + below + ".attr/";
     const auto value = [&](const char* file) { return read_value(attributes + file); };
@@ -80,6 +80,7 @@ Json describe_lun(const Context& context, const std::string& directory, const Js
     lun["name"] = name;
     lun["path"] = context.mount.path + "/" + below;
     lun["state"] = copy_of(stats, "state");
+    lun["target_state"] = target_state;
     lun["wwid"] = copy_of(stats, "wwid");
     lun["bytes"] = copy_of(stats, "bytes");
     lun["block_bytes"] = copy_of(stats, "block_bytes");
@@ -100,7 +101,8 @@ Json describe_lun(const Context& context, const std::string& directory, const Js
         const auto ids = context.ids.find(below);
         lun["by_id"] = ids == context.ids.end() ? Json::array() : Json(ids->second);
     }
-    for (const char* field : {"errors_by_kind", "latency"}) lun[field] = copy_of(stats, field);
+    for (const char* field : {"requests_pending", "in_flight", "errors_by_kind", "latency"})
+        lun[field] = copy_of(stats, field);
     Json& counts = lun["counters"] = Json::object();
     for (const char* counter : counters) counts[counter] = copy_of(stats, counter);
     return lun;
@@ -129,7 +131,7 @@ Json describe_target(const Context& context, const Json& stats) {
     }
     std::vector<Json> luns;
     for (const Json& lun : array_field(stats, "luns")) {
-        luns.push_back(describe_lun(context, directory, lun));
+        luns.push_back(describe_lun(context, directory, target["state"], lun));
         context.alive();
     }
     std::sort(luns.begin(), luns.end(),
@@ -238,16 +240,16 @@ Result<Found> find(const Json& mount, std::string_view name) {
     }
     if (matches.size() == 1) return matches.front().found;
     if (matches.empty())
-        return Error(ENOENT,
-                     fmt::format("{}: no port, target or LUN of {} has this name; see: srpctl list -v", name, root));
+        return Error(ENOENT, fmt::format("{}: no port, target or LUN of {} has this name; see: srpctl list -v",
+                                         printable(name, Charset::utf8), printable(root, Charset::utf8)));
     std::string choices;
     for (const Match& match : matches) {
         std::string path = match.found.directory();
         if (match.found.kind == Found::Kind::lun) path.resize(path.size() - 5);
-        choices += fmt::format("\n  {}", path);
+        choices += fmt::format("\n  {}", printable(path, Charset::utf8));
     }
-    return Error(ENOTUNIQ,
-                 fmt::format("{}: {} have this name; say which by its path:{}", name, matches.size(), choices));
+    return Error(ENOTUNIQ, fmt::format("{}: {} have this name; say which by its path:{}",
+                                       printable(name, Charset::utf8), matches.size(), choices));
 }
 
 }  // namespace srpfs::ctl

@@ -4,6 +4,7 @@
 import fcntl
 import json
 import os
+import pathlib
 import pty
 import re
 import select
@@ -13,8 +14,8 @@ import subprocess
 import termios
 import time
 
-from harness import (LOGIN, NOBODY, PATIENCE, PORT, TARGET, TOP, Background, check, contains, equal, eventually, opened, promised, run,
-                     test, value, wait_gone, write_once)
+from harness import (LOGIN, NOBODY, PATIENCE, PORT, TARGET, TOP, Background, check, contains, equal, eventually, opened, promised, read_file,
+                     run, test, value, wait_gone, write_once)
 from trouble import BlackHole
 
 OTHER = "id_ext=1,ioc_guid=1,initiator_ext=2,dest=demo"
@@ -243,19 +244,76 @@ def srpctl_shows_events_and_counts(t):
     document = ctl.json("stats", "lun0")
     equal([lun["counters"]["bytes_written"] for lun in document["targets"][0]["luns"]], [4096], "what was written")
     contains(ctl.out("stats"), "4 KiB", "what was written, for people")
-    follower = Background(lambda: ctl.out("events", "-f", "-n", "2", "-o", "plain"))
-    until = time.monotonic() + PATIENCE
-    while follower.is_running() and time.monotonic() < until:         # what happened before it listens is not told
-        write_once(mount.target / "reconnect_delay", "10")
-        time.sleep(0.05)
-    lines = [line.split("\t") for line in follower.wait("two events").splitlines()]
-    equal([[line[1], line[2], line[4]] for line in lines], [["timer_set", TARGET, "timer=reconnect_delay value=10"]] * 2, "events")
-    contains(ctl.fails(8, "events", "--timeout", "1"), "no event within 1 s", "silence")
-    at_end = Background(lambda: ctl.fails(3, "events"))
+    contains(ctl.fails(8, "events", "-f", "--timeout", "1"), "no event within 1 s", "silence")
+    at_end = Background(lambda: ctl.fails(3, "events", "-f"))
     eventually(lambda: str(mount.path / "events") in open_files_of(os.getsid(0)), "srpctl listens")
     os.kill(mount.pid, signal.SIGTERM)
     mount.wait_end()
     contains(at_end.wait("the end of the mount"), "srpfs has ended", "the end of the mount")
+
+
+@test
+def srpctl_shows_past_events_and_follows(t):
+    mount = t.mount("demo:ram:1M")
+    ctl = Ctl(t, mount)
+    for delay in range(30, 42):
+        write_once(mount.target / "reconnect_delay", str(delay))
+
+    def delays(text):
+        lines = [line.split("\t") for line in text.splitlines()]
+        check(all(line[1:3] == ["timer_set", TARGET] for line in lines), f"other events in {text}")
+        return [int(line[4].rpartition("=")[2]) for line in lines]
+
+    equal(ctl.out("-o", "json", "events"), read_file(mount.path / "events.log"), "all of them, as JSON")
+    contains(ctl.out("events"), "target_login", "what was first")
+    equal(delays(ctl.out("-o", "plain", "events", "-n", "3")), [39, 40, 41], "the last three")
+    equal(ctl.out("events", "-n", "0"), "", "none of them")
+    for arguments, shown in (((), list(range(32, 42))), (("-n", "1"), [41]), (("-n", "0"), [])):
+        with subprocess.Popen(ctl.command("-o", "plain", "events", "-f", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              start_new_session=True) as process:
+            eventually(lambda p=process: str(mount.path / "events") in open_files_of(p.pid), "srpctl listens")
+            first = [process.stdout.readline() for _ in shown]
+            write_once(mount.target / "reconnect_delay", "41")
+            equal(delays("".join([*first, process.stdout.readline()])), [*shown, 41], f"events -f {arguments}")
+            # Nobody reads any more, and nothing happens: it ends all the same.
+            process.stdout.close()
+            equal(process.wait(PATIENCE), -signal.SIGPIPE, "end when nobody reads")
+            equal(process.stderr.read(), "", "complaints about a closed pipe")
+
+
+@test
+def srpctl_takes_mount_points_of_any_name(t):
+    for name in (b"new\nline", b"not \xff utf8", b"\x1b[2Jclear"):
+        place = os.fsencode(t.mountpoint()) + b"/" + name
+        os.mkdir(place)
+        mount = t.mount("demo:ram:1M", at=pathlib.Path(os.fsdecode(place)))
+        ctl, lun = Ctl(t), os.fsencode(mount.lun(0))
+        binary = [os.fsencode(one) for one in (t.program.parent / "srpctl", "-m")] + [place]
+
+        def said(*arguments, code=0):
+            done = subprocess.run([*binary, *map(os.fsencode, arguments)], capture_output=True, timeout=PATIENCE)
+            equal(done.returncode, code, f"exit status of {arguments} at {name}: {done.stderr}")
+            check(b"\x1b" not in done.stdout + done.stderr, f"{arguments} at {name}: {done.stdout + done.stderr}")
+            done.stdout.decode("utf-8")
+            return done
+
+        for verb in (("list",), ("list", "-v"), ("show", "lun0"), ("show", lun), ("stats",), ("top", "-n", "1", "-d", "0.1"), ("events",),
+                     ("reservations", "lun0"), ("set", "reconnect_delay=9"), ("rescan",), ("reset", "lun0")):
+            for output in ("table", "plain", "json"):
+                text = said("-o", output, *verb).stdout
+                if output == "json":
+                    for document in (text.splitlines() if verb[0] in ("top", "events") else [text]):
+                        equal(json.loads(document)["schema"], 1, f"schema of {verb}")
+        equal(value(mount.target / "reconnect_delay"), "9", "what was set")
+        for arguments in (("show", "nothing"), ("logout", "lun0"), ("reservations", TARGET), ("set", "gid=x", "lun0"), ("list", "-m", place + b"x")):
+            code = {"show": 4, "logout": 1, "reservations": 1, "set": 7, "list": 3}[arguments[0]]
+            equal(said(*arguments, code=code).stderr.count(b"\n"), 1, f"lines of the complaint about {arguments} at {name}")
+            errors = json.loads(said("-o", "json", *arguments, code=code).stdout)
+            check({"errors", "results", "mounts"} & errors.keys(), f"{arguments} at {name}: {errors}")
+        done = run(*ctl.command("-o", "json", "why"))
+        check(done.returncode in (0, 12) and json.loads(done.stdout)["schema"] == 1, f"why: {done.stderr}")
+        said("logout", TARGET)
+        mount.umount()
 
 
 @test
@@ -302,7 +360,7 @@ def no_verb_waits_for_an_srpfs_that_does_not_answer(t):
     try:
         for arguments in (("list",), ("list", "-v"), ("show", "lun0"), ("stats",), ("top", "-n", "1"), ("rescan",), ("reset", "lun0"), ("logout", TARGET),
                           ("logout-all",), ("set", "reconnect_delay=5"), ("reservations", "lun0"), ("copy", mount.lun(0), t.path("x")),
-                          ("copy", image, mount.lun(0), "-y"), ("login", OTHER), ("login", "-p", PORT, OTHER), ("events",)):
+                          ("copy", image, mount.lun(0), "-y"), ("login", OTHER), ("login", "-p", PORT, OTHER), ("events",), ("events", "-f")):
             with promised(5, f"giving up {arguments} after a second", beside=lambda: run("true")):
                 said = ctl.fails(8, *arguments, "-t", "1", env={"XDG_STATE_HOME": str(t.dir)})
             check("within 1 s" in said or "answer" in said, f"what {arguments} says: {said}")
@@ -409,7 +467,7 @@ def every_field_that_is_printed_is_in_the_manual(t):
 def srpctl_ends_with_a_signal_while_it_waits(t):
     mount = t.mount("demo:ram:1M")
     ctl = Ctl(t, mount)
-    for number, verb in ((signal.SIGINT, ("events",)), (signal.SIGTERM, ("events",)), (signal.SIGKILL, ("events", "-f"))):
+    for number, verb in ((signal.SIGINT, ("events", "-f")), (signal.SIGTERM, ("events", "-f", "-n", "0")), (signal.SIGKILL, ("events", "-f"))):
         with subprocess.Popen(ctl.command(*verb), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
             eventually(lambda: str(mount.path / "events") in open_files_of(process.pid), "srpctl listens")
             if number == signal.SIGINT:
@@ -418,12 +476,8 @@ def srpctl_ends_with_a_signal_while_it_waits(t):
                 process.send_signal(number)
             equal(process.wait(PATIENCE), -number, f"end by {number.name}")
             equal(process.stderr.read(), b"", "complaints")       # and nobody is left who has it open
-    with subprocess.Popen(ctl.command("events"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(ctl.command("top", "-b", "-d", "3600"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
-        until = time.monotonic() + PATIENCE
-        while process.poll() is None and time.monotonic() < until:
-            write_once(mount.target / "reconnect_delay", "10")
-            time.sleep(0.02)
         equal(process.wait(PATIENCE), -signal.SIGPIPE, "end when nobody reads")
         equal(process.stderr.read(), b"", "complaints about a closed pipe")
 

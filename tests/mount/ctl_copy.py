@@ -208,7 +208,7 @@ def srpctl_copy_refuses_what_cannot_be_meant(t):
     contains(ctl.fails(4, "copy", lun, mount.path / "stats", "-y"), "is no LUN", "another file of the mount")
     contains(ctl.fails(1, "copy", lun, t.dir), "is a directory", "a directory")
     contains(ctl.fails(1, "copy", "/dev/null", lun, "-y"), "neither a file nor a LUN", "a device")
-    contains(ctl.fails(4, "copy", lun, t.path("no/such")), "No such file", "a directory that is not there")
+    contains(ctl.fails(4, "copy", lun, t.path("no/such")), f"there is no directory {t.path('no')}; make it", "a directory that is not there")
     for size in ("0", "4095", "17M", "1G", "x", "", "99999999999999999999"):
         contains(ctl.fails(1, "copy", lun, t.path("x"), f"--block-size={size}"), "block-size", f"a block size of {size!r}")
     t.path("y.part").write_bytes(b"somebody's")

@@ -112,16 +112,26 @@ def screens_of_srpctl_are_those_that_are_kept(t):
                 screen.type("q")
                 screen.wait_for(r"\[0\]", "the end of top")
     with Tmux(t, 80, 24, NO_COLOR="1") as screen:
-        kept("show-lun", screen.end_of(f"srpctl show {LUN} | head -n 21"))
+        kept("show-lun", screen.end_of(f"srpctl show {LUN} | head -n 24"))
         kept("ambiguous", screen.end_of("srpctl show lun0"))
         kept("help-top", screen.end_of("srpctl top --help"))
         kept("help-copy", screen.end_of("srpctl copy --help"))
         kept("nothing-to-do", screen.end_of("srpctl copy lun0"))
-        screen.begin("srpctl events -f -n 2")
-        eventually(lambda: srpctl_reads(mount), "srpctl listens")
         for seconds in ("11", "10"):
             (mount.target / "reconnect_delay").write_text(seconds)
-        kept("events", screen.wait_for(r"\[0\]", "two events"))
+        kept("events", screen.end_of("srpctl events -n 2"))
+        screen.begin("srpctl events -f -n 1")
+        eventually(lambda: srpctl_reads(mount), "srpctl listens")
+        (mount.target / "reconnect_delay").write_text("12")
+        screen.wait_for("value=12", "the new event")
+        screen.type("C-c")
+        kept("events-followed", screen.wait_for(r"\[130\]", "the end"))
+        (mount.target / "reconnect_delay").write_text("10")
+        succeeds(t.program.parent / "srpctl", "reservations", mount.lun(0), "register", "0xabc")
+        succeeds(t.program.parent / "srpctl", "reservations", mount.lun(0), "reserve", "write-exclusive")
+        kept("reservations", screen.end_of(f"srpctl reservations {LUN}; srpctl reservations lun0; srpctl reservations {LUN} frob"))
+        write_configurations()
+        kept("config", screen.end_of("srpctl config check /mnt/bad.conf; srpctl config check /mnt/good.conf; srpctl config show /mnt/good.conf"))
     with Tmux(t, 200, 50, NO_COLOR="1") as screen:
         kept("help", screen.end_of("srpctl --help"))
     with Tmux(t, 80, 24, "C.UTF-8") as screen:
@@ -135,19 +145,26 @@ RULES = "# ours\na ioc_guid=0002c90300a1b2c4,max_cmd_per_lun=4,queue_size=64\nd 
 # What looks at a tree has its own in tests/unit/ctl/golden, and why tells of the machine.
 PRINTED = (
     f"-o json copy -y /mnt/image {LUN}", f"-o plain copy --verify-only {LUN} /mnt/image", f"-o json copy --verify-only {LUN} /mnt/other",
+    f"copy {LUN} /mnt/nowhere/image",
     f"-o json set {TARGET} reconnect_delay=11", f"-o plain set {TARGET} reconnect_delay=10", f"-o json set {LUN} cache=cached", f"-o json set {LUN} cache=fast",
     f"-o json rescan {TARGET}", f"-o json reset {LUN}", f"-o json reservations {LUN} register 0xabc", f"-o json reservations {LUN} register 0xabc",
     "-o json login id_ext=1,bad", "-o plain login id_ext=1,bad", f"-o json login {OTHER}", f"-o json login {OTHER}", "-o json logout-all", "-o json logout nothing",
-    "-o json show nothing", "-o json list", "-o json -m /nowhere list", "-o json list --what", "-o json events -n x",
+    "-o json show nothing", "-o json list", "-o json -m /nowhere list", "-o json list --what", "-o json events -n x", "-o json frob", "--output=json show",
+    "-ojson copy lun0", "-o json login-all /mnt/logins", "-o plain login-all /mnt/logins", "login-all /mnt/logins",
     "config check /mnt/bad.conf", "config check /mnt/good.conf", "-o json config check /mnt/bad.conf", "-o json config show /mnt/good.conf", "-o plain config show /mnt/good.conf",
     "config convert /mnt/rules.conf", "config convert /mnt/bad-rules.conf")
+
+
+def write_configurations():
+    for name, content in (("bad.conf", BAD_CONFIGURATION), ("good.conf", GOOD_CONFIGURATION), ("rules.conf", RULES), ("bad-rules.conf", RULES + "x what\n"),
+                          ("logins", f"# two\n{OTHER}\n{OTHER}\nnonsense\n")):
+        pathlib.Path("/mnt", name).write_text(content, encoding="utf-8")
 
 
 @test
 def what_srpctl_prints_for_programs_is_what_is_kept(t):
     mounted(t)
-    for name, content in (("bad.conf", BAD_CONFIGURATION), ("good.conf", GOOD_CONFIGURATION), ("rules.conf", RULES), ("bad-rules.conf", RULES + "x what\n")):
-        pathlib.Path("/mnt", name).write_text(content, encoding="utf-8")
+    write_configurations()
     image = pattern(64 << 20, 1)
     pathlib.Path("/mnt/image").write_bytes(image)
     pathlib.Path("/mnt/other").write_bytes(image[:12345] + b"x" + image[12346:])

@@ -30,8 +30,9 @@ private:
 // SIGTERM when this process ends. `work` must neither print nor change anything that is needed here. The answer is what
 // it returns; ETIMEDOUT when nothing has been heard of it for `limit` (zero: no limit): it is killed then, and left
 // behind if that does not end it. What it tells goes to `on_told`, which answers whether to go on; if not, the end is
-// success, with an empty text.
+// success, with an empty text. EPIPE when nobody reads any more what is written to `reader`, a pipe, socket or
+// terminal; others do not matter, and -1 is none.
 Result<std::string> run_apart(std::chrono::milliseconds limit, const std::function<Result<std::string>(Outlet&)>& work,
-                              const std::function<bool(std::string_view)>& on_told = nullptr);
+                              const std::function<bool(std::string_view)>& on_told = nullptr, int reader = -1);
 
 }  // namespace srpfs::ctl

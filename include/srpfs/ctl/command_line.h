@@ -18,13 +18,15 @@ struct Request {
     std::string verb;
     std::string mount;  // --mount, absolute; empty: not given
     Format format = Format::table;
-    std::optional<unsigned> timeout;  // --timeout, seconds
-    Detail detail = Detail::brief;    // -v
-    std::string port;                 // login, login-all: --port
-    std::string config;               // login-all: --config
-    unsigned count = 0;               // events, top: -n; 0: no limit
-    unsigned delay_tenths = 10;       // top: -d, in tenths of a second
-    bool is_batch = false;            // top: -b
+    std::optional<unsigned> timeout;      // --timeout, seconds
+    Detail detail = Detail::brief;        // -v
+    std::string port;                     // login, login-all: --port
+    std::string config;                   // login-all: --config
+    unsigned count = 0;                   // top: -n; 0: no limit
+    bool follows = false;                 // events: -f
+    std::optional<unsigned> event_count;  // events: -n
+    unsigned delay_tenths = 10;           // top: -d, in tenths of a second
+    bool is_batch = false;                // top: -b
     CopyOptions copy;
     std::vector<std::string> operands;
 };
@@ -33,6 +35,9 @@ struct Request {
 struct Print {
     std::string text;
 };
+
+// Whether -o json stands in `arguments`, whatever else is wrong with them.
+bool asks_for_json(const std::vector<std::string>& arguments);
 
 // `arguments` without the program's name. An Error (EINVAL) says what was wrong and what is possible.
 Result<std::variant<Request, Print>> parse(const std::vector<std::string>& arguments);

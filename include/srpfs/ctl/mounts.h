@@ -16,6 +16,8 @@ struct Mount {
     std::string source;  // as in /proc/mounts
     std::string device;  // "major:minor"; the minor number names the connection in /sys/fs/fuse/connections
 
+    [[nodiscard]] std::string shown() const;  // the path in a sentence, in one line
+
     bool operator==(const Mount&) const = default;
 };
 

@@ -44,6 +44,9 @@ Json error_document(int status, const std::vector<std::string>& errors);
 // lun, rest. What is no event is given as it is.
 std::string render_event(std::string_view line, Format format, const Screen& screen);
 
+// Of a target or a LUN, for tables: of a LUN that is offline because its target is fail-fast, that.
+std::string shown_state(const Json& object);
+
 // Two blanks for each level, ASCII only, a newline at the end.
 std::string json_text(const Json& document);
 

@@ -62,6 +62,26 @@ TEST(Apart, WhoHasHeardEnoughEndsIt) {
     EXPECT_EQ(*done, "");
 }
 
+TEST(Apart, ItEndsWhenNobodyReadsWhatItIsFor) {
+    int ends[2];
+    ASSERT_EQ(::pipe(ends), 0);
+    const auto read = [&](Outlet& outlet) -> Result<std::string> {
+        ::close(ends[0]);  // it has got that as well
+        outlet.tell("x");
+        while (true) ::pause();
+    };
+    const auto done = run_apart(
+        patience, read,
+        [&](std::string_view) {
+            ::close(ends[0]);
+            return true;
+        },
+        ends[1]);
+    ::close(ends[1]);
+    ASSERT_FALSE(done);
+    EXPECT_EQ(done.error().errno_value(), EPIPE);
+}
+
 TEST(Apart, SilenceEndsAtTheLimit) {
     const auto done = run_apart(10ms, [](Outlet&) -> Result<std::string> {
         while (true) ::pause();

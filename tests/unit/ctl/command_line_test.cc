@@ -50,7 +50,12 @@ TEST(CommandLine, OperandsAreTakenAsTheyAre) {
 TEST(CommandLine, VerbsHaveTheirOptions) {
     EXPECT_EQ(understood({"list", "-v"}).detail, Detail::full);
     EXPECT_EQ(understood({"login", "-p", "srp-a-1", "x"}).port, "srp-a-1");
-    EXPECT_EQ(understood({"events", "-f", "-n", "3"}).count, 3U);
+    EXPECT_EQ(understood({"top", "-n", "3"}).count, 3U);
+    EXPECT_EQ(understood({"events", "-f", "-n", "3"}).event_count, 3U);
+    EXPECT_EQ(understood({"events", "-n", "0"}).event_count, 0U);
+    EXPECT_EQ(understood({"events"}).event_count, std::nullopt);
+    EXPECT_TRUE(understood({"events", "-f"}).follows);
+    EXPECT_FALSE(understood({"events"}).follows);
     EXPECT_NE(refused({"show", "-v", "lun0"}), "understood");
     const Request top = understood({"top", "-b", "-n2", "-d", "0.5"});
     EXPECT_TRUE(top.is_batch);
@@ -72,7 +77,7 @@ TEST(CommandLine, WhatIsWrongIsNamed) {
     EXPECT_EQ(refused({"list", "-o", "yaml"}), "--output yaml: table, json or plain is expected");
     for (const char* seconds : {"0", "86401", "-1", "5s", "", "1.5"})
         EXPECT_NE(refused({"list", std::string("--timeout=") + seconds}), "understood") << seconds;
-    EXPECT_EQ(refused({"events", "-n", "0"}), "--count 0: a number from 1 to 1000000000 is expected");
+    EXPECT_EQ(refused({"top", "-n", "0"}), "--count 0: a number from 1 to 1000000000 is expected");
     EXPECT_EQ(refused({"list", "-m"}), "--mount needs a value; srpctl --help shows the usage");
     EXPECT_EQ(refused({"logot", "lun0"}),
               "logot lun0: no such verb or option; did you mean logout? srpctl --help shows all");
@@ -81,6 +86,23 @@ TEST(CommandLine, WhatIsWrongIsNamed) {
     EXPECT_EQ(refused({"reset"}), "WHAT is missing; usage: srpctl reset WHAT...");
     EXPECT_EQ(refused({"set"}), "KEY=VALUE is missing; usage: srpctl set [WHAT...] KEY=VALUE...");
     EXPECT_EQ(refused({"help", "lsit"}), "lsit: no such verb; did you mean list? srpctl --help shows all");
+}
+
+TEST(CommandLine, WhoAsksForJsonIsKnownWhateverElseIsWrong) {
+    for (const auto& arguments : {std::vector<std::string>{"-o", "json", "lsit"},
+                                  {"show", "-ojson"},
+                                  {"--output=json", "list", "--all"},
+                                  {"list", "--output", "json", "x", "y"},
+                                  {"-o", "plain", "top", "-o", "json", "-n"}})
+        EXPECT_TRUE(asks_for_json(arguments)) << arguments[0];
+    for (const auto& arguments : {std::vector<std::string>{},
+                                  {"json"},
+                                  {"list", "-o"},
+                                  {"-o", "table", "json"},
+                                  {"-o", "json", "x", "-o", "plain"},
+                                  {"login", "--", "-o", "json"},
+                                  {"-ojsonx"}})
+        EXPECT_FALSE(asks_for_json(arguments)) << (arguments.empty() ? "" : arguments[0]);
 }
 
 TEST(CommandLine, HelpComesBeforeEverythingElse) {

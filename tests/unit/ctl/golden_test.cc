@@ -3,6 +3,9 @@
 // in the environment writes them anew, to be looked at again.
 #include "fake_tree.h"
 
+#include <srpfs/ctl/command_line.h>
+#include <srpfs/ctl/diagnosis.h>
+#include <srpfs/ctl/rates.h>
 #include <srpfs/ctl/render.h>
 
 #include <fmt/format.h>
@@ -18,7 +21,7 @@ constexpr const char* empty = "srp-mlx5_0-2/0000000000000009-0000000000000009";
 
 std::string stats_lun(const char* name, const char* wwid, std::uint64_t bytes, const char* state, std::uint64_t reads) {
     return fmt::format(
-        R"({{"name":"{}","wwid":"{}","bytes":{},"block_bytes":512,"read_only":false,"write_cache":true,"state":"{}","reads":{},)"
+        R"({{"name":"{}","wwid":"{}","bytes":{},"block_bytes":512,"read_only":false,"write_cache":true,"state":"{}","requests_pending":2,"in_flight":1,"reads":{},)"
         R"("writes":7,"flushes":2,"bytes_read":{},"bytes_written":28672,"errors":{},"retries":0,"interrupts":1,)"
         R"("unit_attentions":3,"read_modify_writes":0,"ghosts":0,"errors_by_kind":{},"latency":{{)"
         R"("read":{{"count":{},"sum_us":{},"p50_us":192,"p99_us":4096,"p999_us":1310720,"buckets_us":[[192,1]]}},)"
@@ -224,6 +227,94 @@ TEST_F(Golden, Reservations) {
     EXPECT_EQ(none["registered"], nullptr);
     EXPECT_EQ(none["reservation"], nullptr);
     EXPECT_EQ(none["generation"], 0);
+}
+
+// What happened to the tree in two seconds: a unit is busy, another one has errors, and nobody has heard of the rest.
+Json two_seconds_later(Json mount) {
+    Json& target = mount["targets"][0];
+    target["commands"] = 31000;
+    target["zero_req_lim"] = 24;
+    for (Json& channel : target["channel_list"]) channel["commands"] = 15500;
+    for (Json& lun : target["luns"]) {
+        const bool is_busy = lun["name"] == "lun10";
+        lun["requests_pending"] = is_busy ? 40 : 1;
+        lun["in_flight"] = is_busy ? 32 : 0;
+        for (const auto& [counter, more] :
+             {std::pair{"reads", 20000}, {"bytes_read", 81920000}, {"writes", 10000}, {"bytes_written", 1024000000}})
+            if (is_busy)
+                lun["counters"][counter] =
+                    lun["counters"][counter].get<std::uint64_t>() + static_cast<std::uint64_t>(more);
+        if (!is_busy) lun["counters"]["errors"] = 3;
+        if (!is_busy) continue;
+        lun["latency"]["read"]["buckets_us"] = {{96, 18000}, {192, 1901}, {4096, 90}, {1310720, 10}};
+        lun["latency"]["write"]["buckets_us"] = {{200, 8007}, {224, 1990}, {3072, 10}};
+    }
+    return mount;
+}
+
+TEST_F(Golden, Top) {
+    const Json& first = document["mounts"][0];
+    Rates rates;
+    rates.add(first, 10);
+    rates.add(two_seconds_later(first), 12);
+    expect_golden("top.json", rates.text(Format::json, {}));
+    expect_golden("top.plain", rates.text(Format::plain, {}));
+    expect_golden("top-80.txt", rates.text(Format::table, {.width = 80, .height = 24, .charset = Charset::ascii}));
+    expect_golden("top-80-utf8.txt", rates.text(Format::table, {.width = 80, .height = 24, .charset = Charset::utf8}));
+    expect_golden("top-200.txt", rates.text(Format::table, {.width = 200, .height = 50, .charset = Charset::ascii}));
+    expect_golden("top-colour.txt", rates.text(Format::table, {.width = 120, .height = 50, .has_colour = true}));
+}
+
+TEST_F(Golden, Why) {
+    using Verdict = Finding::Verdict;
+    Json mount = document["mounts"][0];
+    Findings findings = {{Verdict::good, "fuse", "/dev/fuse can be opened.", ""},
+                         {Verdict::note, "kernel", "fs.mqueue is small; m\xc3\xbcll and \x1b[2J.", "sysctl -w a=b"}};
+    for (const Finding& one : check_mount(mount)) findings.push_back(one);
+    expect_golden("why.json", render_why(findings, Format::json, {}));
+    expect_golden("why.plain", render_why(findings, Format::plain, {}));
+    expect_golden("why-80.txt", render_why(findings, Format::table, {.width = 80, .charset = Charset::ascii}));
+    expect_golden("why-200.txt", render_why(findings, Format::table, {.width = 200, .charset = Charset::utf8}));
+    expect_golden("why-colour.txt", render_why(findings, Format::table, {.width = 80, .has_colour = true}));
+    expect_golden("why-good.txt", render_why({findings.front()}, Format::table, {.width = 80}));
+}
+
+TEST(Help, OfAllVerbs) {
+    const auto help_of = [](const std::vector<std::string>& arguments) {
+        const auto parsed = parse(arguments);
+        const Print* print = parsed ? std::get_if<Print>(&*parsed) : nullptr;
+        return print ? print->text : std::string();
+    };
+    std::string text = help_of({"--help"});
+    std::vector<std::string> verbs;
+    bool is_verb = false;
+    for (const std::string_view line : split(text, '\n')) {
+        if (line.empty()) is_verb = false;
+        if (is_verb && !line.starts_with("   ")) verbs.emplace_back(split(trimmed(line), ' ').front());
+        if (line == "Verbs:") is_verb = true;
+    }
+    EXPECT_GT(verbs.size(), 10U);
+    for (const std::string& verb : verbs)
+        text += fmt::format("$ srpctl {} --help\n{}", verb, help_of({verb, "--help"}));
+    expect_golden("help.txt", text);
+    for (const std::string_view line : split(text, '\n')) EXPECT_LE(columns_of(line), 80U) << line;
+}
+
+TEST_F(Golden, AUnitOfATargetThatHasFailedFastIsShownAsThat) {
+    Json mount = document["mounts"][0];
+    for (Json& target : mount["targets"])
+        for (Json& lun : target["luns"]) {
+            if (lun["state"] != "blocked") continue;
+            lun["state"] = "offline";
+            target["state"] = lun["target_state"] = "fail-fast";
+        }
+    const Json list = list_document({mount});
+    expect_golden("list-fail-fast.txt", render_list(list, Format::table, Detail::brief, {.width = 80}));
+    expect_golden("list-v-fail-fast.txt", render_list(list, Format::table, Detail::full, {.width = 80}));
+    const std::string shown =
+        render_show(show_document(mount, found(std::string(infiniband) + "/lun0")), Format::table, {});
+    EXPECT_NE(shown.find("target_state:         fail-fast\n"), std::string::npos) << shown;
+    EXPECT_NE(render_list(list, Format::plain, Detail::brief, {}).find("/lun0\toffline\t"), std::string::npos);
 }
 
 TEST_F(Golden, Events) {

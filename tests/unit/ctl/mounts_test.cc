@@ -60,6 +60,16 @@ TEST(Mounts, WhenThereAreSeveralAllAreNamed) {
               "srpfs is mounted on /srp, /mnt/with blank: choose one with --mount");
 }
 
+TEST(Mounts, OddNamesAreOneLineInSentences) {
+    const auto mounts = parse_mountinfo(
+        "40 25 0:50 / /a\\012b rw - fuse.srpfs none rw\n"
+        "41 25 0:51 / /c\xff rw - fuse.srpfs none rw\n");
+    ASSERT_EQ(mounts.size(), 2U);
+    EXPECT_EQ(mounts[0].path, "/a\nb");
+    EXPECT_EQ(mounts[0].shown(), "/a?b");
+    EXPECT_EQ(reason_of(choose_mount(mounts, "", {})), "srpfs is mounted on /a?b, /c?: choose one with --mount");
+}
+
 TEST(Mounts, WhenThereIsNoneItSaysHowToBegin) {
     EXPECT_EQ(reason_of(choose_mount({}, "", {})),
               "nothing is mounted as srpfs; begin with: srpfs none /srp (or srpfs demo /srp, to try it out)");

@@ -12,6 +12,9 @@ namespace {
 Json counted_lun(const char* name, std::uint64_t reads, std::uint64_t writes, std::uint64_t errors) {
     return Json{{"path", std::string("/srp/srp-a-1/t/") + name},
                 {"state", "running"},
+                {"target_state", "running"},
+                {"requests_pending", 1},
+                {"in_flight", 1},
                 {"counters",
                  {{"reads", reads},
                   {"writes", writes},
@@ -93,10 +96,39 @@ TEST(Rates, ChannelsAreShownWhereThereAreSeveralAndRoom) {
     rates.add(look, 12);
     EXPECT_EQ(rates.frame()["targets"][0]["channel_list"][3]["commands_per_second"], 100.0);
     const auto has_channels = [&](std::size_t height) {
-        return rates.text(Format::table, {0, height, Charset::ascii, false}).find("IN FLIGHT") != std::string::npos;
+        return rates.text(Format::table, {0, height, Charset::ascii, false}).find("CHANNEL  STATE") !=
+               std::string::npos;
     };
     EXPECT_TRUE(has_channels(50));
     EXPECT_FALSE(has_channels(10));
+}
+
+TEST(Rates, OfATargetAreThoseOfItsUnitsTogether) {
+    Json first = with_latency("[[100,10]]"), second = with_latency("[[100,1]]");
+    second["path"] = "/srp/srp-a-1/t/lun1";
+    Rates rates;
+    rates.add(counted({first, second}, 0), 10);
+    first["latency"]["read"]["buckets_us"] = Json::parse("[[100,70]]");
+    second["latency"]["read"]["buckets_us"] = Json::parse("[[100,1],[900,40]]");
+    first["counters"]["bytes_read"] = 3000000;
+    second["counters"]["bytes_read"] = 500000;
+    Json look = counted({first, second}, 0);
+    look["targets"][0]["channel_list"] = {{{"index", 0}, {"state", "live"}, {"credits", 10}, {"in_flight", 3}},
+                                          {{"index", 1}, {"state", "live"}, {"credits", 20}, {"in_flight", 4}},
+                                          {{"index", 2}, {"state", "dead"}, {"credits", 99}, {"in_flight", 0}}};
+    rates.add(look, 12);
+    const Json& target = rates.frame()["targets"][0];
+    EXPECT_EQ(target["bytes_read_per_second"], 1750000.0);
+    EXPECT_EQ(target["read_p50_us"], 100) << "60 of 100";
+    EXPECT_EQ(target["read_p99_us"], 900);
+    EXPECT_TRUE(target["write_p99_us"].is_null());
+    EXPECT_EQ(target["requests_pending"], 2);
+    EXPECT_EQ(target["in_flight"], 7);
+    EXPECT_EQ(target["credits"], 30) << "of the live ones";
+    const std::string plain = rates.text(Format::plain, {});
+    for (const char* line : {"/srp/srp-a-1/t\tchannel.1.credits\t20\n", "/srp/srp-a-1/t\tread_p99_us\t900\n",
+                             "/srp/srp-a-1/t/lun0\trequests_pending\t1\n", "/srp\tseconds\t2.0\n"})
+        EXPECT_NE(plain.find(line), std::string::npos) << line << plain;
 }
 
 TEST(Rates, OfWhatIsNewOrBeginsAnewAreNull) {
@@ -118,16 +150,16 @@ TEST(Rates, ShowTheBusiestFirstAndAsMuchAsFits) {
     rates.add(
         counted({counted_lun("lun0", 0, 0, 0), counted_lun("lun1", 3000, 12, 0), counted_lun("lun2", 5, 0, 2)}, 3017),
         11);
-    EXPECT_EQ(rates.text(Format::table, {.charset = Charset::utf8}),
+    EXPECT_EQ(rates.text(Format::table, {.width = 80, .charset = Charset::utf8}),
               "/srp: 3005 reads/s (12.3 MB/s), 12 writes/s (12.0 MB/s), requests pending: 9\n"
               "\n"
-              "TARGET     STATE    CHANNELS  CREDITS  COMMANDS/S  WAITS/S  LATELY\n"
-              "srp-a-1/t  running         2       60        3017        0  █\n"
+              "TARGET     STATE    QUEUE  IN FLIGHT  CREDITS  WAITS/S  COMMANDS/S  LATELY\n"
+              "srp-a-1/t  running      3          -        0        0        3017  █\n"
               "\n"
-              "LUN             STATE    READS/S  MB/S  WRITES/S  MB/S  READ P99  WRITE P99  ERRORS/S  LATELY\n"
-              "srp-a-1/t/lun1  running     3000  12.3        12  12.0         -          -         0  █\n"
-              "srp-a-1/t/lun2  running        5   0.0         0   0.0         -          -         2  █\n"
-              "srp-a-1/t/lun0  running        0   0.0         0   0.0         -          -         0  ▁\n");
+              "LUN             QUEUE  READS/S  MB/S  P99  WRITES/S  MB/S  P99  ERRORS/S  LATELY\n"
+              "srp-a-1/t/lun1      1     3000  12.3    -        12  12.0    -         0  █\n"
+              "srp-a-1/t/lun2      1        5   0.0    -         0   0.0    -         2  █\n"
+              "srp-a-1/t/lun0      1        0   0.0    -         0   0.0    -         0  ▁\n");
     const std::string small = rates.text(Format::table, {.width = 40, .height = 8});
     EXPECT_EQ(std::count(small.begin(), small.end(), '\n'), 8);
     for (const std::string_view line : split(small, '\n')) EXPECT_LE(columns_of(line), 40U) << small;
