@@ -586,6 +586,7 @@ pid_file=/run/srpfs-test.pid
 port_directory=$mount_point/srp-$rdma_device-1
 srpfs_log=/var/log/messages          # of busybox's syslogd; srpfs logs there when it runs in the background
 # What has come to it since the test began; there is what other tests in this guest have had said as well.
+log_lines=0
 srpfs_said() { tail -n "+$((log_lines + 1))" $srpfs_log; }
 
 # srpfs_mount SOURCE [OPTION...]: fails the test if it does not serve. srpfs_try_mount: sets mount_status, mount_message.
