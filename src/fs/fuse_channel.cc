@@ -881,6 +881,13 @@ void FuseChannel::drop_pages(NodeId node, std::vector<lun::ByteRange> ranges, st
     if (host_) host_->on_drop_pages(index_, node, std::move(ranges), ticket);
 }
 
+bool FuseChannel::has_read_nothing(std::uint64_t fill) const {
+    return std::any_of(records_.begin(), records_.end(), [fill](const Record& record) {
+        return record.pages == fill && record.holder == Holder::operation && record.operation &&
+               record.operation->has_read_nothing();
+    });
+}
+
 void FuseChannel::after_pages(const std::shared_ptr<LunData>& lun, std::function<void()> done) {
     const auto told = std::make_shared<std::function<void()>>(std::move(done));
     if (wait_for_pages(*lun, {0, UINT64_MAX}, [lun, told] { (*told)(); }) == 0) (*told)();

@@ -184,6 +184,7 @@ private:
     }
     void give_up_pages(std::uint64_t wait) override { fills_.give_up(wait); }
     void drop_pages(NodeId node, std::vector<lun::ByteRange> ranges, std::uint64_t ticket) override;
+    [[nodiscard]] bool has_read_nothing(std::uint64_t fill) const override;
     void send_drops();
     void read_nothing(const Request& request, LunData& lun, std::uint64_t fill);
     std::uint64_t begin_fill(const LunData& lun, const Request& request, const fuse_read_in& in);

@@ -48,7 +48,8 @@ std::uint64_t PageFills::begin(const LunData& lun, NodeId node, lun::ByteRange r
                                     .young = {},
                                     .old = {},
                                     .dropping = {}});
-    file->filling.push_back({++numbers_, whole_pages(range), stay == Stay::until_changed});
+    ++numbers_;
+    file->filling.push_back({numbers_, whole_pages(range), stay == Stay::until_changed, numbers_});
     ++counters_.fills;
     if (stay == Stay::until_changed) ++counters_.fills_cached;
     return numbers_;
@@ -63,7 +64,7 @@ bool PageFills::end_fill(std::uint64_t number, bool has_pages) {
             file.kept.add(fill->range);
             bound(file.kept);
         } else if (has_pages) {
-            add(file.young, {number, fill->range});
+            add(file.young, {fill->since, fill->range});
             arm_tick();
         }
         file.filling.erase(fill);
@@ -139,9 +140,15 @@ void PageFills::add(std::vector<Pages>& all, const Pages& pages) {
     all.assign(1, {oldest, whole_file});
 }
 
+void PageFills::renew(File& file, const Wait& wait) {
+    for (Fill& fill : file.filling)
+        if (fill.since <= wait.number && overlap(fill.range, wait.range) && host_.has_read_nothing(fill.number))
+            fill.since = ++numbers_;
+}
+
 bool PageFills::keeps_waiting(const File& file, const Wait& wait) {
     if (std::any_of(file.filling.begin(), file.filling.end(),
-                    [&](const Fill& one) { return one.number <= wait.number && overlap(one.range, wait.range); }))
+                    [&](const Fill& one) { return one.since <= wait.number && overlap(one.range, wait.range); }))
         return true;
     for (const auto* pages : {&file.young, &file.old, &file.dropping})
         if (std::any_of(pages->begin(), pages->end(),
@@ -157,22 +164,23 @@ PageFills::File* PageFills::file_of(std::uint64_t serial) {
 
 std::uint64_t PageFills::wait(const LunData& lun, lun::ByteRange range, std::function<void()> done) {
     if (forgets_pages || left_) return 0;
-    Wait wait{.number = numbers_, .range = whole_pages(range), .files = {}, .done = nullptr, .since = timers_.now()};
+    Wait wait{.number = ++numbers_, .range = whole_pages(range), .files = {}, .done = nullptr, .since = timers_.now()};
     for (File& file : files_) {
         if (file.lun && !are_same_unit(*file.lun, lun)) continue;
         let_go(file, wait.range);
+        renew(file, wait);
         if (!keeps_waiting(file, wait)) continue;
         wait.files.push_back(file.serial);
         ++file.waits;
         is_urgent_ = true;
     }
     if (wait.files.empty()) return 0;
-    // Fills that begin from now on have larger numbers.
-    wait.number = ++numbers_;
+    const std::uint64_t number = wait.number;  // fills that begin from now on have larger ones
     wait.done = std::move(done);
     if (wait.done) ++counters_.waits;
     waits_.push_back(std::move(wait));
-    return numbers_;
+    if (!late_.armed()) late_.arm_after(patience);
+    return number;
 }
 
 void PageFills::give_up(std::uint64_t number) {
@@ -253,7 +261,12 @@ void PageFills::dropped(std::uint64_t ticket) {
 }
 
 void PageFills::give_up_late() {
-    bool is_needed = false;
+    // What they wait for may have lost its path meanwhile.
+    for (const Wait& wait : waits_)
+        for (const std::uint64_t serial : wait.files)
+            if (File* const file = file_of(serial)) renew(*file, wait);
+    end_waits();
+    bool is_needed = !waits_.empty();
     std::vector<std::uint64_t> late;
     for (const File& file : files_) is_needed = is_needed || file.ticket != 0;
     for (const Wait& wait : waits_)

@@ -7,7 +7,8 @@
 // Each READ that fills pages is noted before the unit is asked. Its pages are dropped soon after it was answered; those
 // of a cached file are kept until somebody changes what they show. A write is answered once all pages are gone that may
 // be older than its end: those of fills which were noted before. A fill that is under way when a write ends may bring
-// what was there before, so its pages are never kept, whatever becomes of who waits.
+// what was there before, so its pages are never kept, whatever becomes of who waits. One for which nothing has been
+// read, or which begins anew because its path was lost, counts as noted now.
 //
 // The kernel cannot be told to drop pages while it waits for them (it holds their locks), so what is being filled again
 // is left out until that fill has been answered.
@@ -37,6 +38,8 @@ public:
     // Has the kernel drop these pages, without waiting for it; PageFills::dropped(ticket) follows. UINT64_MAX is the
     // end of a file.
     virtual void drop_pages(NodeId node, std::vector<lun::ByteRange> ranges, std::uint64_t ticket) = 0;
+    // Whatever this fill brings is read from now on: nothing has been read for it, or what was is not used.
+    [[nodiscard]] virtual bool has_read_nothing(std::uint64_t fill) const = 0;
 
 protected:
     ~PageFillsHost() = default;
@@ -103,10 +106,11 @@ private:
     struct Fill {
         std::uint64_t number;
         lun::ByteRange range;
-        bool keeps;  // its pages are kept if nothing changes before it is answered
+        bool keeps;           // its pages are kept if nothing changes before it is answered
+        std::uint64_t since;  // a number: it reads what has been written by waits that are older
     };
     struct Pages {
-        std::uint64_t oldest;  // number of a fill
+        std::uint64_t oldest;  // Fill::since
         lun::ByteRange range;
     };
     struct File {
@@ -135,6 +139,8 @@ private:
     [[nodiscard]] static bool keeps_waiting(const File& file, const Wait& wait);
     [[nodiscard]] File* file_of(std::uint64_t serial);
     static void add(std::vector<Pages>& all, const Pages& pages);
+    // Fills of what this wait is for that begin, or begin anew, only after it.
+    void renew(File& file, const Wait& wait);
     // What overlaps `range` is on its way out.
     void let_go(File& file, lun::ByteRange range);
     static void bound(RangeSet& kept);

@@ -144,6 +144,10 @@ public:
     [[nodiscard]] bool answered() const { return stage_ == Stage::answered; }
     // A target has commands of it: of one that has been answered because it was given up, say.
     [[nodiscard]] bool is_in_flight() const { return parts_in_flight_ > 0; }
+    // A read that has not been sent, or begins anew because its path was lost: whatever it brings is read from now on.
+    [[nodiscard]] bool has_read_nothing() const {
+        return kind_ == OperationKind::read && stage_ != Stage::answered && parts_in_flight_ == 0 && !buffer_;
+    }
     // From within on_answered() of a foreign command: is let go of when none of its commands is in flight any more.
     void keep(std::shared_ptr<const void> token) { kept_ = std::move(token); }
     // Ends the listener's use of the operation, from within or after on_answered(). One that was never started goes

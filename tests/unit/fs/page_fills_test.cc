@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -48,12 +49,14 @@ protected:
     reactor::TimerQueue timers_{Instant{}};
     std::vector<Drop> drops_;
     unsigned done_ = 0;  // waits that have ended
+    std::set<std::uint64_t> unread_;
     PageFills fills_{*this, timers_};
 
 private:
     void drop_pages(NodeId node, std::vector<lun::ByteRange> ranges, std::uint64_t ticket) override {
         drops_.push_back({node, std::move(ranges), ticket});
     }
+    bool has_read_nothing(std::uint64_t fill) const override { return unread_.contains(fill); }
 };
 
 TEST_F(PageFillsTest, NothingIsKnownAtFirstAndNothingInTheEnd) {
@@ -170,6 +173,60 @@ TEST_F(PageFillsTest, AFillThatIsNotAnsweredIsWaitedForAllTheSame) {
     EXPECT_EQ(done_, 0u);
     fills_.answered(early);
     fills_.send();
+    obey();
+    EXPECT_EQ(done_, 1u);
+}
+
+TEST_F(PageFillsTest, AFillThatHasReadNothingIsNotWaitedFor) {
+    const auto late = kept_fill(1);
+    unread_ = {late};
+    EXPECT_EQ(write(1), 0u);
+
+    // It brings what has been written, but not what is written once it reads.
+    unread_.clear();
+    EXPECT_NE(write(1), 0u);
+    fills_.answered(late);
+    fills_.send();
+    ASSERT_EQ(drops_.size(), 1u);
+    EXPECT_EQ(drops_[0].ranges, std::vector{pages(1)});
+    EXPECT_EQ(done_, 0u);
+    obey();
+    EXPECT_EQ(done_, 1u);
+    EXPECT_FALSE(fills_.any());
+}
+
+TEST_F(PageFillsTest, AFillThatLosesWhatItHasReadIsNotWaitedForAnyLonger) {
+    const auto one = kept_fill(1), other = fill(2);
+    EXPECT_NE(write(1, 2), 0u);
+    EXPECT_NE(write(1), 0u);
+    pass(PageFills::patience);
+    EXPECT_EQ(done_, 0u);
+    unread_ = {one};
+    pass(PageFills::patience);
+    EXPECT_EQ(done_, 1u);  // the first one waits for both
+    unread_ = {one, other};
+    pass(PageFills::patience);
+    EXPECT_EQ(done_, 2u);
+
+    fills_.answered(one);
+    fills_.failed(other);
+    pass(PageFills::tick);
+    pass(PageFills::tick);
+    obey();
+    EXPECT_FALSE(fills_.any());
+}
+
+// What the kernel has of an earlier fill goes only when the later one is over.
+TEST_F(PageFillsTest, OldPagesBelowAFillThatHasReadNothingAreWaitedFor) {
+    fills_.answered(kept_fill(1));
+    const auto late = kept_fill(1);
+    unread_ = {late};
+    EXPECT_NE(write(1), 0u);
+    fills_.send();
+    EXPECT_TRUE(drops_.empty());
+    fills_.answered(late);
+    fills_.send();
+    ASSERT_EQ(drops_.size(), 1u);
     obey();
     EXPECT_EQ(done_, 1u);
 }

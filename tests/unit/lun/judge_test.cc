@@ -370,6 +370,24 @@ TEST_F(Judge, AWriteThatWasNotSentWaitsForTheConnection) {
     EXPECT_TRUE(request.ok());
 }
 
+TEST_F(Judge, AReadThatHasLostItsConnectionHasReadNothing) {
+    parameters.max_sect = 1;
+    begin();
+    Request& request = read(0, 1024);
+    EXPECT_FALSE(request.operation->has_read_nothing());
+    serve_one(sent()[0]);
+    EXPECT_FALSE(request.operation->has_read_nothing());
+    lose_connection();
+    EXPECT_TRUE(request.operation->has_read_nothing());
+    reconnect();
+    EXPECT_TRUE(request.operation->has_read_nothing());
+    resume();
+    EXPECT_FALSE(request.operation->has_read_nothing());
+    EXPECT_EQ(sent().size(), 2u);
+    serve_all();
+    EXPECT_TRUE(request.ok());
+}
+
 // ---- blocks that the unit is known to have, and refuses ----
 
 class Refused : public Judge {
