@@ -43,10 +43,10 @@ constexpr std::size_t message_bytes_max = std::size_t{4} << 20;
 
 }  // namespace
 
-Files::Files(Scheduler& scheduler, SimulatedExecutor& control, std::vector<Seat> seats, unsigned home,
-             std::uint64_t seed, std::function<void(const std::string&)> on_wrong)
-    : scheduler_(scheduler), control_(control), seats_(std::move(seats)), home_(home), random_(seed),
-      on_wrong_(std::move(on_wrong)), received_(message_bytes_max) {
+Files::Files(Scheduler& scheduler, SimulatedExecutor& control, std::vector<Seat> seats, std::uint64_t seed,
+             std::function<void(const std::string&)> on_wrong)
+    : scheduler_(scheduler), control_(control), seats_(std::move(seats)), random_(seed), on_wrong_(std::move(on_wrong)),
+      received_(message_bytes_max) {
     std::vector<std::weak_ptr<fs::FuseChannel>> peers;
     for (unsigned index = 0; index < seats_.size(); ++index) {
         int pair[2];
@@ -81,9 +81,9 @@ Files::~Files() {
 
 // ---- what the daemon does ----
 
-void Files::add(const void* unit, lun::Unit* pointer, const lun::UnitInfo& info) {
+void Files::add(const void* unit, unsigned home, lun::Unit* pointer, const lun::UnitInfo& info) {
     auto data = std::make_shared<fs::LunData>();
-    data->reactor = home_;
+    data->reactor = home;
     data->unit = pointer;
     data->capacity_bytes = info.capacity_bytes();
     data->read_only = info.read_only;
@@ -100,7 +100,8 @@ void Files::update(const void* unit, const lun::UnitInfo& info) {
 
 void Files::drop_pages() {
     for (const auto& [unit, lun] : luns_)
-        seats_[home_].executor->post([home = channels_[home_], lun = lun] { home->after_pages(lun, [] {}); });
+        seats_[lun->reactor].executor->post(
+            [home = channels_[lun->reactor], lun = lun] { home->after_pages(lun, [] {}); });
 }
 
 void Files::remove(const void* unit, std::function<void()> when_released) {
@@ -182,9 +183,14 @@ std::uint64_t Files::ask(std::uint32_t opcode, const In& in, std::span<const std
     std::memcpy(request.data(), &header, sizeof header);
     std::memcpy(request.data() + sizeof header, &in, sizeof in);
     if (!data.empty()) std::memcpy(request.data() + sizeof header + sizeof in, data.data(), data.size());
-    asked_[unique] = {.on_answer = std::move(on_answer)};
+    asked_[unique] = {.on_answer = std::move(on_answer), .home = home_of(in.fh)};
     queue_.push_back({unique, std::move(request)});
     return unique;
+}
+
+unsigned Files::home_of(std::uint64_t handle) const {
+    const auto file = handles_.find(handle);
+    return file == handles_.end() ? 0 : file->second->reactor;
 }
 
 std::uint64_t Files::read(std::uint64_t handle, std::uint64_t offset, std::uint32_t bytes, OnAnswer on_answer) {
@@ -270,13 +276,15 @@ std::uint64_t Files::fallocate(std::uint64_t handle, int mode, std::uint64_t off
 // Truncations come through the control thread (MountedFileSystem), which sends them to the home.
 std::uint64_t Files::truncate(std::uint64_t handle, std::uint64_t size, OnAnswer on_answer) {
     const std::uint64_t unique = last_unique_ += 2;
-    asked_[unique] = {.on_answer = std::move(on_answer), .channel = home_, .truncates = true};
+    const unsigned home = home_of(handle);
+    asked_[unique] = {.on_answer = std::move(on_answer), .channel = home, .truncates = true, .home = home};
     control_.post([this, handle, size, unique] {
         const auto found = handles_.find(handle);
         const auto is_there = [&](const auto& lun) { return lun.second == found->second; };
         if (found == handles_.end() || std::none_of(luns_.begin(), luns_.end(), is_there))
             return answered(unique, ENODEV, {});
-        seats_[home_].executor->post([this, home = channels_[home_], handle, lun = found->second, size, unique] {
+        const unsigned seat = found->second->reactor;
+        seats_[seat].executor->post([this, home = channels_[seat], handle, lun = found->second, size, unique] {
             home->truncate(handle, lun, size, unique, [this, unique](int error) {
                 control_.post([this, unique, error] { answered(unique, error, {}); });
             });
@@ -290,8 +298,8 @@ void Files::interrupt(std::uint64_t unique) {
     if (found == asked_.end() || std::exchange(found->second.interrupted, true)) return;
     if (found->second.cached) return;  // nobody can be asked to give it up, and it ends at once
     if (found->second.truncates) {
-        control_.post([this, unique] {
-            seats_[home_].executor->post([home = channels_[home_], unique] { home->interrupt_truncation(unique); });
+        control_.post([this, unique, seat = found->second.home] {
+            seats_[seat].executor->post([home = channels_[seat], unique] { home->interrupt_truncation(unique); });
         });
         return;
     }
@@ -365,9 +373,10 @@ void Files::turn() {
         const std::uint64_t unique = queue_.front().unique;
         queue_.pop_front();
         if ((unique & 1) != 0) continue;
-        if (chosen != home_) ++handed_over_;
-        if (const auto asked = asked_.find(unique); asked != asked_.end())
-            asked->second.channel = static_cast<unsigned>(chosen);
+        const auto asked = asked_.find(unique);
+        if (asked == asked_.end()) continue;
+        asked->second.channel = static_cast<unsigned>(chosen);
+        if (chosen != asked->second.home) ++handed_over_;
     }
     if (!worked && channel.prepare_to_sleep()) connection.awake = false;
 }

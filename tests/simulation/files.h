@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-// The file layer of a world: a FuseChannel for each of several reactors, one of which is the home of all units, and the
-// kernel's side of their connection. Requests stand in one queue; whoever reads gets the next. The kernel takes the
+// The file layer of a world: a FuseChannel for each of several reactors, one or two of which are homes of units, and
+// the kernel's side of their connection. Requests stand in one queue; whoever reads gets the next. The kernel takes the
 // answer only where the request was read, and hands out an INTERRUPT only after that. In half of the seeds it has a
 // page cache for every other read: pages appear with an answer, and go when it is told to drop them, some time later;
 // in half of these the files are cached ones, whose pages stay until somebody changes them. It has fewer scruples than
@@ -37,12 +37,13 @@ public:
     using OnAnswer = std::function<void(int error, std::span<const std::byte> body)>;
 
     // `on_wrong` is told what the kernel would not stand.
-    Files(Scheduler& scheduler, SimulatedExecutor& control, std::vector<Seat> seats, unsigned home, std::uint64_t seed,
+    Files(Scheduler& scheduler, SimulatedExecutor& control, std::vector<Seat> seats, std::uint64_t seed,
           std::function<void(const std::string&)> on_wrong);
     ~Files();
 
     // ---- what the daemon does ----
-    void add(const void* unit, lun::Unit* pointer, const lun::UnitInfo& info);
+    // `home`: the seat of the reactor that has it.
+    void add(const void* unit, unsigned home, lun::Unit* pointer, const lun::UnitInfo& info);
     void update(const void* unit, const lun::UnitInfo& info);
     // Who knows what has happened to the units (daemon::Target).
     void drop_pages();
@@ -82,6 +83,7 @@ private:
         OnAnswer on_answer;
         std::optional<unsigned> channel{};  // that has read it
         bool truncates = false, interrupted = false, cached = false;
+        unsigned home = 0;
     };
     struct Connection {
         int kernel = -1;  // our end
@@ -108,6 +110,7 @@ private:
     template <typename In>
     std::uint64_t ask(std::uint32_t opcode, const In& in, std::span<const std::byte> data, OnAnswer on_answer,
                       std::uint64_t node = 2);
+    [[nodiscard]] unsigned home_of(std::uint64_t handle) const;
     void queue_interrupt(std::uint64_t unique);
     void take_answers();
     void answered(std::uint64_t unique, int error, std::span<const std::byte> body);
@@ -118,7 +121,6 @@ private:
     Scheduler& scheduler_;
     SimulatedExecutor& control_;
     const std::vector<Seat> seats_;
-    const unsigned home_;
     Random random_;
     const std::function<void(const std::string&)> on_wrong_;
     fs::OpenFiles open_files_;

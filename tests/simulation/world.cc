@@ -36,7 +36,9 @@ constexpr std::uint64_t zeroing_salt = 114;  // chosen so that the named seeds s
 constexpr std::uint64_t files_salt = 1;      // the same
 constexpr std::uint64_t cluster_salt = 0xc1;
 constexpr std::uint64_t silence_salt = 0x51;
-constexpr unsigned identities = 2;  // of a LUN that is swapped
+constexpr std::uint64_t homes_salt = 0x40;
+constexpr unsigned first_of_other_home = 16;  // LUNs of the second target
+constexpr unsigned identities = 2;            // of a LUN that is swapped
 
 double in_seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }
 
@@ -156,6 +158,49 @@ private:
     Moment cut_began_ = 0;
 };
 
+// A second target, whose units have another reactor for their home. What goes wrong on the network concerns it as well.
+class OtherHome final : public MountListener {
+public:
+    OtherHome(World& world, unsigned seat, SimulatedExecutor& reactor, lun::Engine& engine, std::uint64_t seed);
+    void log_in();
+    [[nodiscard]] bool is_whole() const;
+    // Whether it has nothing to do, and has all credits.
+    [[nodiscard]] bool is_quiet() const;
+    void check_idle();
+    [[nodiscard]] std::vector<std::shared_ptr<lun::ListedUnit>> luns() const;
+    [[nodiscard]] std::uint64_t bytes(unsigned number) const {
+        return disks_.at(number - first_of_other_home)->store->bytes();
+    }
+    [[nodiscard]] unsigned units() const { return static_cast<unsigned>(disks_.size()); }
+    void reset_if_stuck();
+    void logout();
+    [[nodiscard]] bool has_left() const { return !mount_; }
+    target::Portal& portal() { return *portal_; }
+    target::Device& device() { return *device_; }
+    void stop() { login_timer_.disarm(); }
+    void destroy_portal() { portal_.reset(); }
+
+private:
+    void on_lun_added(const std::shared_ptr<lun::ListedUnit>& lun, lun::Unit* pointer) override;
+    void on_lun_changed(const lun::ListedUnit& lun) override;
+    void on_lun_attention() override;
+    void on_lun_removed(const std::shared_ptr<lun::ListedUnit>& lun, std::function<void()> release) override;
+    void on_port_state(initiator::PortState from, initiator::PortState to) override;
+    void on_logged_in() override;
+    void on_gone() override;
+
+    World& world_;
+    const unsigned seat_;
+    SimulatedExecutor& reactor_;
+    lun::Engine& engine_;
+    Random random_;
+    std::vector<Disk*> disks_;
+    std::unique_ptr<target::Device> device_;
+    std::unique_ptr<target::Portal> portal_;
+    std::shared_ptr<Mount> mount_;
+    reactor::Timer login_timer_;
+};
+
 class World final : public MountListener {
 public:
     World(std::uint64_t seed, bool verbose);
@@ -208,6 +253,8 @@ public:
     std::unique_ptr<fabric::LoopbackFabric> other_fabric;
     std::vector<std::unique_ptr<lun::Engine>> other_engines;
     std::unique_ptr<Files> files;
+    unsigned home = 0;                 // the seat of `reactor`
+    std::unique_ptr<OtherHome> other;  // half of the seeds with files
     Random file_work{0};
     std::unique_ptr<Cluster> cluster;  // every fourth seed
     Duration rescan_interval{};
@@ -223,6 +270,7 @@ public:
 
 private:
     friend class Client;
+    friend class OtherHome;
     void on_lun_added(const std::shared_ptr<lun::ListedUnit>& lun, lun::Unit* pointer) override;
     void on_lun_changed(const lun::ListedUnit& lun) override;
     void on_lun_attention() override {
@@ -239,6 +287,7 @@ private:
     void make_target();
     lun::EngineLimits make_engine();
     void make_files(std::uint64_t seed, const lun::EngineLimits& limits);
+    void note_added(const lun::ListedUnit& lun, lun::Unit* pointer, unsigned seat);
     void make_cluster(std::uint64_t seed);
     void count_cluster();
     void log_in();
@@ -255,7 +304,8 @@ private:
     void check_idle();
     void shut_down();
     bool ask_and_wait(unsigned number, lun::OperationKind kind, std::uint64_t offset, std::uint32_t bytes);
-    [[nodiscard]] std::shared_ptr<lun::ListedUnit> any_lun(Random& from);
+    [[nodiscard]] std::shared_ptr<lun::ListedUnit> any_lun(Random& from, bool of_all = false);
+    [[nodiscard]] std::vector<std::shared_ptr<lun::ListedUnit>> all_luns() const;
 
     bool verbose_;
     std::optional<std::string> violation_;
@@ -304,7 +354,7 @@ void Client::next() {
     if (is_busy() || world_.violation_) return;
     if (world_.operations_left == 0) return;
     Random& random = world_.work_;
-    const auto lun = world_.any_lun(random);
+    const auto lun = world_.any_lun(random, true);
     if (!lun) return start_after(200ms);
     --world_.operations_left;
 
@@ -847,7 +897,10 @@ lun::EngineLimits World::make_engine() {
 void World::make_files(std::uint64_t seed, const lun::EngineLimits& limits) {
     file_work = Random(seed ^ 0xf11e5);
     const auto reactors = static_cast<unsigned>(file_work.between(1, 3));
-    const auto home = static_cast<unsigned>(file_work.below(reactors));
+    home = static_cast<unsigned>(file_work.below(reactors));
+    Random homes(seed ^ homes_salt);
+    const bool has_other = reactors > 1 && homes.chance(3, 4);
+    const unsigned other_seat = (home + 1) % reactors;
     std::vector<Files::Seat> seats;
     if (reactors > 1)
         other_fabric =
@@ -858,13 +911,16 @@ void World::make_files(std::uint64_t seed, const lun::EngineLimits& limits) {
             continue;
         }
         other_reactors.push_back(std::make_unique<SimulatedExecutor>(scheduler));
-        auto made = lun::Engine::create(limits, {other_fabric.get()}, *other_reactors.back(), engine_random);
+        auto* const of_seat = has_other && index == other_seat ? fabric.get() : other_fabric.get();
+        auto made = lun::Engine::create(limits, {of_seat}, *other_reactors.back(), engine_random);
         SRPFS_ASSERT(made.has_value());
         other_engines.push_back(std::move(*made));
         seats.push_back({other_reactors.back().get(), other_engines.back().get()});
     }
-    files = std::make_unique<Files>(scheduler, control, std::move(seats), home, file_work.next(),
+    const Files::Seat seat = seats[other_seat % reactors];
+    files = std::make_unique<Files>(scheduler, control, std::move(seats), file_work.next(),
                                     [this](const std::string& what) { violated(what); });
+    if (has_other) other = std::make_unique<OtherHome>(*this, other_seat, *seat.executor, *seat.engine, homes.next());
 }
 
 void World::make_cluster(std::uint64_t seed) {
@@ -917,10 +973,14 @@ void World::on_lun_removed(const std::shared_ptr<lun::ListedUnit>& lun, std::fun
 }
 
 void World::on_lun_added(const std::shared_ptr<lun::ListedUnit>& lun, lun::Unit* pointer) {
-    if (files) files->add(lun.get(), pointer, *lun->info());
-    Disk* disk = disk_of(*lun);
-    tell("{} is {}", lun->lun().file_name(), lun->info()->wwid);
-    if (!disk) return violated(fmt::format("a unit of unknown identity '{}' appeared", lun->info()->wwid));
+    note_added(*lun, pointer, home);
+}
+
+void World::note_added(const lun::ListedUnit& lun, lun::Unit* pointer, unsigned seat) {
+    if (files) files->add(&lun, seat, pointer, *lun.info());
+    Disk* disk = disk_of(lun);
+    tell("{} is {}", lun.lun().file_name(), lun.info()->wwid);
+    if (!disk) return violated(fmt::format("a unit of unknown identity '{}' appeared", lun.info()->wwid));
     // A new unit knows nothing of what an earlier one of the same name left behind.
     if (disk->times_mounted++ > 0) disk->oracle->on_forgotten();
 }
@@ -940,12 +1000,118 @@ void World::on_port_state(initiator::PortState from, initiator::PortState to) {
     if (to == initiator::PortState::running && from != initiator::PortState::connecting) ++statistics.reconnects;
 }
 
-std::shared_ptr<lun::ListedUnit> World::any_lun(Random& from) {
-    if (!mount || mount->is_leaving()) return nullptr;
+std::vector<std::shared_ptr<lun::ListedUnit>> World::all_luns() const {
+    std::vector<std::shared_ptr<lun::ListedUnit>> all;
+    if (mount && !mount->is_leaving()) all = mount->luns();
+    if (other)
+        for (const auto& lun : other->luns()) all.push_back(lun);
+    return all;
+}
+
+std::shared_ptr<lun::ListedUnit> World::any_lun(Random& from, bool of_all) {
     std::vector<std::shared_ptr<lun::ListedUnit>> usable;
-    for (const auto& lun : mount->luns())
-        if (lun->counters() && !lun->is_gone()) usable.push_back(lun);
+    for (const auto& lun : all_luns())
+        if (lun->counters() && !lun->is_gone() && (of_all || *lun->lun().small_number() < first_of_other_home))
+            usable.push_back(lun);
     return usable.empty() ? nullptr : usable[from.below(usable.size())];
+}
+
+// ---- the second home ----
+
+OtherHome::OtherHome(World& world, unsigned seat, SimulatedExecutor& reactor, lun::Engine& engine, std::uint64_t seed)
+    : world_(world), seat_(seat), reactor_(reactor), engine_(engine), random_(seed),
+      login_timer_(world.scheduler.timers, [this] { log_in(); }) {
+    target::DeviceConfig config = world.device->config();
+    config.service_guid = 2;
+    device_ = std::move(*target::Device::create(config, {}));
+    for (unsigned i = 0, units = static_cast<unsigned>(random_.between(1, 2)); i < units; ++i) {
+        Disk& disk = world.pool_.emplace_back();
+        disk.config.block_bytes = random_.chance(1, 2) ? 512 : 4096;
+        disk.config.bytes = random_.between(5, 60) * 4096;
+        disk.config.write_cache = random_.chance(1, 2);
+        disk.config.wwid = fmt::format("naa.600140500000000000000000000000{:x}0", 0xa + i);
+        disk.store = std::move(*target::make_store(disk.config, config.volatile_cache));
+        disk.oracle = std::make_unique<Oracle>(disk.config.block_bytes);
+        world.disks_[disk.config.wwid] = &disk;
+        disks_.push_back(&disk);
+        SRPFS_ASSERT(device_->add_lun(first_of_other_home + i, disk.config, std::make_unique<SharedStore>(disk.store)));
+    }
+    portal_ =
+        std::move(*target::make_portal(*device_, world.target_thread, *world.fabric, fabric::LoopbackAddress{"other"},
+                                       {.buffers_16k = 24, .buffers_128k = 4, .buffers_1m = 2, .buffers_8m = 1}));
+}
+
+void OtherHome::log_in() {
+    if (mount_ || world_.finished_) return;
+    auto config = world_.port_config;
+    config.name = "other";
+    config.address = fabric::LoopbackAddress{"other"};
+    config.parameters.id_ext = config.parameters.ioc_guid = 2;
+    config.parameters.dest = srp::IpDestination{"other", 0};
+    mount_ = std::make_shared<Mount>(config, world_.control, initiator::ReactorDoor{&reactor_, world_.fabric.get()},
+                                     engine_, world_.rescan_interval, *this);
+    mount_->login();
+}
+
+void OtherHome::on_gone() {
+    world_.control.post([this, last = std::move(mount_)]() mutable {
+        last.reset();
+        if (!world_.finished_) login_timer_.arm_after(1s);
+    });
+}
+
+void OtherHome::logout() {
+    login_timer_.disarm();
+    if (mount_) mount_->logout("the end");
+}
+
+void OtherHome::reset_if_stuck() {
+    device_->release_held();
+    if (mount_ && mount_->port().state() != initiator::PortState::running && mount_->port().failed_reconnects() > 10)
+        mount_->reset_host();
+}
+
+void OtherHome::on_lun_added(const std::shared_ptr<lun::ListedUnit>& lun, lun::Unit* pointer) {
+    world_.note_added(*lun, pointer, seat_);
+}
+void OtherHome::on_lun_changed(const lun::ListedUnit& lun) { world_.on_lun_changed(lun); }
+void OtherHome::on_lun_attention() { world_.files->drop_pages(); }
+void OtherHome::on_lun_removed(const std::shared_ptr<lun::ListedUnit>& lun, std::function<void()> release) {
+    world_.on_lun_removed(lun, std::move(release));
+}
+void OtherHome::on_port_state(initiator::PortState from, initiator::PortState to) { world_.on_port_state(from, to); }
+void OtherHome::on_logged_in() {
+    ++world_.statistics.logins;
+    world_.files->drop_pages();
+}
+
+std::vector<std::shared_ptr<lun::ListedUnit>> OtherHome::luns() const {
+    return mount_ && !mount_->is_leaving() ? mount_->luns() : std::vector<std::shared_ptr<lun::ListedUnit>>{};
+}
+
+bool OtherHome::is_whole() const {
+    const auto all = luns();
+    return all.size() == disks_.size() && mount_->is_quiet() &&
+           std::all_of(all.begin(), all.end(), [](const auto& lun) {
+               return lun->unit() && lun->unit()->state() == lun::UnitState::running && !lun->unit()->needs_fence();
+           });
+}
+
+bool OtherHome::is_quiet() const {
+    if (!mount_ || engine_.usage().operations_in_use != 0) return false;
+    const auto channels = mount_->port().link(0).report();
+    return std::all_of(channels.begin(), channels.end(), [](const auto& channel) {
+        return channel.in_flight == 0 &&
+               (channel.state != initiator::ChannelState::live || channel.credits == channel.facts.credits_initial);
+    });
+}
+
+void OtherHome::check_idle() {
+    const auto usage = engine_.usage();
+    if (usage.intake_in_use || usage.write_4k_in_use || usage.write_64k_in_use || usage.read_4k_in_use ||
+        usage.read_64k_in_use || usage.read_1m_in_use || usage.edges_in_use || usage.parked_bytes)
+        world_.violated("memory is missing at the second home at the end");
+    if (!is_quiet()) world_.violated("the second home has something to do at the end");
 }
 
 // ---- trouble ----
@@ -1116,15 +1282,15 @@ void World::gremlin() {
             break;
         }
         case Fault::reordered_luns: {
-            const auto other = static_cast<unsigned>(trouble_.below(slots_.size()));
-            if (other == number || !slot.present || !slots_[other].present) break;
+            const auto another = static_cast<unsigned>(trouble_.below(slots_.size()));
+            if (another == number || !slot.present || !slots_[another].present) break;
             device->set_enabled(false);
             remove_lun(number);
-            remove_lun(other);
-            std::swap(slot.current, slots_[other].current);
-            later(length, [this, number, other] {
+            remove_lun(another);
+            std::swap(slot.current, slots_[another].current);
+            later(length, [this, number, another] {
                 add_lun(number);
-                add_lun(other);
+                add_lun(another);
                 device->set_enabled(true);
             });
             break;
@@ -1271,15 +1437,18 @@ void World::calm_down() {
     // everything right writes to `reset`.
     if (mount && mount->port().state() != initiator::PortState::running && mount->port().failed_reconnects() > 10)
         mount->reset_host();
+    if (other) other->reset_if_stuck();
     // Credits it still owes come in requests of its own: on some channels nothing may be sent that could bring them.
     scheduler.advance(1s);
     device->send_owed_credits(std::nullopt);
+    if (other) other->device().send_owed_credits(std::nullopt);
 }
 
 // ---- the end of a run ----
 
 bool World::is_whole() {
     if (!mount || mount->is_leaving() || mount->luns().size() != slots_.size() || !mount->is_quiet()) return false;
+    if (other && !other->is_whole()) return false;
     return std::all_of(mount->luns().begin(), mount->luns().end(), [&](const auto& lun) {
         const auto number = lun->lun().small_number();
         return lun->unit() && lun->unit()->state() == lun::UnitState::running && number && !lun->info()->read_only &&
@@ -1293,7 +1462,8 @@ bool World::ask_and_wait(unsigned number, lun::OperationKind kind, std::uint64_t
     // Again when it fails: what went wrong before may only be told now, and a channel that was lied to only end now.
     for (unsigned attempt = 0; attempt < 4; ++attempt) {
         if (!scheduler.run_until([&] { return is_whole() || violation_; }, quiet_bound) || violation_) break;
-        const auto lun = std::find_if(mount->luns().begin(), mount->luns().end(),
+        const auto luns = all_luns();
+        const auto lun = std::find_if(luns.begin(), luns.end(),
                                       [&](const auto& one) { return one->lun().small_number() == number; });
         checker_->ask(*lun, kind, offset, bytes);
         scheduler.run_until([&] { return !checker_->is_busy() || violation_; }, quiet_bound);
@@ -1305,8 +1475,12 @@ bool World::ask_and_wait(unsigned number, lun::OperationKind kind, std::uint64_t
 }
 
 void World::check_everything() {
-    for (unsigned number = 0; number < slots_.size(); ++number) {
-        const std::uint64_t capacity = slots_[number].disk().store->bytes();
+    std::vector<unsigned> numbers;
+    for (unsigned number = 0; number < slots_.size(); ++number) numbers.push_back(number);
+    for (unsigned i = 0; other && i < other->units(); ++i) numbers.push_back(first_of_other_home + i);
+    for (const unsigned number : numbers) {
+        const std::uint64_t capacity =
+            number < first_of_other_home ? slots_[number].disk().store->bytes() : other->bytes(number);
         for (std::uint64_t at = 0; at < capacity; at += 65536)
             if (!ask_and_wait(number, lun::OperationKind::read, at,
                               static_cast<std::uint32_t>(std::min<std::uint64_t>(65536, capacity - at))))
@@ -1320,7 +1494,7 @@ void World::check_everything() {
 
 bool World::is_quiet() const {
     const auto channels = mount->port().link(0).report();
-    return engine->usage().operations_in_use == 0 &&
+    return engine->usage().operations_in_use == 0 && (!other || other->is_quiet()) &&
            std::all_of(channels.begin(), channels.end(),
                        [this](const auto& channel) {
                            // Credits that were lost with a message that never arrived end a channel in the end.
@@ -1335,7 +1509,7 @@ bool World::is_quiet() const {
 
 void World::check_idle() {
     if (files && files->pending() != 0) violated("requests are left with a reactor at the end");
-    const auto is_idle = [](const auto& other) { return other->usage().operations_in_use == 0; };
+    const auto is_idle = [](const auto& one) { return one->usage().operations_in_use == 0; };
     if (!std::all_of(other_engines.begin(), other_engines.end(), is_idle))
         violated("operations are left with a reactor that is not the home");
     const auto usage = engine->usage();
@@ -1346,6 +1520,7 @@ void World::check_idle() {
             "memory is missing at the end: operations {}, intake {}, writes {}/{}, reads {}/{}/{}, edges {}, parked {}",
             usage.operations_in_use, usage.intake_in_use, usage.write_4k_in_use, usage.write_64k_in_use,
             usage.read_4k_in_use, usage.read_64k_in_use, usage.read_1m_in_use, usage.edges_in_use, usage.parked_bytes));
+    if (other) other->check_idle();
     if (!mount) return;
     // Target channel ids and our channels cannot be matched, so one lie excuses all.
     for (const auto& channel : mount->port().link(0).report()) {
@@ -1369,8 +1544,10 @@ void World::shut_down() {
     login_timer_->disarm();
     rescan_timer_->disarm();
     if (mount) mount->logout("the end");
-    scheduler.run_until([&] { return !mount; }, 60s);
+    if (other) other->logout();
+    scheduler.run_until([&] { return !mount && (!other || other->has_left()); }, 60s);
     if (mount) return violated("logging out does not end: " + mount->describe_end());
+    if (other && !other->has_left()) return violated("logging out of the second target does not end");
     scheduler.advance(1s);
     if (files) {
         statistics.handed_over += files->handed_over();
@@ -1381,8 +1558,10 @@ void World::shut_down() {
         files.reset();
     }
     portal->close();
+    if (other) other->portal().close();
     scheduler.advance(120s);
-    if (!portal->is_closed()) return violated("the target does not come to an end");
+    if (!portal->is_closed() || (other && !other->portal().is_closed()))
+        return violated("the target does not come to an end");
     if (fabric->connections() != 0) return violated("connections are left at the end");
     for (auto& client : clients_) client->stop();
     checker_->stop();
@@ -1397,6 +1576,7 @@ void World::shut_down() {
     if (scheduler.timers.next_deadline() != instant_never) {
         // The portal's own go with it.
         portal.reset();
+        if (other) other->destroy_portal();
         if (scheduler.timers.next_deadline() != instant_never) violated("a timer is left at the end");
     }
     const auto usage = engine->usage();
@@ -1414,6 +1594,7 @@ void World::count_cluster() {
 Outcome World::run() {
     tell("plan: {}", plan.describe());
     login_timer_->arm_after(Duration::zero());
+    if (other) other->log_in();
     rescan_timer_->arm_after(20s);
     gremlin_timer_->arm_after(gremlin_interval_);
     for (auto& client : clients_) client->start_after(1ms);
