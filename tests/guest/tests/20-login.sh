@@ -267,6 +267,19 @@ test_srpfs_unreachable_address() {
         'address|route|answer|reach' "id_ext=$guid,ioc_guid=$guid,dest=192.0.2.1:$cm_port"
 }
 
+# Nobody waits for this login, so only the events say how it went.
+limit[srpfs_failed_login_of_the_source_is_an_event]=90
+test_srpfs_failed_login_of_the_source_is_an_event() {
+    local string="id_ext=$guid,ioc_guid=$guid,dest=10.9.9.77:$cm_port"
+    srpfs_mount "$string" -o wait=none,login_timeout=1
+    wait_for 30 "the event" grep -q '"login_failed"' $mount_point/events.log
+    grep -m 1 '"login_failed"' $mount_point/events.log >event
+    cat event
+    expect_match "its login string" "$(<event)" '"login": ?"[^"]*dest=10\.9\.9\.77'
+    expect_match "its reason" "$(<event)" '"reason": ?"[^"]*(address|route|answer|reach)'
+    srpfs_umount
+}
+
 # A login string as ibsrpdm -c prints it on InfiniBand: rxe has no such link, and srpfs has to say so in time.
 test_srpfs_infiniband_string_on_roce() {
     local gid
