@@ -37,7 +37,7 @@ constexpr unsigned helping_empty_looks_max = 4;
 constexpr std::size_t large_answer = std::size_t{64} << 10;
 constexpr unsigned loans_max = 2;
 
-constexpr Duration killed_look_pause = std::chrono::seconds(1);
+constexpr Duration killed_look_pause = std::chrono::milliseconds(300);
 
 bool is_durable(std::uint32_t open_flags) { return (open_flags & (O_DSYNC | O_SYNC)) != 0; }
 

@@ -221,11 +221,6 @@ std::int32_t Channel::reserve(bool privileged) const {
     return privileged || facts_.credits_initial < 4 ? 1 : 2;
 }
 
-unsigned Channel::places() const {
-    const auto queue = static_cast<std::int32_t>(slots_.size() - check_slots);
-    return static_cast<unsigned>(std::clamp(facts_.credits_initial - reserve(false), 0, queue));
-}
-
 unsigned Channel::free_places() const {
     const auto slots = static_cast<std::int32_t>(slots_.size()) - static_cast<std::int32_t>(check_slots + in_flight_);
     return static_cast<unsigned>(std::max(0, std::min(credits_ - reserve(false), slots)));

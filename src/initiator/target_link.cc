@@ -89,7 +89,7 @@ void TargetLink::attach(LinkListener& listener) { listeners_.push_back(listener)
 
 void TargetLink::detach(LinkListener& listener) {
     listeners_.remove(listener);
-    for (auto* line : {&waiting_, &choosy_, &held_}) std::erase(*line, &listener);
+    for (auto* line : {&waiting_, &choosy_, &held_, &sharing_}) std::erase(*line, &listener);
     std::replace(waking_.begin(), waking_.end(), &listener, static_cast<LinkListener*>(nullptr));
 }
 
@@ -126,13 +126,33 @@ Submitted TargetLink::submit(Command& command) {
     return Submitted::wait;
 }
 
-bool TargetLink::has_free_quarter() const {
+bool TargetLink::has_turn(LinkListener& listener) {
+    if ((sharing_.empty() || its_turn_ == &listener) && has_place_to_share()) return true;
+    if (std::find(sharing_.begin(), sharing_.end(), &listener) == sharing_.end()) sharing_.push_back(&listener);
+    for (Channel* channel : live_) channel->tell_when_room();
+    return false;
+}
+
+bool TargetLink::has_place_to_share() const {
     unsigned places = 0, free = 0;
     for (const Channel* channel : live_) {
-        places += channel->places();
         free += channel->free_places();
+        places += channel->in_flight();
     }
-    return free > places / 4;
+    places += free;
+    return free > std::min(assured_commands * (sharers_ - 1), places / 4);
+}
+
+// One that could not take what it was given its turn for stands in line again, behind the others.
+void TargetLink::give_turns() {
+    while (!sharing_.empty() && waiting_.empty() && has_place_to_share()) {
+        its_turn_ = sharing_.front();
+        sharing_.erase(sharing_.begin());
+        its_turn_->on_link_ready();
+        its_turn_ = nullptr;
+    }
+    if (!sharing_.empty())
+        for (Channel* channel : live_) channel->tell_when_room();
 }
 
 void TargetLink::wait_for_room(LinkListener& listener) {
@@ -142,7 +162,12 @@ void TargetLink::wait_for_room(LinkListener& listener) {
 // Each waiting unit gets its turn once per wake-up, in the order they began to wait. One that has sent something and is
 // refused again goes behind those that have not.
 void TargetLink::wake_waiting() {
-    if (waking_now_ || (waiting_.empty() && choosy_.empty())) return;
+    if (waking_now_ || its_turn_) return;
+    if (!waiting_.empty() || !choosy_.empty()) wake_refused();
+    give_turns();
+}
+
+void TargetLink::wake_refused() {
     waking_now_ = true;
     waking_.swap(choosy_);
     waking_.insert(waking_.end(), waiting_.begin(), waiting_.end());
@@ -164,8 +189,10 @@ void TargetLink::wake_waiting() {
 
 // The state has changed, or a LUN RESET is over.
 void TargetLink::wake_all() {
-    waiting_.insert(waiting_.end(), held_.begin(), held_.end());
-    held_.clear();
+    for (auto* line : {&held_, &sharing_}) {
+        waiting_.insert(waiting_.end(), line->begin(), line->end());
+        line->clear();
+    }
     wake_waiting();
 }
 

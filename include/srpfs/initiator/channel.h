@@ -177,9 +177,10 @@ public:
     [[nodiscard]] std::shared_ptr<const ChannelGauges> gauges() const { return gauges_; }
     [[nodiscard]] std::int32_t credits() const { return credits_; }
     [[nodiscard]] unsigned in_flight() const { return in_flight_; }
-    // For commands without privileges, of a channel that is live: all that it has had, and those that are free now.
-    [[nodiscard]] unsigned places() const;
+    // For commands without privileges, of a channel that is live.
     [[nodiscard]] unsigned free_places() const;
+    // ChannelListener::on_channel_room() follows when one of the commands in flight has ended.
+    void tell_when_room() { room_wanted_ = true; }
     [[nodiscard]] bool has_room(bool privileged) const;
     [[nodiscard]] bool is_gone() const { return gone_; }
     // Since when nothing has been heard of the target.

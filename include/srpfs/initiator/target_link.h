@@ -108,11 +108,11 @@ public:
     // One that sends commands as long as it may: a unit.
     void add_sharer() { ++sharers_; }
     void remove_sharer() { --sharers_; }
-    // Whether one with so many commands in flight may send another, as far as the others are concerned: a quarter of
-    // the channels' places is left to those that have few in flight, so that they get on beside one that is not
-    // answered, or has no end of work. Who may not has some in flight, and tries again when one of them is done.
-    [[nodiscard]] bool leaves_room(unsigned in_flight) const {
-        return sharers_ < 2 || in_flight < assured_commands || has_free_quarter();
+    // Whether one with so many commands in flight may send another, as far as the others are concerned. A few places
+    // are left to those that have few in flight, so that they get on beside one that is not answered; the others are
+    // had in turn by those that want more. False: listener.on_link_ready() follows when it is its turn.
+    [[nodiscard]] bool leaves_room(LinkListener& listener, unsigned in_flight) {
+        return sharers_ < 2 || in_flight < assured_commands || has_turn(listener);
     }
     // Round-robin over the live channels with room.
     [[nodiscard]] Submitted submit(Command& command);
@@ -180,9 +180,12 @@ private:
     void on_reset_over(const scsi::Lun& lun, bool succeeded) override;
     template <typename Call>
     void tell_listeners(Call call);
-    [[nodiscard]] bool has_free_quarter() const;
+    [[nodiscard]] bool has_turn(LinkListener& listener);
+    [[nodiscard]] bool has_place_to_share() const;
+    void give_turns();
     void refresh();
     void wake_waiting();
+    void wake_refused();
     void wake_all();
     void bury();
     void tell_changed();
@@ -207,6 +210,8 @@ private:
     std::vector<LinkListener*> waiting_;            // for room on any channel; they go before new commands
     std::vector<LinkListener*> choosy_;             // for room on one channel: nobody else has to wait for that
     std::vector<LinkListener*> held_;               // for the port to run, or for a LUN RESET to be over
+    std::vector<LinkListener*> sharing_;            // for a place that is not left to those that have few in flight
+    LinkListener* its_turn_ = nullptr;              // while it takes one of these
     std::vector<LinkListener*>* refused_ = &held_;  // where the last submit() belongs
     std::uint64_t sent_ = 0;
     std::vector<LinkListener*> waking_;

@@ -310,6 +310,70 @@ TEST_F(Transfer, AUnitThatIsNotAnsweredLeavesPlacesToOthersOfItsTarget) {
     for (const auto& request : requests) EXPECT_TRUE(request->ok());
 }
 
+// Units with no end of work; the first has nearly all places when the second comes.
+TEST_F(Transfer, UnitsOfOneTargetHaveItsPlacesInTurn) {
+    limits.read_buffers_4k = 128;
+    parameters.queue_size = queue_depth = 16;
+    fabric.login.credits = 64;
+    begin();
+    Unit& other = add_unit(1);
+    const auto of_other = [this] {
+        const auto all = open();
+        return std::count_if(all.begin(), all.end(), [](const Seen* one) { return one->lun != 0; });
+    };
+    for (unsigned i = 0; i < 48; ++i) read(512 * i, 512);
+    for (unsigned i = 0; i < 48; ++i) read(other, 512 * i, 512);
+    EXPECT_EQ(open().size(), 16u);
+    EXPECT_EQ(of_other(), 4);
+    for (unsigned i = 0; i < 40; ++i) serve_one(*open().front());
+    EXPECT_GE(open().size(), 12u);
+    EXPECT_NEAR(static_cast<double>(of_other()), static_cast<double>(open().size()) / 2, 1);
+    while (!open().empty()) serve_all();
+    for (const auto& request : requests) EXPECT_TRUE(request->ok());
+}
+
+TEST_F(Transfer, WhoWaitsForAPlaceHasItWhenOthersHaveNothingLeft) {
+    limits.read_buffers_4k = 64;
+    parameters.queue_size = queue_depth = 16;
+    fabric.login.credits = 64;
+    begin();
+    Unit& other = add_unit(1);
+    for (unsigned i = 0; i < 20; ++i) read(512 * i, 512);
+    for (unsigned i = 0; i < 20; ++i) read(other, 512 * i, 512);
+    EXPECT_EQ(open().size(), 16u);
+    const auto first_of_unit = [this]() -> Seen* {
+        for (Seen* one : open())
+            if (one->lun == 0) return one;
+        return nullptr;
+    };
+    while (Seen* const one = first_of_unit()) serve_one(*one);
+    EXPECT_EQ(open().size(), 12u) << "none of which has been answered";
+    while (!open().empty()) serve_all();
+    for (const auto& request : requests) EXPECT_TRUE(request->ok());
+}
+
+TEST_F(Transfer, AFlushDoesNotStandInLineForPlaces) {
+    limits.read_buffers_4k = 64;
+    info.write_cache = true;
+    parameters.queue_size = queue_depth = 32;
+    fabric.login.credits = 64;
+    begin();
+    Unit& other = add_unit(1);
+    add_unit(2);
+    Request& written = write(0, Bytes(512));
+    serve_all();
+    EXPECT_TRUE(written.ok());
+    for (unsigned i = 0; i < 30; ++i) read(other, 512 * i, 512);
+    EXPECT_EQ(open().size(), 24u);
+    for (unsigned i = 0; i < 4; ++i) read(512 * i, 512);
+    EXPECT_EQ(open().size(), 28u);
+    flush();
+    ASSERT_EQ(open().size(), 29u);
+    EXPECT_TRUE(open().back()->is_flush());
+    while (!open().empty()) serve_all();
+    for (const auto& request : requests) EXPECT_TRUE(request->ok());
+}
+
 TEST_F(Transfer, AUnitThatIsAloneMayHaveAllPlaces) {
     limits.read_buffers_4k = 64;
     parameters.queue_size = queue_depth = 16;
