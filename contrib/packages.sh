@@ -14,10 +14,11 @@ build_packages=(
 test_packages=(
     "${build_packages[@]}" clang-format-14 e2fsprogs fdisk fio jq libgmock-dev libgtest-dev libnbd-bin mandoc mount nbdkit python3 qemu-utils
     rsync shellcheck sqlite3 tmux util-linux valgrind xz-utils
+    fish zsh  # whose completions tests/ctl tries
 )
 
-# The other tools that tests/tools looks at, and the shells whose completion tests/ctl tries.
-tools_packages=(btrfs-progs cryptsetup-bin fish gdisk lvm2 mdadm parted postgresql stress-ng xfsprogs zsh)
+# The other tools that tests/tools looks at.
+tools_packages=(btrfs-progs cryptsetup-bin gdisk lvm2 mdadm parted postgresql stress-ng xfsprogs)
 
 # What tests/bench/peers compares with, and how.
 bench_packages=(fio fuse3 libnbd-bin nbdkit qemu-system-common)

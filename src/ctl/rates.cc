@@ -144,6 +144,16 @@ std::string first_lines(const std::string& text, std::size_t count) {
     return text.substr(0, end);
 }
 
+// One that is ending may still be there beside the one that takes its place.
+bool has_successor(const Json& channel, const Json& channels) {
+    const auto is_ending = [](const Json& one) {
+        return member(one, "state") == "dead" || member(one, "state") == "draining";
+    };
+    return is_ending(channel) && std::any_of(channels.begin(), channels.end(), [&](const Json& other) {
+               return member(other, "index") == member(channel, "index") && !is_ending(other);
+           });
+}
+
 }  // namespace
 
 std::string sparkline(const std::deque<double>& values, Charset charset) {
@@ -199,6 +209,7 @@ void Rates::add(const Json& mount, double seconds) {
             seen.insert(target_path);
             Json channels = Json::array(), units = Json::array();
             for (const Json& channel : member(target, "channel_list")) {
+                if (has_successor(channel, member(target, "channel_list"))) continue;
                 Json each;
                 for (const char* name : {"index", "state", "credits", "credits_initial", "in_flight"})
                     each[name] = member(channel, name);
@@ -325,6 +336,7 @@ std::string Rates::table(const Screen& screen) const {
                         times_of(6, 10),
                         {{"ERRORS/S", Align::right, 0, Cut::end, 5}, {"LATELY", Align::left, 0, Cut::end, 7}}}));
     std::size_t channel_count = 0;
+    bool has_several = false;
     for (const Json& target : member(*frame_, "targets")) {
         const std::string path = plain_text(member(target, "path")), name = below(path, root);
         targets.add({{name},
@@ -344,6 +356,7 @@ std::string Rates::table(const Screen& screen) const {
                      {time_text(target, "write_p99_us")},
                      {time_text(target, "write_p999_us")},
                      {lately(path, screen.charset)}});
+        has_several = has_several || member(target, "channel_list").size() > 1;
         for (const Json& channel : member(target, "channel_list")) {
             ++channel_count;
             const std::string state = plain_text(member(channel, "state"));
@@ -393,9 +406,8 @@ std::string Rates::table(const Screen& screen) const {
                           Cut::middle, screen.charset);
     std::string text =
         (screen.width == 0 ? place + sums : shortened(place + sums, screen.width, Cut::end, screen.charset)) + "\n";
-    // Channels are of interest where there are several, and room for the LUNs is left.
-    const bool shows_channels = channel_count > member(*frame_, "targets").size() &&
-                                (screen.height == 0 || channel_count + 2 <= screen.height / 3);
+    // Channels are of interest where a target has several, and room for the LUNs is left.
+    const bool shows_channels = has_several && (screen.height == 0 || channel_count + 2 <= screen.height / 3);
     for (const Table* each : {&targets, &channels, &table})
         if (!each->is_empty() && (each != &channels || shows_channels)) text += "\n" + each->text(screen);
     return screen.height == 0 ? text : first_lines(text, screen.height);

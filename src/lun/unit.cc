@@ -556,9 +556,8 @@ bool Unit::send_parts(Operation& operation) {
         // A later part may have been prepared and refused before, even when there is nothing new for this one.
         if (!part.again && !(more = more && next_part(operation, part))) continue;
         part.again = true;  // until it is on its way
-        if (!operation.is_probe() &&
-            (commands_in_flight_ >= queue_depth_ ||
-             (!part.command.privileged && !link_.leaves_room(*this, commands_in_flight_))))
+        if (!operation.is_probe() && (commands_in_flight_ >= queue_depth_ ||
+                                      (!part.command.privileged && !link_.leaves_room(*this, commands_in_flight_))))
             return false;
         switch (link_.submit(part.command)) {
             case Submitted::sent: break;

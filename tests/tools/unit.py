@@ -339,7 +339,12 @@ def told(text: str, cells: list[str], column: int) -> str:
     """For this column, beside what the first one says."""
     if column == EMBEDDED or text != cells[EMBEDDED]:
         return text
-    return "exact" if text.startswith("exact") else "the same"
+    return "exact" if is_exact(text) else "the same"
+
+
+def is_exact(text: str) -> bool:
+    """And in every case: some lines say in which one nothing can be done."""
+    return text.startswith("exact") and "impossible" not in text
 
 
 def stale_lines(verdicts: dict[str, tuple[str, str]], column: int) -> list[str]:
@@ -375,10 +380,13 @@ def write_table(verdicts, column):
 def summary(table: list[list[str]]) -> str:
     def count(condition):
         return sum(condition(cells) for cells in table)
-    exact = count(lambda cells: any(cell.startswith("exact") for cell in cells))
+    exact = count(lambda cells: any(is_exact(cell) for cell in cells))
+    partly = count(lambda cells: cells[EMBEDDED].startswith("exact") and not any(is_exact(cell) for cell in cells))
+    refused = count(lambda cells: any(cell.startswith("refused") for cell in cells))
     unknown = count(lambda cells: all(cell.startswith(NOT_RUN) for cell in cells))
-    return (f"Of {len(table)} rows {exact} are exact, {len(table) - exact - unknown} are what no file that stands for a device can do, and the tool says so"
-            + (f", {unknown} have been run nowhere" if unknown else "") + ".\n")
+    return (f"Of {len(table)} rows {exact} are exact, {partly} in the cases that its line says, {refused} srpfs refuses, and "
+            f"{len(table) - exact - partly - refused - unknown} are what no file that stands for a device can do; the tool says so in all of them but `dd conv=sparse`"
+            + (f"; {unknown} have been run nowhere" if unknown else "") + ".\n")
 
 
 def write_peers(found: dict[str, dict[str, str]]):

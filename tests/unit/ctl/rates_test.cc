@@ -101,6 +101,21 @@ TEST(Rates, ChannelsAreShownWhereThereAreSeveralAndRoom) {
     };
     EXPECT_TRUE(has_channels(50));
     EXPECT_FALSE(has_channels(10));
+    // Also beside a target that has none.
+    look["targets"].push_back(look["targets"][0]);
+    look["targets"][1]["path"] = "/srp/srp-a-1/lost";
+    look["targets"][1]["channel_list"] = Json::array();
+    rates.add(look, 14);
+    EXPECT_TRUE(has_channels(50));
+    // Those that take the place of others.
+    Json& channels = look["targets"][0]["channel_list"];
+    for (std::size_t index = 1; index < 4; ++index) channels[index]["index"] = 0;
+    channels[0]["state"] = channels[1]["state"] = "dead";
+    channels[2]["state"] = "draining";
+    rates.add(look, 16);
+    ASSERT_EQ(rates.frame()["targets"][0]["channel_list"].size(), 1u);
+    EXPECT_EQ(rates.frame()["targets"][0]["channel_list"][0]["state"], "live");
+    EXPECT_FALSE(has_channels(50));
 }
 
 TEST(Rates, OfATargetAreThoseOfItsUnitsTogether) {
