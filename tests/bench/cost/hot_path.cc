@@ -14,7 +14,7 @@
 
 extern "C" {
 void srpfs_cost_measured(void (*work)(void* context), void* context);
-__attribute__((noipa)) void srpfs_cost_measured(void (*work)(void* context), void* context) { work(context); }
+__attribute__((noinline)) void srpfs_cost_measured(void (*work)(void* context), void* context) { work(context); }
 }
 
 namespace srpfs::cost {
