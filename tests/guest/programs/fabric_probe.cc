@@ -402,12 +402,13 @@ struct Usage {
 };
 
 Usage usage() {
-    // By name: the kernel shows the thread that made a thing as its "pid", and ours are many.
+    // By name: the kernel shows the thread that made a thing as its "pid", and ours are many; some have names of their
+    // own.
     std::string name(16, '\0');
     prctl(PR_GET_NAME, name.data());
     name.resize(std::strlen(name.c_str()));
     const auto count = [&](const char* kind) {
-        return lines_of(fmt::format("rdma res show {} 2>/dev/null | grep 'comm {}'", kind, name));
+        return lines_of(fmt::format("rdma res show {} 2>/dev/null | grep -E 'comm ({}|srpfs-)'", kind, name));
     };
     Usage used{count("qp"), count("cq"), count("mr"), count("cm_id"), count("pd"), count("ctx"), 0};
     for ([[maybe_unused]] const auto& fd : std::filesystem::directory_iterator("/proc/self/fd")) ++used.descriptors;
