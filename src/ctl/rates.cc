@@ -20,7 +20,7 @@ struct Rate {
     const char* counter;
 };
 constexpr Rate target_rates[] = {{"commands_per_second", "commands"}, {"waits_per_second", "zero_req_lim"}};
-constexpr const char* operations[] = {"read", "write"};
+constexpr const char* timed_operations[] = {"read", "write"};
 constexpr Rate lun_rates[] = {{"reads_per_second", "reads"},
                               {"writes_per_second", "writes"},
                               {"flushes_per_second", "flushes"},
@@ -233,7 +233,7 @@ void Rates::add(const Json& mount, double seconds) {
                 for (const Rate& rate : lun_rates)
                     each[rate.name] =
                         rate_of(member(counted, rate.counter), member(member(lun, "counters"), rate.counter), passed);
-                for (const char* operation : operations) {
+                for (const char* operation : timed_operations) {
                     Buckets ended;
                     if (lun_before.is_object())
                         ended = ended_between(member(member(lun_before, "latency"), operation),
@@ -247,7 +247,7 @@ void Rates::add(const Json& mount, double seconds) {
                 units.push_back(std::move(each));
             }
             for (const Rate& rate : lun_rates) one[rate.name] = sum_of(units, rate.name);
-            for (const char* operation : operations) add_percentiles(one, operation, of_target[operation]);
+            for (const char* operation : timed_operations) add_percentiles(one, operation, of_target[operation]);
             one["channel_list"] = std::move(channels);
             one["luns"] = std::move(units);
             frame["targets"].push_back(std::move(one));
