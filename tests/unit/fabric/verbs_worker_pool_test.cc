@@ -7,11 +7,10 @@
 
 #include <atomic>
 #include <future>
-#include <thread>
 
 #include <pthread.h>
-#include <sched.h>
-#include <unistd.h>
+
+#include "bound_thread.h"
 
 namespace srpfs::fabric::verbs {
 namespace {
@@ -61,24 +60,18 @@ TEST(WorkerPool, WithOneThreadKeepsTheOrder) {
 
 // They are started by reactors, which may be bound to a processor.
 TEST(WorkerPool, HasNeitherNameNorProcessorOfWhoStartsIt) {
-    cpu_set_t all, of_worker;
-    ASSERT_EQ(sched_getaffinity(getpid(), sizeof all, &all), 0);
+    cpu_set_t of_worker;
     char name[16] = {};
-    std::thread([&] {
+    test::in_bound_thread([&](const cpu_set_t&) {
         pthread_setname_np(pthread_self(), "srpfs-0");
-        cpu_set_t one;
-        CPU_ZERO(&one);
-        int first = 0;
-        while (!CPU_ISSET(first, &all)) ++first;
-        CPU_SET(first, &one);
-        ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
         WorkerPool pool(1);
         pool.run([&] {
             pthread_getname_np(pthread_self(), name, sizeof name);
-            (void)sched_getaffinity(0, sizeof of_worker, &of_worker);
+            of_worker = test::processors_of(0);
         });
-    }).join();
+    });
     EXPECT_STREQ(name, "srpfs-verbs");
+    const cpu_set_t all = test::processors_of(getpid());
     EXPECT_TRUE(CPU_EQUAL(&of_worker, &all));
 }
 

@@ -16,6 +16,15 @@ protected:
         for (const Seen& seen : sent()) all.push_back({seen.lba(), seen.blocks()});
         return all;
     }
+
+    // Two units of a target that takes so many commands at once, which is what either may have under way. The second.
+    Unit& begin_two_units(unsigned places) {
+        limits.read_buffers_4k = 128;
+        parameters.queue_size = queue_depth = places;
+        fabric.login.credits = 64;
+        begin();
+        return add_unit(1);
+    }
 };
 
 TEST_F(Transfer, AReadIsOneCommandIntoRegisteredMemory) {
@@ -288,11 +297,7 @@ TEST_F(Transfer, TheUnitsDepthBoundsItsCommands) {
 }
 
 TEST_F(Transfer, AUnitThatIsNotAnsweredLeavesPlacesToOthersOfItsTarget) {
-    limits.read_buffers_4k = 64;
-    parameters.queue_size = queue_depth = 16;
-    fabric.login.credits = 64;
-    begin();
-    Unit& other = add_unit(1);
+    Unit& other = begin_two_units(16);
     for (unsigned i = 0; i < 20; ++i) read(512 * i, 512);
     EXPECT_EQ(sent().size(), 12u);
 
@@ -312,11 +317,7 @@ TEST_F(Transfer, AUnitThatIsNotAnsweredLeavesPlacesToOthersOfItsTarget) {
 
 // Units with no end of work; the first has nearly all places when the second comes.
 TEST_F(Transfer, UnitsOfOneTargetHaveItsPlacesInTurn) {
-    limits.read_buffers_4k = 128;
-    parameters.queue_size = queue_depth = 16;
-    fabric.login.credits = 64;
-    begin();
-    Unit& other = add_unit(1);
+    Unit& other = begin_two_units(16);
     const auto of_other = [this] {
         const auto all = open();
         return std::count_if(all.begin(), all.end(), [](const Seen* one) { return one->lun != 0; });
@@ -333,11 +334,7 @@ TEST_F(Transfer, UnitsOfOneTargetHaveItsPlacesInTurn) {
 }
 
 TEST_F(Transfer, WhoWaitsForAPlaceHasItWhenOthersHaveNothingLeft) {
-    limits.read_buffers_4k = 64;
-    parameters.queue_size = queue_depth = 16;
-    fabric.login.credits = 64;
-    begin();
-    Unit& other = add_unit(1);
+    Unit& other = begin_two_units(16);
     for (unsigned i = 0; i < 20; ++i) read(512 * i, 512);
     for (unsigned i = 0; i < 20; ++i) read(other, 512 * i, 512);
     EXPECT_EQ(open().size(), 16u);
@@ -353,12 +350,8 @@ TEST_F(Transfer, WhoWaitsForAPlaceHasItWhenOthersHaveNothingLeft) {
 }
 
 TEST_F(Transfer, AFlushDoesNotStandInLineForPlaces) {
-    limits.read_buffers_4k = 64;
     info.write_cache = true;
-    parameters.queue_size = queue_depth = 32;
-    fabric.login.credits = 64;
-    begin();
-    Unit& other = add_unit(1);
+    Unit& other = begin_two_units(32);
     add_unit(2);
     Request& written = write(0, Bytes(512));
     serve_all();
@@ -375,11 +368,7 @@ TEST_F(Transfer, AFlushDoesNotStandInLineForPlaces) {
 }
 
 TEST_F(Transfer, AUnitThatIsAloneMayHaveAllPlaces) {
-    limits.read_buffers_4k = 64;
-    parameters.queue_size = queue_depth = 16;
-    fabric.login.credits = 64;
-    begin();
-    add_unit(1);
+    begin_two_units(16);
     units.pop_back();
     for (unsigned i = 0; i < 20; ++i) read(512 * i, 512);
     EXPECT_EQ(open().size(), 16u);

@@ -7,8 +7,8 @@
 #include <thread>
 
 #include <pthread.h>
-#include <sched.h>
-#include <unistd.h>
+
+#include "bound_thread.h"
 
 namespace srpfs::reactor {
 namespace {
@@ -19,37 +19,23 @@ std::string name_of_this_thread() {
     return name;
 }
 
-cpu_set_t processors_of(pid_t thread) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    EXPECT_EQ(sched_getaffinity(thread, sizeof set, &set), 0);
-    return set;
-}
-
-// On a machine with one processor nothing is seen of the binding.
 TEST(Thread, OneThatABoundThreadStartsHasANameAndProcessorsOfItsOwn) {
-    const cpu_set_t all = processors_of(getpid());
     std::string name;
     cpu_set_t processors;
-    std::thread([&] {
+    test::in_bound_thread([&](const cpu_set_t& bound) {
         name_thread("srpfs-7");
-        cpu_set_t one;
-        CPU_ZERO(&one);
-        int first = 0;
-        while (!CPU_ISSET(first, &all)) ++first;
-        CPU_SET(first, &one);
-        ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
         std::thread([&] {
             begin_thread("srpfs-test");
             name = name_of_this_thread();
-            processors = processors_of(0);
+            processors = test::processors_of(0);
         }).join();
         EXPECT_EQ(name_of_this_thread(), "srpfs-7");
-        const cpu_set_t still = processors_of(0);
-        EXPECT_TRUE(CPU_EQUAL(&still, &one));
-    }).join();
+        const cpu_set_t still = test::processors_of(0);
+        EXPECT_TRUE(CPU_EQUAL(&still, &bound));
+    });
 
     EXPECT_EQ(name, "srpfs-test");
+    const cpu_set_t all = test::processors_of(getpid());
     EXPECT_TRUE(CPU_EQUAL(&processors, &all));
 }
 
