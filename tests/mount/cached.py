@@ -18,7 +18,7 @@ from pages import BLOCK, MIB, as_new_as_written, by_sendfile, ends_whatever_is_r
 from power import Power
 from raw import ask
 from reactors import SHARE
-from trouble import KILL_SECONDS, Stuck
+from trouble import KILL_SECONDS, BlackHole, Stuck
 
 CACHED = "lun=*:cached"
 
@@ -168,6 +168,35 @@ def cached_readers_never_see_the_past_while_connections_break(t):
 
     race(t, mount, 4, WAYS, relogin)
     check(losses[0] > 3, f"only {losses[0]} connections were broken")
+
+
+@test(intakes=BOTH)
+def cached_pages_of_a_dead_path_are_as_new_as_what_was_written_by_another(t):
+    hole = BlackHole(t, CACHED + ",tur_interval=1,tur_timeout=1")
+    one, other = hole.mount.lun(0), hole.second / "lun0"
+    places = (0, 4 * MIB)  # the second one is too far away to be read ahead
+    old, new = pattern(BLOCK, 1), pattern(BLOCK, 2)
+    with opened(one) as alive, opened(other, os.O_RDONLY) as dead:
+        for place in places:
+            os.pwrite(alive, old, place)
+        equal(os.pread(dead, BLOCK, 0) == old, True, "what was written is read")
+        before = reads(hole.mount)
+        os.pread(dead, BLOCK, 0)
+        equal(reads(hole.mount), before, "reads of the unit for a page that is there")
+        hole.open()
+        filling = Background(os.pread, dead, BLOCK, places[1])
+        eventually(lambda: hole.mount.requests() >= 1, "a fill")
+        # What is being filled may have been read already: its change waits until the silence of that path is noticed, and no longer.
+        for place, seconds in zip(places, (KILL_SECONDS, 1 + 1 + KILL_SECONDS)):
+            with promised(seconds, "writing by the path that works"):
+                equal(os.pwrite(alive, new, place), BLOCK, "bytes written")
+            equal(os.pread(alive, BLOCK, place) == new, True, "the path that works has what was written")
+        page = Background(os.pread, dead, BLOCK, places[0])
+        eventually(lambda: hole.mount.requests() >= 2, "another fill")
+        check(filling.is_running(), "a page was filled by a path that nothing comes from")
+        hole.file.unlink()
+        for reader in (filling, page):
+            equal(reader.wait("a read by the path that is back") == new, True, "what was written is read by the path that is back")
 
 
 @test

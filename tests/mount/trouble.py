@@ -38,9 +38,9 @@ class Stuck:
 class BlackHole:
     """A mount with two targets; nothing comes to or from the second one while told so."""
 
-    def __init__(self, t):
+    def __init__(self, t, options=""):
         self.file = t.path("black-hole")
-        self.mount = t.mount("demo:ram:8M+ram:8M", "reconnect_delay=1,login_timeout=2,fast_io_fail_tmo=300",
+        self.mount = t.mount("demo:ram:8M+ram:8M", "reconnect_delay=1,login_timeout=2,fast_io_fail_tmo=300," + options,
                              env={"SRPFS_DEMO_BLACK_HOLE": str(self.file)})
         write_once(self.mount.path / "add_target", LOGIN.replace("demo", "demo2") + ",initiator_ext=2")
         self.second = self.mount.target.parent / (self.mount.target.name + "-0000000000000002")
