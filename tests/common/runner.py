@@ -337,8 +337,8 @@ def stage_tests(stage: str, everything: bool) -> list[Test]:
         if everything and stage == "simulation":
             test.command = ["100000" if word == "10000" else word for word in test.command]
             test.seconds_max *= 10
-        if everything and test.name == "packages-debian":
-            # From its source as well, twice.
+        if everything and test.name in ("packages-debian", "packages-rpm"):
+            # From its source as well (the Debian package twice).
             test.environment = {**test.environment, "SRPFS_PACKAGE_FROM_SOURCE": "1"}
             test.seconds_max += 6000
         if everything and stage == "tools":

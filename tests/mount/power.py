@@ -175,33 +175,47 @@ def what_fsync_has_promised_survives_power_cuts_with_several_reactors(t):
     what_was_flushed_is_there(t, Power(t, "demo:ram:16M,wce++ram:1M", "park=16M,reactors=3,ch_count=2"))
 
 
-def what_was_flushed_is_there(t, power):
-    lun = power.mount.lun(0)
-    writers = [Writer(lun, 512 * number, 512, number + 1) for number in range(4)]
-    threads = [Background(writer.run) for writer in writers]
-    for seed in ("", 1, 2, ""):
-        counts = [writer.flushes for writer in writers]
-        eventually(lambda c=counts: all(writer.flushes >= count + 3 or not thread.is_running() for writer, count, thread in zip(writers, c, threads)),
+class Writers:
+    """Four of them, in the background, side by side from a block of the file on."""
+
+    def __init__(self, lun, first=0):
+        self.lun = lun
+        self.all = [Writer(lun, first + 512 * number, 512, number + 1) for number in range(4)]
+        self.threads = [Background(writer.run) for writer in self.all]
+
+    def have_flushed_again(self):
+        counts = [writer.flushes for writer in self.all]
+        eventually(lambda: all(writer.flushes >= count + 3 or not thread.is_running() for writer, count, thread in zip(self.all, counts, self.threads)),
                    "all writers have flushed again")
+
+    def end(self):
+        """They have been told of a loss, and what they had flushed is there."""
+        for writer in self.all:
+            writer.stop.set()
+        for thread in self.threads:
+            thread.wait("a writer")
+        check(sum(writer.lost for writer in self.all) > 0, "no loss was told")
+        with opened(self.lun) as handle:
+            os.fsync(handle)
+            for writer in self.all:
+                for index in range(writer.count):
+                    writer.version_of(handle, index)
+
+
+def what_was_flushed_is_there(t, power):
+    writers = Writers(power.mount.lun(0))
+    for seed in ("", 1, 2, ""):
+        writers.have_flushed_again()
         power.cut(seed)
         power.back()
-    for writer in writers:
-        writer.stop.set()
-    for thread in threads:
-        thread.wait("a writer")
-    check(sum(writer.lost for writer in writers) > 0, "no loss was told")
-    with opened(lun) as handle:
-        os.fsync(handle)
-        for writer in writers:
-            for index in range(writer.count):
-                writer.version_of(handle, index)
+    writers.end()
 
 
-# fio keeps a list of what was acknowledged. With O_DSYNC that is what has to be there.
+# fio keeps a list of what was acknowledged. With O_DSYNC that is what has to be there. The writers' histories and fio's list judge the same power cut.
 @test(intakes=BOTH)
 def fio_finds_what_it_was_told_is_durable(t):
     needs("fio")
-    power = Power(t, "demo:ram:64M,wce")
+    power = Power(t, "demo:ram:80M,wce")
     job = ("fio", "--name=power", f"--filename={power.mount.lun(0)}", "--allow_file_create=0", "--rw=randwrite", "--bs=4k", "--size=64m",
            "--ioengine=libaio", "--direct=1", "--iodepth=8", "--sync=dsync", "--randrepeat=1", "--verify=crc32c", "--verify_fatal=1")
     ready, cut = t.path("ready"), t.path("draft")
@@ -212,6 +226,8 @@ def fio_finds_what_it_was_told_is_durable(t):
                            f"--trigger={trigger}"], cwd=t.dir, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True) as fio:
         eventually(lambda: power.mount.lun_stats(0)["writes"] > 500, "fio writes")
+        writers = Writers(power.mount.lun(0), 64 * MIB // BLOCK)
+        writers.have_flushed_again()
         ready.touch()
         power.is_cut()
         power.back()
@@ -225,3 +241,4 @@ def fio_finds_what_it_was_told_is_durable(t):
     check(done.returncode == 0 and "verify:" not in done.stderr, f"fio --verify_state_load: {(done.stderr + done.stdout)[:600]}")
     found = re.search(r"issued rwts: total=(\d+)", done.stdout)
     check(found and int(found[1]) >= 500, f"fio has verified next to nothing: {done.stdout[-600:]}")
+    writers.end()
