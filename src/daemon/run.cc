@@ -11,6 +11,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -153,6 +154,8 @@ int run_in_background(const Config& config, const ServiceManager& manager) {
 }  // namespace
 
 int run(const Config& config) {
+    // Writing to nobody, or beyond a limit, is an error of that write and ends nothing.
+    for (const int number : {SIGPIPE, SIGXFSZ}) signal(number, SIG_IGN);
     const ServiceManager manager = ServiceManager::from_environment();
     if (!config.foreground) return run_in_background(config, manager);
     auto destination = log::standard_error_or_journal();

@@ -119,7 +119,6 @@ public:
         sigemptyset(&set);
         for (const int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, number);
         pthread_sigmask(SIG_BLOCK, &set, nullptr);
-        signal(SIGPIPE, SIG_IGN);
         fd_ = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     }
     ~SignalSource() override {

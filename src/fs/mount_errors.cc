@@ -100,7 +100,9 @@ std::optional<Error> find_device_obstacle(const MountOptions& options) {
     const int reason = errno;
     const char* advice =
         "the kernel has no FUSE; load it with 'modprobe fuse' (in a container: pass the device /dev/fuse in)";
-    if (reason != ENOENT && reason != ENODEV && reason != ENXIO)
+    if (reason == EMFILE || reason == ENFILE)
+        advice = "more open files have to be allowed ('ulimit -n', LimitNOFILE= of a service, fs.file-max)";
+    else if (reason != ENOENT && reason != ENODEV && reason != ENXIO)
         advice = "no permission to use FUSE; run as root or change the device's mode";
     return Error{reason,
                  fmt::format("{}: cannot open /dev/fuse ({}): {}", options.mountpoint, std::strerror(reason), advice)};

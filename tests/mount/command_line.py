@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """The command line, as a person types it and as mount(8) calls it; exit codes and messages."""
 
+import errno
 import os
 import pathlib
 import re
+import resource
 import shutil
 
-from harness import (NOBODY, Skip, check, contains, equal, eventually, mount_entry, needs, own_mount_namespace, promised,
+from harness import (NOBODY, PORT, TARGET, Skip, check, contains, equal, eventually, fails_with, mount_entry, needs, opened, own_mount_namespace, promised,
                      read_bytes, read_file, run, shorten, succeeds, test, value, write_once)
 
 
@@ -154,6 +156,36 @@ def a_pid_file_that_cannot_be_written_fails_the_mount(t):
     mount_fails(t, "pid file", "demo:ram:1M", point, "-P", t.path("missing") / "pid")
     mount_fails(t, "pid file", "demo:ram:1M", point, "-P", t.dir)
     check(mount_entry(point) is None, "still mounted")
+
+
+def limited(which, number):
+    return {"preexec_fn": lambda: resource.setrlimit(which, (number, number))}
+
+
+@test(exit_codes=(0, 32))
+def what_is_limited_is_named(t):
+    point = t.mountpoint()
+    mount_fails(t, "more open files have to be allowed", "demo:ram:1M", point, **limited(resource.RLIMIT_NOFILE, 8))
+    image = t.path("image")
+    image.write_bytes(bytes(1 << 20))
+    pid_file = t.path("pid")
+    mount_fails(t, "File too large", f"demo:file:{image}", point, "-P", pid_file, **limited(resource.RLIMIT_FSIZE, 0))
+    equal(pid_file.exists(), False, "a pid file is left")
+    check(mount_entry(point) is None, "still mounted")
+
+
+@test
+def a_file_that_may_not_be_as_long_fails_writes_and_ends_nothing(t):
+    image = t.path("image")
+    image.write_bytes(bytes(1 << 20))
+    point = t.mountpoint()
+    equal(t.srpfs(f"demo:file:{image}", point, **limited(resource.RLIMIT_FSIZE, 1 << 16)).returncode, 0, "exit code")
+    lun = point / PORT / TARGET / "lun0"
+    with opened(lun) as handle:
+        equal(os.pwrite(handle, b"a" * 4096, 0), 4096, "bytes written below the limit")
+        fails_with(errno.EIO, "a write beyond the limit", lambda: os.pwrite(handle, b"b" * 4096, 1 << 19))
+        equal(os.pread(handle, 4096, 0), b"a" * 4096, "what was written")
+    succeeds("umount", point)
 
 
 @test(exit_codes=(0, 32))
