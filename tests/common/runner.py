@@ -522,12 +522,13 @@ def run_stage(stage: str, everything: bool) -> Result:
         report(stage, total)
         return total
     workers = (os.cpu_count() or 1) if stage in ("unit", "sanitizers", "fuzzers") else 1
-    # One after the other what comes last anyway: it measures times.
-    alone = [test for test in tests if stage == "sanitizers" and test.name.endswith("/mount")]
-    together = [test for test in tests if test not in alone]
+    # The longest last, beside each other only: they measure times.
+    longest = [test for test in tests if stage == "sanitizers" and test.name.endswith("/mount")]
+    others = [test for test in tests if test not in longest]
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        results = itertools.chain(pool.map(run_test, together), map(run_test, alone))
-        for test, result in zip(together + alone, results):
+        # Those of the second group begin when the results of the first have all been taken.
+        results = itertools.chain.from_iterable(pool.map(run_test, group) for group in (others, longest))
+        for test, result in zip(others + longest, results):
             report(test.name, result)
             total.passed += result.passed
             total.failed += [f"{test.name}: {item}" for item in result.failed]
@@ -570,7 +571,8 @@ def main() -> int:
     builds.everything = arguments.everything
     seconds = {}
     for i, stage in enumerate(arguments.stages):
-        if stage == "guest":
+        if stage in ("mount", "guest") and not builds.niceness:
+            # Mounts mostly wait.
             builds.niceness = 19
             for later in arguments.stages[i + 1:]:
                 for directory in NEEDED_BUILDS.get(later, []):
