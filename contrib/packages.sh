@@ -22,6 +22,7 @@ tools_packages=(btrfs-progs cryptsetup-bin gdisk lvm2 mdadm parted postgresql st
 
 # What tests/bench/peers compares with, and how.
 bench_packages=(fio fuse3 libnbd-bin nbdkit qemu-system-common)
+profile_packages=(linux-perf)  # tests/bench/host-profile
 
 # The other compiler, with libFuzzer and the sanitizers.
 clang_packages=(clang-14 libclang-rt-14-dev llvm-14)

@@ -43,3 +43,24 @@ def the_report_on_isolation_has_every_run(t):
         check(len(result["runs"][way]) == 1 and result["runs"][way][0]["IOPS"] > 0, f"runs {way}: {result['runs']}")
     contains(text, "| stuck-lun | p99, us |", "the Markdown")
     contains(shown, "stuck-lun: IOPS (a second)", "the plot")
+
+
+@test
+def the_profile_of_the_host_adds_up(t):
+    needs("fio", "perf")
+    directory = t.path("report")
+    succeeds(TOP / "tests/bench/host-profile", "--build", pathlib.Path(t.program).parent, "--output", directory, "--only", "ceiling",
+             "--jobs", "rr32", "--seconds", "2")
+    report = json.loads((directory / "host-profile.json").read_text())
+    result, = report["results"]
+    check(result["iops"] > 0 and result["looks"] > 0, f"what was measured: {result['iops']}, {result['looks']}")
+    # Together they are the time of all processors.
+    whole = os.cpu_count() / result["iops"] * 1e6
+    total = sum(one["us"] for one in result["groups"])
+    check(abs(total - whole) < 0.02 * whole, f"{total} us of {whole}")
+    # On a busy machine these two are hardly ever seen.
+    for whose in ("fio", "server"):
+        check(any(one["whose"] == whose and one["us"] > 0 for one in result["groups"]), f"{whose}: {result['groups']}")
+    check(any(one["group"] == "FUSE" and one["us"] > 0 for one in result["groups"]), f"FUSE: {result['groups']}")
+    equal(len(result["counts"]), 4, f"what was counted: {result['counts']}")
+    contains((directory / "host-profile.md").read_text(), "| **server, together** |", "the Markdown")
