@@ -226,6 +226,13 @@ unsigned Channel::free_places() const {
     return static_cast<unsigned>(std::max(0, std::min(credits_ - reserve(false), slots)));
 }
 
+void Channel::withhold_place() {
+    tell_when_room();
+    const auto slots = static_cast<std::int32_t>(slots_.size()) - static_cast<std::int32_t>(check_slots + in_flight_);
+    // Else it is for want of slots, which are ours.
+    if (credits_ - reserve(false) <= slots) ++gauges_->counters.out_of_credits;
+}
+
 bool Channel::has_room(bool privileged) const {
     return state_ == ChannelState::live && credits_ > reserve(privileged) && in_flight_ + check_slots < slots_.size();
 }

@@ -181,6 +181,8 @@ public:
     [[nodiscard]] unsigned free_places() const;
     // ChannelListener::on_channel_room() follows when one of the commands in flight has ended.
     void tell_when_room() { room_wanted_ = true; }
+    // The same for one that has to wait because the places that are free are kept for others. Counted as a refusal.
+    void withhold_place();
     [[nodiscard]] bool has_room(bool privileged) const;
     [[nodiscard]] bool is_gone() const { return gone_; }
     // Since when nothing has been heard of the target.

@@ -333,6 +333,36 @@ TEST_F(Transfer, UnitsOfOneTargetHaveItsPlacesInTurn) {
     for (const auto& request : requests) EXPECT_TRUE(request->ok());
 }
 
+// Who wants to know whether the target grants too few commands looks at these, however many units there are.
+TEST_F(Transfer, WhoHasToWaitForItsTurnIsCounted) {
+    limits.read_buffers_4k = 64;
+    parameters.queue_size = 64;
+    queue_depth = 64;
+    fabric.login.credits = 16;
+    begin();
+    add_unit(1);
+    for (unsigned i = 0; i < 10; ++i) read(512 * i, 512);
+    EXPECT_EQ(link->gauges()->zero_req_lim, 0u);
+    EXPECT_EQ(link->gauges()->channels().front()->counters.out_of_credits, 0u);
+    for (unsigned i = 0; i < 10; ++i) read(512 * i, 512);
+    EXPECT_LT(open().size(), 14u) << "some are left to the other one";
+    EXPECT_GT(link->gauges()->zero_req_lim, 0u);
+    EXPECT_GT(link->gauges()->channels().front()->counters.out_of_credits, 0u);
+    while (!open().empty()) serve_all();
+}
+
+TEST_F(Transfer, WantOfSlotsIsNotWantOfCredit) {
+    limits.read_buffers_4k = 64;
+    parameters.queue_size = queue_depth = 16;
+    fabric.login.credits = 64;
+    begin();
+    add_unit(1);
+    for (unsigned i = 0; i < 20; ++i) read(512 * i, 512);
+    EXPECT_GT(link->gauges()->zero_req_lim, 0u);
+    EXPECT_EQ(link->gauges()->channels().front()->counters.out_of_credits, 0u);
+    while (!open().empty()) serve_all();
+}
+
 TEST_F(Transfer, WhoWaitsForAPlaceHasItWhenOthersHaveNothingLeft) {
     Unit& other = begin_two_units(16);
     for (unsigned i = 0; i < 20; ++i) read(512 * i, 512);
