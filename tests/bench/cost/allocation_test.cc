@@ -81,7 +81,7 @@ TEST_P(HotPathBy, AllocatesNothingForARequest) {
 }
 
 std::string name_of(const testing::TestParamInfo<Way>& instance) {
-    static constexpr const char* names[] = {"Plain", "Window", "Ring", "Helper"};
+    static constexpr const char* names[] = {"Plain", "Window", "Ring", "Helper", "Pair"};
     return names[static_cast<std::size_t>(instance.param)];
 }
 

@@ -32,8 +32,9 @@ enum class Way : std::uint8_t {
     window,  // register=window
     ring,    // io_uring=on
     helper,  // a reactor that is not the unit's home has read it, and gives the answer
+    pair,    // to two units of one target in turn, which share its places
 };
-inline constexpr Way ways[] = {Way::plain, Way::window, Way::ring, Way::helper};
+inline constexpr Way ways[] = {Way::plain, Way::window, Way::ring, Way::helper, Way::pair};
 
 struct Case {
     std::string_view name;
@@ -70,13 +71,17 @@ inline constexpr Case cases[] = {
     {"helper-write-4k-qd32", Way::helper, FUSE_WRITE, 4 * kib, 32, 32},
     {"helper-read-1m-qd1", Way::helper, FUSE_READ, mib, 1, 32},
     {"helper-write-1m-qd1", Way::helper, FUSE_WRITE, mib, 1, 32},
+    {"pair-read-4k-qd32", Way::pair, FUSE_READ, 4 * kib, 32, 32},
+    {"pair-write-4k-qd32", Way::pair, FUSE_WRITE, 4 * kib, 32, 32},
+    // More than there are places, so units wait for their turn.
+    {"pair-read-4k-qd96", Way::pair, FUSE_READ, 4 * kib, 96, 16},
 };
 
 // What the kernel would have in its queue, and what it gets back.
 struct Kernel {
     int fd = -1;  // requests are read from it
     Case now{};
-    std::uint64_t handle = 0;
+    std::vector<std::uint64_t> handles;  // of the files, which get requests in turn
     std::uint64_t next_offset = 0;
     std::uint64_t unique = 0;
     unsigned waiting = 0;
@@ -123,7 +128,7 @@ private:
     OpenFiles files_;
     Random random_{1};
     fs::test::World world_;
-    std::shared_ptr<LunData> lun_ = std::make_shared<LunData>();
+    std::vector<std::shared_ptr<LunData>> luns_;
     std::shared_ptr<FuseChannel> channel_;  // the unit's home
     std::unique_ptr<lun::Engine> reader_engine_;
     std::shared_ptr<FuseChannel> reader_;  // or nobody

@@ -25,16 +25,17 @@ RequestHead next_request() {
     head.header.opcode = kernel.now.opcode;
     head.header.unique = kernel.unique += 2;
     head.header.nodeid = 2;
+    const std::uint64_t handle = kernel.handles[kernel.waiting % kernel.handles.size()];
     const std::uint64_t offset = kernel.next_offset;
     kernel.next_offset = (offset + kernel.now.bytes) % unit_bytes;
     if (head.is_read()) {
         head.read.read_flags = FUSE_READ_LOCKOWNER;
-        head.read.fh = kernel.handle;
+        head.read.fh = handle;
         head.read.offset = offset;
         head.read.size = kernel.now.bytes;
         head.header.len = sizeof head.header + sizeof head.read;
     } else {
-        head.write.fh = kernel.handle;
+        head.write.fh = handle;
         head.write.offset = offset;
         head.write.size = kernel.now.bytes;
         head.header.len = static_cast<std::uint32_t>(sizeof head.header + sizeof head.write + head.write.size);

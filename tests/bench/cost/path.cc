@@ -39,14 +39,20 @@ int null_descriptor() { return open("/dev/null", O_RDWR | O_CLOEXEC); }
 }  // namespace
 
 Path::Path(Way way)
-    : world_(std::vector<target::LunConfig>{{.kind = target::StoreKind::null, .bytes = unit_bytes}}, sizes_of(way)) {
-    lun_->unit = &world_.unit();
-    lun_->capacity_bytes = world_.unit().info()->capacity_bytes();
-    OpenFileDetails details;
-    details.node = NodeId{2};
-    details.lun = lun_;
-    details.writable = true;
-    kernel.handle = files_.open(std::move(details));
+    : world_(std::vector<target::LunConfig>(way == Way::pair ? 2 : 1,
+                                            {.kind = target::StoreKind::null, .bytes = unit_bytes}),
+             sizes_of(way)) {
+    kernel.handles.clear();
+    for (unsigned unit = 0; unit < (way == Way::pair ? 2U : 1U); ++unit) {
+        const auto lun = luns_.emplace_back(std::make_shared<LunData>());
+        lun->unit = &world_.unit(unit);
+        lun->capacity_bytes = world_.unit(unit).info()->capacity_bytes();
+        OpenFileDetails details;
+        details.node = NodeId{2 + unit};
+        details.lun = lun;
+        details.writable = true;
+        kernel.handles.push_back(files_.open(std::move(details)));
+    }
     kernel.fd = null_descriptor();
     if (way != Way::helper) {
         channel_ = std::make_shared<FuseChannel>(0, kernel.fd, world_.engine(), files_, host_);
