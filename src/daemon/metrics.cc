@@ -90,6 +90,9 @@ constexpr Simple reactor_counters[] = {
     {"busy_turns", "busy_turns_total", "Turns of the reactor in which there was something to do."},
     {"slow_turns", "slow_turns_total", "Turns that took longer than 10 ms."},
     {"sleeps", "sleeps_total", "How often the reactor has slept."},
+    {"requests_read", "requests_read_total", "Requests of any kind that the reactor has read from the kernel."},
+    {"requests_handed_over", "requests_handed_over_total", "Those of them that another reactor serves."},
+    {"answers_for_others", "answers_for_others_total", "Answers given to the kernel for other reactors."},
 };
 constexpr Simple reactor_gauges[] = {
     {"slots", "slots", "Places for commands on the live channels of the reactor's targets."},
@@ -131,10 +134,13 @@ constexpr Simple lun_gauges[] = {
     {"requests_pending", "requests_pending", "Requests that have not been answered."},
     {"in_flight", "in_flight", "Commands that have not been answered."},
 };
-constexpr Simple lun_counters[] = {
+// Of units, and of what has units.
+constexpr Simple unit_counters[] = {
     {"bytes_read", "read_bytes_total", "Bytes read by users."},
     {"bytes_written", "written_bytes_total", "Bytes written by users."},
     {"retries", "retries_total", "Commands sent again."},
+};
+constexpr Simple lun_counters[] = {
     {"interrupts", "interrupts_total", "Requests given up by their users."},
     {"unit_attentions", "unit_attentions_total", "Unit attentions."},
     {"read_modify_writes", "read_modify_writes_total", "Writes that began or ended inside a block."},
@@ -183,6 +189,28 @@ std::string metrics_of(const Json& stats) {
     };
     for_reactors(reactor_counters, "counter");
     for_reactors(reactor_gauges, "gauge");
+    // Of each thing `for_all` tells of: what it has counted, as units and their totals have it.
+    const auto totals = [&](std::string_view prefix, const auto& for_all) {
+        for (const Simple& one : unit_counters) {
+            family(prefix, one, "counter");
+            for_all([&](const Json& counted, const Labels& labels) { out.sample(labels, number(counted, one.field)); });
+        }
+        out.family(fmt::format("srpfs_{}_errors_total", prefix), "counter", "Requests that have failed, by kind.");
+        for_all([&](const Json& counted, const Labels& labels) {
+            for (const auto& [kind, errors] : counted.at("errors_by_kind").items())
+                out.sample(with(labels, {{"kind", kind}}), errors.template get<std::uint64_t>());
+        });
+        out.family(fmt::format("srpfs_{}_request_duration_seconds", prefix), "histogram",
+                   "How long requests took that succeeded.");
+        for_all([&](const Json& counted, const Labels& labels) {
+            for (const auto& [operation, latency] : counted.at("latency").items())
+                out.histogram(with(labels, {{"operation", operation}}), latency);
+        });
+    };
+    totals("reactor", [&](const auto& work) {
+        for (const Json& reactor : stats.at("reactors"))
+            work(reactor.at("total"), Labels{{"reactor", word(reactor, "name")}});
+    });
 
     const auto of_target = [&](const Json& target) -> Labels {
         return {{"port", word(target, "port")}, {"target", word(target, "name")}};
@@ -195,9 +223,9 @@ std::string metrics_of(const Json& stats) {
             for (const Json& part : target.at(list)) work(part, labels);
         });
     };
-    out.family("srpfs_target_info", "gauge", "Where the target is, always 1.");
+    out.family("srpfs_target_info", "gauge", "Where the target is, and the reactor that is its home, always 1.");
     for_targets([&](const Json& target, const Labels& labels) {
-        out.sample(with(labels, {{"address", word(target, "address")}}), 1);
+        out.sample(with(labels, {{"address", word(target, "address")}, {"reactor", word(target, "reactor")}}), 1);
     });
     out.family("srpfs_target_up", "gauge", "Whether the state of the target is running.");
     for_targets(
@@ -250,11 +278,7 @@ std::string metrics_of(const Json& stats) {
     for_luns([&](const Json& lun, const Labels& labels) { out.sample(labels, word(lun, "state") == "running"); });
     out.family("srpfs_lun_size_bytes", "gauge", "Capacity.");
     for_luns([&](const Json& lun, const Labels& labels) { out.sample(labels, number(lun, "bytes")); });
-    out.family("srpfs_lun_errors_total", "counter", "Requests that have failed, by kind.");
-    for_luns([&](const Json& lun, const Labels& labels) {
-        for (const auto& [kind, errors] : lun.at("errors_by_kind").items())
-            out.sample(with(labels, {{"kind", kind}}), errors.get<std::uint64_t>());
-    });
+    totals("lun", for_luns);
     for (const Simple& one : lun_gauges) {
         family("lun", one, "gauge");
         for_luns([&](const Json& lun, const Labels& labels) { out.sample(labels, number(lun, one.field)); });
@@ -263,11 +287,6 @@ std::string metrics_of(const Json& stats) {
         family("lun", one, "counter");
         for_luns([&](const Json& lun, const Labels& labels) { out.sample(labels, number(lun, one.field)); });
     }
-    out.family("srpfs_lun_request_duration_seconds", "histogram", "How long requests took that succeeded.");
-    for_luns([&](const Json& lun, const Labels& labels) {
-        for (const auto& [operation, latency] : lun.at("latency").items())
-            out.histogram(with(labels, {{"operation", operation}}), latency);
-    });
     return out.take();
 }
 

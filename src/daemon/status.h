@@ -8,8 +8,6 @@
 
 #include <srpfs/daemon/config.h>
 
-#include <nlohmann/json_fwd.hpp>
-
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +18,7 @@ struct StatusInput {
     const std::vector<std::shared_ptr<Target>>& targets;
     const std::vector<std::unique_ptr<Worker>>& workers;
     fs::FileSystem& file_system;
+    const std::vector<Totals>& gone;  // by index of the reactor: of targets that are gone
     const EventLog& events;
     std::size_t registered_bytes = 0;
     std::size_t park_bytes_max = 0;
@@ -28,9 +27,5 @@ struct StatusInput {
 std::string stats_text(const StatusInput& input);
 std::string metrics_text(const StatusInput& input);
 std::string version_text();
-// As `stats` has it.
-nlohmann::ordered_json latency_report(const lun::LatencySnapshot& snapshot);
-// What the units in `luns`, as `stats` has them, have counted together.
-nlohmann::ordered_json total_of(const nlohmann::ordered_json& luns);
 
 }  // namespace srpfs::daemon

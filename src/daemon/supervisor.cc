@@ -247,6 +247,7 @@ Result<void> Supervisor::bring_up() {
 Result<void> Supervisor::make_workers(bool demo) {
     reactor_plan_ = plan_reactors(config_.reactors, processors(demo), config_.mount.io_uring != fs::RingUse::off);
     const unsigned count = reactor_plan_.reactors, homes = reactor_plan_.homes;
+    gone_totals_.resize(count);
     std::size_t budget =
         config_.memory_bytes == 0 ? memory_default + (homes - 1) * memory_default_further : config_.memory_bytes;
     if (budget < homes * memory_min)
@@ -396,6 +397,7 @@ void Supervisor::show_top_files() {
         return StatusInput{.targets = targets_,
                            .workers = workers_,
                            .file_system = *file_system_,
+                           .gone = gone_totals_,
                            .events = events_,
                            .registered_bytes = registered_bytes_,
                            .park_bytes_max = config_.park_bytes,
@@ -723,6 +725,7 @@ void Supervisor::on_target_gone(Target& target) {
     for (const auto& login : static_logins_)
         if (target.was_lost() && !shutting_down_ && is_meant(login->text, target)) try_again(*login);
     control_.post([this, gone = &target] {
+        gone_totals_[gone->home()] += gone->totals();
         std::erase_if(targets_, [&](const auto& one) { return one.get() == gone; });
         tell_status();
         choose_readers();

@@ -115,6 +115,7 @@ private:
     ReactorPlan reactor_plan_;
     std::vector<std::unique_ptr<Worker>> workers_;  // not empty while serving; the homes first
     UnitHomes unit_homes_;
+    std::vector<Totals> gone_totals_;  // of targets that are gone, by index of the reactor
     std::unique_ptr<fs::FileSystem> file_system_;
     std::unique_ptr<Views> views_;  // while there is a file system
     std::vector<bool> readers_;     // of requests, by index of the reactor; empty: all

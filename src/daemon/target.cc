@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "target.h"
 
-#include "status.h"
 #include "text_file.h"
 
 #include <srpfs/base/log.h>
@@ -307,6 +306,7 @@ void Target::show_unit(const std::shared_ptr<lun::ListedUnit>& unit, lun::Unit* 
         return;
     }
     luns_.push_back(lun);
+    totals_.add(unit->counters());
     lun->file = host_.tree().add_lun_file(directory_, lun->name, lun_file(*lun));
     add_lun_files(lun);
     for (const fs::NodeId node : {lun->file, lun->attributes})
@@ -942,14 +942,14 @@ nlohmann::ordered_json Target::lun_report(const Lun& lun) const {
         for (std::size_t kind = 0; kind < lun::outcome_kinds; ++kind)
             if (const std::uint64_t errors = counters->errors_by_kind[kind]; errors != 0)
                 json["errors_by_kind"][to_string(static_cast<lun::OutcomeKind>(kind))] = errors;
-        json["latency"]["read"] = latency_report(counters->read_latency.read());
-        json["latency"]["write"] = latency_report(counters->write_latency.read());
-        json["latency"]["flush"] = latency_report(counters->flush_latency.read());
+        json["latency"]["read"] = report_of(counters->read_latency.read());
+        json["latency"]["write"] = report_of(counters->write_latency.read());
+        json["latency"]["flush"] = report_of(counters->flush_latency.read());
     }
     return json;
 }
 
-nlohmann::ordered_json Target::report() const {
+nlohmann::ordered_json Target::report() {
     const auto gauges = port_->gauges(0);
     nlohmann::ordered_json json;
     json["name"] = name_;
@@ -971,6 +971,7 @@ nlohmann::ordered_json Target::report() const {
     for (const auto& channel : gauges->channels()) json["channel_list"].push_back(channel_report(*channel));
     json["luns"] = nlohmann::ordered_json::array();
     for (const auto& lun : luns_) json["luns"].push_back(lun_report(*lun));
+    json["total"] = report_of(totals());
     return json;
 }
 

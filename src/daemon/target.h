@@ -7,6 +7,7 @@
 #include "event_log.h"
 #include "login_lock.h"
 #include "raw_door.h"
+#include "totals.h"
 #include "views.h"
 #include "worker.h"
 
@@ -81,7 +82,10 @@ public:
     // It was given up by dev_loss_tmo, and nobody has logged out.
     [[nodiscard]] bool was_lost() const { return was_lost_; }
     [[nodiscard]] const std::string& last_error() const { return last_error_; }
-    [[nodiscard]] nlohmann::ordered_json report() const;
+    // For `stats`, but for the reactor's name.
+    [[nodiscard]] nlohmann::ordered_json report();
+    // Of the units it has shown, those that are gone included.
+    [[nodiscard]] Totals totals() { return totals_.read(); }
     static std::string directory_name(const srp::LoginParameters& parameters);
 
 private:
@@ -167,6 +171,7 @@ private:
     };
     std::deque<Transition> history_;
     std::uint64_t logins_ = 0, losses_ = 0;
+    RunningTotals totals_;
 };
 
 }  // namespace srpfs::daemon

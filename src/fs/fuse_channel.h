@@ -18,6 +18,7 @@
 #include "ring.h"
 #include "staffing.h"
 
+#include <srpfs/base/count.h>
 #include <srpfs/reactor/habit.h>
 #include <srpfs/lun/engine.h>
 #include <srpfs/lun/extent_search.h>
@@ -54,11 +55,11 @@ protected:
 };
 
 struct ChannelCounters {
-    std::uint64_t requests = 0;           // read
-    std::uint64_t malformed = 0;          // answered EINVAL, or dropped when not even a header
-    std::uint64_t replies_lost = 0;       // the kernel did not want the answer any more
-    std::uint64_t handed_over = 0;        // to the home of their unit
-    std::uint64_t answered_for_home = 0;  // answers of units that live elsewhere
+    Count requests;           // read
+    Count malformed;          // answered EINVAL, or dropped when not even a header
+    Count replies_lost;       // the kernel did not want the answer any more
+    Count handed_over;        // to the home of their unit
+    Count answered_for_home;  // answers of units that live elsewhere
 };
 
 class FuseChannel final : public reactor::Source,
@@ -135,6 +136,7 @@ public:
 
     // Any thread: requests read and not answered.
     [[nodiscard]] unsigned pending() const { return pending_.load(std::memory_order_relaxed); }
+    // Any thread, these two.
     [[nodiscard]] const ChannelCounters& counters() const { return counters_; }
     [[nodiscard]] const PageCounters& page_counters() const { return fills_.counters(); }
     [[nodiscard]] reactor::Executor& executor() const { return engine_.executor(); }

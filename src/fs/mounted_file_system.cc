@@ -373,6 +373,17 @@ PageStatistics MountedFileSystem::page_statistics() const {
     return sum;
 }
 
+std::vector<RequestStatistics> MountedFileSystem::request_statistics() const {
+    std::vector<RequestStatistics> all;
+    for (const auto& channel : channels_) {
+        const ChannelCounters& counters = channel->counters();
+        all.push_back({.read = counters.requests,
+                       .handed_over = counters.handed_over,
+                       .answered_for_home = counters.answered_for_home});
+    }
+    return all;
+}
+
 void MountedFileSystem::close() {
     if (std::exchange(closed_, true)) return;
     if (!unmounted_) session_->detach();

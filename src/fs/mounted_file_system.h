@@ -42,6 +42,7 @@ public:
     void close() override;
     [[nodiscard]] unsigned requests_pending() const override;
     [[nodiscard]] PageStatistics page_statistics() const override;
+    [[nodiscard]] std::vector<RequestStatistics> request_statistics() const override;
 
 private:
     MountedFileSystem(reactor::Executor& control, std::vector<ReactorResources> reactors, FileSystemListener& listener);

@@ -20,8 +20,8 @@
 #include "logical_ends.h"
 
 #include <srpfs/base/count.h>
+#include <srpfs/base/latency.h>
 #include <srpfs/fs/tree.h>
-#include <srpfs/lun/latency.h>
 #include <srpfs/lun/zeroing.h>
 #include <srpfs/reactor/timer_queue.h>
 
@@ -48,7 +48,7 @@ protected:
 // Written by the reactor, read by anybody: see PageStatistics.
 struct PageCounters {
     Count fills, fills_cached, drops, drop_ranges, drop_bytes, waits, waits_given_up;
-    lun::LatencyHistogram drop_latency, wait_latency;
+    LatencyHistogram drop_latency, wait_latency;
 };
 
 class PageFills {

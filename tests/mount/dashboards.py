@@ -6,7 +6,7 @@ import os
 import re
 
 from ctl_screens import kept
-from harness import TOP, check, equal, eventually, opened, pattern, read_file, run, succeeds, test
+from harness import TOP, check, contains, equal, eventually, opened, pattern, read_file, run, succeeds, test
 
 
 @test
@@ -29,10 +29,39 @@ def targets_and_reactors_have_the_sums_of_their_parts(t):
     equal((second["total"]["writes"], second["total"]["latency"]["write"]["p50_us"]), (0, 0), "of the other one")
     equal((stats["events"]["target_added"], stats["events"]["lun_added"]), (2, 3), "events")
     equal(sum(one["slots"] for one in stats["reactors"]), 2 * 62, "slots")
+    homes = {one["name"]: one["total"] for one in stats["reactors"]}
+    for target in (first, second):
+        check(target["reactor"] in homes, f"home {target['reactor']} of a target is none of {list(homes)}")
+    equal(sum(one["writes"] for one in homes.values()), 6, "writes of the reactors")
+    equal(sum(one["latency"]["write"]["count"] for one in homes.values()), 6, "writes in their histograms")
     with opened(mount.path / "events", os.O_RDONLY) as handle:
         (mount.target / "reconnect_delay").write_text("11")
         os.read(handle, 65536)
     equal(mount.stats()["events"]["timer_set"], 1, "events of a kind that had not been there")
+
+
+@test
+def a_reactor_counts_the_requests_of_the_targets_it_is_home_to(t):
+    mount = t.mount("demo:ram:1M++ram:1M", "reactors=2")
+    for target, writes in zip(mount.stats()["targets"], (5, 3)):
+        with opened(mount.path / target["port"] / target["name"] / "lun0") as handle:
+            for block in range(writes):
+                os.pwrite(handle, pattern(4096), block * 4096)
+    first, second = mount.stats()["targets"]
+    check(first["reactor"] != second["reactor"], f"both targets live on {first['reactor']}")
+    by_name = {one["name"]: one for one in mount.stats()["reactors"]}
+    equal([by_name[one["reactor"]]["total"]["writes"] for one in (first, second)], [5, 3], "writes of the reactors")
+    equal([by_name[one["reactor"]]["total"]["bytes_written"] for one in (first, second)], [20480, 12288], "bytes")
+    check(sum(one["requests_read"] for one in by_name.values()) >= 8, "requests read")
+    metrics = read_file(mount.path / "metrics")
+    for one, writes in ((first, 5), (second, 3)):
+        contains(metrics, f'srpfs_target_info{{port="srp-demo0-1",target="{one["name"]}",address="{one["address"]}",reactor="{one["reactor"]}"}} 1\n', "label")
+        contains(metrics, f'srpfs_reactor_request_duration_seconds_count{{reactor="{one["reactor"]}",operation="write"}} {writes}\n', "histogram")
+    # A counter does not go back when its target goes.
+    (mount.path / first["port"] / first["name"] / "delete").write_text("1")
+    eventually(lambda: len(mount.stats()["targets"]) == 1, "one target left")
+    equal([one["total"]["writes"] for one in mount.stats()["reactors"] if one["name"] == first["reactor"]], [5],
+          "writes of the reactor whose target has gone")
 
 
 @test

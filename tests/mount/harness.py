@@ -422,7 +422,7 @@ class Mount:
 
     def requests(self):
         """Unanswered ones, without the one that asks."""
-        return self.stats()["requests_pending"] - 1
+        return self.stats()["requests_pending"]
 
     def umount(self, *options):
         succeeds("umount", *options, self.path)

@@ -82,7 +82,7 @@ def a_command_written_to_cdb_is_answered_to_whoever_has_written_it(t):
         for text in ("12 00", f"{INQUIRY} in=95", "12 00 00 00 60 04", "x", "03 00 00 00 12 00", INQUIRY + " timeout=61", READ_1 + " out=" + "00" * 512):
             fails_with(errno.EINVAL, text, lambda x=text: os.write(handle, x.encode()))
             check(value(mount.target / "lun0.attr" / "last_error").startswith("cdb: "), "last_error")
-    equal(json.loads(read_file(mount.path / "stats"))["requests_pending"], 1, "requests left")
+    equal(json.loads(read_file(mount.path / "stats"))["requests_pending"], 0, "requests left")
 
 
 @test

@@ -415,13 +415,16 @@ def poll_says_ready(t):
 # ---- golden shapes ----
 
 LATENCY = {"count": int, "sum_us": int, "p50_us": int, "p99_us": int, "p999_us": int, "buckets_us": list}
+TOTAL = {"reads": int, "writes": int, "flushes": int, "bytes_read": int, "bytes_written": int, "errors": 0, "retries": int,
+         "errors_by_kind": {}, "latency": {"read": LATENCY, "write": LATENCY, "flush": LATENCY}}
 STATS = {
-    "schema": 1, "version": "0.1.0", "uptime_seconds": int, "requests_pending": int,
+    "schema": 1, "version": "0.1.0", "uptime_seconds": int, "requests_pending": 0,
     "memory": {"registered_bytes": int, "park_bytes_max": 268435456},
     "pages": {"fills": 0, "fills_cached": 0, "drops": 0, "drop_ranges": 0, "drop_bytes": 0, "waits": 0, "waits_given_up": 0,
               "latency": {"drop": LATENCY, "wait": LATENCY}},
     "events": {"lun_added": 1, "target_added": 1, "target_login": 1, "target_state": 1},
-    "reactors": [{"name": "srpfs-0", "busy_turns": int, "slow_turns": int, "sleeps": int, "slots": 62, "slots_in_use": int}],
+    "reactors": [{"name": "srpfs-0", "busy_turns": int, "slow_turns": int, "sleeps": int, "slots": 62, "slots_in_use": int,
+                  "requests_read": int, "requests_handed_over": 0, "answers_for_others": 0, "total": TOTAL}],
     "targets": [{
         "name": TARGET, "address": "demo", "port": PORT, "state": "running", "channels": 1, "failed_reconnects": 0,
         "req_lim": int, "zero_req_lim": int, "commands": int, "logins": 1, "losses": 0,
@@ -433,8 +436,7 @@ STATS = {
                   "state": "running", "requests_pending": 0, "in_flight": 0, "reads": int, "writes": int, "flushes": int, "bytes_read": int, "bytes_written": int,
                   "errors": 0, "retries": int, "interrupts": 0, "unit_attentions": int, "read_modify_writes": int, "ghosts": 0,
                   "errors_by_kind": {}, "latency": {"read": LATENCY, "write": LATENCY, "flush": LATENCY}}],
-        "total": {"reads": int, "writes": int, "flushes": int, "bytes_read": int, "bytes_written": int, "errors": 0, "retries": int,
-                  "errors_by_kind": {}, "latency": {"read": LATENCY, "write": LATENCY, "flush": LATENCY}}}]}
+        "total": TOTAL, "reactor": "srpfs-0"}]}
 
 
 def compare(got, wanted, where):

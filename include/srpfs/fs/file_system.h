@@ -5,10 +5,10 @@
 
 #pragma once
 
+#include <srpfs/base/latency.h>
 #include <srpfs/base/result.h>
 #include <srpfs/fs/tree.h>
 #include <srpfs/lun/engine.h>
-#include <srpfs/lun/latency.h>
 #include <srpfs/reactor/reactor.h>
 
 #include <cstddef>
@@ -89,7 +89,14 @@ struct PageStatistics {
     std::uint64_t drops = 0, drop_ranges = 0, drop_bytes = 0;
     std::uint64_t waits = 0;           // changes that were answered after the kernel had dropped pages
     std::uint64_t waits_given_up = 0;  // of these, those answered without it, since it took too long
-    lun::LatencySnapshot drop_latency, wait_latency;
+    LatencySnapshot drop_latency, wait_latency;
+};
+
+// What one reactor did with requests of any kind, since the mount.
+struct RequestStatistics {
+    std::uint64_t read = 0;               // from the kernel
+    std::uint64_t handed_over = 0;        // of these, to the home of their unit
+    std::uint64_t answered_for_home = 0;  // answers given for another reactor, whose unit's they are
 };
 
 class FileSystemListener {
@@ -130,6 +137,8 @@ public:
     // Requests read and not answered yet, all reactors.
     [[nodiscard]] virtual unsigned requests_pending() const = 0;
     [[nodiscard]] virtual PageStatistics page_statistics() const = 0;
+    // By index of the reactor.
+    [[nodiscard]] virtual std::vector<RequestStatistics> request_statistics() const = 0;
     // FUSE protocol and library versions for --version and the version file.
     static std::string versions();
 };

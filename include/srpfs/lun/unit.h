@@ -7,10 +7,11 @@
 
 #include <srpfs/base/count.h>
 #include <srpfs/base/intrusive_list.h>
+#include <srpfs/base/latency.h>
 #include <srpfs/base/result.h>
 #include <srpfs/initiator/target_link.h>
 #include <srpfs/lun/engine.h>
-#include <srpfs/lun/latency.h>
+#include <srpfs/base/latency.h>
 #include <srpfs/lun/operation.h>
 #include <srpfs/reactor/timer_queue.h>
 

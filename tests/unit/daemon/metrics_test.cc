@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "metrics.h"
-#include "status.h"
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -21,6 +20,15 @@ Json latency(std::uint64_t count) {
             {"p999_us", 9},   {"buckets_us", {{4, 1}, {5, 2}, {std::uint64_t{1} << 30, count - 3}}}};
 }
 
+Json total(std::uint64_t number) {
+    Json json;
+    for (const char* field : {"reads", "writes", "flushes", "bytes_read", "bytes_written", "errors", "retries"})
+        json[field] = number;
+    json["errors_by_kind"] = {{"medium_error", number}};
+    for (const char* operation : {"read", "write", "flush"}) json["latency"][operation] = latency(number);
+    return json;
+}
+
 Json example() {
     Json stats = {
         {"version", "1.2"}, {"uptime_seconds", 7}, {"requests_pending", 1}, {"memory", {{"registered_bytes", 4096}}}};
@@ -33,7 +41,11 @@ Json example() {
                                       {"slow_turns", 2},
                                       {"sleeps", 3},
                                       {"slots", 62},
-                                      {"slots_in_use", 5}}});
+                                      {"slots_in_use", 5},
+                                      {"requests_read", 6},
+                                      {"requests_handed_over", 7},
+                                      {"answers_for_others", 8},
+                                      {"total", total(21)}}});
     Json lun = {{"name", "lun0"}, {"wwid", "naa.6"}, {"bytes", 512}, {"state", "running"}, {"reads", 1}};
     for (const char* field : {"writes", "flushes", "errors", "bytes_read", "bytes_written", "retries", "interrupts",
                               "unit_attentions", "read_modify_writes", "ghosts", "requests_pending", "in_flight"})
@@ -50,7 +62,11 @@ Json example() {
           "out_of_credits", "credit_requests", "async_events", "unknown_tags", "malformed"})
         channel[field] = 4;
     channel["credits"] = -1;
-    Json target = {{"name", "a\"b\\c\nd"}, {"address", "192.0.2.1"}, {"port", "srp-mlx5_0-1"}, {"state", "blocked"}};
+    Json target = {{"name", "a\"b\\c\nd"},
+                   {"address", "192.0.2.1"},
+                   {"port", "srp-mlx5_0-1"},
+                   {"state", "blocked"},
+                   {"reactor", "srpfs-0"}};
     for (const char* field : {"channels", "failed_reconnects", "commands", "zero_req_lim", "logins", "losses"})
         target[field] = 9;
     Json dead = channel;
@@ -73,40 +89,6 @@ TEST(Metrics, AreWhatStatsSays) {
     std::ostringstream wanted;
     wanted << std::ifstream(path).rdbuf();
     EXPECT_EQ(text, wanted.str());
-}
-
-TEST(Status, ATotalIsTheSumOfItsUnits) {
-    const Json luns = example()["targets"][0]["luns"];
-    Json other = luns[0];
-    other["reads"] = 41;
-    other["flushes"] = 3;
-    other["errors_by_kind"] = {{"busy", 5}, {"medium_error", 1}};
-    other["latency"]["read"]["buckets_us"] = {{5, 100}, {6, 1}};
-    other["latency"]["read"]["count"] = 101;
-    other["latency"]["read"]["sum_us"] = 500;
-
-    const Json total = total_of(Json::array({luns[0], luns[1], other}));
-
-    EXPECT_EQ(total["reads"], 42);
-    EXPECT_EQ(total["flushes"], 3);
-    EXPECT_EQ(total["bytes_read"], 22);
-    EXPECT_EQ(total["errors_by_kind"], (Json{{"path_lost", 2}, {"busy", 6}, {"medium_error", 1}}));
-    // 4 us: 1, 5 us: 102, 6 us: 1, 2^30 us: 2.
-    const Json& read = total["latency"]["read"];
-    EXPECT_EQ(read["count"], 106);
-    EXPECT_EQ(read["sum_us"], 1500500);
-    EXPECT_EQ(read["buckets_us"], (Json{{4, 1}, {5, 102}, {6, 1}, {std::uint64_t{1} << 30, 2}}));
-    EXPECT_EQ(read["p50_us"], 5);
-    EXPECT_EQ(read["p99_us"], std::uint64_t{1} << 30);
-    EXPECT_EQ(total["latency"]["write"]["count"], 0);
-    EXPECT_EQ(total["latency"]["write"]["p99_us"], 0);
-}
-
-TEST(Status, ATargetWithoutUnitsHasATotalOfZeros) {
-    const Json total = total_of(Json::array());
-    EXPECT_EQ(total["reads"], 0);
-    EXPECT_EQ(total["errors_by_kind"], Json::object());
-    EXPECT_EQ(total["latency"]["flush"]["p50_us"], 0);
 }
 
 // Cumulative, the last one what there are: as Prometheus has it.

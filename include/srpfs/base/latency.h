@@ -10,7 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace srpfs::lun {
+namespace srpfs {
 
 // Buckets of 1 us each below 16 us, then eight for each power of two, up to 2^30 us (18 minutes); the last one has
 // everything beyond.
@@ -29,8 +29,6 @@ struct LatencySnapshot {
     // The end of the bucket in which `per_mille` of all are, in microseconds, at most 12.5 % too much (1 us below
     // 16 us); 0 without any. per_mille: 1..1000.
     [[nodiscard]] std::uint64_t quantile_us(unsigned per_mille) const;
-    // How many took less than 2^exponent microseconds; exponent: 0..30.
-    [[nodiscard]] std::uint64_t below_power_of_two_us(unsigned exponent) const;
     LatencySnapshot& operator+=(const LatencySnapshot& other);
 };
 
@@ -45,4 +43,4 @@ private:
     Count sum_us_;
 };
 
-}  // namespace srpfs::lun
+}  // namespace srpfs

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-#include <srpfs/lun/latency.h>
+#include <srpfs/base/latency.h>
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <vector>
 
-namespace srpfs::lun {
+namespace srpfs {
 namespace {
 
 using namespace std::chrono_literals;
@@ -53,4 +53,4 @@ TEST(Latency, NothingHasNoQuantiles) {
 }
 
 }  // namespace
-}  // namespace srpfs::lun
+}  // namespace srpfs

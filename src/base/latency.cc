@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-#include <srpfs/lun/latency.h>
+#include <srpfs/base/latency.h>
 
 #include <algorithm>
 #include <bit>
 
-namespace srpfs::lun {
+namespace srpfs {
 namespace {
 
 constexpr std::uint64_t fine_end = 16;  // below it each microsecond has a bucket
@@ -43,14 +43,6 @@ std::uint64_t LatencySnapshot::quantile_us(unsigned per_mille) const {
     return latency_bucket_end_us(latency_buckets - 1);
 }
 
-std::uint64_t LatencySnapshot::below_power_of_two_us(unsigned exponent) const {
-    std::uint64_t sum = 0;
-    for (std::size_t bucket = 0;
-         bucket < latency_buckets && latency_bucket_end_us(bucket) <= std::uint64_t{1} << exponent; ++bucket)
-        sum += counts[bucket];
-    return sum;
-}
-
 LatencySnapshot& LatencySnapshot::operator+=(const LatencySnapshot& other) {
     for (std::size_t bucket = 0; bucket < latency_buckets; ++bucket) counts[bucket] += other.counts[bucket];
     count += other.count;
@@ -72,4 +64,4 @@ LatencySnapshot LatencyHistogram::read() const {
     return copy;
 }
 
-}  // namespace srpfs::lun
+}  // namespace srpfs
