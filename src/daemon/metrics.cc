@@ -4,9 +4,9 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include <array>
 #include <cstdint>
 #include <initializer_list>
+#include <iterator>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -18,9 +18,20 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Labels = std::vector<std::pair<std::string_view, std::string>>;
 
-// Every other power of two from 4 us to 67 s, in microseconds: ends of buckets of LatencyHistogram.
-constexpr std::array<std::uint64_t, 13> histogram_ends_us = {
-    1 << 2, 1 << 4, 1 << 6, 1 << 8, 1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26};
+// Where buckets end: all of these are ends of buckets of LatencyHistogram as well, so that nothing is guessed.
+struct End {
+    std::uint64_t us;
+    std::string text;  // in seconds
+};
+// The powers of two from 8 us to 67 s, with as many steps of one length between them.
+std::vector<End> ends_with(std::uint64_t steps) {
+    std::vector<End> ends;
+    const auto add = [&](std::uint64_t us) { ends.push_back({us, fmt::format("{}", static_cast<double>(us) / 1e6)}); };
+    for (std::uint64_t from = 8; from < 1U << 26; from *= 2)
+        for (std::uint64_t step = 0; step < steps; ++step) add(from + from * step / steps);
+    add(1U << 26);
+    return ends;
+}
 
 std::string escaped(std::string_view text) {
     std::string out;
@@ -55,24 +66,41 @@ public:
     }
     void sample(const Labels& labels, std::uint64_t value) { line("", labels, fmt::format("{}", value)); }
     void signed_sample(const Labels& labels, std::int64_t value) { line("", labels, fmt::format("{}", value)); }
-    void histogram(const Labels& labels, const Json& latency) {
+    void histogram(const Labels& labels, const Json& latency, std::span<const End> ends) {
+        const std::string open = opened(labels);
         auto bucket = latency.at("buckets_us").begin();
-        const auto end = latency.at("buckets_us").end();
+        const auto last = latency.at("buckets_us").end();
+        const auto add = [&](std::string_view limit, std::uint64_t sum) {
+            fmt::format_to(std::back_inserter(text_), "{}_bucket{}le=\"{}\"}} {}\n", name_, open, limit, sum);
+        };
         std::uint64_t sum = 0;
-        for (const std::uint64_t limit : histogram_ends_us) {
-            for (; bucket != end && bucket->at(0).get<std::uint64_t>() <= limit; ++bucket)
+        for (const End& end : ends) {
+            for (; bucket != last && bucket->at(0).get<std::uint64_t>() <= end.us; ++bucket)
                 sum += bucket->at(1).get<std::uint64_t>();
-            line("_bucket", with(labels, {{"le", fmt::format("{}", static_cast<double>(limit) / 1e6)}}),
-                 fmt::format("{}", sum));
+            add(end.text, sum);
         }
         const auto count = latency.at("count").get<std::uint64_t>();
-        line("_bucket", with(labels, {{"le", "+Inf"}}), fmt::format("{}", count));
+        add("+Inf", count);
         line("_sum", labels, fmt::format("{}", latency.at("sum_us").get<double>() / 1e6));
         line("_count", labels, fmt::format("{}", count));
+    }
+    void quantiles(const Labels& labels, const Json& latency) {
+        const std::string open = opened(labels);
+        const bool is_empty = latency.at("count") == 0;
+        for (const auto& [field, quantile] : {std::pair{"p50_us", "0.5"}, {"p99_us", "0.99"}, {"p999_us", "0.999"}})
+            fmt::format_to(std::back_inserter(text_), "{}{}quantile=\"{}\"}} {}\n", name_, open, quantile,
+                           is_empty ? "NaN" : fmt::format("{}", latency.at(field).get<double>() / 1e6));
     }
     [[nodiscard]] std::string take() { return std::move(text_); }
 
 private:
+    // For one label more.
+    static std::string opened(const Labels& labels) {
+        if (labels.empty()) return "{";
+        std::string text = text_of(labels);
+        text.back() = ',';
+        return text;
+    }
     void line(std::string_view suffix, const Labels& labels, std::string_view value) {
         text_ += fmt::format("{}{}{} {}\n", name_, suffix, text_of(labels), value);
     }
@@ -115,6 +143,8 @@ constexpr Simple channel_counters[] = {
     {"async_events", "async_events_total", "SRP_AER_REQ received."},
     {"unknown_tags", "unknown_tags_total", "Responses to no command that is under way."},
     {"malformed", "malformed_total", "Messages that could not be understood."},
+    {"bytes_read", "read_bytes_total", "Bytes that commands have brought."},
+    {"bytes_written", "written_bytes_total", "Bytes that commands have taken along."},
 };
 constexpr Simple channel_gauges[] = {
     {"credits", "credits", "Commands that the target would take now."},
@@ -150,6 +180,8 @@ constexpr Simple lun_counters[] = {
 }  // namespace
 
 std::string metrics_of(const Json& stats) {
+    // Of units there may be a thousand.
+    const std::vector<End> coarse_ends = ends_with(1), fine_ends = ends_with(2);
     Exposition out;
     const auto family = [&](std::string_view prefix, const Simple& one, std::string_view type) {
         out.family(fmt::format("srpfs_{}_{}", prefix, one.name), type, one.help);
@@ -174,7 +206,7 @@ std::string metrics_of(const Json& stats) {
     out.family("srpfs_page_duration_seconds", "histogram",
                "How long drops took, and how long changes waited for them.");
     for (const auto& [operation, latency] : pages.at("latency").items())
-        out.histogram({{"operation", operation}}, latency);
+        out.histogram({{"operation", operation}}, latency, fine_ends);
 
     out.family("srpfs_events_total", "counter", "Events, by kind, of those kinds that have occurred.");
     for (const auto& [event, count] : stats.at("events").items())
@@ -189,25 +221,41 @@ std::string metrics_of(const Json& stats) {
     };
     for_reactors(reactor_counters, "counter");
     for_reactors(reactor_gauges, "gauge");
-    // Of each thing `for_all` tells of: what it has counted, as units and their totals have it.
-    const auto totals = [&](std::string_view prefix, const auto& for_all) {
+    // Of each thing `for_all` tells of: errors by kind, and latencies.
+    const auto errors = [&](std::string_view prefix, std::string_view help, const auto& for_all) {
+        out.family(fmt::format("srpfs_{}_errors_total", prefix), "counter", help);
+        for_all([&](const Json& counted, const Labels& labels) {
+            for (const auto& [kind, number_of] : counted.at("errors_by_kind").items())
+                out.sample(with(labels, {{"kind", kind}}), number_of.template get<std::uint64_t>());
+        });
+    };
+    // `what`: "lun_request". Without `shows_idle` operations that never were are left out: there are many units.
+    const auto latencies = [&](std::string_view what, std::string_view subject, std::span<const End> ends,
+                               bool shows_idle, const auto& for_all) {
+        const auto each = [&](const auto& work) {
+            for_all([&](const Json& counted, const Labels& labels) {
+                for (const auto& [operation, latency] : counted.at("latency").items())
+                    if (shows_idle || latency.at("count") != 0) work(latency, with(labels, {{"operation", operation}}));
+            });
+        };
+        out.family(fmt::format("srpfs_{}_duration_seconds", what), "histogram",
+                   fmt::format("How long {} took that succeeded.", subject));
+        each([&](const Json& latency, const Labels& labels) { out.histogram(labels, latency, ends); });
+        out.family(fmt::format("srpfs_{}_latency_seconds", what), "summary",
+                   fmt::format("What so large a part of the {} since the start took at most, up to an eighth too much.",
+                               subject));
+        each([&](const Json& latency, const Labels& labels) { out.quantiles(labels, latency); });
+    };
+    // What units, and the totals of targets and reactors, have counted.
+    const auto totals = [&](std::string_view prefix, std::span<const End> ends, bool shows_idle, const auto& for_all) {
         for (const Simple& one : unit_counters) {
             family(prefix, one, "counter");
             for_all([&](const Json& counted, const Labels& labels) { out.sample(labels, number(counted, one.field)); });
         }
-        out.family(fmt::format("srpfs_{}_errors_total", prefix), "counter", "Requests that have failed, by kind.");
-        for_all([&](const Json& counted, const Labels& labels) {
-            for (const auto& [kind, errors] : counted.at("errors_by_kind").items())
-                out.sample(with(labels, {{"kind", kind}}), errors.template get<std::uint64_t>());
-        });
-        out.family(fmt::format("srpfs_{}_request_duration_seconds", prefix), "histogram",
-                   "How long requests took that succeeded.");
-        for_all([&](const Json& counted, const Labels& labels) {
-            for (const auto& [operation, latency] : counted.at("latency").items())
-                out.histogram(with(labels, {{"operation", operation}}), latency);
-        });
+        errors(prefix, "Requests that have failed, by kind.", for_all);
+        latencies(fmt::format("{}_request", prefix), "requests", ends, shows_idle, for_all);
     };
-    totals("reactor", [&](const auto& work) {
+    totals("reactor", fine_ends, true, [&](const auto& work) {
         for (const Json& reactor : stats.at("reactors"))
             work(reactor.at("total"), Labels{{"reactor", word(reactor, "name")}});
     });
@@ -240,6 +288,10 @@ std::string metrics_of(const Json& stats) {
         for_targets([&](const Json& target, const Labels& labels) { out.sample(labels, number(target, one.field)); });
     }
 
+    totals("target", fine_ends, true, [&](const auto& work) {
+        for_targets([&](const Json& target, const Labels& labels) { work(target.at("total"), labels); });
+    });
+
     const auto of_channel = [&](const Json& channel, const Labels& labels) {
         return with(labels, {{"channel", fmt::format("{}", number(channel, "index"))}});
     };
@@ -265,6 +317,9 @@ std::string metrics_of(const Json& stats) {
             [&](const Json& channel, const Labels& labels) { out.sample(labels, number(channel, one.field)); });
     }
 
+    errors("channel", "Commands that were not answered GOOD, by kind.", for_channels);
+    latencies("channel_command", "commands", fine_ends, true, for_channels);
+
     const auto for_luns = [&](const auto& work) {
         for_parts("luns", [&](const Json& lun, const Labels& labels) {
             if (lun.contains("reads")) work(lun, with(labels, {{"lun", word(lun, "name")}}));
@@ -278,7 +333,7 @@ std::string metrics_of(const Json& stats) {
     for_luns([&](const Json& lun, const Labels& labels) { out.sample(labels, word(lun, "state") == "running"); });
     out.family("srpfs_lun_size_bytes", "gauge", "Capacity.");
     for_luns([&](const Json& lun, const Labels& labels) { out.sample(labels, number(lun, "bytes")); });
-    totals("lun", for_luns);
+    totals("lun", coarse_ends, false, for_luns);
     for (const Simple& one : lun_gauges) {
         family("lun", one, "gauge");
         for_luns([&](const Json& lun, const Labels& labels) { out.sample(labels, number(lun, one.field)); });

@@ -564,8 +564,7 @@ void Target::add_control_files() {
     }
     value("sgid", [this] { return gid_text(port_->facts().port.gid); });
     value("req_lim", [this] { return fmt::format("{}", port_->gauges(0)->req_lim()); });
-    value("zero_req_lim",
-          [this] { return fmt::format("{}", port_->gauges(0)->zero_req_lim.load(std::memory_order_relaxed)); });
+    value("zero_req_lim", [this] { return fmt::format("{}", std::uint64_t{port_->gauges(0)->zero_req_lim}); });
     value("local_ib_device", [this] { return port_->facts().port.device; });
     value("local_ib_port", [this] { return fmt::format("{}", port_->facts().port.port); });
     value("ch_count", [this] { return fmt::format("{}", port_->facts().channels); });
@@ -907,6 +906,20 @@ nlohmann::ordered_json channel_report(const initiator::ChannelGauges& channel) {
     json["async_events"] = std::uint64_t{counters.async_events};
     json["unknown_tags"] = std::uint64_t{counters.unknown_tags};
     json["malformed"] = std::uint64_t{counters.malformed};
+    json["bytes_read"] = std::uint64_t{counters.bytes_read};
+    json["bytes_written"] = std::uint64_t{counters.bytes_written};
+    std::uint64_t sum = 0;
+    nlohmann::ordered_json by_kind = nlohmann::ordered_json::object();
+    for (std::size_t fault = 0; fault < initiator::command_faults; ++fault) {
+        const std::uint64_t errors = counters.errors_by_kind[fault];
+        sum += errors;
+        if (errors != 0) by_kind[to_string(static_cast<initiator::CommandFault>(fault))] = errors;
+    }
+    json["errors"] = sum;
+    json["errors_by_kind"] = std::move(by_kind);
+    json["latency"]["read"] = report_of(counters.read_latency.read());
+    json["latency"]["write"] = report_of(counters.write_latency.read());
+    json["latency"]["other"] = report_of(counters.other_latency.read());
     return json;
 }
 
@@ -924,9 +937,7 @@ nlohmann::ordered_json Target::lun_report(const Lun& lun) const {
     if (const auto counters = lun.unit->counters()) {
         json["requests_pending"] = counters->pending.load(std::memory_order_relaxed);
         json["in_flight"] = counters->in_flight.load(std::memory_order_relaxed);
-        const auto count = [&](const char* name, const std::atomic<std::uint64_t>& counter) {
-            json[name] = counter.load(std::memory_order_relaxed);
-        };
+        const auto count = [&](const char* name, std::uint64_t number) { json[name] = number; };
         count("reads", counters->reads);
         count("writes", counters->writes);
         count("flushes", counters->flushes);
@@ -959,8 +970,8 @@ nlohmann::ordered_json Target::report() {
     json["channels"] = port_->facts().channels;
     json["failed_reconnects"] = port_->failed_reconnects();
     json["req_lim"] = gauges->req_lim();
-    json["zero_req_lim"] = gauges->zero_req_lim.load(std::memory_order_relaxed);
-    json["commands"] = gauges->commands.load(std::memory_order_relaxed);
+    json["zero_req_lim"] = std::uint64_t{gauges->zero_req_lim};
+    json["commands"] = std::uint64_t{gauges->commands};
     json["logins"] = logins_;
     json["losses"] = losses_;
     json["history"] = nlohmann::ordered_json::array();

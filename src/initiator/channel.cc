@@ -49,6 +49,32 @@ const char* to_string(ChannelState state) {
     return names[static_cast<std::size_t>(state)];
 }
 
+const char* to_string(CommandFault fault) {
+    static constexpr const char* names[] = {"check_condition", "busy",    "reservation_conflict", "task_set_full",
+                                            "other_status",    "aborted", "connection_lost"};
+    static_assert(std::size(names) == command_faults);
+    return names[static_cast<std::size_t>(fault)];
+}
+
+std::optional<CommandFault> fault_of(const CommandResult& result) {
+    switch (result.end) {
+        case CommandEnd::answered: break;
+        case CommandEnd::aborted: return CommandFault::aborted;
+        case CommandEnd::connection_lost: return CommandFault::connection_lost;
+    }
+    switch (result.status) {
+        case scsi::Status::good: return std::nullopt;
+        case scsi::Status::check_condition: return CommandFault::check_condition;
+        case scsi::Status::busy: return CommandFault::busy;
+        case scsi::Status::reservation_conflict: return CommandFault::reservation_conflict;
+        case scsi::Status::task_set_full: return CommandFault::task_set_full;
+        case scsi::Status::condition_met:
+        case scsi::Status::aca_active:
+        case scsi::Status::task_aborted: break;
+    }
+    return CommandFault::other_status;
+}
+
 Channel::Channel(fabric::Fabric& fabric, reactor::TimerQueue& timers, ChannelConfig config, ChannelListener& listener)
     : gauges_(std::make_shared<ChannelGauges>(config.index)), fabric_(fabric), timers_(timers),
       config_(std::move(config)), listener_(listener),
@@ -298,8 +324,9 @@ bool Channel::submit(Command& command) {
     command.tag = tag;
     command.fence = Command::Fence::none;
     command.expired = false;
+    command.sent_at = timers_.now();
     command.deadline =
-        timers_.now() + (command.time_limit > Duration::zero() ? command.time_limit : config_.command_time);
+        command.sent_at + (command.time_limit > Duration::zero() ? command.time_limit : config_.command_time);
     watch_deadline(command.deadline);
     return true;
 }
@@ -453,8 +480,34 @@ void Channel::on_revoked(std::uint64_t context) {
 void Channel::finish(std::uint32_t index) {
     Command& command = *slots_[index].over;
     free_slot(index);
+    count(command);
     command.channel = nullptr;
     command.owner->on_command_done(command);  // last: the owner may submit again
+}
+
+// No more than some additions: it is done for every command.
+void Channel::count(const Command& command) {
+    if (command.checks_path) [[unlikely]]
+        return;
+    ChannelCounters& counters = gauges_->counters;
+    const CommandResult& result = command.result;
+    if (result.end != CommandEnd::answered || result.status != scsi::Status::good) [[unlikely]] {
+        if (const auto fault = fault_of(result)) ++counters.errors_by_kind[static_cast<std::size_t>(*fault)];
+        return;
+    }
+    const Duration duration = timers_.now() - command.sent_at;
+    const std::uint64_t bytes = command.data.size() - result.residual;
+    switch (command.direction) {
+        case srp::DataDirection::from_target:
+            counters.bytes_read += bytes;
+            counters.read_latency.add(duration);
+            break;
+        case srp::DataDirection::to_target:
+            counters.bytes_written += bytes;
+            counters.write_latency.add(duration);
+            break;
+        case srp::DataDirection::none: counters.other_latency.add(duration); break;
+    }
 }
 
 void Channel::on_task_response(const srp::Response& response) {
@@ -741,6 +794,7 @@ void Channel::on_gone() {
         command->result.end =
             command->fence == Command::Fence::proven ? CommandEnd::aborted : CommandEnd::connection_lost;
         command->channel = nullptr;
+        count(*command);
         command->owner->on_command_done(*command);
     }
     listener_.on_channel_gone(*this);

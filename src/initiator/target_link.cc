@@ -116,13 +116,12 @@ Submitted TargetLink::submit(Command& command) {
         if (next_live_ >= live_.size()) next_live_ = 0;
         Channel& channel = *live_[next_live_++];
         if (channel.submit(command)) {
-            // One writer: no need for a locked instruction.
-            gauges_->commands.store(gauges_->commands.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+            ++gauges_->commands;
             ++sent_;
             return Submitted::sent;
         }
     }
-    gauges_->zero_req_lim.fetch_add(1, std::memory_order_relaxed);
+    ++gauges_->zero_req_lim;
     return Submitted::wait;
 }
 

@@ -39,11 +39,6 @@ std::uint32_t write_same_blocks(const UnitInfo& info) {
     return info.write_same_blocks_max == 0 ? most : std::min(most, info.write_same_blocks_max);
 }
 
-void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) {
-    // One writer: no need for a locked instruction.
-    counter.store(counter.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
-}
-
 }  // namespace
 
 const char* to_string(UnitState state) {
@@ -755,7 +750,7 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
         settle(operation);
         return pump();
     }
-    if (verdict != Verdict::good && verdict != Verdict::failed) add(counters_->retries, 1);
+    if (verdict != Verdict::good && verdict != Verdict::failed) ++counters_->retries;
     switch (verdict) {
         case Verdict::good: operation.progressed_ = true; break;
         case Verdict::again: part.again = true; break;
@@ -1076,7 +1071,7 @@ void Unit::note_loss(const std::string& text) {
 // Whatever path it was written by. All are this reactor's.
 void Unit::count_loss() {
     if constexpr (canary::silent_cache_loss) return;
-    for (const Unit* unit : locks_->units) add(unit->counters_->write_losses, 1);
+    for (const Unit* unit : locks_->units) unit->counters_->write_losses.fetch_add(1, std::memory_order_relaxed);
 }
 
 // Each who flushes is told once of what was lost since he last was, or since he opened the unit.
@@ -1096,7 +1091,7 @@ bool Unit::is_held_by(const scsi::Sense& attention) {
 void Unit::on_unit_attention(const scsi::Sense& sense) {
     // We only look. It is told once, and the unit that has been known until now is concerned.
     if (!info_) return link_.tell_event(lun_, sense);
-    add(counters_->attentions, 1);
+    ++counters_->attentions;
     // 29/00, /01, /04: power on, or the device was reset: what its cache held is gone (decisions 8).
     if (sense.asc == 0x29 && (sense.ascq == 0x00 || sense.ascq == 0x01 || sense.ascq == 0x04) && info_->write_cache) {
         ++cache_losses_;
@@ -1172,24 +1167,24 @@ void Unit::answer(Operation& operation, Outcome outcome) {
         switch (operation.kind_) {
             case OperationKind::read:
                 counters_->read_latency.add(duration);
-                add(counters_->reads, 1);
-                add(counters_->bytes_read, operation.bytes_);
+                ++counters_->reads;
+                counters_->bytes_read += operation.bytes_;
                 break;
             case OperationKind::write:
                 counters_->write_latency.add(duration);
-                add(counters_->writes, 1);
-                add(counters_->bytes_written, operation.bytes_);
+                ++counters_->writes;
+                counters_->bytes_written += operation.bytes_;
                 break;
             case OperationKind::flush:
                 counters_->flush_latency.add(duration);
-                add(counters_->flushes, 1);
+                ++counters_->flushes;
                 break;
             case OperationKind::raw: break;
         }
     } else if (outcome.kind == OutcomeKind::interrupted) {
-        add(counters_->interrupts, 1);
+        ++counters_->interrupts;
     } else {
-        add(counters_->errors, 1);
+        ++counters_->errors;
         ++counters_->errors_by_kind[static_cast<std::size_t>(outcome.kind)];
         // Zeros have other ways.
         const bool only_refused = operation.zeroes_ && outcome.kind == OutcomeKind::illegal_request;
@@ -1414,7 +1409,7 @@ void Unit::enter_lock(Operation& operation) {
     exclude_writes(operation);
     if (operation.changes_) return;
     operation.phase_ = Operation::Phase::edge_read;
-    add(counters_->read_modify_writes, 1);
+    ++counters_->read_modify_writes;
 }
 
 void Unit::exclude_writes(Operation& operation) {
@@ -1441,7 +1436,7 @@ void Unit::add_ghost(Operation& operation, bool still_in_flight) {
     ghost->operation = still_in_flight ? &operation : nullptr;
     ghost->unknown_since = operation.unknown_since_;
     locks_->ghosts.push_back(*ghost);
-    add(counters_->ghosts, 1);
+    ++counters_->ghosts;
     log::debug(link_.name(), "{}: blocks {} to {} may still be written by a command that was given up",
                lun_.file_name(), ghost->first_block, ghost->block_end - 1);
     if (!still_in_flight) ask_for_fence();

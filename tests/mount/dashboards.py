@@ -65,6 +65,36 @@ def a_reactor_counts_the_requests_of_the_targets_it_is_home_to(t):
 
 
 @test
+def channels_count_what_they_carry(t):
+    mount = t.mount("demo:ram:1M", "ch_count=2")
+    def sums():
+        channels = mount.stats()["targets"][0]["channel_list"]
+        return {name: sum(one[name] for one in channels) for name in ("bytes_read", "bytes_written", "errors")} | {
+            name: sum(one["latency"][name]["count"] for one in channels) for name in ("read", "write", "other")}
+    before = sums()
+    with opened(mount.lun(0)) as handle:
+        for block in range(8):
+            os.pwrite(handle, pattern(4096), block * 4096)
+        for block in range(6):
+            equal(os.pread(handle, 4096, block * 4096), pattern(4096), "what was written")
+    after = sums()
+    equal({name: after[name] - before[name] for name in ("bytes_read", "bytes_written", "read", "write", "errors")},
+          {"bytes_read": 6 * 4096, "bytes_written": 8 * 4096, "read": 6, "write": 8, "errors": 0}, "of both channels")
+    channels = mount.stats()["targets"][0]["channel_list"]
+    equal([one["bytes_written"] > 0 for one in channels], [True, True], "both channels are used")
+    for one in channels:
+        check(0 < one["latency"]["write"]["p50_us"] <= one["latency"]["write"]["p99_us"], "quantiles")
+    metrics = read_file(mount.path / "metrics")
+    for one in channels:
+        labels = f'channel="{one["index"]}",operation="write"'
+        contains(metrics, f'{labels}}} {one["latency"]["write"]["count"]}\n', "count of the histogram")
+        contains(metrics, f'{labels},quantile="0.99"}} ', "quantile")
+    (mount.target / "reset").write_text("1")
+    eventually(lambda: [one["bytes_written"] for one in mount.stats()["targets"][0]["channel_list"] if one["state"] == "live"] == [0, 0],
+               "two new channels, which have carried nothing")
+
+
+@test
 def metrics_are_those_that_are_kept(t):
     """Families, their help and types, and all samples with their labels."""
     mount = t.mount("demo:ram:1M++ram:1M,ro", "reactors=1")

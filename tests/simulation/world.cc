@@ -1532,8 +1532,8 @@ void World::check_idle() {
                                  channel.credits, channel.facts.credits_initial));
     }
     for (const auto& lun : mount->luns()) {
-        statistics.ghosts += lun->unit()->counters()->ghosts.load();
-        statistics.retries += lun->unit()->counters()->retries.load();
+        statistics.ghosts += lun->unit()->counters()->ghosts;
+        statistics.retries += lun->unit()->counters()->retries;
         if (lun->unit()->needs_fence()) violated("writes are still unfenced at the end");
         if (lun->unit()->operations() != 0) violated("operations are left at the end");
     }

@@ -9,6 +9,7 @@
 
 #include <srpfs/base/count.h>
 #include <srpfs/base/intrusive_list.h>
+#include <srpfs/base/latency.h>
 #include <srpfs/base/random.h>
 #include <srpfs/fabric/fabric.h>
 #include <srpfs/initiator/command.h>
@@ -16,6 +17,7 @@
 #include <srpfs/srp/login_string.h>
 #include <srpfs/srp/srp.h>
 
+#include <array>
 #include <atomic>
 #include <memory>
 #include <cstdint>
@@ -89,6 +91,11 @@ struct ChannelFacts {
 struct ChannelCounters {
     Count commands, responses, task_management, out_of_credits, unknown_tags, malformed, timeouts, credit_requests,
         async_events, path_checks;
+    // Of commands that have ended, path checks left out. Those that succeeded: the data they carried, and the time from
+    // sending them to being done with their answer. The others: why.
+    Count bytes_read, bytes_written;
+    LatencyHistogram read_latency, write_latency, other_latency;  // data in, data out, no data
+    std::array<Count, command_faults> errors_by_kind;
 };
 
 // Written by the channel's reactor, read by anybody; the parts one after the other.
@@ -223,6 +230,7 @@ private:
     void conclude(Command& command, Command::Fence fence);
     void close(std::uint32_t index);
     void finish(std::uint32_t index);
+    void count(const Command& command);
     void refuse(int errno_value, std::string text);
     [[nodiscard]] std::int32_t reserve(bool privileged) const;
     void publish() {

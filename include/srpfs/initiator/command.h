@@ -31,6 +31,21 @@ struct CommandResult {
     bool overflow = false;
 };
 
+// Why a command was not answered GOOD, for counting.
+enum class CommandFault : std::uint8_t {
+    check_condition,
+    busy,
+    reservation_conflict,
+    task_set_full,
+    other_status,
+    aborted,          // by task management
+    connection_lost,  // as far as anybody knows
+};
+inline constexpr std::size_t command_faults = static_cast<std::size_t>(CommandFault::connection_lost) + 1;
+[[nodiscard]] const char* to_string(CommandFault fault);
+// Nothing: it was.
+[[nodiscard]] std::optional<CommandFault> fault_of(const CommandResult& result);
+
 class CommandOwner {
 public:
     // Called exactly once per accepted command, from a later turn; the command and its memory are free again.
@@ -66,6 +81,7 @@ struct Command : ListHook<> {
     // The channel's, while in flight.
     Channel* channel = nullptr;
     srp::Tag tag = 0;
+    Instant sent_at{};
     Instant deadline = instant_never;
     // What task management has done about it. `covered` and `proven` commands are not waited for.
     enum class Fence : std::uint8_t {

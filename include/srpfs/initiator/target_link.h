@@ -76,9 +76,8 @@ protected:
 
 // Numbers that other threads show; written by the link's reactor.
 struct LinkGauges {
-    std::atomic<std::uint64_t> zero_req_lim{0};
     std::atomic<unsigned> channels_live{0};
-    std::atomic<std::uint64_t> commands{0};
+    Count zero_req_lim, commands;
 
     // Any thread. Of all channels there are, dead ones as well until they are buried.
     [[nodiscard]] std::vector<std::shared_ptr<const ChannelGauges>> channels() const;

@@ -64,8 +64,8 @@ enum class UnitState : std::uint8_t {
 
 // Written by the unit's reactor, read by anybody.
 struct UnitCounters {
-    std::atomic<std::uint64_t> reads{0}, writes{0}, flushes{0}, bytes_read{0}, bytes_written{0}, errors{0}, retries{0},
-        interrupts{0}, attentions{0}, read_modify_writes{0}, ghosts{0};
+    Count reads, writes, flushes, bytes_read, bytes_written, errors, retries, interrupts, attentions,
+        read_modify_writes, ghosts;
     // How often acknowledged writes may have been lost, by a volatile cache or because flushing it failed; and the last
     // of these times that somebody has been told of. Whoever opens the unit now starts from the latter, so that what
     // nobody knows is told to him.

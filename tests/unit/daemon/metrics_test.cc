@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "metrics.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include <cstdlib>
 #include <fstream>
+#include <regex>
 #include <set>
 #include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace srpfs::daemon {
 namespace {
@@ -62,6 +67,9 @@ Json example() {
           "out_of_credits", "credit_requests", "async_events", "unknown_tags", "malformed"})
         channel[field] = 4;
     channel["credits"] = -1;
+    for (const char* field : {"bytes_read", "bytes_written", "errors"}) channel[field] = 5;
+    channel["errors_by_kind"] = {{"task_set_full", 3}, {"check_condition", 2}};
+    for (const char* operation : {"read", "write", "other"}) channel["latency"][operation] = latency(6);
     Json target = {{"name", "a\"b\\c\nd"},
                    {"address", "192.0.2.1"},
                    {"port", "srp-mlx5_0-1"},
@@ -73,6 +81,7 @@ Json example() {
     dead["state"] = "dead";
     target["channel_list"] = Json::array({channel, dead});
     target["luns"] = Json::array({lun, {{"name", "lun1"}, {"state", "gone"}}});
+    target["total"] = total(17);
     stats["targets"] = Json::array({target});
     return stats;
 }
@@ -97,10 +106,67 @@ TEST(Metrics, AHistogramCountsWhatTookNoLonger) {
     const std::string labels = R"(port="srp-mlx5_0-1",target="a\"b\\c\nd",lun="lun0",operation="read")";
     const std::string name = "srpfs_lun_request_duration_seconds";
     for (const std::string& line :
-         {name + "_bucket{" + labels + R"(,le="4e-06"} 1)", name + "_bucket{" + labels + R"(,le="1.6e-05"} 3)",
+         {name + "_bucket{" + labels + R"(,le="8e-06"} 3)", name + "_bucket{" + labels + R"(,le="1.6e-05"} 3)",
           name + "_bucket{" + labels + R"(,le="67.108864"} 3)", name + "_bucket{" + labels + R"(,le="+Inf"} 5)",
           name + "_sum{" + labels + "} 1.5", name + "_count{" + labels + "} 5"})
         EXPECT_TRUE(has_line(text, line)) << line << "\n" << text;
+}
+
+// Where Prometheus draws the 99th percentile between the buckets: off by less than half of it.
+TEST(Metrics, BucketsAreFineWhereThereAreFewThings) {
+    const std::string text = metrics_of(example());
+    const auto ends_of = [&](const std::string& series) {
+        std::vector<double> ends;
+        const std::regex bucket(series + R"re([^\n]*operation="read",le="([0-9.e-]+)")re");
+        for (auto one = std::sregex_iterator(text.begin(), text.end(), bucket); one != std::sregex_iterator(); ++one)
+            ends.push_back(std::stod((*one)[1]));
+        return ends;
+    };
+    for (const auto& [thing, widest] :
+         {std::pair{"reactor_request", 1.5}, {"target_request", 1.5}, {"channel_command", 1.5}, {"lun_request", 2.0}}) {
+        const auto ends = ends_of(fmt::format("srpfs_{}_duration_seconds_bucket", thing));
+        ASSERT_GT(ends.size(), 20u) << thing;
+        EXPECT_EQ(ends.front(), 8e-6);
+        EXPECT_EQ(ends.back(), 67.108864);
+        for (std::size_t i = 1; i < ends.size(); ++i) EXPECT_LE(ends[i] / ends[i - 1], widest + 1e-9) << thing;
+    }
+}
+
+TEST(Metrics, WhatSrpfsKnowsExactlyIsASummary) {
+    const std::string text = metrics_of(example());
+    const std::string labels = R"(port="srp-mlx5_0-1",target="a\"b\\c\nd",)";
+    EXPECT_TRUE(has_line(text, "# TYPE srpfs_lun_request_latency_seconds summary"));
+    EXPECT_TRUE(has_line(
+        text, "srpfs_lun_request_latency_seconds{" + labels + R"(lun="lun0",operation="read",quantile="0.99"} 9e-06)"))
+        << text;
+    EXPECT_TRUE(has_line(text, "srpfs_channel_command_latency_seconds{" + labels +
+                                   R"(channel="0",operation="other",quantile="0.999"} 9e-06)"));
+    // Nothing was written to the unit.
+    EXPECT_EQ(text.find(R"(lun="lun0",operation="write")"), std::string::npos);
+}
+
+TEST(Metrics, AQuantileOfNothingIsNoNumber) {
+    Json stats = example();
+    stats["targets"][0]["total"]["latency"]["read"]["count"] = 0;
+    EXPECT_NE(metrics_of(stats).find(R"(operation="read",quantile="0.5"} NaN)"), std::string::npos);
+}
+
+// A thousand units that are read, written and flushed, with names as long as they get.
+TEST(Metrics, OfAThousandUnitsAreLessThan18Megabytes) {
+    Json stats = example();
+    Json& target = stats["targets"][0];
+    target["name"] = "0002c90300a1b2c3-0002c90300a1b2c3-00000000000000ff";
+    Json lun = target["luns"][0];
+    for (const char* operation : {"read", "write", "flush"}) lun["latency"][operation] = latency(5000000);
+    target["luns"] = Json::array();
+    for (unsigned number = 0; number < 1000; ++number) {
+        lun["name"] = fmt::format("lun{}", number);
+        target["luns"].push_back(lun);
+    }
+    EXPECT_LT(metrics_of(stats).size(), 18U << 20);
+    for (Json& one : target["luns"])
+        for (const char* operation : {"read", "write", "flush"}) one["latency"][operation]["count"] = 0;
+    EXPECT_LT(metrics_of(stats).size(), 4U << 20);
 }
 
 TEST(Metrics, NoSeriesIsThereTwiceAndEachBelongsToTheFamilyAboveIt) {

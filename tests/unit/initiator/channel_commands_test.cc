@@ -305,6 +305,75 @@ TEST_F(ChannelCommands, ACreditInTimeSavesTheChannel) {
     EXPECT_TRUE(ends.empty());
 }
 
+// ---- what is counted ----
+
+TEST_F(ChannelCommands, BytesAndTimesOfWhatSucceededAreCounted) {
+    Peer& peer = connect_live();
+    send(4096, DataDirection::from_target);
+    send(512, DataDirection::to_target);
+    send();
+    send(8192, DataDirection::from_target);
+    advance(300us);
+    for (std::size_t i = 0; i < 3; ++i) peer.answer(peer.commands[i]);
+    settle();
+    advance(700us);
+    peer.answer(peer.commands[3], {.in_under = 192});
+    settle();
+
+    const ChannelCounters& counters = channel->counters();
+    EXPECT_EQ(counters.bytes_read, 4096u + 8000u);
+    EXPECT_EQ(counters.bytes_written, 512u);
+    const LatencySnapshot reads = counters.read_latency.read();
+    EXPECT_EQ(reads.count, 2u);
+    EXPECT_EQ(reads.counts[latency_bucket_of(300us)], 1u);
+    EXPECT_EQ(reads.counts[latency_bucket_of(1000us)], 1u);
+    EXPECT_EQ(reads.sum_us, 1300u);
+    EXPECT_EQ(counters.write_latency.read().quantile_us(990), latency_bucket_end_us(latency_bucket_of(300us)));
+    EXPECT_EQ(counters.other_latency.read().count, 1u);
+    for (const Count& errors : counters.errors_by_kind) EXPECT_EQ(errors, 0u);
+}
+
+TEST_F(ChannelCommands, ErrorsAreCountedByKindAndNothingElseOfThem) {
+    Peer& peer = connect_live();
+    constexpr std::uint8_t statuses[] = {0x02, 0x08, 0x18, 0x28, 0x30, 0x28, 0x07};
+    for (std::size_t i = 0; i < std::size(statuses); ++i) {
+        send(512, DataDirection::from_target);
+        peer.answer(peer.commands[i], {.status = statuses[i]});
+    }
+    send(512, DataDirection::from_target);
+    const auto gauges = channel->gauges();
+    settle();
+    channel->disconnect("enough");
+    settle();
+
+    const auto errors = [&](CommandFault fault) -> std::uint64_t {
+        return gauges->counters.errors_by_kind[static_cast<std::size_t>(fault)];
+    };
+    EXPECT_EQ(errors(CommandFault::check_condition), 1u);
+    EXPECT_EQ(errors(CommandFault::busy), 1u);
+    EXPECT_EQ(errors(CommandFault::reservation_conflict), 1u);
+    EXPECT_EQ(errors(CommandFault::task_set_full), 2u);
+    EXPECT_EQ(errors(CommandFault::other_status), 2u);
+    EXPECT_EQ(errors(CommandFault::aborted), 0u);
+    EXPECT_EQ(errors(CommandFault::connection_lost), 1u);
+    EXPECT_EQ(gauges->counters.bytes_read, 0u);
+    EXPECT_EQ(gauges->counters.read_latency.read().count, 0u);
+}
+
+TEST_F(ChannelCommands, APathCheckIsNoCommandOfAnybodys) {
+    Peer& peer = connect_live();
+    Asked& one = prepare();
+    one.command.checks_path = true;
+    ASSERT_TRUE(submit(one));
+    peer.answer(peer.commands[0]);
+    settle();
+
+    EXPECT_EQ(one.owner.ends, 1u);
+    EXPECT_EQ(channel->counters().path_checks, 1u);
+    EXPECT_EQ(channel->counters().commands, 0u);
+    EXPECT_EQ(channel->counters().other_latency.read().count, 0u);
+}
+
 // ---- what a command ends with ----
 
 TEST_F(ChannelCommands, StatusAndSenseArrive) {

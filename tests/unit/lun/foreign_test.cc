@@ -84,7 +84,7 @@ TEST_F(ForeignCommand, ThatChangesIsNotRepeatedAndNoWriteGoesBeforeAFence) {
     for (const bool has_data : {true, false}) {
         SCOPED_TRACE(has_data);
         if (units.empty()) begin();
-        const auto count = unit().counters()->ghosts.load();
+        const std::uint64_t count = unit().counters()->ghosts;
         Request& request = has_data ? foreign_out(write_block_1, pattern(512, 3)) : foreign(start_stop_unit, true);
         lose_connection();
         EXPECT_EQ(request.outcome.kind, OutcomeKind::path_lost);

@@ -333,7 +333,7 @@ TEST_F(InventoryTest, EachChannelIsAskedForTheAttentionsOfBefore) {
     advance(10s);
     EXPECT_TRUE(watcher.commands.empty());  // nothing was left to be told
     EXPECT_EQ(unit(0)->unit()->state(), UnitState::running);
-    EXPECT_GE(unit(0)->counters()->attentions.load(), 3u);
+    EXPECT_GE(unit(0)->counters()->attentions, 3u);
 }
 
 // What a look meets itself is told only once as well.
@@ -344,7 +344,7 @@ TEST_P(AnAttentionOfALook, ReachesWhomThoseOfRequestsReach) {
     const bool holds = ascq == 0x09 || asc == 0x3f, asks_for_look = holds || (ascq >= 0x03 && ascq <= 0x05);
     for (const std::uint8_t at : {opcode::test_unit_ready, opcode::service_action_in_16}) {
         clear();
-        const auto before = unit(1)->counters()->attentions.load();
+        const std::uint64_t before = unit(1)->counters()->attentions;
         watcher.attention = {.valid = true,
                              .key = scsi::SenseKey::unit_attention,
                              .asc = static_cast<std::uint8_t>(asc),
@@ -353,7 +353,7 @@ TEST_P(AnAttentionOfALook, ReachesWhomThoseOfRequestsReach) {
         inventory->look(unit(1), "asked for");
         settle();
         EXPECT_FALSE(watcher.tells_at);
-        EXPECT_EQ(unit(1)->counters()->attentions.load(), before + 1);
+        EXPECT_EQ(unit(1)->counters()->attentions, before + 1);
         ASSERT_EQ(attentions.size(), asks_for_look ? 1u : 0u);
         if (asks_for_look) {
             EXPECT_EQ(attentions[0].asc, asc);
