@@ -129,7 +129,7 @@ bool TargetLink::has_turn(LinkListener& listener) {
     if ((sharing_.empty() || its_turn_ == &listener) && has_place_to_share()) return true;
     if (std::find(sharing_.begin(), sharing_.end(), &listener) == sharing_.end()) sharing_.push_back(&listener);
     for (Channel* channel : live_) channel->withhold_place();
-    gauges_->zero_req_lim.fetch_add(1, std::memory_order_relaxed);
+    ++gauges_->zero_req_lim;
     return false;
 }
 

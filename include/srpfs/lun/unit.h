@@ -11,7 +11,6 @@
 #include <srpfs/base/result.h>
 #include <srpfs/initiator/target_link.h>
 #include <srpfs/lun/engine.h>
-#include <srpfs/base/latency.h>
 #include <srpfs/lun/operation.h>
 #include <srpfs/reactor/timer_queue.h>
 

@@ -352,11 +352,7 @@ TEST_F(Transfer, WhoHasToWaitForItsTurnIsCounted) {
 }
 
 TEST_F(Transfer, WantOfSlotsIsNotWantOfCredit) {
-    limits.read_buffers_4k = 64;
-    parameters.queue_size = queue_depth = 16;
-    fabric.login.credits = 64;
-    begin();
-    add_unit(1);
+    begin_two_units(16);
     for (unsigned i = 0; i < 20; ++i) read(512 * i, 512);
     EXPECT_GT(link->gauges()->zero_req_lim, 0u);
     EXPECT_EQ(link->gauges()->channels().front()->counters.out_of_credits, 0u);
