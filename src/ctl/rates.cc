@@ -21,6 +21,10 @@ struct Rate {
 };
 constexpr Rate target_rates[] = {{"commands_per_second", "commands"}, {"waits_per_second", "zero_req_lim"}};
 constexpr const char* timed_operations[] = {"read", "write"};
+constexpr Rate channel_rates[] = {{"commands_per_second", "commands"},
+                                  {"bytes_read_per_second", "bytes_read"},
+                                  {"bytes_written_per_second", "bytes_written"},
+                                  {"errors_per_second", "errors"}};
 constexpr Rate lun_rates[] = {{"reads_per_second", "reads"},
                               {"writes_per_second", "writes"},
                               {"flushes_per_second", "flushes"},
@@ -76,9 +80,10 @@ Json percentile_of(const Buckets& counts, double part) {
     return nullptr;
 }
 
-void add_percentiles(Json& to, const char* operation, const Buckets& counts) {
+// `prefix`: "read_", or nothing.
+void add_percentiles(Json& to, const std::string& prefix, const Buckets& counts) {
     for (const auto& [name, part] : {std::pair{"p50", 0.5}, {"p99", 0.99}, {"p999", 0.999}})
-        to[fmt::format("{}_{}_us", operation, name)] = percentile_of(counts, part);
+        to[fmt::format("{}{}_us", prefix, name)] = percentile_of(counts, part);
 }
 
 // What is known of it in the parts of `list`, together; null if there are parts and nothing is.
@@ -105,11 +110,18 @@ std::string rate_text(const Json& object, const char* name) {
 }
 
 // In units of a million bytes, as fio and iostat -m of today do.
-std::string megabytes_text(const Json& object, const char* name) {
-    const Json& value = member(object, name);
+std::string megabytes_text(const Json& value) {
     if (!value.is_number()) return "-";
     const double megabytes = value.get<double>() / 1e6;
     return megabytes < 99.95 ? fmt::format("{:.1f}", megabytes) : fmt::format("{:.0f}", megabytes);
+}
+
+std::string megabytes_text(const Json& object, const char* name) { return megabytes_text(member(object, name)); }
+
+// Bytes in a second, both ways; null if neither is known.
+Json carried_by(const Json& channel) {
+    const Json &read = member(channel, "bytes_read_per_second"), &written = member(channel, "bytes_written_per_second");
+    return read.is_number() && written.is_number() ? Json(read.get<double>() + written.get<double>()) : Json(nullptr);
 }
 
 std::string time_text(const Json& object, const char* name) {
@@ -216,8 +228,19 @@ void Rates::add(const Json& mount, double seconds) {
                 const Json* was = nullptr;
                 for (const Json& other : member(earlier, "channel_list"))
                     if (member(other, "index") == member(channel, "index")) was = &other;
-                each["commands_per_second"] =
-                    was ? rate_of(member(*was, "commands"), member(channel, "commands"), passed) : Json(nullptr);
+                for (const Rate& rate : channel_rates)
+                    each[rate.name] = was ? rate_of(member(*was, rate.counter), member(channel, rate.counter), passed)
+                                          : Json(nullptr);
+                Buckets of_channel;
+                for (const char* operation : timed_operations) {
+                    Buckets ended;
+                    if (was)
+                        ended = ended_between(member(member(*was, "latency"), operation),
+                                              member(member(channel, "latency"), operation));
+                    add_percentiles(each, fmt::format("{}_", operation), ended);
+                    for (const auto& [limit, count] : ended) of_channel[limit] += count;
+                }
+                add_percentiles(each, "", of_channel);
                 const std::string name = channel_name(target_path, each);
                 remember(name, number_in(each, "commands_per_second"));
                 seen.insert(name);
@@ -238,7 +261,7 @@ void Rates::add(const Json& mount, double seconds) {
                     if (lun_before.is_object())
                         ended = ended_between(member(member(lun_before, "latency"), operation),
                                               member(member(lun, "latency"), operation));
-                    add_percentiles(each, operation, ended);
+                    add_percentiles(each, fmt::format("{}_", operation), ended);
                     for (const auto& [limit, count] : ended) of_target[operation][limit] += count;
                 }
                 const std::string path = plain_text(member(lun, "path"));
@@ -247,7 +270,8 @@ void Rates::add(const Json& mount, double seconds) {
                 units.push_back(std::move(each));
             }
             for (const Rate& rate : lun_rates) one[rate.name] = sum_of(units, rate.name);
-            for (const char* operation : timed_operations) add_percentiles(one, operation, of_target[operation]);
+            for (const char* operation : timed_operations)
+                add_percentiles(one, fmt::format("{}_", operation), of_target[operation]);
             one["channel_list"] = std::move(channels);
             one["luns"] = std::move(units);
             frame["targets"].push_back(std::move(one));
@@ -320,21 +344,30 @@ std::string Rates::table(const Screen& screen) const {
     Table channels({{"TARGET", Align::left, 17, Cut::middle},
                     {"CHANNEL", Align::right},
                     {"STATE"},
-                    {"IN FLIGHT", Align::right},
+                    {"IN FLIGHT", Align::right, 0, Cut::end, 3},
                     {"CREDITS", Align::right},
-                    {"OF", Align::right, 0, Cut::end, 2},
+                    {"OF", Align::right, 0, Cut::end, 4},
                     {"COMMANDS/S", Align::right},
-                    {"LATELY", Align::left, 0, Cut::end, 1}});
-    Table table(joined({{{"LUN", Align::left, 17, Cut::middle},
-                         {"STATE", Align::left, 0, Cut::end, 8},
-                         {"QUEUE", Align::right, 0, Cut::end, 3},
-                         {"IN FLIGHT", Align::right, 0, Cut::end, 9},
-                         {"READS/S", Align::right},
-                         {"MB/S", Align::right, 0, Cut::end, 2}},
-                        times_of(6, 10),
-                        {{"WRITES/S", Align::right}, {"MB/S", Align::right, 0, Cut::end, 2}},
-                        times_of(6, 10),
-                        {{"ERRORS/S", Align::right, 0, Cut::end, 5}, {"LATELY", Align::left, 0, Cut::end, 7}}}));
+                    {"MB/S", Align::right, 0, Cut::end, 1},
+                    {"P50", Align::right, 0, Cut::end, 5},
+                    {"P99", Align::right, 0, Cut::end, 1},
+                    {"P99.9", Align::right, 0, Cut::end, 5},
+                    {"LATELY", Align::left, 0, Cut::end, 2}});
+    // Errors are of interest when there are any.
+    bool has_errors = false;
+    for (const Json& target : member(*frame_, "targets"))
+        has_errors = has_errors || number_in(target, "errors_per_second") > 0;
+    Table table(joined(
+        {{{"LUN", Align::left, 17, Cut::middle},
+          {"STATE", Align::left, 0, Cut::end, 8},
+          {"QUEUE", Align::right, 0, Cut::end, 5},
+          {"IN FLIGHT", Align::right, 0, Cut::end, 9},
+          {"READS/S", Align::right},
+          {"MB/S", Align::right, 0, Cut::end, 2}},
+         times_of(4, 10),
+         {{"WRITES/S", Align::right}, {"MB/S", Align::right, 0, Cut::end, 2}},
+         times_of(4, 10),
+         {{"ERRORS/S", Align::right, 0, Cut::end, has_errors ? 1U : 6U}, {"LATELY", Align::left, 0, Cut::end, 7}}}));
     std::size_t channel_count = 0;
     bool has_several = false;
     for (const Json& target : member(*frame_, "targets")) {
@@ -367,6 +400,10 @@ std::string Rates::table(const Screen& screen) const {
                           {plain_text(member(channel, "credits"))},
                           {plain_text(member(channel, "credits_initial"))},
                           {rate_text(channel, "commands_per_second")},
+                          {megabytes_text(carried_by(channel))},
+                          {time_text(channel, "p50_us")},
+                          {time_text(channel, "p99_us")},
+                          {time_text(channel, "p999_us")},
                           {lately(channel_name(path, channel), screen.charset)}});
         }
         for (const Json& lun : member(target, "luns")) luns.emplace_back(&lun, plain_text(member(lun, "path")));

@@ -241,9 +241,10 @@ void add_fields(Properties& list, const Json& object) {
         } else if (name == "channel_list") {
             for (const Json& one : value)
                 list.add("channel " + word(one, "index"),
-                         fmt::format("{}, {} of {} credits, {} in flight, {} commands, {} timeouts", word(one, "state"),
-                                     word(one, "credits"), word(one, "credits_initial"), word(one, "in_flight"),
-                                     word(one, "commands"), word(one, "timeouts")));
+                         fmt::format("{}, {} of {} credits, {} in flight, {} commands, {} errors, {} timeouts",
+                                     word(one, "state"), word(one, "credits"), word(one, "credits_initial"),
+                                     word(one, "in_flight"), word(one, "commands"), word(one, "errors"),
+                                     word(one, "timeouts")));
         } else if (name == "history") {
             for (const Json& one : value)
                 list.add(name, fmt::format("{} {} to {}: {}", word(one, "time"), word(one, "from"), word(one, "to"),
@@ -367,11 +368,13 @@ Json stats_document(const Json& mount) {
     document["mount"] = field(mount, "path");
     document["uptime_seconds"] = field(mount, "uptime_seconds");
     document["requests_pending"] = field(mount, "requests_pending");
+    document["pages"] = field(mount, "pages");
+    document["reactors"] = field(mount, "reactors");
     document["targets"] = Json::array();
     for (const Json& target : field(mount, "targets")) {
         Json one;
         for (const char* name : {"path", "state", "channels", "req_lim", "zero_req_lim", "failed_reconnects",
-                                 "commands", "logins", "losses", "channel_list"})
+                                 "commands", "logins", "losses", "reactor", "channel_list"})
             one[name] = field(target, name);
         one["luns"] = Json::array();
         for (const Json& lun : field(target, "luns"))
@@ -392,27 +395,43 @@ std::string render_stats(const Json& document, Format format, const Screen& scre
     if (format == Format::json) return json_text(document);
     std::string text;
     if (format == Format::plain) {
+        // What `counted` has beside plain numbers.
+        const auto add_counted = [&](const std::string& path, const std::string& prefix, const Json& counted) {
+            for (const auto& [kind, value] : field(counted, "errors_by_kind").items())
+                text += line_of({path, fmt::format("{}errors.{}", prefix, kind), word(value)});
+            for (const auto& [operation, latency] : field(counted, "latency").items())
+                for (const char* name : {"count", "sum_us", "p50_us", "p99_us", "p999_us"})
+                    if (latency.is_object())
+                        text += line_of(
+                            {path, fmt::format("{}latency.{}.{}", prefix, operation, name), word(latency, name)});
+        };
+        // All of `counted` but its name.
+        const auto add_all = [&](const std::string& path, const std::string& prefix, const Json& counted) {
+            for (const auto& [name, value] : counted.items())
+                if (name != "index" && name != "name" && !value.is_structured())
+                    text += line_of({path, prefix + name, word(value)});
+            add_counted(path, prefix, counted);
+        };
+        const std::string whole = word(document, "mount");
+        add_all(whole, "pages.", field(document, "pages"));
+        for (const Json& reactor : field(document, "reactors")) {
+            const std::string prefix = fmt::format("reactor.{}.", word(reactor, "name"));
+            add_all(whole, prefix, reactor);
+            add_all(whole, prefix, field(reactor, "total"));
+        }
         for (const Json& target : field(document, "targets")) {
-            for (const char* name :
-                 {"channels", "req_lim", "zero_req_lim", "failed_reconnects", "commands", "logins", "losses"})
+            for (const char* name : {"channels", "req_lim", "zero_req_lim", "failed_reconnects", "commands", "logins",
+                                     "losses", "reactor"})
                 text += line_of({word(target, "path"), name, word(target, name)});
             for (const Json& channel : field(target, "channel_list"))
-                for (const auto& [name, value] : channel.items())
-                    if (name != "index")
-                        text += line_of({word(target, "path"),
-                                         fmt::format("channel.{}.{}", word(channel, "index"), name), word(value)});
+                add_all(word(target, "path"), fmt::format("channel.{}.", word(channel, "index")), channel);
             for (const Json& lun : field(target, "luns")) {
                 const std::string path = word(lun, "path");
                 for (const char* name : {"requests_pending", "in_flight"})
                     text += line_of({path, name, word(lun, name)});
                 for (const auto& [name, value] : field(lun, "counters").items())
                     text += line_of({path, name, word(value)});
-                for (const auto& [kind, value] : field(lun, "errors_by_kind").items())
-                    text += line_of({path, "errors." + kind, word(value)});
-                for (const char* operation : operations)
-                    for (const char* name : {"count", "sum_us", "p50_us", "p99_us", "p999_us"})
-                        if (const Json& one = field(field(lun, "latency"), operation); one.is_object())
-                            text += line_of({path, fmt::format("latency.{}.{}", operation, name), word(one, name)});
+                add_counted(path, "", lun);
             }
         }
         return text;
@@ -444,8 +463,56 @@ std::string render_stats(const Json& document, Format format, const Screen& scre
                     {"OF", Align::right, 0, Cut::end, 3},
                     {"IN FLIGHT", Align::right},
                     {"COMMANDS", Align::right},
+                    {"READ", Align::right, 0, Cut::end, 5},
+                    {"WRITTEN", Align::right, 0, Cut::end, 5},
+                    {"ERRORS", Align::right, 0, Cut::end, 4},
                     {"NO CREDITS", Align::right, 0, Cut::end, 1},
                     {"TIMEOUTS", Align::right, 0, Cut::end, 2}});
+    Table reactors({{"REACTOR"},
+                    {"READS", Align::right},
+                    {"READ", Align::right},
+                    {"WRITES", Align::right},
+                    {"WRITTEN", Align::right},
+                    {"ERRORS", Align::right},
+                    {"IN USE", Align::right, 0, Cut::end, 3},
+                    {"OF", Align::right, 0, Cut::end, 3},
+                    {"SLOW TURNS", Align::right, 0, Cut::end, 4}});
+    for (const Json& reactor : field(document, "reactors")) {
+        const Json& total = field(reactor, "total");
+        reactors.add(
+            {{word(reactor, "name")},
+             {word(total, "reads")},
+             {size_of(total, "bytes_read")},
+             {word(total, "writes")},
+             {size_of(total, "bytes_written")},
+             {word(total, "errors"), count_of(total, "errors") != 0 ? Paint::bad : Paint::none},
+             {word(reactor, "slots_in_use")},
+             {word(reactor, "slots")},
+             {word(reactor, "slow_turns"), count_of(reactor, "slow_turns") != 0 ? Paint::warning : Paint::none}});
+    }
+    // Of interest where files are cached or mapped, or are sent by sendfile(2).
+    Table pages({{"PAGES FILLED", Align::right},
+                 {"CACHED", Align::right},
+                 {"DROPS", Align::right},
+                 {"RANGES", Align::right, 0, Cut::end, 2},
+                 {"DROPPED", Align::right},
+                 {"P99", Align::right, 0, Cut::end, 1},
+                 {"WAITS", Align::right},
+                 {"GIVEN UP", Align::right},
+                 {"P99", Align::right, 0, Cut::end, 1}});
+    const Json& cached = field(document, "pages");
+    const bool has_pages = count_of(cached, "fills") != 0 || count_of(cached, "drops") != 0;
+    if (has_pages)
+        pages.add(
+            {{word(cached, "fills")},
+             {word(cached, "fills_cached")},
+             {word(cached, "drops")},
+             {word(cached, "drop_ranges")},
+             {size_of(cached, "drop_bytes")},
+             {time_of(field(field(cached, "latency"), "drop"), "p99_us")},
+             {word(cached, "waits")},
+             {word(cached, "waits_given_up"), count_of(cached, "waits_given_up") != 0 ? Paint::warning : Paint::none},
+             {time_of(field(field(cached, "latency"), "wait"), "p99_us")}});
     Table latencies({{"LUN", Align::left, ids_min, Cut::middle},
                      {"OPERATION"},
                      {"COUNT", Align::right},
@@ -464,6 +531,9 @@ std::string render_stats(const Json& document, Format format, const Screen& scre
                  {word(channel, "credits_initial")},
                  {word(channel, "in_flight")},
                  {word(channel, "commands")},
+                 {size_of(channel, "bytes_read")},
+                 {size_of(channel, "bytes_written")},
+                 {word(channel, "errors")},
                  {word(channel, "out_of_credits")},
                  {word(channel, "timeouts"), count_of(channel, "timeouts") != 0 ? Paint::warning : Paint::none}});
         for (const Json& lun : field(target, "luns")) {
@@ -505,7 +575,7 @@ std::string render_stats(const Json& document, Format format, const Screen& scre
     }
     text = fmt::format("{}: up {} s, requests pending: {}\n", printable(root, screen.charset),
                        word(document, "uptime_seconds"), word(document, "requests_pending"));
-    for (const Table* table : {&targets, &channels, &luns, &latencies, &errors})
+    for (const Table* table : {&reactors, &pages, &targets, &channels, &luns, &latencies, &errors})
         if (!table->is_empty()) text += "\n" + table->text(screen);
     return text;
 }

@@ -120,6 +120,7 @@ Json describe_target(const Context& context, const Json& stats) {
     target["channels"] = copy_of(stats, "channels");
     target["req_lim"] = copy_of(stats, "req_lim");
     target["zero_req_lim"] = copy_of(stats, "zero_req_lim");
+    target["reactor"] = copy_of(stats, "reactor");
     target["failed_reconnects"] = copy_of(stats, "failed_reconnects");
     for (const char* field : {"commands", "logins", "losses"}) target[field] = copy_of(stats, field);
     for (const char* field : {"channel_list", "history"}) target[field] = array_field(stats, field);
@@ -173,6 +174,8 @@ Result<Json> survey(const Mount& mount, Depth depth, const std::function<void()>
     result["version"] = copy_of(stats, "version");
     result["uptime_seconds"] = copy_of(stats, "uptime_seconds");
     result["requests_pending"] = copy_of(stats, "requests_pending");
+    result["pages"] = copy_of(stats, "pages");
+    result["reactors"] = array_field(stats, "reactors");
     result["last_error"] = text_or_null(read_value(mount.path + "/last_error"));
     result["ports"] = Json::array();
     for (const std::string& name : *names)

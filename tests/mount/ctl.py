@@ -253,6 +253,27 @@ def srpctl_shows_events_and_counts(t):
 
 
 @test
+def srpctl_counts_no_request_of_its_own_and_shows_reactors_and_pages(t):
+    mount = t.mount("demo:ram:1M", "reactors=1,lun=*:cached")
+    ctl = Ctl(t, mount)
+    contains(ctl.out("stats"), "requests pending: 0\n", "nobody asks for anything")
+    check("PAGES FILLED" not in ctl.out("stats"), "pages, though nothing was read by way of them")
+    mount.lun(0).write_bytes(b"x" * 8192)
+    equal(mount.lun(0).read_bytes()[:8192], b"x" * 8192, "what was written")
+    mount.lun(0).write_bytes(b"y" * 4096)
+    pages, reactors = mount.stats()["pages"], mount.stats()["reactors"]
+    check(pages["fills_cached"] > 0 and pages["drops"] > 0, f"pages {pages}")
+    text = ctl.out("stats")
+    row = next(after.split() for title, after in zip(text.splitlines(), text.splitlines()[1:]) if title.startswith("PAGES FILLED"))
+    equal(row[:3], [str(pages[name]) for name in ("fills", "fills_cached", "drops")], "pages for people")
+    row = next(line.split() for line in text.splitlines() if line.startswith("srpfs-0 "))
+    equal((row[1], row[4]), (str(reactors[0]["total"]["reads"]), str(reactors[0]["total"]["writes"])), "the reactor for people")
+    plain = ctl.out("stats", "-o", "plain")
+    contains(plain, f"{mount.path}\tpages.drops\t{pages['drops']}\n", "drops for scripts")
+    contains(plain, f"{mount.path}\treactor.srpfs-0.bytes_written\t12288\n", "bytes for scripts")
+
+
+@test
 def srpctl_shows_past_events_and_follows(t):
     mount = t.mount("demo:ram:1M")
     ctl = Ctl(t, mount)

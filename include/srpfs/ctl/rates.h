@@ -27,7 +27,9 @@ public:
     // "req_lim", "requests_pending", "credits", "in_flight", "commands_per_second", "waits_per_second",
     // "reads_per_second", ..., "read_p50_us", ..., "channel_list", "luns": [{"path", "state", "requests_pending",
     // "in_flight", "reads_per_second", ..., "read_p50_us", ...}]}]}. Latencies are of what has ended between the two.
-    // Rates of what was not there before, or has begun anew, are null; those of a target are its units' together.
+    // Rates of what was not there before, or has begun anew, are null; those of a target are its units' together. A
+    // channel has "commands_per_second", "bytes_read_per_second" and so on, "read_p50_us" ..., and "p50_us" ... of
+    // reads and writes together.
     [[nodiscard]] const Json& frame() const { return *frame_; }
 
     // For people: a line about the whole, tables of targets, of channels where there are several, and of LUNs, the

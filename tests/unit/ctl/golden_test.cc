@@ -35,8 +35,12 @@ std::string stats_channel(int index) {
     return fmt::format(
         R"({{"index":{},"state":"{}","credits":{},"credits_initial":62,"in_flight":{},"commands":500,"responses":498,)"
         R"("task_management":0,"path_checks":1,"timeouts":{},"out_of_credits":2,"credit_requests":0,"async_events":0,)"
-        R"("unknown_tags":0,"malformed":0}})",
-        index, index == 0 ? "live" : "draining", 60 - index * 7, index, index);
+        R"("unknown_tags":0,"malformed":0,"bytes_read":{},"bytes_written":28672,"errors":{},"errors_by_kind":{},"latency":{{)"
+        R"("read":{{"count":450,"sum_us":90000,"p50_us":192,"p99_us":4096,"p999_us":4096,"buckets_us":[[192,440],[4096,10]]}},)"
+        R"("write":{{"count":7,"sum_us":1400,"p50_us":200,"p99_us":224,"p999_us":224,"buckets_us":[[200,7]]}},)"
+        R"("other":{{"count":3,"sum_us":30,"p50_us":9,"p99_us":10,"p999_us":10,"buckets_us":[[9,2],[10,1]]}}}}}})",
+        index, index == 0 ? "live" : "draining", 60 - index * 7, index, index, 450 * 4096, index * 2,
+        index == 0 ? "{}" : R"({"busy":2})");
 }
 
 std::string stats_target(const std::string& path, const char* address, const char* state, int channels,
@@ -44,7 +48,7 @@ std::string stats_target(const std::string& path, const char* address, const cha
     const auto slash = path.find('/');
     return fmt::format(
         R"({{"name":"{}","address":"{}","port":"{}","state":"{}","channels":{},"failed_reconnects":{},"req_lim":{},)"
-        R"("zero_req_lim":4,"commands":1000,"logins":2,"losses":1,"history":[{{"time":"2026-11-23T11:55:31.479Z",)"
+        R"("zero_req_lim":4,"commands":1000,"logins":2,"losses":1,"reactor":"srpfs-0","history":[{{"time":"2026-11-23T11:55:31.479Z",)"
         R"("from":"connecting","to":"running","reason":"logged in"}}],"channel_list":[{}],"luns":[{}]}})",
         path.substr(slash + 1), address, path.substr(0, slash), state, channels, channels == 0 ? 12 : 0, channels * 30,
         channels == 0 ? "" : stats_channel(0) + "," + stats_channel(1), luns);
@@ -94,7 +98,15 @@ void fill(const FakeTree& tree) {
     tree.write(
         "stats",
         fmt::format(
-            R"({{"schema":1,"version":"0.1.0","uptime_seconds":4711,"requests_pending":3,"reactors":[],"targets":[{},{},{}]}})",
+            R"({{"schema":1,"version":"0.1.0","uptime_seconds":4711,"requests_pending":3,"pages":{{"fills":21,"fills_cached":9,)"
+            R"("drops":4,"drop_ranges":5,"drop_bytes":1048576,"waits":3,"waits_given_up":1,"latency":{{)"
+            R"("drop":{{"count":4,"sum_us":400,"p50_us":96,"p99_us":160,"p999_us":160,"buckets_us":[[96,3],[160,1]]}},)"
+            R"("wait":{{"count":3,"sum_us":900,"p50_us":320,"p99_us":320,"p999_us":320,"buckets_us":[[320,3]]}}}}}},)"
+            R"("reactors":[{{"name":"srpfs-0","busy_turns":7,"slow_turns":1,"sleeps":9,"slots":62,"slots_in_use":2,"requests_read":99,)"
+            R"("requests_handed_over":0,"answers_for_others":0,"total":{{"reads":12,"writes":7,"flushes":2,"bytes_read":49152,)"
+            R"("bytes_written":28672,"errors":5,"retries":0,"errors_by_kind":{{"path_lost":5}},"latency":{{)"
+            R"("read":{{"count":12,"sum_us":2400,"p50_us":192,"p99_us":208,"p999_us":208,"buckets_us":[[192,11],[208,1]]}}}}}}}}],)"
+            R"("targets":[{},{},{}]}})",
             stats_target(infiniband, "fe80::1", "blocked", 0,
                          stats_lun("lun0", "naa.60014055ca1ab1e04bd46c11af65a111", 1ULL << 40, "blocked", 0)),
             stats_target(empty, "10.0.0.8:5555", "fail-fast", 0, ""),
@@ -234,7 +246,13 @@ Json two_seconds_later(Json mount) {
     Json& target = mount["targets"][0];
     target["commands"] = 31000;
     target["zero_req_lim"] = 24;
-    for (Json& channel : target["channel_list"]) channel["commands"] = 15500;
+    for (Json& channel : target["channel_list"]) {
+        channel["commands"] = 15500;
+        channel["bytes_read"] = channel["bytes_read"].get<std::uint64_t>() + 40960000;
+        channel["bytes_written"] = channel["bytes_written"].get<std::uint64_t>() + 512000000;
+        channel["latency"]["read"]["buckets_us"] = {{96, 9000}, {192, 1390}, {4096, 60}};
+        channel["latency"]["write"]["buckets_us"] = {{200, 4007}, {224, 993}};
+    }
     for (Json& lun : target["luns"]) {
         const bool is_busy = lun["name"] == "lun10";
         lun["requests_pending"] = is_busy ? 40 : 1;

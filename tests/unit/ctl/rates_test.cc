@@ -146,6 +146,37 @@ TEST(Rates, OfATargetAreThoseOfItsUnitsTogether) {
         EXPECT_NE(plain.find(line), std::string::npos) << line << plain;
 }
 
+TEST(Rates, OfAChannelAreWhatItCarriedAndHowLongThatTook) {
+    const auto channel = [](unsigned bytes, const char* reads, const char* writes) {
+        Json one = {{"index", 0}, {"state", "live"}, {"credits", 10}, {"in_flight", 3}, {"commands", bytes / 1000}};
+        one["bytes_read"] = one["bytes_written"] = bytes;
+        one["errors"] = bytes / 500000;
+        one["latency"]["read"]["buckets_us"] = Json::parse(reads);
+        one["latency"]["write"]["buckets_us"] = Json::parse(writes);
+        return one;
+    };
+    Json look = counted({}, 0);
+    look["targets"][0]["channel_list"] = {channel(0, "[[4,10]]", "[]")};
+    Rates rates;
+    rates.add(look, 10);
+    look["targets"][0]["channel_list"] = {channel(3000000, "[[4,10],[100,98]]", "[[700,2]]")};
+    rates.add(look, 12);
+
+    const Json& one = rates.frame()["targets"][0]["channel_list"][0];
+    EXPECT_EQ(one["bytes_read_per_second"], 1500000.0);
+    EXPECT_EQ(one["bytes_written_per_second"], 1500000.0);
+    EXPECT_EQ(one["errors_per_second"], 3.0);
+    EXPECT_EQ(one["read_p99_us"], 100);
+    EXPECT_EQ(one["write_p50_us"], 700);
+    EXPECT_EQ(one["p50_us"], 100) << "of both";
+    EXPECT_EQ(one["p99_us"], 700);
+    // A new channel in its place has counted nothing.
+    look["targets"][0]["channel_list"] = {channel(0, "[]", "[]")};
+    rates.add(look, 14);
+    EXPECT_TRUE(rates.frame()["targets"][0]["channel_list"][0]["bytes_read_per_second"].is_null());
+    EXPECT_TRUE(rates.frame()["targets"][0]["channel_list"][0]["p99_us"].is_null());
+}
+
 TEST(Rates, OfWhatIsNewOrBeginsAnewAreNull) {
     Rates rates;
     rates.add(counted({counted_lun("lun0", 100, 0, 0)}, 1000), 10);
