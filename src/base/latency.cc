@@ -50,7 +50,7 @@ LatencySnapshot& LatencySnapshot::operator+=(const LatencySnapshot& other) {
     return *this;
 }
 
-void LatencyHistogram::add(Duration duration) {
+void LatencyHistogram::record(Duration duration) {
     const std::uint64_t us = microseconds(duration);
     ++counts_[bucket_of(us)];
     sum_us_ += us;

@@ -35,10 +35,16 @@ struct LatencySnapshot {
 // One thread adds, any reads. A reader may see the parts of a record one after the other.
 class LatencyHistogram {
 public:
-    void add(Duration duration);
+    void add(Duration duration) {
+        if constexpr (has_statistics)
+            record(duration);
+        else
+            static_cast<void>(duration);
+    }
     [[nodiscard]] LatencySnapshot read() const;
 
 private:
+    void record(Duration duration);
     std::array<Count, latency_buckets> counts_;
     Count sum_us_;
 };
