@@ -18,6 +18,10 @@
 #include <functional>
 #include <span>
 #include <thread>
+#include <utility>
+
+#include <fcntl.h>
+#include <unistd.h>
 
 namespace srpfs::cli {
 namespace {
@@ -270,6 +274,45 @@ std::string help_text() {
     return text;
 }
 
+// What is meant by an option that there is not, as one would write it; empty if none is near.
+std::string nearest_option(std::string_view word) {
+    // By the names that other programs have for the letters.
+    constexpr std::pair<const char*, const char*> own[] = {
+        {"help", "--help"},  {"version", "--version"}, {"foreground", "-f"}, {"debug", "-d"},
+        {"read_only", "-r"}, {"pid_file", "-P"},       {"options", "-o"}};
+    std::string name(word.substr(std::min(word.find_first_not_of('-'), word.size())));
+    name.resize(std::min(name.find('='), name.size()));
+    std::replace(name.begin(), name.end(), '-', '_');
+    if (name.size() < 2) return {};  // of a letter no other one is more like it than the rest
+    std::vector<std::string> names;
+    for (const auto& [long_name, option] : own) names.emplace_back(long_name);
+    for (std::string& one : option_names()) names.push_back(std::move(one));
+    const std::string near = config::nearest(name, names);
+    for (const auto& [long_name, option] : own)
+        if (near == long_name) return option;
+    return near.empty() ? "" : fmt::format("-o {}", near);
+}
+
+Error unknown_option(std::string word, const std::vector<std::string>& arguments) {
+    // Of several letters behind one dash CLI11 names what is left of them.
+    if (std::find(arguments.begin(), arguments.end(), word) == arguments.end())
+        for (const std::string& whole : arguments)
+            if (whole.starts_with('-') && !whole.starts_with("--") && whole.ends_with(word.substr(1))) word = whole;
+    const std::string near = nearest_option(word);
+    return Error(EINVAL, fmt::format("unknown option '{}'; {}srpfs --help lists the options", word,
+                                     near.empty() ? "" : fmt::format("did you mean {}? ", near)));
+}
+
+// Of the three standard files those that are closed become ones that can be neither read nor written: otherwise
+// /dev/fuse would be one of them, and be closed as such in the background.
+void keep_standard_files() {
+    for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+        if (fcntl(descriptor, F_GETFD) < 0 && errno == EBADF)
+            // The lowest number that is free. Without /dev/null it stays as it is.
+            [[maybe_unused]]
+            const int kept = open("/dev/null", descriptor == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+}
+
 }  // namespace
 
 std::vector<std::string> option_names() {
@@ -287,22 +330,25 @@ Result<std::variant<Config, Print>> parse(const std::vector<std::string>& argume
     std::vector<std::string> option_lists;
     std::vector<std::string> operands;
     std::string pid_file;
-    app.add_flag("-h,--help", help);
-    app.add_flag("-V,--version", version);
-    app.add_flag("-f", foreground);
-    app.add_flag("-d", debug);
-    app.add_flag("-r", read_only);
-    app.add_flag("-s", single);
+    app.add_flag("-h,--help", help)->disable_flag_override();
+    app.add_flag("-V,--version", version)->disable_flag_override();
+    app.add_flag("-f", foreground)->disable_flag_override();
+    app.add_flag("-d", debug)->disable_flag_override();
+    app.add_flag("-r", read_only)->disable_flag_override();
+    app.add_flag("-s", single)->disable_flag_override();
     app.add_option("-P", pid_file);
     app.add_option("-o", option_lists)->allow_extra_args(false)->take_all();
     app.add_option("operands", operands);
     try {
         std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
         app.parse(reversed);
+    } catch (const CLI::ExtrasError&) {
+        return unknown_option(app.remaining(true).front(), arguments);
     } catch (const CLI::ArgumentMismatch& error) {
-        const std::string what = error.what();
-        return Error(EINVAL,
-                     fmt::format("{} needs a value; srpfs --help shows the usage", what.substr(0, what.find(':'))));
+        const std::string_view what = error.what(), name = what.substr(0, what.find_first_of(": "));
+        if (what.ends_with("flag override"))
+            return Error(EINVAL, fmt::format("--{} takes no value; srpfs --help shows the usage", name));
+        return Error(EINVAL, fmt::format("{} needs a value; srpfs --help shows the usage", name));
     } catch (const CLI::ParseError& error) {
         return Error(EINVAL, fmt::format("{}; srpfs --help shows the usage", error.what()));
     }
@@ -369,14 +415,16 @@ Result<std::variant<Config, Print>> parse(const std::vector<std::string>& argume
 }
 
 int run(int argc, char** argv) {
+    keep_standard_files();
     const auto parsed = parse(std::vector<std::string>(argv + 1, argv + argc));
     if (!parsed) {
         fmt::print(stderr, "srpfs: {}\n", parsed.error().context);
         return daemon::exit_code::usage;
     }
     if (const auto* print = std::get_if<Print>(&*parsed)) {
-        std::fputs(print->text.c_str(), stdout);
-        return std::fflush(stdout) == 0 ? daemon::exit_code::ok : daemon::exit_code::system;
+        if (std::fputs(print->text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0) return daemon::exit_code::ok;
+        fmt::print(stderr, "srpfs: standard output: {}\n", std::strerror(errno));
+        return daemon::exit_code::system;
     }
     return daemon::run(std::get<Config>(*parsed));
 }

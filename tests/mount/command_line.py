@@ -25,6 +25,14 @@ def help_goes_to_standard_output(t):
 
 
 @test
+def help_and_version_that_cannot_be_written_are_an_error(t):
+    for option in ("--help", "--version"):
+        for redirection, reason in ((">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")):
+            done = run(f"{t.program} {option} {redirection}")
+            equal((done.returncode, done.stderr), (2, f"srpfs: standard output: {reason}\n"), f"{option} {redirection}")
+
+
+@test
 def version_names_program_library_and_protocol(t):
     for option in ("-V", "--version"):
         done = t.srpfs(option)
@@ -42,8 +50,14 @@ def wrong_usage_ends_with_1_and_names_the_fault(t):
             ((source,), "MOUNTPOINT is missing"),
             ((source, point, "third"), "'third'"),
             (("", point), "SOURCE is empty"),
-            (("-x", source, point), "-x"),
-            (("--bogus", source, point), "--bogus"),
+            (("-x", source, point), "unknown option '-x'; srpfs --help lists"),
+            (("-fx", source, point), "unknown option '-fx'; srpfs --help lists"),
+            (("--qqqqqq", source, point), "unknown option '--qqqqqq'; srpfs --help lists"),
+            (("--hlep",), "unknown option '--hlep'; did you mean --help? srpfs --help lists"),
+            (("--foregroud", source, point), "did you mean -f?"),
+            (("--allow-other", source, point), "did you mean -o allow_other?"),
+            (("--fast_io_fail=5", source, point), "unknown option '--fast_io_fail=5'; did you mean -o fast_io_fail_tmo?"),
+            (("--help=1",), "--help takes no value"),
             ((source, point, "-o"), "-o"),
             ((source, point, "-P"), "-P"),
             (("-o", "bogus", source, point), "'bogus'"),
@@ -226,6 +240,18 @@ def the_daemon_lets_go_of_standard_files(t):
     else:
         raise AssertionError("the daemon was not found")
     succeeds("umount", point)
+
+
+@test
+def the_daemon_serves_whoever_closes_its_standard_files(t):
+    for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        point = t.mountpoint()
+        done = run(f"{t.program} demo:ram:1M {point} {closed}")
+        equal((done.returncode, done.stdout, done.stderr), (0, "", ""), f"mounting with {closed}")
+        try:
+            contains(read_file(point / "version"), ".", f"what is served with {closed}")
+        finally:
+            succeeds("umount", point)
 
 
 @test
