@@ -23,6 +23,15 @@ _srpctl_names() {
     done
 }
 
+# Files that begin with what was typed; what is behind a tilde is left to bash.
+_srpctl_files() {
+    local name
+    [[ $current == '~'* ]] && return
+    while IFS= read -r name; do
+        if [[ -d $name ]]; then printf '%s/\n' "$name"; else printf '%s\n' "$name"; fi
+    done < <(compgen -f -- "$current")
+}
+
 _srpctl() {
     local verbs="list show login login-all logout logout-all rescan reset set reservations copy stats top events why config help"
     local common="-m --mount -o --output -t --timeout -h --help -V --version"
@@ -38,7 +47,7 @@ _srpctl() {
                 [[ ${COMP_WORDS[i + 1]} == = ]] && ((i++))
                 _srpctl_mount=(--mount "${COMP_WORDS[++i]//[\\\"\']/}")
                 ;;
-            -o | --output | -t | --timeout | -p | --port | -n | --count | -d | --delay | --journal | --block-size | --offset | --length | --seek | -c | --config) ((i++)) ;;
+            -o | --output | -t | --timeout | -p | --port | -n | --count | -d | --delay | --journal | --block-size | --offset | --length | --seek | -c | --config | --since | --until) ((i++)) ;;
             -* | =) ;;
             *) [[ $verb ]] || verb=${COMP_WORDS[i]} ;;
         esac
@@ -49,23 +58,33 @@ _srpctl() {
         -p | --port) _srpctl_names < <(_srpctl_things port); return ;;
         --journal | -c | --config) compopt -o default; return ;;
         -t | --timeout | -n | --count | -d | --delay | --block-size | --offset | --length | --seek) return ;;
+        --since | --until) mapfile -t COMPREPLY < <(compgen -W "today yesterday 10m 1h 1d" -- "$current"); return ;;
     esac
     if [[ $current != -* ]]; then
         case $verb in
             '' | help) offered=$verbs ;;
             show | stats | rescan | reset) _srpctl_names < <(_srpctl_things port target lun) ;;
             reservations)
-                offered='register register-ignore unregister reserve release preempt preempt-abort clear write-exclusive exclusive-access'
+                offered='register register-ignore unregister reserve release preempt preempt-abort clear'
+                offered+=' write-exclusive exclusive-access write-exclusive-registrants-only exclusive-access-registrants-only'
+                offered+=' write-exclusive-all-registrants exclusive-access-all-registrants'
                 _srpctl_names < <(_srpctl_things lun)
                 ;;
             logout) _srpctl_names < <(_srpctl_things target) ;;
             copy)
-                compopt -o default      # files, where no LUN fits
-                _srpctl_names < <(_srpctl_things lun)
+                compopt -o default
+                _srpctl_names < <(_srpctl_things lun; _srpctl_files)
                 ;;
-            login | why) offered='id_ext=' ;;
-            config) if [[ $previous == config ]]; then offered='check show convert'; else compopt -o default; fi ;;
-            login-all) compopt -o default ;;
+            login) offered='id_ext=' ;;
+            why)
+                offered='id_ext='
+                compopt -o default
+                _srpctl_names < <(_srpctl_files)
+                ;;
+            config | login-all)
+                compopt -o default
+                if [[ $previous == config ]]; then offered='check show convert'; else _srpctl_names < <(_srpctl_files); fi
+                ;;
             set)
                 offered='reconnect_delay= fast_io_fail_tmo= dev_loss_tmo= read_only= uid= gid= mode= cache='
                 _srpctl_names < <(_srpctl_things port target lun)
@@ -78,12 +97,12 @@ _srpctl() {
             login-all) offered="-p --port -c --config $common" ;;
             copy) offered="-y --yes --verify --verify-only --no-resume --offset --length --seek --journal --block-size $common" ;;
             top) offered="-b --batch -d --delay -n --count $common" ;;
-            events) offered="-f --follow -n --count $common" ;;
+            events) offered="-f --follow -n --count --since --until $common" ;;
             *) offered=$common ;;
         esac
     fi
     [[ $offered ]] && mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -W "$offered" -- "$current")
-    [[ ${COMPREPLY[0]-} == *= ]] && compopt -o nospace
+    [[ ${COMPREPLY[0]-} == *[=/] ]] && compopt -o nospace
     return 0
 }
 

@@ -51,7 +51,7 @@ complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a top -d 'Show h
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a events -d 'Show what has happened, and what happens'
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a why -d 'Find out what does not work'
 complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a config -d 'Look at configuration files'
-complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a help -d 'Show a summary'
+complete -c srpctl -n "not __fish_seen_subcommand_from $verbs" -a help -d 'Show what srpctl can do, or what a verb can'
 
 complete -c srpctl -n '__fish_seen_subcommand_from list' -s v -l verbose -d 'Three tables: ports, targets, LUNs'
 complete -c srpctl -n '__fish_seen_subcommand_from login login-all' -s p -l port -x -a '(__srpctl_things port)' -d 'Log in through this local port'
@@ -67,16 +67,21 @@ complete -c srpctl -n '__fish_seen_subcommand_from copy' -l block-size -x -d 'By
 complete -c srpctl -n '__fish_seen_subcommand_from copy' -F -a '(__srpctl_things lun)'
 complete -c srpctl -n '__fish_seen_subcommand_from events' -s f -l follow -d 'Then show each event as it happens'
 complete -c srpctl -n '__fish_seen_subcommand_from events' -s n -l count -x -d 'Begin with the last so many events'
+complete -c srpctl -n '__fish_seen_subcommand_from events' -l since -x -a 'today yesterday 10m 1h 1d' -d 'None before this time'
+complete -c srpctl -n '__fish_seen_subcommand_from events' -l until -x -a 'today yesterday 10m 1h 1d' -d 'None after this time'
 complete -c srpctl -n '__fish_seen_subcommand_from top' -s b -l batch -d 'Print one after the other, for scripts'
 complete -c srpctl -n '__fish_seen_subcommand_from top' -s d -l delay -x -d 'Time between two looks, in seconds'
 complete -c srpctl -n '__fish_seen_subcommand_from top' -s n -l count -x -d 'End after this many looks'
 complete -c srpctl -n '__fish_seen_subcommand_from show stats rescan reset set' -a '(__srpctl_things port target lun)'
 complete -c srpctl -n '__fish_seen_subcommand_from reservations' -a '(__srpctl_things lun)'
 complete -c srpctl -n '__fish_seen_subcommand_from reservations' -a 'register register-ignore unregister reserve release preempt preempt-abort clear'
+complete -c srpctl -n '__fish_seen_subcommand_from reservations' -a '{write-exclusive,exclusive-access}{,-registrants-only,-all-registrants}'
 complete -c srpctl -n '__fish_seen_subcommand_from logout' -a '(__srpctl_things target)'
 complete -c srpctl -n '__fish_seen_subcommand_from set' -a 'reconnect_delay= fast_io_fail_tmo= dev_loss_tmo= read_only= uid= gid= mode= cache='
+complete -c srpctl -n '__fish_seen_subcommand_from login why' -a 'id_ext='
+complete -c srpctl -n '__fish_seen_subcommand_from why' -F
 complete -c srpctl -n '__fish_seen_subcommand_from login-all' -F
 complete -c srpctl -n '__fish_seen_subcommand_from login-all' -s c -l config -r -F -d 'Only what the rules of this file allow'
 complete -c srpctl -n '__fish_seen_subcommand_from help' -a "$verbs"
-complete -c srpctl -n '__fish_seen_subcommand_from config' -a 'check show convert'
+complete -c srpctl -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check show convert' -a 'check show convert'
 complete -c srpctl -n '__fish_seen_subcommand_from config' -F

@@ -2,17 +2,21 @@
 #include <srpfs/ctl/command_line.h>
 
 #include <srpfs/config/config_file.h>
+#include <srpfs/ctl/program.h>
 #include <srpfs/ctl/text.h>
+#include <srpfs/ctl/when.h>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cctype>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <tuple>
 #include <utility>
 
 namespace srpfs::ctl {
@@ -20,7 +24,8 @@ namespace {
 
 // What the command line says, before it is understood.
 struct Words {
-    std::string mount, format, timeout, port, count, delay, journal, block_size, config, offset, length, seek;
+    std::string mount, format, timeout, port, count, delay, journal, block_size, config, offset, length, seek, since,
+        until;
     bool help = false, version = false, verbose = false, follow = false, batch = false;
     bool yes = false, verify = false, verify_only = false, no_resume = false;
     std::vector<std::string> operands;
@@ -164,8 +169,13 @@ const std::vector<Verb>& verbs() {
          "srpfs keeps the last 4096 events. With --follow, --timeout ends it after so many seconds without one.",
          {{"-f,--follow", "-f, --follow", "then show each event as it happens, until interrupted", nullptr,
            &Words::follow},
-          {"-n,--count", "-n, --count N", "begin with the last N events (default: all; with --follow 10)",
-           &Words::count, nullptr}}},
+          {"-n,--count", "-n, --count N",
+           "begin with the last N events (default: all; with --follow 10, or all since the time given)", &Words::count,
+           nullptr},
+          {"--since", "--since TIME",
+           "none before this: \"2026-11-24 10:00\", 2026-11-24T09:00:00Z, 10:00, today, yesterday; 10m, 2h or 1d ago",
+           &Words::since, nullptr},
+          {"--until", "--until TIME", "none after this", &Words::until, nullptr}}},
         {"why",
          "[LOGIN|DIRECTORY|FILE...]",
          0,
@@ -184,9 +194,33 @@ const std::vector<Verb>& verbs() {
          "in which line it stands; convert writes the rules of FILE (default: /etc/srp_daemon.conf) as srpfs.conf(5) "
          "has them.",
          {}},
+        {"help", "[VERB]", 0, 1, "show what srpctl can do, or what a verb can", "The same as with --help.", {}},
     };
     return all;
 }
+
+// As srpctl(8) has them, EXIT STATUS.
+struct ExitStatus {
+    int code;
+    const char* text;
+};
+constexpr ExitStatus exit_statuses[] = {
+    {exit_code::ok, "done"},
+    {exit_code::usage, "wrong usage"},
+    {exit_code::other, "another error"},
+    {exit_code::no_mount, "there is no such mount, or several to choose from, or its srpfs has ended"},
+    {exit_code::not_found, "there is no such port, target or LUN, or several have the name"},
+    {exit_code::login_failed, "the login failed"},
+    {exit_code::not_permitted, "not permitted, or the mount is read-only"},
+    {exit_code::refused_value, "the value, the login string or the configuration was refused"},
+    {exit_code::no_answer, "no answer in time, of the target or of srpfs"},
+    {exit_code::busy, "busy"},
+    {exit_code::not_connected, "not connected"},
+    {exit_code::wrong, "why has found something wrong"},
+    {exit_code::differs, "copy has found a difference"},
+    {exit_code::exists, "already logged in, or a file is there that was not expected"},
+    {exit_code::interrupted, "copy was interrupted, by SIGINT; by another signal, 128 and its number"},
+};
 
 constexpr std::size_t help_columns = 80, help_indent = 25;
 
@@ -216,11 +250,11 @@ std::string help_text() {
     for (const Verb& verb : verbs()) text += help_line(verb.name, verb.summary);
     text += "\nOptions, before or after the verb:\n" + help_of(common_options());
     text += "\nsrpctl VERB --help tells more about a verb, srpctl(8) everything.\n\n";
-    text += wrapped(
-        "Exit status: 0 done, 1 wrong usage, 2 another error, 3 no such mount, 4 no such port, target or LUN, 5 login "
-        "failed, 6 not permitted, 7 value refused, 8 no answer in time, 9 busy, 10 not connected, 12 why: something is "
-        "wrong, 13 copy: what was read back differs, 15 already logged in, 130 copy: interrupted.\n",
-        help_columns, 0);
+    text += "Exit status:\n";
+    for (const ExitStatus& one : exit_statuses) {
+        constexpr std::size_t indent = 7;
+        text += fmt::format("  {:>3}  {}\n", one.code, wrapped(one.text, help_columns, indent));
+    }
     return text;
 }
 
@@ -284,13 +318,50 @@ std::string missing_operand(const Verb& verb, std::size_t given) {
     return std::string(name);
 }
 
-// "; did you mean list?" of a verb that there is not; empty if none is like it.
-std::string near_verb(const std::string& word) {
+// Of a verb that there is not.
+Error unknown_verb(const std::string& word) {
     std::vector<std::string> names;
     for (const Verb& verb : verbs()) names.emplace_back(verb.name);
-    const std::string near = word.starts_with('-') ? "" : config::nearest(word, names);
-    return near.empty() ? "; srpctl --help shows them"
-                        : fmt::format("; did you mean {}? srpctl --help shows all", near);
+    const std::string near = config::nearest(word, names);
+    return Error(EINVAL, fmt::format("{}: no such verb; {}", word,
+                                     near.empty() ? "srpctl --help shows them"
+                                                  : fmt::format("did you mean {}? srpctl --help shows all", near)));
+}
+
+// Of an option that `verb`, if there is one, does not have.
+Error unknown_option(std::string word, const Verb* verb, const std::vector<std::string>& arguments) {
+    // Of several letters behind one dash CLI11 names what is left of them.
+    if (std::find(arguments.begin(), arguments.end(), word) == arguments.end())
+        for (const std::string& whole : arguments)
+            if (whole.starts_with('-') && !whole.starts_with("--") && whole.ends_with(word.substr(1))) word = whole;
+    std::vector<std::string> names;
+    const auto add = [&](const std::vector<Option>& options) {
+        for (const Option& option : options) names.emplace_back(std::strstr(option.names, "--") + 2);
+    };
+    if (verb) add(verb->options);
+    add(common_options());
+    const std::string name = word.substr(0, word.find('='));
+    // Of a letter no other one is more like it than the rest.
+    const auto begin = name.find_first_not_of('-');
+    const std::string near =
+        begin == std::string::npos || name.size() - begin < 2 ? "" : config::nearest(name.substr(begin), names);
+    return Error(EINVAL,
+                 fmt::format("unknown option '{}'; {}srpctl {}--help shows {}", name,
+                             near.empty() ? "" : fmt::format("did you mean --{}? ", near),
+                             verb ? fmt::format("{} ", verb->name) : "", verb ? "the options of this verb" : "them"));
+}
+
+Result<void> check_operands(const Verb& verb, const std::vector<std::string>& operands) {
+    // Of login it is one of the login strings, and the others are not kept from being tried.
+    if (std::string_view(verb.name) != "login" && std::find(operands.begin(), operands.end(), "") != operands.end())
+        return Error(EINVAL, fmt::format("an operand is empty; usage: {}", usage_of(verb)));
+    if (operands.size() < verb.operands_min)
+        return Error(EINVAL,
+                     fmt::format("{} is missing; usage: {}", missing_operand(verb, operands.size()), usage_of(verb)));
+    if (operands.size() > verb.operands_max)
+        return Error(EINVAL, fmt::format("'{}' is one operand too many; usage: {}", operands[verb.operands_max],
+                                         usage_of(verb)));
+    return {};
 }
 
 Result<Request> understand(const Verb& verb, const Words& words) {
@@ -339,6 +410,17 @@ Result<Request> understand(const Verb& verb, const Words& words) {
         if (text == &words.length) request.copy.length = *bytes;
         if (text == &words.seek) request.copy.target_offset = *bytes;
     }
+    for (const auto& [option, text, time] :
+         {std::tuple{"--since", &words.since, &request.since}, {"--until", &words.until, &request.until}}) {
+        if (text->empty()) continue;
+        const auto parsed = parse_time(*text, wall_clock_ms());
+        if (!parsed) return Error(EINVAL, fmt::format("{} {}: {}", option, *text, parsed.error().context));
+        *time = *parsed;
+    }
+    if (request.since && request.until && *request.since > *request.until)
+        return Error(EINVAL, fmt::format("--since {} is later than --until {}", words.since, words.until));
+    if (request.until && words.follow)
+        return Error(EINVAL, "--until is for what has happened, and --follow for what will; --timeout ends it");
     if (words.verify_only && words.no_resume)
         return Error(EINVAL, "--verify-only copies nothing, so --no-resume has no meaning");
     request.copy.is_confirmed = words.yes;
@@ -352,12 +434,7 @@ Result<Request> understand(const Verb& verb, const Words& words) {
     request.is_batch = words.batch;
     request.follows = words.follow;
     request.operands = words.operands;
-    if (words.operands.size() < verb.operands_min)
-        return Error(EINVAL, fmt::format("{} is missing; usage: {}", missing_operand(verb, words.operands.size()),
-                                         usage_of(verb)));
-    if (words.operands.size() > verb.operands_max)
-        return Error(EINVAL, fmt::format("'{}' is one operand too many; usage: {}", words.operands[verb.operands_max],
-                                         usage_of(verb)));
+    if (const auto checked = check_operands(verb, words.operands); !checked) return checked.error();
     return request;
 }
 
@@ -386,7 +463,7 @@ Result<std::variant<Request, Print>> parse(const std::vector<std::string>& argum
     const auto add_options = [&](CLI::App& to, const std::vector<Option>& options) {
         for (const Option& option : options) {
             if (option.flag)
-                to.add_flag(option.names, words.*option.flag);
+                to.add_flag(option.names, words.*option.flag)->disable_flag_override();
             else
                 to.add_option(option.names, words.*option.value)->allow_extra_args(false)->take_last();
         }
@@ -399,33 +476,50 @@ Result<std::variant<Request, Print>> parse(const std::vector<std::string>& argum
         add_options(*below, verb.options);
         below->add_option("operands", words.operands);
     }
-    app.add_subcommand("help")->fallthrough()->set_help_flag();
-    app.get_subcommand("help")->add_option("operands", words.operands);
     try {
         std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
         app.parse(reversed);
     } catch (const CLI::ExtrasError&) {
-        std::string unknown;
-        for (const std::string& one : app.remaining(true)) unknown += (unknown.empty() ? "" : " ") + one;
-        const bool has_verb = !app.get_subcommands().empty();
-        return Error(EINVAL, has_verb ? fmt::format("{}: srpctl {} does not know this; its --help shows the options",
-                                                    unknown, app.get_subcommands().front()->get_name())
-                                      : fmt::format("{}: no such verb or option{}", unknown,
-                                                    near_verb(unknown.substr(0, unknown.find(' ')))));
+        const std::string unknown = app.remaining(true).front();
+        const auto chosen = app.get_subcommands();
+        const auto& all = verbs();
+        const auto verb = std::find_if(all.begin(), all.end(), [&](const Verb& one) {
+            return !chosen.empty() && chosen.front()->get_name() == one.name;
+        });
+        if (verb == all.end() && !unknown.starts_with('-')) return unknown_verb(unknown);
+        return unknown_option(unknown, verb == all.end() ? nullptr : &*verb, arguments);
     } catch (const CLI::ArgumentMismatch& error) {
-        const std::string what = error.what();
-        return Error(EINVAL,
-                     fmt::format("{} needs a value; srpctl --help shows the usage", what.substr(0, what.find(':'))));
+        const std::string_view what = error.what(), name = what.substr(0, what.find_first_of(": "));
+        if (what.ends_with("flag override"))
+            return Error(EINVAL, fmt::format("--{} takes no value; srpctl --help shows the usage", name));
+        return Error(EINVAL, fmt::format("{} needs a value; srpctl --help shows the usage", name));
     } catch (const CLI::ParseError& error) {
         return Error(EINVAL, fmt::format("{}; srpctl --help shows the usage", error.what()));
     }
 
-    if (words.version) return Outcome(Print{"srpctl " SRPFS_VERSION "\n"});
     const auto chosen = app.get_subcommands();
+    const auto empty_option = [&](CLI::App& of, const std::vector<Option>& options) -> std::string {
+        for (const Option& option : options) {
+            const std::string name = std::strstr(option.names, "--");
+            if (option.value && (words.*option.value).empty() && of.get_option(name)->count() > 0) return name;
+        }
+        return {};
+    };
+    // Mostly a variable that has not been set: it must not stand for what holds without the option.
+    std::string empty = empty_option(app, common_options());
+    for (const Verb& verb : verbs())
+        if (empty.empty() && !chosen.empty() && chosen.front()->get_name() == verb.name)
+            empty = empty_option(*chosen.front(), verb.options);
+    if (!empty.empty()) return Error(EINVAL, fmt::format("{} needs a value, and this one is empty", empty));
+    if (words.version) return Outcome(Print{"srpctl " SRPFS_VERSION "\n"});
     std::string name = chosen.empty() ? "" : chosen.front()->get_name();
-    if (name == "help") {
+    if (name == "help" && !words.operands.empty()) {
+        if (const auto checked = check_operands(verbs().back(), words.operands); !checked) return checked.error();
         words.help = true;
-        name = words.operands.empty() ? "" : words.operands.front();
+        name = words.operands.front();
+    } else if (name == "help" && !words.help) {
+        words.help = true;
+        name.clear();
     }
     if (name.empty()) {
         if (words.help) return Outcome(Print{help_text()});
@@ -438,7 +532,7 @@ Result<std::variant<Request, Print>> parse(const std::vector<std::string>& argum
         if (!request) return request.error();
         return Outcome(std::move(*request));
     }
-    return Error(EINVAL, fmt::format("{}: no such verb{}", name, near_verb(name)));
+    return unknown_verb(name);
 }
 
 }  // namespace srpfs::ctl

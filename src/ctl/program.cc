@@ -16,6 +16,7 @@
 #include <srpfs/ctl/survey.h>
 #include <srpfs/ctl/text.h>
 #include <srpfs/ctl/tree_files.h>
+#include <srpfs/ctl/when.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -28,7 +29,6 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <iterator>
 #include <new>
@@ -179,14 +179,12 @@ int list(const Request& request) {
     const auto mounts = find_mounts();
     if (!mounts) return fail({exit_code::other, mounts.error().context});
     std::vector<Mount> wanted = *mounts;
-    std::optional<Failure> failure;
     if (!request.mount.empty() || wanted.empty()) {
         const auto mount = choose_mount(*mounts, request.mount, {});
-        if (mount)
-            wanted = {*mount};
-        else
-            failure = Failure{exit_code::no_mount, mount.error().context}, wanted.clear();
+        if (!mount) return fail({exit_code::no_mount, mount.error().context});
+        wanted = {*mount};
     }
+    std::optional<Failure> failure;
     const bool needs_all = request.format == Format::json || request.detail == Detail::full;
     std::vector<Json> seen;
     for (const Mount& mount : wanted) {
@@ -519,6 +517,10 @@ bool is_confirmed_by_hand(const CopyJob& job) {
 }
 
 int copy(const Request& request) {
+    // Names may be of files only, but a mount that is named has to be one.
+    if (!request.mount.empty())
+        if (const auto mount = mount_for(request); const auto* failure = std::get_if<Failure>(&mount))
+            return fail(*failure);
     CopyJob job;
     job.options = request.copy;
     for (const bool is_source : {true, false}) {
@@ -707,8 +709,25 @@ std::string_view last_lines(std::string_view text, unsigned count) {
     return text.substr(begin);
 }
 
+// Those of the lines that are events of the times asked for. Whose time is not known are.
+std::string wanted_events(const Request& request, std::string_view text) {
+    std::string wanted;
+    for (const std::string_view line : split(text, '\n')) {
+        if (line.empty()) continue;
+        const Json event = Json::parse(line, nullptr, false);
+        const auto when = event.is_object() ? event.find("time") : event.end();
+        const auto time = when != event.end() && when->is_string() ? parse_time(when->get<std::string>(), 0)
+                                                                   : Result<std::int64_t>(Error(EINVAL, "no time"));
+        if (time && request.since && *time < *request.since) continue;
+        if (time && request.until && *time > *request.until) continue;
+        wanted += fmt::format("{}\n", line);
+    }
+    return wanted;
+}
+
 // From the first event behind `sequence` on, until the mount ends.
-Result<std::string> follow(Outlet& outlet, const std::string& path, int descriptor, std::int64_t sequence) {
+Result<std::string> follow(Outlet& outlet, const Request& request, const std::string& path, int descriptor,
+                           std::int64_t sequence) {
     while (true) {
         char buffer[65536];
         const ssize_t got = ::read(descriptor, buffer, sizeof buffer);
@@ -717,12 +736,13 @@ Result<std::string> follow(Outlet& outlet, const std::string& path, int descript
         std::string text;
         for (const std::string_view line : split({buffer, static_cast<std::size_t>(got)}, '\n'))  // all of them whole
             if (sequence_of(line).value_or(-1) > sequence) text += fmt::format("{}\n", line);
-        outlet.tell(text);
+        outlet.tell(request.since ? wanted_events(request, text) : text);
     }
 }
 
 // The last `count` events there have been, and, if it is to follow, those that come.
-Result<std::string> tell_events(Outlet& outlet, const std::string& mount, std::optional<unsigned> count, bool follows) {
+Result<std::string> tell_events(Outlet& outlet, const Request& request, const std::string& mount,
+                                std::optional<unsigned> count) {
     // Opened before the others are read, so that none is missed in between.
     const std::string path = mount + "/events";
     const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -731,11 +751,12 @@ Result<std::string> tell_events(Outlet& outlet, const std::string& mount, std::o
     if (count != 0U) {
         const auto past = read_file(mount + "/events.log");
         if (!past) return past.error();
-        const std::string_view text = count ? last_lines(*past, *count) : *past;
-        last = sequence_of(last_lines(text, 1)).value_or(-1);
+        last = sequence_of(last_lines(*past, 1)).value_or(-1);
+        const std::string wanted = request.since || request.until ? wanted_events(request, *past) : *past;
+        const std::string_view text = count ? last_lines(wanted, *count) : wanted;
         if (!text.empty()) outlet.tell(text);
     }
-    return follows ? follow(outlet, path, descriptor, last) : std::string("end");
+    return request.follows ? follow(outlet, request, path, descriptor, last) : std::string("end");
 }
 
 int events(const Request& request) {
@@ -744,11 +765,12 @@ int events(const Request& request) {
     if (auto* failure = std::get_if<Failure>(&mount)) return fail(*failure);
     const Mount& chosen = std::get<Mount>(mount);
     const Screen screen = screen_of_output();
-    const auto count = request.event_count || !request.follows ? request.event_count : followed_after;
+    const bool has_default = request.follows && !request.since;
+    const auto count = request.event_count || !has_default ? request.event_count : followed_after;
     std::optional<Error> broken;
     const auto done = run_apart(
         limit_of(request, request.follows ? 0 : look_seconds),
-        [&](Outlet& outlet) { return tell_events(outlet, chosen.path, count, request.follows); },
+        [&](Outlet& outlet) { return tell_events(outlet, request, chosen.path, count); },
         [&](std::string_view text) {
             std::string shown;
             for (const std::string_view line : split(text, '\n')) shown += render_event(line, request.format, screen);
@@ -891,20 +913,35 @@ int login(const Request& request, const std::vector<std::string>& logins, bool m
     return report.end();
 }
 
+// The text of a file, or of standard input ("-"), which may be a pipe or a device without an end.
+Result<std::string> lines_for_logins(const std::string& name) {
+    const bool is_input = name == "-";
+    const std::string shown = is_input ? "standard input" : name;
+    const int descriptor = is_input ? STDIN_FILENO : ::open(name.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) return Error(errno, fmt::format("{}: {}", shown, std::strerror(errno)));
+    std::string text;
+    char buffer[65536];
+    ssize_t got = 0;
+    while (text.size() <= config::file_bytes_max && (got = ::read(descriptor, buffer, sizeof buffer)) > 0)
+        text.append(buffer, static_cast<std::size_t>(got));
+    const int fault = got < 0 ? errno : 0;
+    if (!is_input) ::close(descriptor);
+    if (fault != 0) return Error(fault, fmt::format("{}: {}", shown, std::strerror(fault)));
+    if (text.size() > config::file_bytes_max)
+        return Error(EFBIG, fmt::format("{}: is larger than {} KiB; a login string in each line is expected", shown,
+                                        config::file_bytes_max >> 10));
+    return text;
+}
+
 int login_all(const Request& request) {
     std::vector<std::string> files = request.operands;
     if (files.empty()) files = {"-"};
     std::vector<std::string> logins;
     for (const std::string& name : files) {
-        std::ifstream file;
-        if (name != "-") {
-            file.open(name);
-            if (!file) return fail({exit_code::other, fmt::format("{}: {}", name, std::strerror(errno))});
-        }
-        std::istream& in = name == "-" ? std::cin : file;
-        for (std::string line; std::getline(in, line);)
+        const auto all = lines_for_logins(name);
+        if (!all) return fail({exit_code::other, all.error().context});
+        for (const std::string_view line : split(*all, '\n'))
             if (const auto text = trimmed(line); !text.empty() && !text.starts_with('#')) logins.emplace_back(text);
-        if (in.bad()) return fail({exit_code::other, fmt::format("{}: cannot be read", name)});
     }
     if (!request.config.empty()) {
         auto permitted = permitted_logins(request.config, logins);
@@ -957,6 +994,9 @@ int set(const Request& request) {
     for (const std::string& operand : request.operands) {
         const auto equals = operand.find('=');
         const bool is_setting = equals != std::string::npos && operand.find('/') == std::string::npos;
+        if (is_setting && (equals == 0 || equals + 1 == operand.size()))
+            return fail(
+                {exit_code::usage, fmt::format("{}: KEY=VALUE is expected, such as fast_io_fail_tmo=5", operand)});
         if (is_setting)
             settings.emplace_back(operand.substr(0, equals), operand.substr(equals + 1));
         else
@@ -1087,6 +1127,7 @@ int exit_code_of(const Error& error) {
 
 int run(int argc, char** argv) {
     try {
+        keep_standard_files();
         const std::vector<std::string> arguments(argv + 1, argv + argc);
         const auto parsed = parse(arguments);
         if (const auto* text = parsed ? std::get_if<Print>(&*parsed) : nullptr) return finish(text->text);

@@ -8,14 +8,13 @@
 #include <cstdlib>
 #include <cstring>
 
+#include <fcntl.h>
 #include <langinfo.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 namespace srpfs::ctl {
 namespace {
-
-constexpr std::size_t line_columns_max = 4000;  // of a complaint: names may be as long as one likes
 
 struct Said {
     std::vector<std::string> complaints;
@@ -63,6 +62,14 @@ std::size_t columns_of_errors() {
     return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
 }
 
+void keep_standard_files() {
+    for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+        if (::fcntl(descriptor, F_GETFD) < 0 && errno == EBADF)
+            // The lowest number that is free. Without /dev/null it stays as it is.
+            [[maybe_unused]]
+            const int kept = ::open("/dev/null", descriptor == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+}
+
 void write_aside(std::string_view text) { write_all(STDERR_FILENO, text); }
 
 Result<void> write_output(std::string_view text) {
@@ -77,8 +84,7 @@ void complain(std::string_view text) {
     for (const std::string_view line : split(text, '\n')) {
         said().complaints.emplace_back(line);
         lines += fmt::format(
-            "{}{}\n", line.starts_with(' ') && !lines.empty() ? "" : "srpctl: ",
-            shortened(printable(line, charset_of_locale()), line_columns_max, Cut::middle, charset_of_locale()));
+            "{}{}\n", line.starts_with(' ') && !lines.empty() ? "" : "srpctl: ", printable(line, charset_of_locale()));
     }
     write_all(STDERR_FILENO, lines);
 }

@@ -124,7 +124,19 @@ def srpctl_finds_its_mount(t):
     check({str(first.path), str(second.path)} <= paths, f"mounts of list: {paths}")
     for arguments, directory in ((("show", second.lun(0)), "/"), (("-m", ".", "show", "lun0"), second.port), (("show", "./lun0"), second.target)):
         equal(ctl.json(*arguments, cwd=directory)["lun"]["path"], str(second.lun(0)), f"{arguments} in {directory}")
-    contains(ctl.fails(3, "-m", "/", "list"), "/ is not in an srpfs mount", "what is no mount")
+    file = t.path("file")
+    file.write_text("")
+    for verb in (("list",), ("show", "lun0"), ("login", OTHER), ("login-all", file), ("logout", TARGET), ("logout-all",), ("rescan",), ("reset", "lun0"),
+                 ("set", "dev_loss_tmo=30"), ("reservations", "lun0"), ("copy", "lun0", t.path("copy")), ("copy", file, t.path("copy")), ("stats",),
+                 ("top", "-n", "1"), ("events",), ("events", "-f"), ("why",)):
+        for form in ("table", "plain", "json"):
+            done = ctl.run("-m", "/proc", "-o", form, *verb, code=3)
+            said = done.stderr.removeprefix("srpctl: ").removesuffix("\n")
+            check(said.startswith("/proc is not in an srpfs mount; srpfs is mounted on ") and "\n" not in said, f"{verb} says: {said}")
+            if form == "json":
+                equal(json.loads(done.stdout), {"schema": 1, "exit_status": 3, "errors": [said]}, f"{verb} as JSON")
+            else:
+                equal(done.stdout, "", f"{verb} as {form}")
     done = run(*alone.command("list"))
     equal((done.returncode, done.stdout), (0, ""), "a list of nothing")
     contains(done.stderr, "no target is logged in to", "a hint")
@@ -303,6 +315,52 @@ def srpctl_shows_past_events_and_follows(t):
 
 
 @test
+def srpctl_shows_events_since_a_time(t):
+    mount = t.mount("demo:ram:1M")
+    ctl = Ctl(t, mount)
+
+    def events(text):
+        return [json.loads(line) for line in text.splitlines()]
+
+    # Each at a time of its own, in milliseconds.
+    for delay in range(30, 36):
+        write_once(mount.target / "reconnect_delay", str(delay))
+        at = time.time_ns() // 1000000
+        eventually(lambda: time.time_ns() // 1000000 > at + 1, "the clock goes on")
+    everything = events(read_file(mount.path / "events.log"))
+    third, fifth = everything[-4], everything[-2]
+    check(third["time"] < fifth["time"], f"times of events: {third} and {fifth}")
+
+    def seen(*arguments, **more):
+        return events(ctl.out("-o", "json", "events", *arguments, **more))
+
+    equal(seen("--since", third["time"]), everything[-4:], "since the third one")
+    equal(seen("--since", third["time"], "-n", "2"), everything[-2:], "the last two of them")
+    equal(seen("--until", third["time"]), everything[:-3], "until the third one")
+    equal(seen("--since", third["time"], "--until", fifth["time"]), everything[-4:-1], "those between")
+    local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() - 3600))
+    for some_time_ago in ("1h", "1 hour ago", local, "yesterday"):
+        equal(seen("--since", some_time_ago), everything, f"since {some_time_ago}")
+    equal(seen("--since", "1h", env={"TZ": "UTC-14"}), everything, "in another time zone")
+    equal(ctl.out("events", "--until", "1h"), "", "none is so old")
+    contains(ctl.out("events", "--since", third["time"]), third["time"], "for people")
+    contains(ctl.fails(1, "events", "--since", "soon"), "--since soon: a time is expected, such as", "what is no time")
+    equal(json.loads(ctl.run("-o", "json", "events", "--until", "10", code=1).stdout)["exit_status"], 1, "what is no time, as JSON")
+    for since in (third["time"], "1h"):
+        shown = [one for one in everything if since == "1h" or one["time"] >= third["time"]]
+        with subprocess.Popen(ctl.command("-o", "json", "events", "-f", "--since", since), stdout=subprocess.PIPE, text=True,
+                              start_new_session=True) as process:
+            eventually(lambda p=process: str(mount.path / "events") in open_files_of(p.pid), "srpctl listens")
+            first = [process.stdout.readline() for _ in shown]
+            write_once(mount.target / "reconnect_delay", "40")
+            last = json.loads(process.stdout.readline())
+            equal(events("".join(first)), shown, f"events -f --since {since}")
+            equal((last["event"], last["sequence"]), ("timer_set", everything[-1]["sequence"] + 1), "what follows")
+            everything = [*everything, last]
+            process.terminate()
+
+
+@test
 def srpctl_takes_mount_points_of_any_name(t):
     for name in (b"new\nline", b"not \xff utf8", b"\x1b[2Jclear"):
         place = os.fsencode(t.mountpoint()) + b"/" + name
@@ -403,7 +461,12 @@ def srpctl_takes_odd_words_for_what_they_are(t):
     check(said.isascii() and said.isprintable(), f"a name that a terminal would obey: {said!r}")
     for words in (("show", "a" * 100000), ("login", "id_ext=" + "9" * 60000), ("set", "reconnect_delay=" + "9" * 100000)):
         done = run(*ctl.command(*words))
-        check(done.returncode != 0 and len(done.stderr) < 5000, f"{len(done.stderr)} characters are said of a long word, exit {done.returncode}")
+        check(done.returncode != 0 and done.stderr.count("\n") == 1, f"not one line is said of a long word, exit {done.returncode}: {done.stderr[:5000]}")
+    said = ctl.fails(4, "show", "a" * 100000)
+    equal(said, "a" * 100000 + f": no port, target or LUN of {mount.path} has this name; see: srpctl list -v", "what is said of a long name, which is not cut")
+    shown, code = ctl.on_a_terminal("show", "b" * 200, columns=40)
+    equal((code, shown), (4, f"srpctl: {'b' * 200}: no port, target or LUN of {mount.path} has this name; see: srpctl list -v\n"),
+          "a complaint on a narrow terminal, which is not cut or broken either")
     image = t.path("image\x1b[2J")
     image.write_bytes(b"x" * 512)
     out = ctl.out("copy", image, "lun0", "-y", env={"XDG_STATE_HOME": str(t.dir)})
@@ -412,6 +475,19 @@ def srpctl_takes_odd_words_for_what_they_are(t):
     contains(said, "/proc/.local/state/srpfs, where it would be noted how far the copy is, cannot be made", "no place for the journal")
     for language in ("xx_YY.nonsense", "", "C.UTF-8"):
         equal(len(ctl.out("list", env={"LC_ALL": language, "LANG": language}).splitlines()), 2, f"lines with LANG={language}")
+    contains(ctl.fails(1, "logout-all", "-m", ""), "--mount needs a value", "a mount point that is empty")
+    for words in (("show", ""), ("logout", ""), ("rescan", ""), ("copy", "lun0", ""), ("why", ""), ("config", "check", "")):
+        contains(ctl.fails(1, *words), "an operand is empty; usage: srpctl", f"{words}")
+    for word in ("fast_io_fail_tmo=", "=5", "="):
+        contains(ctl.fails(1, "set", word), f"{word}: KEY=VALUE is expected", "half a setting")
+    contains(ctl.fails(2, "login-all", "/dev/zero"), "/dev/zero: is larger than 1024 KiB", "logins without an end")
+    contains(ctl.fails(2, "login-all", t.dir), "Is a directory", "logins in a directory")
+    done = run(f"{' '.join(ctl.command('login-all'))} <&-")
+    equal((done.returncode, done.stderr), (2, "srpctl: standard input: Bad file descriptor\n"), "logins from nowhere")
+    image.write_bytes(b"y" * 512)
+    for closed in (">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"):
+        run(f"XDG_STATE_HOME={t.dir} {' '.join(ctl.command('copy', '-y', '--no-resume', image, 'lun0'))} {closed}")
+        equal(mount.lun(0).read_bytes()[:1024], b"y" * 512 + bytes(512), f"the LUN after a copy with {closed}, where nothing meant for people belongs")
     for closed in ("<&-", ">&-", "2>&-"):
         done = run(f"{' '.join(ctl.command('list'))} {closed}; echo $? >&{'2' if closed == '>&-' else '1'}")
         equal((done.stdout + done.stderr).splitlines()[-1], "2" if closed == ">&-" else "0", f"exit status with {closed}")

@@ -145,6 +145,8 @@ def examples_of_srpctl_8_work(t):
     done = shell.run(only(blocks, "srpctl why"))
     check(done.returncode in (0, 12) and "192.168.7.1" in done.stdout, f"srpctl why: {done.returncode} {done.stdout} {done.stderr}")
 
+    contains(shell.works(only(blocks, "srpctl events --since 2h")), "target_login", "what has happened lately")
+
     # It waits until there is such an event, and ends then.
     waiting = Background(shell.works, only(blocks, "srpctl events -f"))
     eventually(lambda: run(f"readlink /proc/[0-9]*/fd/* | grep -x '{mount.path}/events'").stdout, "srpctl listens")

@@ -45,6 +45,7 @@ BANNED = {
             "src/base/sink.cc": "what the system log expects in front of each line; nothing is decided by it",
             "src/daemon/event_log.cc": "wall-clock text for people; nothing is decided by it",
             "src/ctl/live_terminal.cc": "srpctl top: the time between two looks",
+            "src/ctl/when.cc": "srpctl events --since 10m: what that is before",
         },
     ),
     "somebody sleeps": (

@@ -7,6 +7,7 @@
 #include <srpfs/ctl/copy.h>
 #include <srpfs/ctl/render.h>
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <variant>
@@ -25,6 +26,8 @@ struct Request {
     unsigned count = 0;                   // top: -n; 0: no limit
     bool follows = false;                 // events: -f
     std::optional<unsigned> event_count;  // events: -n
+    std::optional<std::int64_t> since;    // events: milliseconds since 1970
+    std::optional<std::int64_t> until;    // the same
     unsigned delay_tenths = 10;           // top: -d, in tenths of a second
     bool is_batch = false;                // top: -b
     CopyOptions copy;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/ctl/command_line.h>
 #include <srpfs/ctl/program.h>
+#include <srpfs/ctl/when.h>
 
 #include <gtest/gtest.h>
 
@@ -56,6 +57,10 @@ TEST(CommandLine, VerbsHaveTheirOptions) {
     EXPECT_EQ(understood({"events"}).event_count, std::nullopt);
     EXPECT_TRUE(understood({"events", "-f"}).follows);
     EXPECT_FALSE(understood({"events"}).follows);
+    EXPECT_EQ(understood({"events"}).since, std::nullopt);
+    EXPECT_EQ(understood({"events", "--since", "@5", "--until=1970-01-01T00:00:06.5Z"}).since, 5000);
+    EXPECT_EQ(understood({"events", "--since", "@5", "--until=1970-01-01T00:00:06.5Z"}).until, 6500);
+    EXPECT_LT(understood({"events", "--since", "10m"}).since, wall_clock_ms());
     EXPECT_NE(refused({"show", "-v", "lun0"}), "understood");
     const Request top = understood({"top", "-b", "-n2", "-d", "0.5"});
     EXPECT_TRUE(top.is_batch);
@@ -68,10 +73,19 @@ TEST(CommandLine, VerbsHaveTheirOptions) {
 
 TEST(CommandLine, WhatIsWrongIsNamed) {
     EXPECT_EQ(refused({}), "a verb is missing, such as list; srpctl --help shows them");
-    EXPECT_EQ(refused({"lsit"}), "lsit: no such verb or option; did you mean list? srpctl --help shows all");
-    EXPECT_EQ(refused({"--colour", "list"}), "--colour: srpctl list does not know this; its --help shows the options");
-    EXPECT_EQ(refused({"--colour"}), "--colour: no such verb or option; srpctl --help shows them");
-    EXPECT_EQ(refused({"list", "--all"}), "--all: srpctl list does not know this; its --help shows the options");
+    EXPECT_EQ(refused({"lsit"}), "lsit: no such verb; did you mean list? srpctl --help shows all");
+    EXPECT_EQ(refused({"xyzzy"}), "xyzzy: no such verb; srpctl --help shows them");
+    EXPECT_EQ(refused({"--qqqqqq", "list"}),
+              "unknown option '--qqqqqq'; srpctl list --help shows the options of this verb");
+    EXPECT_EQ(refused({"--qqqqqq"}), "unknown option '--qqqqqq'; srpctl --help shows them");
+    EXPECT_EQ(refused({"--verson"}), "unknown option '--verson'; did you mean --version? srpctl --help shows them");
+    EXPECT_EQ(refused({"list", "--outptu=json"}),
+              "unknown option '--outptu'; did you mean --output? srpctl list --help shows the options of this verb");
+    EXPECT_EQ(refused({"events", "--folow"}),
+              "unknown option '--folow'; did you mean --follow? srpctl events --help shows the options of this verb");
+    EXPECT_EQ(refused({"list", "-vx"}), "unknown option '-vx'; srpctl list --help shows the options of this verb");
+    EXPECT_EQ(refused({"list", "-x"}), "unknown option '-x'; srpctl list --help shows the options of this verb");
+    EXPECT_EQ(refused({"list", "--verbose=3"}), "--verbose takes no value; srpctl --help shows the usage");
     EXPECT_EQ(refused({"list", "lun0"}), "'lun0' is one operand too many; usage: srpctl list [options]");
     EXPECT_EQ(refused({"show"}), "WHAT is missing; usage: srpctl show WHAT");
     EXPECT_EQ(refused({"list", "-o", "yaml"}), "--output yaml: table, json or plain is expected");
@@ -79,12 +93,21 @@ TEST(CommandLine, WhatIsWrongIsNamed) {
         EXPECT_NE(refused({"list", std::string("--timeout=") + seconds}), "understood") << seconds;
     EXPECT_EQ(refused({"top", "-n", "0"}), "--count 0: a number from 1 to 1000000000 is expected");
     EXPECT_EQ(refused({"list", "-m"}), "--mount needs a value; srpctl --help shows the usage");
-    EXPECT_EQ(refused({"logot", "lun0"}),
-              "logot lun0: no such verb or option; did you mean logout? srpctl --help shows all");
+    EXPECT_EQ(refused({"logot", "lun0"}), "logot: no such verb; did you mean logout? srpctl --help shows all");
     EXPECT_EQ(refused({"copy", "lun0"}), "DST is missing; usage: srpctl copy [options] SRC DST");
     EXPECT_EQ(refused({"copy"}), "SRC is missing; usage: srpctl copy [options] SRC DST");
     EXPECT_EQ(refused({"reset"}), "WHAT is missing; usage: srpctl reset WHAT...");
     EXPECT_EQ(refused({"set"}), "KEY=VALUE is missing; usage: srpctl set [WHAT...] KEY=VALUE...");
+    EXPECT_EQ(refused({"logout-all", "-m", ""}), "--mount needs a value, and this one is empty");
+    EXPECT_EQ(refused({"login-all", "--config", ""}), "--config needs a value, and this one is empty");
+    EXPECT_EQ(refused({"rescan", ""}), "an operand is empty; usage: srpctl rescan [WHAT...]");
+    EXPECT_EQ(understood({"login", ""}).operands, std::vector<std::string>{""}) << "it is told of each login string";
+    EXPECT_EQ(refused({"help", "list", "show"}), "'show' is one operand too many; usage: srpctl help [VERB]");
+    EXPECT_TRUE(refused({"events", "--since", "soon"}).starts_with("--since soon: a time is expected, such as "));
+    EXPECT_TRUE(refused({"events", "--until=10"}).starts_with("--until 10: a time is expected, such as "));
+    EXPECT_EQ(refused({"events", "--since", "1h", "--until", "2h"}), "--since 1h is later than --until 2h");
+    EXPECT_EQ(refused({"events", "-f", "--until", "1h"}),
+              "--until is for what has happened, and --follow for what will; --timeout ends it");
     EXPECT_EQ(refused({"help", "lsit"}), "lsit: no such verb; did you mean list? srpctl --help shows all");
 }
 
@@ -110,6 +133,9 @@ TEST(CommandLine, HelpComesBeforeEverythingElse) {
     EXPECT_EQ(printed({"--help"}), printed({"-h"}));
     EXPECT_EQ(printed({"help"}), printed({"-h"}));
     EXPECT_EQ(printed({"show", "--help"}), printed({"help", "show"})) << "although its operand is missing";
+    EXPECT_EQ(printed({"help", "--help", "show"}), printed({"help", "show"}));
+    EXPECT_EQ(printed({"help", "--help"}), printed({"help", "help"}));
+    EXPECT_NE(printed({"help", "help"}).find("Usage: srpctl help [VERB]\n"), std::string::npos);
     EXPECT_NE(printed({"show", "--help"}).find("Usage: srpctl show WHAT\n"), std::string::npos);
 }
 
