@@ -16,6 +16,7 @@
 #include <chrono>
 #include <map>
 #include <string>
+#include <vector>
 
 namespace srpfs::lun {
 namespace {
@@ -30,6 +31,7 @@ public:
     std::optional<std::uint8_t> tells_at;   // the command that meets `attention`, once
     scsi::Sense attention{};
     unsigned lists = 0;
+    std::vector<unsigned> resets;  // LUN RESETs, of which units
     std::optional<unsigned> held, failing;
     void clear() {
         commands.clear();
@@ -57,6 +59,11 @@ private:
         }
         return plan;
     }
+    target::TaskManagementPlan on_task_management(target::ChannelId, const srp::TaskManagement& request) override {
+        if (request.function == srp::TaskFunction::lun_reset)
+            resets.push_back(request.lun.small_number().value_or(~0U));
+        return {};
+    }
 };
 
 class InventoryTest : public testing::Test, private initiator::TargetPortListener, private InventoryListener {
@@ -82,9 +89,11 @@ protected:
         config.path.interval.reset();
         port =
             initiator::TargetPort::create(config, executor, {initiator::ReactorDoor{&executor, fabric.get()}}, *this);
-        inventory = Inventory::create(
-            {.name = "demo", .queue_depth = 8, .rescan_interval = rescan_interval, .suspects_earlier_writes = nullptr},
-            executor, executor, *engine, port, *this);
+        inventory = Inventory::create({.name = "demo",
+                                       .queue_depth = 8,
+                                       .rescan_interval = rescan_interval,
+                                       .suspects_earlier_writes = [this] { return was_left_behind; }},
+                                      executor, executor, *engine, port, *this);
         port->login([](const Result<initiator::PortFacts>&) {});
         settle();
         ASSERT_EQ(scans, 1u);
@@ -172,6 +181,7 @@ protected:
     Happened happened;
     std::vector<scsi::Sense> attentions;
     unsigned scans = 0;
+    bool was_left_behind = false;  // by a process that has not logged out
 
 private:
     void on_port_state(initiator::TargetPort&, initiator::PortState, initiator::PortState,
@@ -211,6 +221,22 @@ TEST_F(InventoryTest, ALoginShowsAllUnits) {
         EXPECT_FALSE(unit(number)->is_offline());
     }
     EXPECT_TRUE(inventory->is_quiet());
+}
+
+TEST_F(InventoryTest, UnitsToWhichAnEarlierProcessMayStillWriteAreResetBeforeTheirFirstRequest) {
+    was_left_behind = true;
+    build("ram:1M+ram:1M");
+    std::sort(watcher.resets.begin(), watcher.resets.end());
+    EXPECT_EQ(watcher.resets, (std::vector<unsigned>{0, 1}));
+    EXPECT_EQ(read(0, 0), OutcomeKind::ok);
+    EXPECT_EQ(read(1, 0), OutcomeKind::ok);
+    EXPECT_EQ(watcher.resets.size(), 2u) << "once";
+}
+
+TEST_F(InventoryTest, OtherUnitsAreNotResetByALogin) {
+    build("ram:1M+ram:1M");
+    EXPECT_EQ(read(0, 0), OutcomeKind::ok);
+    EXPECT_TRUE(watcher.resets.empty());
 }
 
 TEST_F(InventoryTest, ALunResetLooksAtItsUnitOnly) {
