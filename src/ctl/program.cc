@@ -234,6 +234,7 @@ int stats(const Request& request) {
             kept.push_back(target);
         }
         seen["targets"] = std::move(kept);
+        seen["pages"] = seen["reactors"] = nullptr;  // of the whole mount
     }
     return finish(render_stats(stats_document(seen), request.format, screen_of_output()));
 }

@@ -479,16 +479,15 @@ std::string render_stats(const Json& document, Format format, const Screen& scre
                     {"SLOW TURNS", Align::right, 0, Cut::end, 4}});
     for (const Json& reactor : field(document, "reactors")) {
         const Json& total = field(reactor, "total");
-        reactors.add(
-            {{word(reactor, "name")},
-             {word(total, "reads")},
-             {size_of(total, "bytes_read")},
-             {word(total, "writes")},
-             {size_of(total, "bytes_written")},
-             {word(total, "errors"), count_of(total, "errors") != 0 ? Paint::bad : Paint::none},
-             {word(reactor, "slots_in_use")},
-             {word(reactor, "slots")},
-             {word(reactor, "slow_turns"), count_of(reactor, "slow_turns") != 0 ? Paint::warning : Paint::none}});
+        reactors.add({{word(reactor, "name")},
+                      {word(total, "reads")},
+                      {size_of(total, "bytes_read")},
+                      {word(total, "writes")},
+                      {size_of(total, "bytes_written")},
+                      {word(total, "errors"), count_of(total, "errors") != 0 ? Paint::bad : Paint::none},
+                      {word(reactor, "slots_in_use")},
+                      {word(reactor, "slots")},
+                      {word(reactor, "slow_turns")}});
     }
     // Of interest where files are cached or mapped, or are sent by sendfile(2).
     Table pages({{"PAGES FILLED", Align::right},

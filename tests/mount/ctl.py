@@ -283,6 +283,8 @@ def srpctl_counts_no_request_of_its_own_and_shows_reactors_and_pages(t):
     plain = ctl.out("stats", "-o", "plain")
     contains(plain, f"{mount.path}\tpages.drops\t{pages['drops']}\n", "drops for scripts")
     contains(plain, f"{mount.path}\treactor.srpfs-0.bytes_written\t12288\n", "bytes for scripts")
+    document = ctl.json("stats", "lun0")
+    equal((document["pages"], document["reactors"]), (None, None), "what is not about the unit that was asked for")
 
 
 @test
