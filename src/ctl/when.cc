@@ -30,7 +30,7 @@ constexpr TimeUnit time_units[] = {
     {7 * day_ms, {"w", "week", "weeks"}},
 };
 
-bool is_digit(char one) { return one >= '0' && one <= '9'; }
+bool is_decimal_digit(char one) { return one >= '0' && one <= '9'; }
 
 void skip_blanks(std::string_view& text) { text.remove_prefix(std::min(text.find_first_not_of(' '), text.size())); }
 
@@ -44,10 +44,10 @@ std::optional<std::int64_t> span_of(std::string_view text) {
         if (fault != std::errc{} || count > count_max) return std::nullopt;
         text.remove_prefix(static_cast<std::size_t>(end - text.data()));
         skip_blanks(text);
-        const std::string_view name =
-            text.substr(0, static_cast<std::size_t>(std::find_if(text.begin(), text.end(),
-                                                                 [](char one) { return one == ' ' || is_digit(one); }) -
-                                                    text.begin()));
+        const std::string_view name = text.substr(
+            0, static_cast<std::size_t>(std::find_if(text.begin(), text.end(),
+                                                     [](char one) { return one == ' ' || is_decimal_digit(one); }) -
+                                        text.begin()));
         const auto unit = std::find_if(std::begin(time_units), std::end(time_units), [&](const TimeUnit& one) {
             return !name.empty() && std::find(one.names.begin(), one.names.end(), name) != one.names.end();
         });
@@ -76,7 +76,7 @@ std::optional<std::int64_t> fraction_of(const char*& text) {
     if (*text != '.') return 0;
     std::int64_t fraction = 0, place = 100;
     const char* const first = ++text;
-    for (; is_digit(*text); ++text, place /= 10) fraction += place * (*text - '0');
+    for (; is_decimal_digit(*text); ++text, place /= 10) fraction += place * (*text - '0');
     return text == first ? std::nullopt : std::optional(fraction);
 }
 
