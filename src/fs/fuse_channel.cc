@@ -338,7 +338,8 @@ void FuseChannel::on_write(const Request& request) {
     }
     if (in.offset >= capacity) return reply(request.to, ENOSPC);
     const auto bytes = static_cast<std::uint32_t>(std::min<std::uint64_t>(in.size, capacity - in.offset));
-    if (!zero_jobs_.idle() && zero_jobs_.take_write(in.fh, *lun, {in.offset, in.offset + bytes}, request.to,
+    const auto durability = is_durable(in.flags) ? lun::Durability::stable : lun::Durability::cached;
+    if (!zero_jobs_.idle() && zero_jobs_.take_write(in.fh, *lun, {in.offset, in.offset + bytes}, durability, request.to,
                                                     [&request] { return joined(request); })) [[unlikely]]
         return;
 
@@ -352,7 +353,6 @@ void FuseChannel::on_write(const Request& request) {
         operation->release();
         return reply(request.to, EIO);
     }
-    const auto durability = is_durable(in.flags) ? lun::Durability::stable : lun::Durability::cached;
     operation->prepare_write(unit, in.offset, durability, *this);
     start(unit, *operation, {.to = request.to, .operation = operation, .lun = lun, .bytes = bytes});
 }

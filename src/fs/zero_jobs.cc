@@ -25,8 +25,8 @@ constexpr bool forgets_writes = false;
 
 ZeroJobs::~ZeroJobs() { SRPFS_ASSERT(jobs_.empty()); }
 
-bool ZeroJobs::take_write(std::uint64_t handle, LunData& lun, lun::ByteRange range, const ReplyTo& to,
-                          const std::function<std::vector<std::byte>()>& copy) {
+bool ZeroJobs::take_write(std::uint64_t handle, LunData& lun, lun::ByteRange range, lun::Durability durability,
+                          const ReplyTo& to, const std::function<std::vector<std::byte>()>& copy) {
     for (Job& job : jobs_) {
         if (!are_same_unit(*job.lun, lun) || (job.handle != handle && !overlap(job.range, range))) continue;
         job.waiting.push_back({host_.on_waiting(to, &lun), copy()});
@@ -51,7 +51,7 @@ bool ZeroJobs::take_write(std::uint64_t handle, LunData& lun, lun::ByteRange ran
                 host_.on_zeroed(reply_to, error != 0 ? error : EINTR);
         };
         tell(handle, lun, gap);
-        start(std::move(job), std::move(gap), false);
+        start(std::move(job), std::move(gap), false, durability);
         return true;
     }
     if constexpr (!forgets_writes) ends_.note_written(&lun, range);
@@ -141,13 +141,13 @@ void ZeroJobs::tell(std::uint64_t handle, const LunData& lun, const std::vector<
               unit->lun().file_name(), ranges.front().begin, ranges.front().end - ranges.front().begin);
 }
 
-void ZeroJobs::start(Job job, std::vector<lun::ByteRange> ranges, bool deallocates) {
+void ZeroJobs::start(Job job, std::vector<lun::ByteRange> ranges, bool deallocates, lun::Durability durability) {
     lun::Unit* const unit = job.lun->unit.load(std::memory_order_relaxed);
     const auto place = jobs_.insert(jobs_.end(), std::move(job));
     if (!unit || left_) return end(place, {.kind = lun::OutcomeKind::gone});
-    place->zeroing =
-        std::make_unique<lun::Zeroing>(*unit, std::move(ranges), deallocates,
-                                       [this, place](const lun::Outcome& outcome) { on_zeroed(place, outcome); });
+    place->zeroing = std::make_unique<lun::Zeroing>(
+        *unit, std::move(ranges), deallocates,
+        [this, place](const lun::Outcome& outcome) { on_zeroed(place, outcome); }, durability);
     place->zeroing->start();
 }
 

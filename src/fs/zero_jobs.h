@@ -47,8 +47,9 @@ public:
     // Nobody has truncated anything, nothing is being zeroed: writes need not be shown to take_write().
     [[nodiscard]] bool idle() const { return jobs_.empty() && ends_.empty(); }
     // True: the write waits, and is served again from `copy` later.
-    [[nodiscard]] bool take_write(std::uint64_t handle, LunData& lun, lun::ByteRange range, const ReplyTo& to,
-                                  const std::function<std::vector<std::byte>()>& copy);
+    // What a durable write leaves out is as durable when it is served again.
+    [[nodiscard]] bool take_write(std::uint64_t handle, LunData& lun, lun::ByteRange range, lun::Durability durability,
+                                  const ReplyTo& to, const std::function<std::vector<std::byte>()>& copy);
     // `range` is inside the unit.
     void zero(std::uint64_t handle, LunData& lun, lun::ByteRange range, bool deallocates, bool moves_end,
               const ReplyTo& to);
@@ -81,7 +82,8 @@ private:
         bool precedes_write = false;   // the request is a WRITE that has not begun
         bool is_interrupted = false;
     };
-    void start(Job job, std::vector<lun::ByteRange> ranges, bool deallocates);
+    void start(Job job, std::vector<lun::ByteRange> ranges, bool deallocates,
+               lun::Durability durability = lun::Durability::cached);
     void on_zeroed(std::list<Job>::iterator job, const lun::Outcome& outcome);
     void end(std::list<Job>::iterator job, const lun::Outcome& outcome);
     void tell(std::uint64_t handle, const LunData& lun, const std::vector<lun::ByteRange>& ranges);

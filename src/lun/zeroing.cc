@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <utility>
 
 namespace srpfs::lun {
 namespace {
@@ -19,14 +20,18 @@ std::uint64_t round_down(std::uint64_t value, std::uint64_t to) { return value /
 }  // namespace
 
 Zeroing::Zeroing(Unit& unit, std::vector<ByteRange> ranges, bool deallocates,
-                 std::function<void(const Outcome&)> on_done)
-    : unit_(unit), left_(ranges.begin(), ranges.end()), deallocates_(deallocates), on_done_(std::move(on_done)) {
+                 std::function<void(const Outcome&)> on_done, Durability durability)
+    : unit_(unit), left_(ranges.begin(), ranges.end()), deallocates_(deallocates),
+      to_be_flushed_(durability == Durability::stable), on_done_(std::move(on_done)) {
     std::erase_if(left_, [](const ByteRange& range) { return range.empty(); });
 }
 
 Zeroing::~Zeroing() { SRPFS_ASSERT(under_way_.empty()); }
 
-void Zeroing::start() { go_on(); }
+void Zeroing::start() {
+    losses_before_ = unit_.counters()->write_losses.load(std::memory_order_relaxed);
+    go_on();
+}
 
 void Zeroing::interrupt() {
     if (failure_.ok()) failure_.kind = OutcomeKind::interrupted;
@@ -88,9 +93,23 @@ void Zeroing::go_on() {
         unit_.start(*operation);
     }
     going_on_ = false;
-    if (!under_way_.empty()) return;
+    if (!under_way_.empty() || begin_flush()) return;
     const auto on_done = std::move(on_done_);
     on_done(failure_);
+}
+
+// One for all pieces: WRITE SAME has no FUA. False: there is nothing to wait for.
+bool Zeroing::begin_flush() {
+    if (!failure_.ok() || !std::exchange(to_be_flushed_, false)) return false;
+    Operation* const operation = unit_.engine().take();
+    if (!operation) {
+        failure_.kind = OutcomeKind::out_of_memory;
+        return false;
+    }
+    operation->prepare_flush(unit_, *this);
+    under_way_.push_back({operation, {{}, ZeroMethod::write}});
+    unit_.start(*operation);
+    return true;
 }
 
 void Zeroing::on_answered(Operation& operation) {
@@ -98,7 +117,11 @@ void Zeroing::on_answered(Operation& operation) {
                                     [&](const UnderWay& one) { return one.operation == &operation; });
     SRPFS_ASSERT(place != under_way_.end());
     const Piece piece = place->piece;
-    const Outcome outcome = operation.outcome();
+    Outcome outcome = operation.outcome();
+    // A flush proves nothing of a cache that is gone.
+    if (operation.kind() == OperationKind::flush && outcome.ok() &&
+        unit_.counters()->write_losses.load(std::memory_order_relaxed) != losses_before_)
+        outcome = {OutcomeKind::medium_error};
     under_way_.erase(place);
     operation.release();
     if (outcome.kind == OutcomeKind::illegal_request && piece.method != ZeroMethod::write) {

@@ -116,6 +116,26 @@ def a_lost_cache_is_told_to_everybody_who_flushes_once(t):
         equal(os.pread(handle, MIB, 0), pattern(MIB, 4), "what was flushed")
 
 
+@test(intakes=BOTH)
+def the_hole_before_a_durable_write_survives_a_power_cut(t):
+    power = Power(t)
+    lun = power.mount.lun(0)
+    with opened(lun) as handle:
+        os.pwrite(handle, pattern(4 * MIB, 1), 0)
+        os.fsync(handle)
+    with opened(lun, os.O_WRONLY | os.O_TRUNC | os.O_DSYNC) as handle:
+        os.pwrite(handle, pattern(MIB, 2), MIB)
+        os.pwrite(handle, pattern(4096, 3), 2 * MIB + 5000)
+        power.cut()
+        power.back()
+    blocks = read_bytes(lun)[:4 * MIB]
+    check(blocks[:MIB] == bytes(MIB), "what the first write left out is not zeros")
+    check(blocks[MIB:2 * MIB] == pattern(MIB, 2), "the first write is lost")
+    check(blocks[2 * MIB:2 * MIB + 5000] == bytes(5000), "what the second write left out is not zeros")
+    check(blocks[2 * MIB + 5000:2 * MIB + 9096] == pattern(4096, 3), "the second write is lost")
+    check(blocks[2 * MIB + 9096:] == pattern(4 * MIB, 1)[2 * MIB + 9096:], "what lies behind has changed")
+
+
 class Writer:
     """Writes blocks that tell their version, flushes now and then, and knows what has to be there."""
 

@@ -627,7 +627,8 @@ void Client::on_file_answered(int error, std::span<const std::byte> body) {
         Oracle& oracle = *disk_->oracle;
         const auto certainty = is_whole ? Oracle::End::acknowledged : Oracle::End::unknown;
         const auto file = open_.find(lun_.get());
-        oracle.end_gap(std::exchange(gap_, {}), certainty, !disk_->config.write_cache);
+        oracle.end_gap(std::exchange(gap_, {}), certainty,
+                       (file_kind_ == FileKind::plain && stable_) || !disk_->config.write_cache);
         // Without a write of its own, on_end() has nothing to end.
         if (write_ != 0 && !is_whole) oracle.end_write(std::exchange(write_, 0), Oracle::End::unknown, false);
         if (!is_whole) {

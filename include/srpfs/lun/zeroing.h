@@ -27,8 +27,10 @@ public:
     static constexpr unsigned pieces_at_once = 2;
 
     // Within the unit. `deallocates`: space may go back to a pool. `on_done` is called once: with the first failure,
-    // once nothing is under way any more, or ok. It may be called before start() returns, and may destroy this.
-    Zeroing(Unit& unit, std::vector<ByteRange> ranges, bool deallocates, std::function<void(const Outcome&)> on_done);
+    // once nothing is under way any more, or ok. It may be called before start() returns, and may destroy this. Stable:
+    // the zeros are not in a volatile cache any more when it is ok; it is not if they may have been lost with one.
+    Zeroing(Unit& unit, std::vector<ByteRange> ranges, bool deallocates, std::function<void(const Outcome&)> on_done,
+            Durability durability = Durability::cached);
     ~Zeroing();
     Zeroing(const Zeroing&) = delete;
     Zeroing& operator=(const Zeroing&) = delete;
@@ -45,11 +47,14 @@ private:
     };
     void on_answered(Operation& operation) override;
     void go_on();
+    [[nodiscard]] bool begin_flush();
     [[nodiscard]] Piece next_piece() const;
 
     Unit& unit_;
     std::deque<ByteRange> left_;
     const bool deallocates_;
+    bool to_be_flushed_;
+    std::uint64_t losses_before_ = 0;  // UnitCounters::write_losses when it began
     std::function<void(const Outcome&)> on_done_;
     struct UnderWay {
         Operation* operation;

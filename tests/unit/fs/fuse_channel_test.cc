@@ -205,6 +205,22 @@ TEST_F(CachedUnitTest, ODsyncReachesTheMediumAndPlainWritesDoNot) {
     EXPECT_TRUE(slow_.fua || flushes() == 1);
 }
 
+TEST_F(CachedUnitTest, WhatADurableWriteLeavesOutOfATruncatedFileIsFlushedBeforeItsAnswer) {
+    int error = -1;
+    channel_->truncate(handle_, lun_, 0, 9999, [&](int result) { error = result; });
+    ASSERT_EQ(error, 0);
+    EXPECT_EQ(write(mib, pattern(4096, 1)).error, 0);  // its zeros may wait
+    EXPECT_EQ(flushes(), 0u);
+
+    EXPECT_EQ(write(2 * mib, pattern(4096, 2), O_DSYNC).error, 0);
+
+    EXPECT_TRUE(slow_.fua);
+    EXPECT_EQ(flushes(), 1u);
+    // What comes next leaves nothing out.
+    EXPECT_EQ(write(2 * mib + 4096, pattern(4096, 3), O_DSYNC).error, 0);
+    EXPECT_EQ(flushes(), 1u);
+}
+
 TEST_F(CachedUnitTest, FsyncFlushesOnceForUnflushedWrites) {
     (void)write(0, pattern(512, 1));
 

@@ -17,13 +17,16 @@ using namespace std::chrono_literals;
 
 class Zeroes : public LunTest {
 protected:
-    void zero(std::vector<ByteRange> ranges, bool deallocates) {
+    void zero(std::vector<ByteRange> ranges, bool deallocates, Durability durability = Durability::cached) {
         before = disk;
         zeroed = ranges;
-        job = std::make_unique<Zeroing>(unit(), std::move(ranges), deallocates, [this](const Outcome& outcome) {
-            ++ends;
-            end = outcome;
-        });
+        job = std::make_unique<Zeroing>(
+            unit(), std::move(ranges), deallocates,
+            [this](const Outcome& outcome) {
+                ++ends;
+                end = outcome;
+            },
+            durability);
         job->start();
         settle();
     }
@@ -79,6 +82,39 @@ TEST_F(Zeroes, PartsOfBlocksAtBothEndsKeepTheRest) {
     finish();
     EXPECT_TRUE(end.ok());
     expect_exact();
+}
+
+TEST_F(Zeroes, ThatAreToLastEndWithOneFlush) {
+    info.write_cache = info.fua = true;
+    info.write_same_blocks_max = 100;
+    begin();
+    zero({{0, 512 * 350}, {512 * 400 + 1, 512 * 401}}, false, Durability::stable);
+    finish();
+    EXPECT_TRUE(end.ok());
+    expect_exact();
+    EXPECT_EQ(std::count_if(sent().begin(), sent().end(), [](const Seen& seen) { return seen.is_flush(); }), 1);
+    EXPECT_TRUE(sent().back().is_flush());
+    EXPECT_FALSE(unit().has_unflushed_writes());
+}
+
+TEST_F(Zeroes, ThatAreToLastNeedNoFlushWithoutACache) {
+    begin();
+    zero({{0, 4096}}, false, Durability::stable);
+    finish();
+    EXPECT_EQ(sent().size(), 1u);
+}
+
+TEST_F(Zeroes, ThatWereLostWithACacheHaveNotLasted) {
+    info.write_cache = true;
+    begin();
+    zero({{0, 4096}}, false, Durability::stable);
+    serve_one(sent()[0]);
+    ASSERT_TRUE(sent().back().is_flush());
+    EXPECT_EQ(ends, 0u);
+    answer(sent().back(), scripted::check_condition(0x6, 0x29, 0x00));
+    resume();
+    finish();
+    EXPECT_EQ(end.kind, OutcomeKind::medium_error);
 }
 
 TEST_F(Zeroes, TheUnitsLimitIsKept) {
