@@ -240,8 +240,10 @@ void Unit::recognise(std::shared_ptr<const UnitInfo> info) {
     if (shared == locks_) return;
     SRPFS_ASSERT(locks_->waiters.empty() && locks_->excluding == 0);
     while (Ghost* ghost = locks_->ghosts.pop_front()) shared->ghosts.push_back(*ghost);
+    SRPFS_ASSERT(!has_unflushed_writes());
     std::erase(locks_->units, this);
     locks_ = shared;
+    if (!info_->wwid_is_serial) cache_ = locks_->cache;
     locks_->units.push_back(this);
 }
 
@@ -257,7 +259,7 @@ void Unit::resume(std::shared_ptr<const UnitInfo> info) {
     if (gone_) return;
     if (info_ && info->probed_at != 0 && info->probed_at < held_at_) return;
     // What was acknowledged before may be in a cache now: the next flush is not for nothing.
-    if (info_ && !info_->write_cache && info->write_cache) ++write_count_;
+    if (info_ && !info_->write_cache && info->write_cache) ++cache_->write_count;
     recognise(info);
     if (std::exchange(doubts_size_, false)) {
         // One that for ever refuses what it says to have is looked at ever more rarely.
@@ -468,7 +470,7 @@ bool Unit::advance(Operation& operation) {
         case OperationKind::write:
             // What it wrote was in a cache that is gone: a flush would prove nothing.
             if (operation.phase_ == Phase::flush && operation.parts_in_flight_ == 0 &&
-                operation.cache_losses_seen_ != cache_losses_)
+                operation.cache_losses_seen_ != cache_->losses)
                 return answer(operation, {OutcomeKind::medium_error}), true;
             if (operation.block_end_ > info_->blocks) return answer(operation, {OutcomeKind::out_of_range}), true;
             // What does not travel inside the IU has to be in registered memory. First this, then the edges: nobody who
@@ -499,7 +501,7 @@ bool Unit::advance(Operation& operation) {
                 if (tell_losses(operation)) return answer(operation, {OutcomeKind::medium_error}), true;
                 if constexpr (canary::skipped_flush) return answer(operation, {}), true;
                 // Nothing to do without a volatile cache, or when the last flush covered every acknowledged write.
-                if (!info_->write_cache || !has_unflushed_writes()) return answer(operation, {}), true;
+                if (!has_to_flush()) return answer(operation, {}), true;
             }
             break;
         case OperationKind::raw:
@@ -605,7 +607,7 @@ bool Unit::next_part(Operation& operation, Operation::Part& part) {
     if (operation.phase_ == Phase::flush) {
         if (operation.next_block_ == std::numeric_limits<std::uint64_t>::max()) return false;
         operation.next_block_ = std::numeric_limits<std::uint64_t>::max();
-        operation.flush_snapshot_ = write_count_;
+        operation.flush_snapshot_ = cache_->write_count;
         command.cdb = scsi::synchronize_cache(0, 0);
         command.direction = DataDirection::none;
         command.data = {};
@@ -856,20 +858,21 @@ void Unit::finish_phase(Operation& operation) {
                 if (command.direction == DataDirection::from_target)
                     operation.result_ = command.data.first(command.data.size() - command.result.residual);
                 if (operation.changes_ && info_->write_cache) {
-                    ++write_count_;
-                    if (operation.cache_losses_seen_ != cache_losses_) count_loss();
+                    ++cache_->write_count;
+                    if (operation.cache_losses_seen_ != cache_->losses) count_loss();
                 }
             } else if (operation.kind_ == OperationKind::write && info_->write_cache) {
                 if (!operation.wrote_past_cache_) {
-                    ++write_count_;  // before the answer (decisions 8)
+                    ++cache_->write_count;  // before the answer (decisions 8)
                     // A part of it may have been acknowledged before the cache was lost.
-                    if (operation.cache_losses_seen_ != cache_losses_) count_loss();
+                    if (operation.cache_losses_seen_ != cache_->losses) count_loss();
                     if (operation.durability_ == Durability::stable) return go_on(Phase::flush, 0);
                 }
             }
             return answer(operation, {});
         case Phase::flush:
-            flushed_count_ = std::max(flushed_count_, operation.flush_snapshot_);
+            cache_->flushed_count = std::max(cache_->flushed_count, operation.flush_snapshot_);
+            cache_->may_have_others_writes = false;
             // What was lost meanwhile, perhaps because the unit failed the flush at first, may be what it was for.
             if (operation.kind_ == OperationKind::flush ? tell_losses(operation)
                                                         : operation.losses_before_ != counters_->write_losses.load())
@@ -1041,16 +1044,36 @@ Unit::Verdict Unit::judge_check_condition(Operation& operation, const Operation:
 
 void Unit::on_target_restart() {
     if (!info_ || !info_->write_cache) return;
-    ++cache_losses_;
-    if (!has_unflushed_writes()) return;
-    note_loss(
+    on_cache_lost(
         "the target may have restarted: acknowledged writes that were not flushed may be lost; the next fsync reports "
         "it");
 }
 
 void Unit::note_losses_before(Operation& write) const {
-    write.cache_losses_seen_ = cache_losses_;
+    write.cache_losses_seen_ = cache_->losses;
     write.losses_before_ = counters_->write_losses.load(std::memory_order_relaxed);
+}
+
+// Each path, and each channel of it, tells of one loss when it is next asked: what was counted then is not lost again.
+void Unit::on_cache_lost(const std::string& text) {
+    bool is_news = false;
+    for (const Unit* unit : locks_->units) {
+        WriteCache& cache = *unit->cache_;
+        ++cache.losses;
+        is_news = is_news || cache.write_count != std::max(cache.flushed_count, cache.lost_count);
+        cache.lost_count = cache.write_count;
+    }
+    if (is_news) note_loss(text);
+}
+
+bool Unit::has_unflushed_writes() const {
+    return std::any_of(locks_->units.begin(), locks_->units.end(),
+                       [](const Unit* unit) { return unit->cache_->is_dirty(); });
+}
+
+// One that only reads has nothing of ours, and may refuse the command.
+bool Unit::has_to_flush() const {
+    return info_->write_cache && (has_unflushed_writes() || (cache_->may_have_others_writes && !info_->read_only));
 }
 
 // Deferred sense, or that of a flush: acknowledged writes are lost if it is an error of the medium.
@@ -1094,11 +1117,9 @@ void Unit::on_unit_attention(const scsi::Sense& sense) {
     ++counters_->attentions;
     // 29/00, /01, /04: power on, or the device was reset: what its cache held is gone (decisions 8).
     if (sense.asc == 0x29 && (sense.ascq == 0x00 || sense.ascq == 0x01 || sense.ascq == 0x04) && info_->write_cache) {
-        ++cache_losses_;
-        if (has_unflushed_writes())
-            note_loss(
-                fmt::format("{}: acknowledged writes that were not flushed may be lost; the next fsync reports it",
-                            scsi::describe(sense)));
+        on_cache_lost(
+            fmt::format("{}: acknowledged writes that were not flushed may be lost; the next fsync reports it",
+                        scsi::describe(sense)));
     }
     if (sense.asc == 0x3f || sense.asc == 0x28) swap_suspected_ = reset_doubted_ = true;
     // Somebody has preempted or released what was reserved: that asks for a look, which checks our registration.

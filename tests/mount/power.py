@@ -11,8 +11,8 @@ import struct
 import subprocess
 import threading
 
-from harness import (BOTH, PATIENCE, Background, check, contains, equal, errno_of, eventually, fails_with, needs, opened, pattern, read_bytes,
-                     run, test, value)
+from harness import (BOTH, LOGIN, PATIENCE, TARGET, Background, check, contains, equal, errno_of, eventually, fails_with, needs, opened, pattern, read_bytes,
+                     run, test, value, write_once)
 
 MIB = 1 << 20
 BLOCK = 4096
@@ -134,6 +134,21 @@ def the_hole_before_a_durable_write_survives_a_power_cut(t):
     check(blocks[2 * MIB:2 * MIB + 5000] == bytes(5000), "what the second write left out is not zeros")
     check(blocks[2 * MIB + 5000:2 * MIB + 9096] == pattern(4096, 3), "the second write is lost")
     check(blocks[2 * MIB + 9096:] == pattern(4 * MIB, 1)[2 * MIB + 9096:], "what lies behind has changed")
+
+
+@test(intakes=BOTH)
+def fsync_by_another_path_makes_durable_what_was_written_by_this(t):
+    power = Power(t)
+    write_once(power.mount.path / "add_target", LOGIN + ",initiator_ext=2")
+    other = power.mount.port / f"{TARGET}-0000000000000002" / "lun0"
+    eventually(other.exists, "the second path")
+    with opened(power.mount.lun(0)) as writer:      # closing it would flush
+        os.pwrite(writer, pattern(MIB, 1), 0)
+        with opened(other) as handle:
+            os.fsync(handle)
+        power.cut()
+        power.back()
+    check(read_bytes(power.mount.lun(0))[:MIB] == pattern(MIB, 1), "what was flushed by the other path is lost")
 
 
 class Writer:

@@ -109,14 +109,27 @@ struct Ghost : ListHook<> {
     std::uint64_t unknown_since = 0;  // a fence has to be younger than this
 };
 
-// Who may write which blocks of one logical unit, by whatever path: all units of one identity share it, and it stays
-// as long as there are ghosts (decisions 3, 6). Unit's own; an Engine keeps it.
+// What the volatile write cache of one logical unit may have, whatever path it came by (decisions 8).
+struct WriteCache {
+    std::uint64_t write_count = 0;    // acknowledged volatile writes
+    std::uint64_t flushed_count = 0;  // as many of them a flush has covered
+    std::uint64_t lost_count = 0;     // as many of them were counted as lost with the cache
+    std::uint64_t losses = 0;         // times the cache may have been lost, with or without any in it
+    // The unit was met just now: what somebody wrote who knew it before, an earlier process of ours perhaps, may be in
+    // the cache. A flush covers that; that it may be lost is not ours to tell.
+    bool may_have_others_writes = true;
+    [[nodiscard]] bool is_dirty() const { return write_count != flushed_count; }
+};
+
+// Who may write which blocks of one logical unit, and what its volatile cache may have, by whatever path: all units of
+// one identity share it, and it stays as long as there are ghosts (decisions 3, 6, 8). Unit's own; an Engine keeps it.
 struct BlockLocks {
     ~BlockLocks();
     std::vector<Unit*> units;
     IntrusiveList<Operation, QueueTag> waiters;
     IntrusiveList<Ghost> ghosts;
     unsigned excluding = 0;  // writes past the lock that exclude all others of their blocks
+    std::shared_ptr<WriteCache> cache = std::make_shared<WriteCache>();
 };
 
 class Unit final : private initiator::LinkListener {
@@ -167,6 +180,7 @@ public:
     bool tell_losses(const Operation& flush);
     void on_loss_told(const scsi::Sense& sense);
     void note_loss(const std::string& text);
+    void on_cache_lost(const std::string& text);
     void count_loss();
     // Commands with 32 bits for a block's address are enough for all of the unit.
     [[nodiscard]] bool reaches_all_by_10() const;
@@ -190,7 +204,8 @@ public:
     [[nodiscard]] std::shared_ptr<const UnitCounters> counters() const { return counters_; }
     // Writes that were answered, or given up, and may still change it.
     [[nodiscard]] bool has_ghosts() const { return !locks_->ghosts.empty(); }
-    [[nodiscard]] bool has_unflushed_writes() const { return write_count_ != flushed_count_; }
+    // By any path.
+    [[nodiscard]] bool has_unflushed_writes() const;
     [[nodiscard]] std::size_t operations() const { return operations_.size(); }
     // What each of them is waiting for, one a line: for the log when something hangs.
     [[nodiscard]] std::string describe_operations() const;
@@ -246,6 +261,7 @@ private:
     void ask_for_fence();
     void add_ghost(Operation& operation, bool still_in_flight);
     void end_fenced();
+    [[nodiscard]] bool has_to_flush() const;
     [[nodiscard]] std::uint32_t blocks_of_command(std::uint64_t lba, std::uint64_t left) const;
 
     Engine& engine_;
@@ -267,16 +283,16 @@ private:
     Instant size_believed_until_{};  // till then what it refuses is refused
     bool refuses_write_same_ = false, refuses_write_same_10_ = false, refuses_deallocation_ = false,
          refuses_deallocation_10_ = false, refuses_lba_status_ = false;
-    std::uint64_t held_at_ = 0;       // Engine::next_stamp(): what was found out before does not count
-    std::uint64_t write_count_ = 0;   // acknowledged volatile writes
-    std::uint64_t cache_losses_ = 0;  // times the volatile write cache may have been lost, with or without any in it
-    std::uint64_t flushed_count_ = 0;
+    std::uint64_t held_at_ = 0;               // Engine::next_stamp(): what was found out before does not count
     std::array<unsigned, 6> buffers_held_{};  // buffers of each class of the engine
     std::size_t parked_bytes_ = 0;
     Instant depth_lowered_at_{};
     IntrusiveList<Operation, UnitTag> operations_;  // all that were started and are not back in the pool
     IntrusiveList<Operation, QueueTag> waiting_;    // for path or credit, in order
     std::shared_ptr<BlockLocks> locks_ = std::make_shared<BlockLocks>();
+    // All paths' of its identity; its own if that is a serial number, which several units of one array may have: then a
+    // flush covers what went by this path.
+    std::shared_ptr<WriteCache> cache_ = locks_->cache;
     // All Engine::next_stamp().
     std::uint64_t reset_sent_at_ = 0;  // of the LUN RESET under way
     std::uint64_t reset_until_ = 0;    // reset_sent_at_ of one that succeeded and waits for confirm_reset(); 0: none

@@ -10,6 +10,20 @@ using scripted::check_condition;
 class Flush : public LunTest {
 protected:
     Flush() { info.write_cache = true; }
+    // Nobody has written to it that we do not know of.
+    void begin() {
+        LunTest::begin();
+        flush();
+        serve_all();
+        sent().clear();
+    }
+    Request& flush_by(Unit& path) {
+        Request& request = make_request();
+        request.operation->prepare_flush(path, request, &losses_seen);
+        path.start(*request.operation);
+        settle();
+        return request;
+    }
     void write_one(Durability durability = Durability::cached) {
         serving = true;
         EXPECT_TRUE(write(0, pattern(512, 1), durability).ok());
@@ -52,6 +66,94 @@ TEST_F(Flush, CoversTheWholeUnit) {
     serve_all();
     EXPECT_TRUE(request.ok());
     expect_nothing_to_flush();
+}
+
+// Another path, or an earlier process, may have left them there.
+TEST_F(Flush, OfAUnitThatWasMetJustNowCoversWhatOthersHaveWritten) {
+    LunTest::begin();
+    Request& request = flush();
+    ASSERT_EQ(flushes(), 1u);
+    EXPECT_FALSE(request.answered());
+    serve_all();
+    EXPECT_TRUE(request.ok());
+    expect_nothing_to_flush();
+}
+
+TEST_F(Flush, OfAUnitThatWasMetJustNowIsAskedForAgainWhenItFails) {
+    LunTest::begin();
+    const Request& request = flush();
+    answer(sent().back(), check_condition(0x4, 0x44, 0));
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::hardware_error);
+    flush();
+    EXPECT_EQ(flushes(), 2u);
+    serve_all();
+}
+
+TEST_F(Flush, OfAUnitThatCanOnlyBeReadSendsNothing) {
+    info.read_only = true;
+    LunTest::begin();
+    expect_nothing_to_flush();
+}
+
+TEST_F(Flush, WhatOthersHaveWrittenIsNoLossOfOurs) {
+    LunTest::begin();
+    unit().on_target_restart();
+    Request& request = flush();
+    serve_all();
+    EXPECT_TRUE(request.ok());
+}
+
+TEST_F(Flush, ByAnotherPathCoversTheWritesOfThis) {
+    begin();
+    Unit& other = add_unit(1);  // of the same identity
+    write_one();
+    Request& request = flush_by(other);
+    ASSERT_EQ(flushes(), 1u);
+    EXPECT_FALSE(request.answered());
+    serve_all();
+    EXPECT_TRUE(request.ok());
+    expect_nothing_to_flush();
+}
+
+TEST_F(Flush, ByAPathThatWasMetLaterSendsNothingAfterOneByTheFirst) {
+    begin();
+    write_one();
+    flush();
+    serve_all();
+    EXPECT_TRUE(flush_by(add_unit(1)).ok());
+    EXPECT_EQ(flushes(), 1u);
+}
+
+// They may be two units of an array that tells its own number.
+TEST_F(Flush, ByAPathThatIsKnownByASerialNumberOnlyCoversWhatWentByIt) {
+    info.wwid_is_serial = true;
+    begin();
+    Unit& other = add_unit(1);
+    write_one();
+    for (unsigned sent_before = 0; sent_before < 2; ++sent_before) {
+        flush_by(other);
+        EXPECT_EQ(flushes(), sent_before + 1);
+        serve_all();
+    }
+    flush();
+    EXPECT_EQ(flushes(), 3u);
+    serve_all();
+    expect_nothing_to_flush();
+    EXPECT_TRUE(flush_by(other).ok());
+    EXPECT_EQ(flushes(), 3u);
+}
+
+TEST_F(Flush, AfterThePathOfTheWritesIsGoneCoversThem) {
+    begin();
+    write_one();
+    unit().remove();
+    settle();
+    units.pop_front();
+    add_unit(0);
+    Request& request = flush();
+    ASSERT_EQ(flushes(), 1u);
+    serve_all();
+    EXPECT_TRUE(request.ok());
 }
 
 TEST_F(Flush, DoesNotCoverWhatIsAcknowledgedMeanwhile) {
@@ -378,6 +480,39 @@ TEST_F(Losses, AreThoseOfTheUnitAndNotOfThePath) {
     serve_all();
     EXPECT_EQ(request.outcome.kind, OutcomeKind::medium_error);
     serving = true;
+    EXPECT_EQ(flush().outcome.kind, OutcomeKind::medium_error);
+}
+
+TEST_F(Losses, ToldByAPathThatHasNotWrittenAreThoseOfTheOther) {
+    begin();
+    Unit& other = add_unit(1);
+    write_one();
+    other.on_target_restart();
+    EXPECT_EQ(flush().outcome.kind, OutcomeKind::medium_error);
+}
+
+TEST_F(Losses, ToldByAnotherPathMeanwhileMayHitAWriteThatIsUnderWay) {
+    begin();
+    Unit& other = add_unit(1);
+    write(0, pattern(512, 1));
+    other.on_target_restart();
+    serve_all();
+    serving = true;
+    EXPECT_EQ(flush_by(other).outcome.kind, OutcomeKind::medium_error);
+}
+
+// Each path hears of it when it is next asked.
+TEST_F(Losses, ToldByOnePathAfterTheOtherAreOne) {
+    begin();
+    Unit& other = add_unit(1);
+    write_one();
+    unit().on_target_restart();
+    EXPECT_EQ(flush().outcome.kind, OutcomeKind::medium_error);
+    other.on_target_restart();
+    serving = true;
+    EXPECT_TRUE(flush().ok());
+    write_one();
+    other.on_target_restart();
     EXPECT_EQ(flush().outcome.kind, OutcomeKind::medium_error);
 }
 
