@@ -339,22 +339,35 @@ void FuseChannel::on_write(const Request& request) {
     if (in.offset >= capacity) return reply(request.to, ENOSPC);
     const auto bytes = static_cast<std::uint32_t>(std::min<std::uint64_t>(in.size, capacity - in.offset));
     const auto durability = is_durable(in.flags) ? lun::Durability::stable : lun::Durability::cached;
-    if (!zero_jobs_.idle() && zero_jobs_.take_write(in.fh, *lun, {in.offset, in.offset + bytes}, durability, request.to,
-                                                    [&request] { return joined(request); })) [[unlikely]]
-        return;
+    std::uint64_t write = 0;
+    if (!zero_jobs_.idle()) [[unlikely]] {
+        const auto begun = zero_jobs_.take_write(in.fh, *lun, {in.offset, in.offset + bytes}, durability, request.to,
+                                                 [&request] { return joined(request); });
+        if (!begun) return;
+        write = *begun;
+    }
+    const auto fail = [&] {
+        if (write != 0) end_shown_write(write, false);
+        reply(request.to, EIO);
+    };
 
     lun::Operation* operation = engine_.take();
-    if (!operation) return reply(request.to, EIO);
+    if (!operation) return fail();
     lun::Unit& unit = *lun->unit.load(std::memory_order_relaxed);
     if (is_in_entry(request.to)) {
         engine_.lend_entry_for_write(*operation, unit, request.to.slot, bytes);
     } else if (!(request.is_elsewhere ? engine_.take_copy_of(*operation, unit, request.data.first(bytes))
                                       : engine_.take_over_intake(*operation, unit, bytes))) {
         operation->release();
-        return reply(request.to, EIO);
+        return fail();
     }
     operation->prepare_write(unit, in.offset, durability, *this);
-    start(unit, *operation, {.to = request.to, .operation = operation, .lun = lun, .bytes = bytes});
+    start(unit, *operation, {.to = request.to, .operation = operation, .lun = lun, .bytes = bytes, .write = write});
+}
+
+void FuseChannel::end_shown_write(std::uint64_t write, bool succeeded) {
+    zero_jobs_.end_write(write, succeeded);
+    zero_jobs_.go_on();
 }
 
 void FuseChannel::on_flush(const Request& request) {
@@ -735,6 +748,7 @@ void FuseChannel::free_record(std::uint32_t index) {
     record.operation = nullptr;
     record.lun = nullptr;
     record.pages = 0;
+    record.write = 0;
     record.error = 0;
     record.is_interrupted = false;
     record.next_free = first_free_;
@@ -760,6 +774,8 @@ void FuseChannel::on_answered(lun::Operation& operation) {
     worked_ = true;
     const bool ours = record.to.unique == 0;
     const int error = errno_of(operation.outcome(), operation.kind());
+    if (record.write != 0) [[unlikely]]
+        end_shown_write(record.write, error == 0);
     // Commands of an operation that failed early may be in flight: with the answer the kernel gets the entry's memory.
     if (is_in_entry(record.to)) engine_.take_entry_back(operation, record.to.slot);
     if (error != 0) [[unlikely]] {
@@ -921,6 +937,13 @@ void FuseChannel::truncate(std::uint64_t handle, const std::shared_ptr<LunData>&
                            std::uint64_t unique, std::function<void(int)> on_done) {
     if (!descriptor_.is_open()) return on_done(ENODEV);
     const ReplyTo to{.unique = unique, .channel = static_cast<std::uint16_t>(index_)};
+    // Those that have begun before anybody had truncated a file.
+    for (Record& record : records_) {
+        const lun::Operation* const operation = record.holder == Holder::operation ? record.operation : nullptr;
+        if (!operation || record.write != 0 || operation->kind() != lun::OperationKind::write) continue;
+        const lun::ByteRange range{operation->offset(), operation->offset() + record.bytes};
+        record.write = zero_jobs_.begin_write(0, *record.lun, range);
+    }
     zero_jobs_.truncate(handle, *lun, end, to, [lun, on_done = std::move(on_done)](int error) { on_done(error); });
 }
 

@@ -155,6 +155,7 @@ private:
         Holder holder = Holder::nobody;
         std::uint16_t home = 0;   // the peer
         std::uint64_t pages = 0;  // of PageFills: number of the fill that this READ is; of Holder::pages: of its wait
+        std::uint64_t write = 0;  // of ZeroJobs: number of the write that this is; 0: it has not been shown
         int error = 0;            // of Holder::pages: what the write is answered with
         bool is_interrupted = false;
     };
@@ -195,6 +196,7 @@ private:
 
     void on_read(const Request& request);
     void on_write(const Request& request);
+    void end_shown_write(std::uint64_t write, bool succeeded);
     void on_flush(const Request& request);
     void on_fsync(const Request& request);
     void on_fallocate(const Request& request);

@@ -67,6 +67,11 @@ lun::ByteRange RangeSet::hull() const {
     return ends_.empty() ? lun::ByteRange{} : lun::ByteRange{ends_.begin()->first, std::prev(ends_.end())->second};
 }
 
+std::uint64_t RangeSet::run_end(std::uint64_t offset) const {
+    const auto next = ends_.upper_bound(offset);
+    return next == ends_.begin() ? offset : std::max(offset, std::prev(next)->second);
+}
+
 std::vector<lun::ByteRange> RangeSet::missing_in(lun::ByteRange range) const {
     std::vector<lun::ByteRange> missing;
     for (auto next = ends_.begin(); next != ends_.end() && !range.empty(); ++next) {
@@ -88,25 +93,38 @@ std::optional<std::uint64_t> LogicalEnds::end_of(std::uint64_t handle) const {
 std::vector<lun::ByteRange> LogicalEnds::to_zero(std::uint64_t handle, std::uint64_t end) const {
     const auto writer = writers_.find(handle);
     if (writer == writers_.end()) return {};
-    return writer->second.written.missing_in({writer->second.end, end});
+    return writer->second.written.missing_in({writer->second.whole, end});
 }
 
 void LogicalEnds::cut(std::uint64_t handle, const LunData* lun, std::uint64_t end) {
-    const auto [writer, is_new] = writers_.try_emplace(handle, Writer{.lun = lun, .end = end, .written = {}});
+    const auto [writer, is_new] =
+        writers_.try_emplace(handle, Writer{.lun = lun, .end = end, .whole = end, .written = {}});
     writer->second.end = std::min(writer->second.end, end);
+    writer->second.whole = std::min(writer->second.whole, end);
     writer->second.written.remove_from(end);  // a file forgets it
 }
 
 void LogicalEnds::advance(std::uint64_t handle, std::uint64_t end) {
     const auto writer = writers_.find(handle);
-    if (writer == writers_.end() || writer->second.end >= end) return;
-    writer->second.end = end;
-    writer->second.written.remove_below(end);
+    if (writer != writers_.end()) writer->second.end = std::max(writer->second.end, end);
 }
 
-void LogicalEnds::note_written(const LunData* lun, lun::ByteRange range) {
-    for (auto& [handle, writer] : writers_)
-        if (are_same_unit(*writer.lun, *lun)) writer.written.add({std::max(range.begin, writer.end), range.end});
+void LogicalEnds::add(Writer& writer, lun::ByteRange range) {
+    writer.written.add({std::max(range.begin, writer.whole), range.end});
+    writer.whole = writer.written.run_end(writer.whole);
+    writer.written.remove_below(writer.whole);
+}
+
+void LogicalEnds::note_written(const LunData* lun, lun::ByteRange range, std::uint64_t handle) {
+    for (auto& [number, writer] : writers_) {
+        if (!are_same_unit(*writer.lun, *lun)) continue;
+        add(writer, range);
+        if (number == handle) writer.end = std::max(writer.end, range.end);
+    }
+}
+
+void LogicalEnds::note_zeroed(std::uint64_t handle, lun::ByteRange range) {
+    if (const auto writer = writers_.find(handle); writer != writers_.end()) add(writer->second, range);
 }
 
 void LogicalEnds::forget(std::uint64_t handle) { writers_.erase(handle); }

@@ -3,7 +3,7 @@
 // not written below the end that he has reached. So each handle that has been truncated has a logical end; what lies
 // between it and a later write, or a later truncation, becomes zeros first, and nothing beyond it is touched
 // (decisions 5, user-interface 6). What others write beyond it meanwhile stays, as it would in a file, also by another
-// path to the unit.
+// path to the unit. A write counts when it has succeeded: what one that fails was to write is a hole as before.
 //
 // One reactor's thread: the unit's home. No input or output here.
 
@@ -41,6 +41,8 @@ public:
     [[nodiscard]] std::size_t size() const { return ends_.size(); }
     // From the first byte to the last.
     [[nodiscard]] lun::ByteRange hull() const;
+    // Where the range ends that has this byte; `offset` itself if none has.
+    [[nodiscard]] std::uint64_t run_end(std::uint64_t offset) const;
     // What of `range` is not in the set.
     [[nodiscard]] std::vector<lun::ByteRange> missing_in(lun::ByteRange range) const;
 
@@ -53,14 +55,18 @@ public:
     [[nodiscard]] bool empty() const { return writers_.empty(); }
     // nullopt: never truncated; the file is the device.
     [[nodiscard]] std::optional<std::uint64_t> end_of(std::uint64_t handle) const;
-    // What has to become zeros before the end may move from where it is to `end`; none for a handle never truncated.
+    // What below `end` is neither written nor zeros; none for a handle never truncated. Writes that fail leave such
+    // holes below the end as well.
     [[nodiscard]] std::vector<lun::ByteRange> to_zero(std::uint64_t handle, std::uint64_t end) const;
     // ftruncate() to less, or the first one. `lun` stays until forget_file().
     void cut(std::uint64_t handle, const LunData* lun, std::uint64_t end);
     // Forward only.
     void advance(std::uint64_t handle, std::uint64_t end);
     // These bytes of the unit are written, or have become zeros because somebody asked for it: no gap includes them.
-    void note_written(const LunData* lun, lun::ByteRange range);
+    // The end of `handle` (0: nobody's) moves behind them.
+    void note_written(const LunData* lun, lun::ByteRange range, std::uint64_t handle);
+    // A gap of this handle's has become zeros.
+    void note_zeroed(std::uint64_t handle, lun::ByteRange range);
     void forget(std::uint64_t handle);
     // The file is going, and its unit with it: nobody writes through its handles any more, which may stay open.
     void forget_file(const LunData* lun);
@@ -71,9 +77,11 @@ private:
     struct Writer {
         const LunData* lun;
         std::uint64_t end;
-        RangeSet written;  // beyond `end`
+        std::uint64_t whole;  // no hole below; may be beyond the end, where others have written
+        RangeSet written;     // beyond `whole`, not touching it; zeros as well
         bool told = false;
     };
+    static void add(Writer& writer, lun::ByteRange range);
     std::map<std::uint64_t, Writer> writers_;  // by handle
 };
 

@@ -25,111 +25,146 @@ constexpr bool forgets_writes = false;
 
 ZeroJobs::~ZeroJobs() { SRPFS_ASSERT(jobs_.empty()); }
 
-bool ZeroJobs::take_write(std::uint64_t handle, LunData& lun, lun::ByteRange range, lun::Durability durability,
-                          const ReplyTo& to, const std::function<std::vector<std::byte>()>& copy) {
+std::optional<std::uint64_t> ZeroJobs::take_write(std::uint64_t handle, LunData& lun, lun::ByteRange range,
+                                                  lun::Durability durability, const ReplyTo& to,
+                                                  const std::function<std::vector<std::byte>()>& copy) {
     for (Job& job : jobs_) {
         if (!are_same_unit(*job.lun, lun) || (job.handle != handle && !overlap(job.range, range))) continue;
         job.waiting.push_back({host_.on_waiting(to, &lun), copy()});
-        return true;
+        return std::nullopt;
     }
-    if (auto gap = ends_.to_zero(handle, range.begin); !gap.empty()) {
-        Job job{.handle = handle,
-                .lun = &lun,
-                .range = {gap.front().begin, gap.back().end},
-                .record = host_.on_waiting(to, &lun),
-                .zeroing = nullptr,
-                .on_end = nullptr,
-                .waiting = {},
-                .precedes_write = true};
-        // The write itself goes on once the end has moved up to it.
-        job.on_end = [this, handle, begin = range.begin, record = job.record, request = copy()](int error) {
-            if (error == 0) ends_.advance(handle, begin);
-            const ReplyTo reply_to = host_.on_waited(record);
-            if (error == 0 && !left_)
-                host_.serve_for(reply_to, request);
-            else
-                host_.on_zeroed(reply_to, error != 0 ? error : EINTR);
-        };
-        tell(handle, lun, gap);
-        start(std::move(job), std::move(gap), false, durability);
-        return true;
+    const auto gap = gap_below(handle, range.begin);
+    if (gap.empty()) return begin_write(handle, lun, range);
+    Job job = new_job(handle, lun, to);
+    job.gap_end = range.begin;
+    job.durability = durability;
+    job.precedes_write = true;
+    // The write itself goes on once nothing is missing before it.
+    job.on_end = [this, record = job.record, request = copy()](int error) {
+        const ReplyTo reply_to = host_.on_waited(record);
+        if (error == 0 && !left_)
+            host_.serve_for(reply_to, request);
+        else
+            host_.on_zeroed(reply_to, error != 0 ? error : EINTR);
+    };
+    tell(handle, lun, gap);
+    start_gap(std::move(job));
+    return std::nullopt;
+}
+
+std::uint64_t ZeroJobs::begin_write(std::uint64_t handle, LunData& lun, lun::ByteRange range) {
+    writes_.emplace(++last_write_, Write{.handle = handle, .lun = &lun, .range = range});
+    return last_write_;
+}
+
+void ZeroJobs::end_write(std::uint64_t write, bool succeeded) {
+    const auto place = writes_.find(write);
+    SRPFS_ASSERT(place != writes_.end());
+    const Write ended = place->second;
+    writes_.erase(place);
+    if (!succeeded) return;
+    if constexpr (forgets_writes) {
+        ends_.note_zeroed(ended.handle, ended.range);
+        ends_.advance(ended.handle, ended.range.end);
+    } else {
+        ends_.note_written(ended.lun, ended.range, ended.handle);
     }
-    if constexpr (!forgets_writes) ends_.note_written(&lun, range);
-    ends_.advance(handle, range.end);
-    return false;
+}
+
+void ZeroJobs::go_on() {
+    for (auto job = jobs_.begin(); job != jobs_.end();) {
+        // Whoever is answered may begin and end others.
+        if (job->waits_for_writes && start_zeroing_gap(job))
+            job = jobs_.begin();
+        else
+            ++job;
+    }
+}
+
+// Without what the handle itself is writing: a write that fails says so, and leaves a hole that is found later. One of
+// another handle would leave it unsaid.
+std::vector<lun::ByteRange> ZeroJobs::gap_below(std::uint64_t handle, std::uint64_t end) const {
+    auto gap = ends_.to_zero(handle, end);
+    if (gap.empty()) return gap;
+    RangeSet own;
+    for (const auto& [number, write] : writes_)
+        if (write.handle == handle) own.add(write.range);
+    if (own.empty()) return gap;
+    std::vector<lun::ByteRange> left;
+    for (const lun::ByteRange& range : gap) {
+        const auto missing = own.missing_in(range);
+        left.insert(left.end(), missing.begin(), missing.end());
+    }
+    return left;
+}
+
+ZeroJobs::Job ZeroJobs::new_job(std::uint64_t handle, LunData& lun, const ReplyTo& to) {
+    return {.handle = handle,
+            .lun = &lun,
+            .range = {},
+            .record = host_.on_waiting(to, &lun),
+            .zeroing = nullptr,
+            .on_end = nullptr,
+            .waiting = {}};
 }
 
 void ZeroJobs::zero(std::uint64_t handle, LunData& lun, lun::ByteRange range, bool deallocates, bool moves_end,
                     const ReplyTo& to) {
     const auto end = moves_end ? ends_.end_of(handle) : std::nullopt;
     const bool grows = end && *end < range.end;
-    std::vector<lun::ByteRange> ranges;
-    if (grows && *end < range.begin) ranges = ends_.to_zero(handle, range.begin);
-    ranges.push_back(range);
-    Job job{.handle = grows ? handle : 0,
-            .lun = &lun,
-            .range = {std::min(ranges.front().begin, range.begin), range.end},
-            .record = host_.on_waiting(to, &lun),
-            .zeroing = nullptr,
-            .on_end = nullptr,
-            .waiting = {},
-            .pages = 0};
+    if (grows && !gap_below(handle, range.begin).empty())
+        return zero_gap(handle, lun, range.begin, to, [this, handle, &lun, range, deallocates, to](int error) {
+            if (error == 0)
+                zero(handle, lun, range, deallocates, true, to);
+            else
+                host_.on_zeroed(to, error);
+        });
+    Job job = new_job(grows ? handle : 0, lun, to);
+    job.range = range;
     job.on_end = [this, handle, range, grows, &lun, record = job.record](int error) {
-        if (error == 0) {
-            ends_.note_written(&lun, range);
-            if (grows) ends_.advance(handle, range.end);
-        }
+        // Who has cut the file meanwhile has done it after this.
+        const bool moves = grows && gap_below(handle, range.begin).empty();
+        if (error == 0) ends_.note_written(&lun, range, moves ? handle : 0);
         host_.on_zeroed(host_.on_waited(record), error);
     };
-    start(std::move(job), std::move(ranges), deallocates);
+    start_zeroing(jobs_.insert(jobs_.end(), std::move(job)), {range}, deallocates);
+}
+
+// Until nothing is missing: a write may fail meanwhile.
+void ZeroJobs::zero_gap(std::uint64_t handle, LunData& lun, std::uint64_t end, const ReplyTo& to,
+                        std::function<void(int)> on_done) {
+    const auto gap = gap_below(handle, end);
+    if (gap.empty()) return on_done(0);
+    Job job = new_job(handle, lun, to);
+    job.gap_end = end;
+    job.on_end = [this, handle, &lun, end, to, on_done = std::move(on_done), record = job.record](int error) {
+        if (error != 0 || left_)
+            on_done(error != 0 ? error : EINTR);
+        else
+            zero_gap(handle, lun, end, to, on_done);
+        host_.on_waited(record);  // last, as the unit's data stays until then
+    };
+    tell(handle, lun, gap);
+    start_gap(std::move(job));
 }
 
 void ZeroJobs::extend(std::uint64_t handle, LunData& lun, std::uint64_t end, const ReplyTo& to) {
-    auto gap = ends_.to_zero(handle, end);
-    if (gap.empty()) {
-        ends_.advance(handle, end);
-        return host_.on_zeroed(to, 0);
-    }
-    Job job{.handle = handle,
-            .lun = &lun,
-            .range = {gap.front().begin, end},
-            .record = host_.on_waiting(to, &lun),
-            .zeroing = nullptr,
-            .on_end = nullptr,
-            .waiting = {},
-            .pages = 0};
-    job.on_end = [this, handle, end, record = job.record](int error) {
+    zero_gap(handle, lun, end, to, [this, handle, end, to](int error) {
         if (error == 0) ends_.advance(handle, end);
-        host_.on_zeroed(host_.on_waited(record), error);
-    };
-    tell(handle, lun, gap);
-    start(std::move(job), std::move(gap), false);
+        host_.on_zeroed(to, error);
+    });
 }
 
 void ZeroJobs::truncate(std::uint64_t handle, LunData& lun, std::uint64_t end, const ReplyTo& to,
                         std::function<void(int)> on_done) {
     if (left_) return on_done(EINTR);
     const auto now = ends_.end_of(handle);
-    if (!now || end <= *now) {
-        ends_.cut(handle, &lun, end);
-        return on_done(0);
-    }
-    auto gap = ends_.to_zero(handle, end);
-    Job job{.handle = handle,
-            .lun = &lun,
-            .range = {*now, end},
-            .record = host_.on_waiting(to, &lun),
-            .zeroing = nullptr,
-            .on_end = nullptr,
-            .waiting = {},
-            .pages = 0};
-    job.on_end = [this, handle, end, record = job.record, on_done = std::move(on_done)](int error) {
+    if (!now || end <= *now) ends_.cut(handle, &lun, end);
+    // Also of what remains: a write of it may have failed.
+    zero_gap(handle, lun, end, to, [this, handle, end, on_done = std::move(on_done)](int error) {
         if (error == 0) ends_.advance(handle, end);
-        host_.on_waited(record);
         on_done(error);
-    };
-    tell(handle, lun, gap);
-    start(std::move(job), std::move(gap), false);
+    });
 }
 
 // Old data is overwritten that nobody has named: worth a line, once for each open.
@@ -141,13 +176,39 @@ void ZeroJobs::tell(std::uint64_t handle, const LunData& lun, const std::vector<
               unit->lun().file_name(), ranges.front().begin, ranges.front().end - ranges.front().begin);
 }
 
-void ZeroJobs::start(Job job, std::vector<lun::ByteRange> ranges, bool deallocates, lun::Durability durability) {
-    lun::Unit* const unit = job.lun->unit.load(std::memory_order_relaxed);
+void ZeroJobs::start_gap(Job job) {
     const auto place = jobs_.insert(jobs_.end(), std::move(job));
+    place->waits_for_writes = true;
+    (void)start_zeroing_gap(place);
+}
+
+// False: it has to wait for writes of others, and no more of them begin. Zeros could destroy what they have written,
+// and if they fail there would be none.
+bool ZeroJobs::start_zeroing_gap(std::list<Job>::iterator place) {
+    auto ranges = gap_below(place->handle, place->gap_end);
+    if (ranges.empty()) {
+        end(place, {});
+        return true;
+    }
+    place->range = {ranges.front().begin, ranges.back().end};
+    for (const auto& [number, write] : writes_) {
+        if (write.handle == place->handle || !are_same_unit(*write.lun, *place->lun)) continue;
+        if (std::any_of(ranges.begin(), ranges.end(),
+                        [&write = write](const lun::ByteRange& range) { return overlap(range, write.range); }))
+            return false;
+    }
+    place->waits_for_writes = false;
+    place->gap = ranges;
+    start_zeroing(place, std::move(ranges), false);
+    return true;
+}
+
+void ZeroJobs::start_zeroing(std::list<Job>::iterator place, std::vector<lun::ByteRange> ranges, bool deallocates) {
+    lun::Unit* const unit = place->lun->unit.load(std::memory_order_relaxed);
     if (!unit || left_) return end(place, {.kind = lun::OutcomeKind::gone});
     place->zeroing = std::make_unique<lun::Zeroing>(
         *unit, std::move(ranges), deallocates,
-        [this, place](const lun::Outcome& outcome) { on_zeroed(place, outcome); }, durability);
+        [this, place](const lun::Outcome& outcome) { on_zeroed(place, outcome); }, place->durability);
     place->zeroing->start();
 }
 
@@ -170,6 +231,8 @@ void ZeroJobs::end(std::list<Job>::iterator place, const lun::Outcome& outcome) 
     Job job = std::move(*place);
     jobs_.erase(place);
     const int error = errno_of(outcome, lun::OperationKind::write);
+    if (error == 0)
+        for (const lun::ByteRange& range : job.gap) ends_.note_zeroed(job.handle, range);
     job.on_end(error);
     for (Waiting& one : job.waiting) {
         const ReplyTo to = host_.on_waited(one.record);
@@ -181,11 +244,14 @@ void ZeroJobs::end(std::list<Job>::iterator place, const lun::Outcome& outcome) 
 }
 
 void ZeroJobs::interrupt(std::uint32_t record) {
-    for (Job& job : jobs_) {
+    for (auto place = jobs_.begin(); place != jobs_.end(); ++place) {
+        Job& job = *place;
         if (job.record == record) {
             job.is_interrupted = true;
             if (job.zeroing)
                 job.zeroing->interrupt();
+            else if (job.waits_for_writes)
+                end(place, {.kind = lun::OutcomeKind::interrupted});
             else if (job.pages != 0)
                 host_.give_up_pages(job.pages);
             return;
@@ -207,6 +273,14 @@ void ZeroJobs::leave() {
     for (lun::Zeroing* zeroing : all)
         if (std::any_of(jobs_.begin(), jobs_.end(), [&](const Job& job) { return job.zeroing.get() == zeroing; }))
             zeroing->interrupt();
+    for (auto job = jobs_.begin(); job != jobs_.end();) {
+        if (job->waits_for_writes) {
+            end(job, {.kind = lun::OutcomeKind::interrupted});
+            job = jobs_.begin();
+        } else {
+            ++job;
+        }
+    }
 }
 
 }  // namespace srpfs::fs

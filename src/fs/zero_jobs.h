@@ -14,7 +14,9 @@
 #include <cstdint>
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace srpfs::fs {
@@ -46,10 +48,16 @@ public:
 
     // Nobody has truncated anything, nothing is being zeroed: writes need not be shown to take_write().
     [[nodiscard]] bool idle() const { return jobs_.empty() && ends_.empty(); }
-    // True: the write waits, and is served again from `copy` later.
-    // What a durable write leaves out is as durable when it is served again.
-    [[nodiscard]] bool take_write(std::uint64_t handle, LunData& lun, lun::ByteRange range, lun::Durability durability,
-                                  const ReplyTo& to, const std::function<std::vector<std::byte>()>& copy);
+    // nullopt: the write waits, and is served again from `copy` later; what a durable write leaves out is as durable
+    // then. Else it begins: its number, for end_write().
+    [[nodiscard]] std::optional<std::uint64_t> take_write(std::uint64_t handle, LunData& lun, lun::ByteRange range,
+                                                          lun::Durability durability, const ReplyTo& to,
+                                                          const std::function<std::vector<std::byte>()>& copy);
+    // A write is under way that was not shown. Its number, never 0.
+    [[nodiscard]] std::uint64_t begin_write(std::uint64_t handle, LunData& lun, lun::ByteRange range);
+    // It has ended. What waited for that goes on with go_on(), which may call the host.
+    void end_write(std::uint64_t write, bool succeeded);
+    void go_on();
     // `range` is inside the unit.
     void zero(std::uint64_t handle, LunData& lun, lun::ByteRange range, bool deallocates, bool moves_end,
               const ReplyTo& to);
@@ -77,13 +85,27 @@ private:
         std::uint32_t record;                   // the request that began it
         std::unique_ptr<lun::Zeroing> zeroing;  // nullptr: it has come to its end
         std::function<void(int)> on_end;
-        std::vector<Waiting> waiting;  // in the order in which they came
-        std::uint64_t pages = 0;       // what it waits for after its zeroing
-        bool precedes_write = false;   // the request is a WRITE that has not begun
+        std::vector<Waiting> waiting;          // in the order in which they came
+        std::uint64_t gap_end = 0;             // of a gap: what the handle has not written below becomes zeros
+        std::vector<lun::ByteRange> gap = {};  // what is being zeroed of that
+        bool waits_for_writes = false;         // others' into the gap, which have to end before
+        std::uint64_t pages = 0;               // what it waits for after its zeroing
+        lun::Durability durability = lun::Durability::cached;  // of the zeros
+        bool precedes_write = false;                           // the request is a WRITE that has not begun
         bool is_interrupted = false;
     };
-    void start(Job job, std::vector<lun::ByteRange> ranges, bool deallocates,
-               lun::Durability durability = lun::Durability::cached);
+    struct Write {
+        std::uint64_t handle;  // 0: nobody's who has truncated the file
+        LunData* lun;
+        lun::ByteRange range;
+    };
+    [[nodiscard]] std::vector<lun::ByteRange> gap_below(std::uint64_t handle, std::uint64_t end) const;
+    void zero_gap(std::uint64_t handle, LunData& lun, std::uint64_t end, const ReplyTo& to,
+                  std::function<void(int)> on_done);
+    [[nodiscard]] Job new_job(std::uint64_t handle, LunData& lun, const ReplyTo& to);
+    void start_gap(Job job);
+    bool start_zeroing_gap(std::list<Job>::iterator job);
+    void start_zeroing(std::list<Job>::iterator job, std::vector<lun::ByteRange> ranges, bool deallocates);
     void on_zeroed(std::list<Job>::iterator job, const lun::Outcome& outcome);
     void end(std::list<Job>::iterator job, const lun::Outcome& outcome);
     void tell(std::uint64_t handle, const LunData& lun, const std::vector<lun::ByteRange>& ranges);
@@ -91,6 +113,8 @@ private:
     ZeroJobsHost& host_;
     LogicalEnds ends_;
     std::list<Job> jobs_;
+    std::map<std::uint64_t, Write> writes_;  // under way, by number
+    std::uint64_t last_write_ = 0;
     bool left_ = false;
 };
 

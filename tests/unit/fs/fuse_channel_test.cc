@@ -651,6 +651,115 @@ TEST_F(ZeroJobsTest, AWaitingWriteAndATruncationCanBeInterrupted) {
     EXPECT_EQ(error, EINTR);
 }
 
+// Nothing of it has been written, so the zeros that are to be there come with the next gap.
+TEST_F(ZeroJobsTest, WhatAWriteOfAnotherHandleHasNotWrittenIsAHole) {
+    fill();
+    const std::uint64_t other = open_another();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    world_.block();
+    const auto failing = client_.write(other, mib, pattern(mib, 4));
+    world_.settle();
+    client_.interrupt(failing);
+    world_.advance(std::chrono::seconds(1));
+    ASSERT_EQ(await(failing).error, EINTR);
+    world_.unblock();
+    ASSERT_EQ(write(3 * mib, pattern(10, 5)).error, 0);
+    EXPECT_EQ(read(mib, mib).body, std::vector<std::byte>(mib));
+}
+
+TEST_F(ZeroJobsTest, WhatAWriteOfItsOwnHasNotWrittenIsAHole) {
+    fill();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    world_.block();
+    const auto failing = client_.write(handle_, 0, pattern(mib, 4));
+    const auto beside = client_.write(handle_, mib, pattern(512, 5));
+    world_.settle();
+    client_.interrupt(failing);
+    world_.advance(std::chrono::seconds(1));
+    ASSERT_EQ(await(failing).error, EINTR);
+    world_.unblock();
+    ASSERT_EQ(await(beside).error, 0);
+    ASSERT_EQ(truncate(handle_, mib + 512), 0);
+    EXPECT_EQ(read(0, mib).body, std::vector<std::byte>(mib));
+    EXPECT_EQ(read(mib, 512).body, pattern(512, 5));
+}
+
+TEST_F(ZeroJobsTest, AGapWaitsForWritesOfOthersIntoIt) {
+    fill();
+    const std::uint64_t other = open_another();
+    for (const bool fails : {false, true}) {
+        ASSERT_EQ(truncate(handle_, 0), 0);
+        world_.block();
+        const auto inside = client_.write(other, mib, pattern(4096, 4));
+        world_.settle();
+        const auto gap = client_.write(handle_, 2 * mib, pattern(10, 5));
+        const auto later = client_.write(other, mib + 4096, pattern(4096, 6));
+        world_.settle();
+        if (fails) client_.interrupt(inside);
+        world_.advance(std::chrono::seconds(1));
+        EXPECT_FALSE(client_.has_answer(gap) || client_.has_answer(later));
+        world_.unblock();
+        EXPECT_EQ(await(gap).error, 0);
+        EXPECT_EQ(await(later).error, 0);
+        EXPECT_EQ(await(inside).error, fails ? EINTR : 0);
+        EXPECT_EQ(read(mib, 4096).body, fails ? std::vector<std::byte>(4096) : pattern(4096, 4));
+        EXPECT_EQ(read(mib + 4096, 4096).body, pattern(4096, 6));
+        EXPECT_EQ(read(mib + 8192, 4096).body, std::vector<std::byte>(4096));
+    }
+}
+
+TEST_F(ZeroJobsTest, AGapWaitsForWritesThatHaveBegunBeforeTheTruncation) {
+    fill();
+    const std::uint64_t other = open_another();
+    world_.block();
+    const auto inside = client_.write(other, mib, pattern(4096, 4));
+    world_.settle();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    const auto gap = client_.write(handle_, 2 * mib, pattern(10, 5));
+    world_.unblock();
+    EXPECT_EQ(await(inside).error, 0);
+    EXPECT_EQ(await(gap).error, 0);
+    EXPECT_EQ(read(mib, 4096).body, pattern(4096, 4));
+}
+
+TEST_F(ZeroJobsTest, WhoWaitsForWritesOfOthersCanBeInterrupted) {
+    fill();
+    const std::uint64_t other = open_another();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    slow_.holding = true;
+    const auto inside = client_.write(other, mib, pattern(4096, 4));
+    world_.settle();
+    const auto gap = client_.write(handle_, 2 * mib, pattern(10, 5));
+    const auto behind = client_.write(other, mib, pattern(4096, 6));
+    world_.settle();
+    EXPECT_EQ(slow_.zeroings, 0u);
+    client_.interrupt(gap);
+    EXPECT_EQ(await(gap).error, EINTR);
+    slow_.holding = false;
+    world_.device().release_held();
+    EXPECT_EQ(await(inside).error, 0);
+    EXPECT_EQ(await(behind).error, 0);
+    // The end of the mount as well.
+    slow_.holding = true;
+    (void)client_.write(other, mib, pattern(4096, 4));
+    world_.settle();
+    (void)client_.write(handle_, 2 * mib, pattern(10, 5));
+    world_.settle();
+    channel_->leave();
+    world_.advance(std::chrono::seconds(1));
+    EXPECT_EQ(channel_->pending(), 0u);
+    channel_.reset();
+}
+
+TEST_F(ZeroJobsTest, WritesOfATruncatedFileDoNotWaitForEachOther) {
+    fill();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    slow_.holding = true;
+    for (const std::uint64_t at : {0, 4096, 8192}) (void)client_.write(handle_, at, pattern(4096, 4));
+    world_.settle();
+    EXPECT_EQ(world_.unit().counters()->in_flight, 3u);
+}
+
 TEST_F(ZeroJobsTest, DrainWaitsForThem) {
     fill();
     slow_.holding_zeroes = true;
