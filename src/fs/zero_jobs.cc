@@ -159,7 +159,12 @@ void ZeroJobs::truncate(std::uint64_t handle, LunData& lun, std::uint64_t end, c
                         std::function<void(int)> on_done) {
     if (left_) return on_done(EINTR);
     const auto now = ends_.end_of(handle);
-    if (!now || end <= *now) ends_.cut(handle, &lun, end);
+    if (!now || end <= *now) {
+        ends_.cut(handle, &lun, end);
+        // io_submit(2) holds no lock of the kernel's until a write has ended: such a one may come before or after.
+        for (auto& [number, write] : writes_)
+            if (write.handle == handle) write.handle = 0;
+    }
     // Also of what remains: a write of it may have failed.
     zero_gap(handle, lun, end, to, [this, handle, end, on_done = std::move(on_done)](int error) {
         if (error == 0) ends_.advance(handle, end);

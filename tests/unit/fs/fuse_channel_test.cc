@@ -760,6 +760,56 @@ TEST_F(ZeroJobsTest, WritesOfATruncatedFileDoNotWaitForEachOther) {
     EXPECT_EQ(world_.unit().counters()->in_flight, 3u);
 }
 
+// io_submit(2) does not hold the inode until a write has ended.
+TEST_F(ZeroJobsTest, ACutWhileItsOwnGapIsZeroedIsNotUndone) {
+    fill();
+    ASSERT_EQ(truncate(handle_, mib), 0);
+    slow_.holding_zeroes = true;
+    const auto gap = client_.write(handle_, 2 * mib, pattern(512, 5));
+    world_.settle();
+    ASSERT_EQ(truncate(handle_, mib / 2), 0);
+    slow_.holding_zeroes = false;
+    world_.device().release_held();
+    ASSERT_EQ(await(gap).error, 0);
+    ASSERT_EQ(write(3 * mib, pattern(512, 6)).error, 0);
+    EXPECT_EQ(read(mib / 2, mib / 2).body, std::vector<std::byte>(mib / 2));
+}
+
+TEST_F(ZeroJobsTest, ACutWhileItGrowsIsNotUndone) {
+    fill();
+    ASSERT_EQ(truncate(handle_, mib), 0);
+    slow_.holding_zeroes = true;
+    int error = -1;
+    channel_->truncate(handle_, lun_, 2 * mib, 4711, [&](int result) { error = result; });
+    world_.settle();
+    ASSERT_EQ(truncate(handle_, mib / 2), 0);
+    slow_.holding_zeroes = false;
+    world_.device().release_held();
+    world_.settle();
+    ASSERT_EQ(error, 0);
+    for (std::uint64_t at = mib / 2; at < 2 * mib; at += mib / 2)
+        EXPECT_EQ(read(at, mib / 2).body, std::vector<std::byte>(mib / 2)) << at;
+}
+
+// As one of another handle: whoever goes on behind it has been told of no failure.
+TEST_F(ZeroJobsTest, AGapWaitsForWritesOfItsOwnThatWereCut) {
+    fill();
+    ASSERT_EQ(truncate(handle_, mib), 0);
+    world_.block();
+    const auto late = client_.write(handle_, mib, pattern(4096, 5));
+    world_.settle();
+    ASSERT_EQ(truncate(handle_, mib / 2), 0);
+    const auto next = client_.write(handle_, 2 * mib, pattern(512, 6));
+    world_.settle();
+    client_.interrupt(late);
+    world_.advance(std::chrono::seconds(1));
+    ASSERT_EQ(await(late).error, EINTR);
+    world_.unblock();
+    ASSERT_EQ(await(next).error, 0);
+    for (std::uint64_t at = mib / 2; at < 2 * mib; at += mib / 2)
+        EXPECT_EQ(read(at, mib / 2).body, std::vector<std::byte>(mib / 2)) << at;
+}
+
 TEST_F(ZeroJobsTest, DrainWaitsForThem) {
     fill();
     slow_.holding_zeroes = true;
