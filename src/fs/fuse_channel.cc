@@ -264,6 +264,8 @@ LunData* FuseChannel::lun_of(std::uint64_t handle, const Request& request) {
         hand_to_control(request);
         return nullptr;
     }
+    if (!file->is_used.load(std::memory_order_relaxed)) [[unlikely]]
+        file->is_used.store(true, std::memory_order_relaxed);
     if (lun->reactor != index_) [[unlikely]] {
         hand_to_home(*lun, request);
         return nullptr;

@@ -218,10 +218,20 @@ bool MountedFileSystem::takes_truncation(const Origin& origin, const fuse_in_hea
         return true;
     }
     // open(O_TRUNC) truncates by name, right after it has opened.
-    const std::uint64_t handle =
-        (in.valid & FATTR_FH) != 0 ? in.fh : files_.newest_writer(node->id, static_cast<std::int32_t>(header.pid));
-    const OpenFileDetails* details = files_.details(handle);
+    const auto handle = (in.valid & FATTR_FH) != 0
+                            ? std::optional<std::uint64_t>(in.fh)
+                            : files_.writer_to_truncate(node->id, static_cast<std::int32_t>(header.pid));
+    if (!handle) {
+        log::warning("fuse",
+                     "truncating {} is refused: several processes of PID namespaces that are not seen from here have "
+                     "it open, and which of them is meant is not known",
+                     node->name);
+        answer(origin, make_reply(origin.unique, EBUSY));
+        return true;
+    }
+    OpenFileDetails* const details = files_.details(*handle);
     if (!details || details->lun != node->lun) return false;  // nobody who could write on
+    details->is_truncated = true;
     const auto& home = channels_[node->lun->reactor];
     truncations_[origin.unique] = node->lun->reactor;
     auto on_done = [control = &control_, address = address_, origin, request](int error) {
@@ -233,7 +243,7 @@ bool MountedFileSystem::takes_truncation(const Origin& origin, const fuse_in_hea
         });
     };
     home->executor().post(
-        [home, handle, lun = node->lun, size = in.size, unique = origin.unique,
+        [home, handle = *handle, lun = node->lun, size = in.size, unique = origin.unique,
          on_done = std::move(on_done)]() mutable { home->truncate(handle, lun, size, unique, std::move(on_done)); });
     return true;
 }

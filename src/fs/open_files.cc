@@ -56,6 +56,7 @@ std::uint64_t OpenFiles::open(OpenFileDetails details) {
     file.losses_seen.store(entry.details->losses_seen, std::memory_order_relaxed);
     file.is_cached = entry.details->is_cached;
     file.is_flushed.store(false, std::memory_order_relaxed);
+    file.is_used.store(false, std::memory_order_relaxed);
     const auto handle = handle_of(entry.generation, index);
     file.handle.store(handle, std::memory_order_release);
     ++open_count_;
@@ -111,15 +112,24 @@ bool OpenFiles::has_removed(NodeId node) const {
     });
 }
 
-std::uint64_t OpenFiles::newest_writer(NodeId node, std::int32_t pid) const {
-    std::uint64_t newest = 0, serial = 0;
+std::optional<std::uint64_t> OpenFiles::writer_to_truncate(NodeId node, std::int32_t pid) const {
+    std::uint64_t newest = 0, serial = 0, unused = 0;
+    unsigned unused_count = 0;
     for (const std::uint64_t handle : of_node(node)) {
         const OpenFileDetails& details = *entries_[static_cast<std::uint32_t>(handle)].details;
-        if (!details.writable || details.pid != pid || details.serial < serial) continue;
+        if (!details.writable || details.pid != pid) continue;
+        const OpenFile* const file = find(handle);
+        if (file && !file->is_used.load(std::memory_order_relaxed) && !details.is_truncated) {
+            unused = handle;
+            ++unused_count;
+        }
+        if (details.serial < serial) continue;
         newest = handle;
         serial = details.serial;
     }
-    return newest;
+    if (pid != 0 || newest == 0) return newest;
+    if (unused_count != 1) return std::nullopt;
+    return unused;
 }
 
 unsigned OpenFiles::writers_of_node(NodeId node) const {

@@ -39,6 +39,8 @@ struct OpenFile {
     bool is_cached = false;  // reads go through the kernel's page cache; constant while `handle` is published
     // One who had it has closed it (FLUSH), so it may be about to go. Any reactor, before it answers him.
     mutable std::atomic<bool> is_flushed{false};
+    // Something has been asked of the LUN through it. Any reactor.
+    mutable std::atomic<bool> is_used{false};
 };
 
 // The control thread's side of an open file.
@@ -53,6 +55,7 @@ struct OpenFileDetails {
     std::uint64_t losses_seen = 0;          // of the LUN when it was opened
     std::int32_t pid = 0;                   // of the thread that has opened it
     std::uint64_t serial = 0;               // grows with each open
+    bool is_truncated = false;              // somebody has set the size of the LUN through it, or by name
     bool removed = false;                   // its node is gone; one of the same name and number is another file
     std::optional<std::string> snapshot;    // control file: content as of the last read at offset 0
     std::shared_ptr<std::uint64_t> cursor;  // stream file; dialogue: in the snapshot
@@ -101,8 +104,10 @@ public:
     [[nodiscard]] bool has_cached(NodeId node) const;
     // Somebody has a file open that is gone, and whose number this was.
     [[nodiscard]] bool has_removed(NodeId node) const;
-    // The handle for writing that this thread has opened last; 0: none.
-    [[nodiscard]] std::uint64_t newest_writer(NodeId node, std::int32_t pid) const;
+    // The handle for writing whose O_TRUNC, or the like, a thread carries out that names none: the one that it has
+    // opened last; 0: none. Threads whose number is 0 are not told from each other: of theirs it is the one through
+    // which nothing has been done yet; nullopt: there is not exactly one of these.
+    [[nodiscard]] std::optional<std::uint64_t> writer_to_truncate(NodeId node, std::int32_t pid) const;
     [[nodiscard]] unsigned open_count() const { return open_count_; }
 
 private:

@@ -226,6 +226,27 @@ TEST_F(MountedFileSystemTest, SizesOfALunAreAcceptedUpToItsCapacityAndChangeNoth
     EXPECT_EQ(truncate(state_, 10).error, 0);
 }
 
+// Requests of this test have no process.
+TEST_F(MountedFileSystemTest, WhoIsNotKnownTruncatesNobodyElsesFile) {
+    attach();
+    const NodeId lun =
+        control_.run([&] { return file_system_->tree().add_lun_file(NodeId::root, "lun0", {.capacity_bytes = 4096}); });
+    const auto truncate = [&](std::uint64_t handle) {
+        fuse_setattr_in in{};
+        in.valid = FATTR_SIZE | (handle != 0 ? FATTR_FH : 0);
+        in.fh = handle;
+        return await(client_.request(FUSE_SETATTR, static_cast<std::uint64_t>(lun), in)).error;
+    };
+    const auto truncating = open(lun, O_WRONLY);
+    const auto innocent = open(lun, O_RDWR);
+    EXPECT_EQ(truncate(0), EBUSY);
+    EXPECT_EQ(truncate(truncating), 0);
+    // Now it can only be the other one.
+    EXPECT_EQ(truncate(0), 0);
+    EXPECT_EQ(truncate(0), EBUSY);
+    EXPECT_EQ(truncate(innocent), 0);
+}
+
 TEST_F(MountedFileSystemTest, AReadOnlyLunRefusesWriters) {
     attach();
     const NodeId lun =

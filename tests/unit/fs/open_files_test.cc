@@ -91,6 +91,41 @@ TEST(OpenFiles, HandlesOfARemovedFileAreNotThoseOfItsSuccessor) {
     EXPECT_TRUE(details->removed);
 }
 
+TEST(OpenFiles, AThreadTruncatesWhatItHasOpenedLast) {
+    OpenFiles files;
+    const auto open = [&](std::int32_t pid, bool writable = true) {
+        OpenFileDetails details = details_of(5, writable);
+        details.pid = pid;
+        return files.open(std::move(details));
+    };
+    EXPECT_EQ(files.writer_to_truncate(NodeId{5}, 0), 0u);
+    const auto first = open(7);
+    files.find(first)->is_used = true;
+    EXPECT_EQ(files.writer_to_truncate(NodeId{5}, 7), first);
+    const auto second = open(7);
+    (void)open(7, false);
+    EXPECT_EQ(files.writer_to_truncate(NodeId{5}, 7), second);
+    EXPECT_EQ(files.writer_to_truncate(NodeId{5}, 8), 0u);
+    EXPECT_EQ(files.writer_to_truncate(NodeId{5}, 0), 0u);
+}
+
+TEST(OpenFiles, OfThreadsWithoutANumberTheOnlyUnusedHandleIsTruncated) {
+    OpenFiles files;
+    const auto open = [&] { return files.open(details_of(5, true)); };
+    const auto first = open();
+    EXPECT_EQ(files.writer_to_truncate(NodeId{5}, 0), first);
+    const auto second = open();
+    EXPECT_EQ(files.writer_to_truncate(NodeId{5}, 0), std::nullopt);
+    files.find(first)->is_used = true;
+    EXPECT_EQ(files.writer_to_truncate(NodeId{5}, 0), second);
+    files.details(second)->is_truncated = true;
+    EXPECT_EQ(files.writer_to_truncate(NodeId{5}, 0), std::nullopt);
+    EXPECT_TRUE(files.close(second));
+    files.free_index(second);
+    const auto third = open();
+    EXPECT_EQ(files.writer_to_truncate(NodeId{5}, 0), third);
+}
+
 TEST(OpenFiles, RefusesMoreThanItHolds) {
     OpenFiles files;
     std::uint64_t last = 0;
