@@ -138,6 +138,9 @@ bool FuseChannel::read_intake() {
         // All that has come, before an INTERRUPT of it is read from the descriptor.
         const bool both = ring_->descriptor_is_ready();
         worked = ring_->poll(*this, both ? whatever_has_come : Batch{}) > 0;
+        // Not before sleep: a busy reactor may never sleep. Some of them may wait at other homes.
+        if (worked && pending() + requests_elsewhere_ > 0 && !killed_look_.armed())
+            killed_look_.arm_after(killed_look_pause);
         if (!both) return worked;
     }
     // Looking again at a descriptor that was empty a turn ago costs a system call and hardly ever finds anything;
@@ -160,7 +163,6 @@ Result<void> FuseChannel::start_ring(std::shared_ptr<Ring> ring) {
 
 bool FuseChannel::prepare_to_sleep() {
     if (ring_ && !ring_->prepare_to_sleep()) return false;
-    if (ring_ && pending() > 0 && !killed_look_.armed()) killed_look_.arm_after(killed_look_pause);
     // What could not be sent because the ring had not been flushed.
     if (has_outgoing_ || fills_.has_something_to_send()) return false;
     if (helps_ && requests_elsewhere_ == 0) stop_helping();
@@ -1010,6 +1012,7 @@ bool FuseChannel::interrupt(std::uint64_t unique) {
     if (mark_interrupted(unique)) return true;
     // Its request may have been copied into an entry and not been looked at.
     if (!ring_ || disconnected_ || ring_->poll(*this, whatever_has_come) == 0) return false;
+    if (!killed_look_.armed()) killed_look_.arm_after(killed_look_pause);
     return mark_interrupted(unique);
 }
 
@@ -1039,11 +1042,16 @@ bool FuseChannel::mark_interrupted(std::uint64_t unique) {
 // Of what has been waiting since the last look, and not all the time.
 void FuseChannel::look_for_killed() {
     std::vector<std::uint64_t> killed;
-    for (const Record& record : records_)
-        if (record.holder != Holder::nobody && !record.is_interrupted && is_in_entry(record.to) &&
-            record.to.unique <= killed_look_unique_ && ring_->requester_was_killed(record.to.slot))
+    bool some_wait = false;
+    for (const Record& record : records_) {
+        if (record.holder == Holder::nobody || record.is_interrupted || !is_in_entry(record.to)) continue;
+        if (record.to.unique <= killed_look_unique_ && ring_->requester_was_killed(record.to.slot))
             killed.push_back(record.to.unique);
+        else
+            some_wait = true;
+    }
     killed_look_unique_ = unique_seen_max_;
+    if (some_wait) killed_look_.arm_after(killed_look_pause);
     for (const std::uint64_t unique : killed) mark_interrupted(unique);
 }
 

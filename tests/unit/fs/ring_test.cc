@@ -344,6 +344,80 @@ TEST_F(RingChannelTest, WhoWasKilledIsAnsweredThoughTheKernelDoesNotTell) {
     world_.advance(std::chrono::seconds(2));  // nobody waits, and nobody is looked at
 }
 
+TEST_F(RingChannelTest, WhoWasKilledIsAnsweredThoughTheReactorNeverSleeps) {
+    holding_.holding = true;
+    put_read(2, 0, 4096);
+    put_read(3, 0, 4096);
+    world_.settle();
+    ring_->killed.insert(3);
+    world_.advance(std::chrono::seconds(2));
+    ASSERT_TRUE(ring_->answers.contains(3));
+    EXPECT_EQ(ring_->answers.at(3).error, EINTR);
+    EXPECT_FALSE(ring_->answers.contains(2));
+
+    // After that, too.
+    ring_->killed.insert(2);
+    world_.advance(std::chrono::seconds(2));
+    ASSERT_TRUE(ring_->answers.contains(2));
+    EXPECT_EQ(ring_->answers.at(2).error, EINTR);
+}
+
+// The unit's home is the first channel; the requests come through the ring of the second.
+class RingAwayFromHomeTest : public RingChannelTest {
+protected:
+    RingAwayFromHomeTest() {
+        lun::EngineLimits limits;
+        limits.entries = entries;
+        limits.intake_buffers = 4;
+        limits.read_buffers_4k = limits.read_buffers_64k = limits.read_buffers_1m = 2;
+        limits.write_buffers_4k = limits.write_buffers_64k = limits.edge_buffers = 2;
+        second_engine_ = std::move(*lun::Engine::create(limits, {}, world_.executor(), random_));
+        second_ = std::make_shared<FuseChannel>(1, second_client_.take_server_end(), *second_engine_, files_, host_);
+        auto ring = std::make_shared<FakeRing>(*second_engine_);
+        ring_ = ring.get();
+        EXPECT_TRUE(second_->start_ring(std::move(ring)));
+        channel_->set_peers({channel_, second_});
+        second_->set_peers({channel_, second_});
+        world_.source = [this] {
+            bool worked = false;
+            for (FuseChannel* channel : {channel_.get(), second_.get()}) {
+                worked = channel->poll() || worked;
+                channel->flush();
+            }
+            return worked;
+        };
+    }
+    ~RingAwayFromHomeTest() override {
+        let_go();
+        second_->leave();
+        world_.settle();
+        second_.reset();
+        world_.source = [this] { return channel_ && channel_->poll(); };
+    }
+    Random random_{2};
+    std::unique_ptr<lun::Engine> second_engine_;
+    Client second_client_;
+    std::shared_ptr<FuseChannel> second_;
+};
+
+TEST_F(RingAwayFromHomeTest, WhoWasKilledIsAnsweredThoughHisRequestWaitsAtItsHome) {
+    holding_.holding = true;
+    put_read(2, 0, 4096);
+    put_read(3, 0, 4096);
+    world_.settle();
+    ASSERT_EQ(second_->pending(), 0u);
+    ring_->killed.insert(3);
+    for (int second = 0; second < 3; ++second) {
+        EXPECT_TRUE(second_->prepare_to_sleep());
+        world_.advance(std::chrono::seconds(1));
+    }
+    ASSERT_TRUE(ring_->answers.contains(3));
+    EXPECT_EQ(ring_->answers.at(3).error, EINTR);
+    EXPECT_FALSE(ring_->answers.contains(2));
+    let_go();
+    EXPECT_EQ(ring_->answers.at(2).error, 0);
+}
+
 TEST(Killed, IsWhoHasASignalThatEndsHim) {
     const auto status = [](const char* own, const char* shared) {
         return std::string("Name:\tdd\nThreads:\t1\nSigQ:\t0/95\nSigPnd:\t") + own + "\nShdPnd:\t" + shared +
