@@ -261,6 +261,8 @@ void Registration::carry_out(const ReserveCommand& command, Waiter on_done) {
             return go(action, command.key, std::nullopt, [self, key = command.key] {
                 self->key_ = key;
                 self->perhaps_.reset();
+                // It has counted this one, whatever becomes of the question how far.
+                self->generation_ = std::max(self->generation_, std::uint32_t{1});
             });
         }
         case Verb::unregister:
@@ -303,7 +305,8 @@ void Registration::carry_out(const ReserveCommand& command, Waiter on_done) {
 
 void Registration::note_generation(Waiter on_done) {
     ask_keys([self = shared_from_this(), on_done = std::move(on_done)](const Result<scsi::RegisteredKeys>& told) {
-        if (told) self->generation_ = told->generation;
+        // 0: it has lost its power meanwhile. The next look sees to that.
+        if (told && told->generation > 0) self->generation_ = told->generation;
         on_done({});  // the command itself has been carried out
     });
 }

@@ -276,6 +276,31 @@ TEST_F(RegistrationTest, ATargetThatHasLostPowerIsToldAgainBeforeAnyIo) {
     EXPECT_TRUE(a->lost.empty());
 }
 
+TEST_F(RegistrationTest, ATargetThatLosesPowerBeforeItHasToldItsGenerationIsToldAgain) {
+    struct Silent final : target::Behaviour {
+        target::CommandPlan on_command(const target::CommandView& command) override {
+            target::CommandPlan plan;
+            plan.hold = static_cast<std::uint8_t>(command.cdb[0]) == scsi::opcode::persistent_reserve_in;
+            return plan;
+        }
+    } silent;
+    device->set_behaviour(&silent);
+    int value = -1;
+    a->unit()->registration()->execute(*parse_reserve_command("register 0xa"), [&](const Result<void>& done) {
+        value = done ? 0 : done.error().errno_value();
+    });
+    settle();
+    EXPECT_EQ(value, -1) << "it has asked for the keys";
+    device->set_behaviour(nullptr);
+    lose_power();
+    for (unsigned turn = 0; turn < 60 && a->repeated.empty() && a->lost.empty(); ++turn) advance(1s);
+    EXPECT_EQ(value, 0);
+    EXPECT_TRUE(a->lost.empty()) << a->lost[0];
+    EXPECT_EQ(a->repeated.size(), 1u);
+    EXPECT_EQ(a->unit()->registration()->key(), std::uint64_t{0xa});
+    device->release_held();
+}
+
 TEST_F(RegistrationTest, ARefusedKeyIsNotTakenForOursWhenSomebodyElseHasIt) {
     EXPECT_EQ(order(*a, "register 0xa"), 0);
     EXPECT_EQ(order(*b, "register 0xb"), 0);
