@@ -1054,16 +1054,11 @@ void Unit::note_losses_before(Operation& write) const {
     write.losses_before_ = counters_->write_losses.load(std::memory_order_relaxed);
 }
 
-// Each path, and each channel of it, tells of one loss when it is next asked: what was counted then is not lost again.
+// Each path, and each channel of it, tells of one loss when it is next asked. Another loss of the same writes looks no
+// different, and who has opened the unit between the two knows of neither: so each counts.
 void Unit::on_cache_lost(const std::string& text) {
-    bool is_news = false;
-    for (const Unit* unit : locks_->units) {
-        WriteCache& cache = *unit->cache_;
-        ++cache.losses;
-        is_news = is_news || cache.write_count != std::max(cache.flushed_count, cache.lost_count);
-        cache.lost_count = cache.write_count;
-    }
-    if (is_news) note_loss(text);
+    for (const Unit* unit : locks_->units) ++unit->cache_->losses;
+    if (has_unflushed_writes()) note_loss(text);
 }
 
 bool Unit::has_unflushed_writes() const {

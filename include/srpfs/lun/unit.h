@@ -113,7 +113,6 @@ struct Ghost : ListHook<> {
 struct WriteCache {
     std::uint64_t write_count = 0;    // acknowledged volatile writes
     std::uint64_t flushed_count = 0;  // as many of them a flush has covered
-    std::uint64_t lost_count = 0;     // as many of them were counted as lost with the cache
     std::uint64_t losses = 0;         // times the cache may have been lost, with or without any in it
     // The unit was met just now: what somebody wrote who knew it before, an earlier process of ours perhaps, may be in
     // the cache. A flush covers that; that it may be lost is not ours to tell.
