@@ -797,7 +797,7 @@ void FuseChannel::on_answered(lun::Operation& operation) {
         if (record.pages != 0) [[unlikely]]
             fills_.answered(record.pages);
     } else if (operation.kind() == lun::OperationKind::write) {
-        record.lun->last_write.store(engine_.timers().now().time_since_epoch().count(), std::memory_order_relaxed);
+        note_written(*record.lun);
         if (fills_.any() && write_waits_for_pages(index, 0)) [[unlikely]]
             return;
         const fuse_write_out out{.size = record.bytes, .padding = 0};
@@ -809,6 +809,10 @@ void FuseChannel::on_answered(lun::Operation& operation) {
     operation.release();
     free_record(index);
     note_answered(record.lun);
+}
+
+void FuseChannel::note_written(LunData& lun) {
+    lun.last_write.store(engine_.timers().now().time_since_epoch().count(), std::memory_order_relaxed);
 }
 
 // The copy to the caller is the larger part of what a read costs, and may be another channel's: false, and it has the

@@ -182,6 +182,8 @@ private:
     ReplyTo on_waited(std::uint32_t record) override;
     void serve_for(const ReplyTo& to, std::span<const std::byte> request) override;
     void on_zeroed(const ReplyTo& to, int error) override { reply(to, error); }
+    void on_zeroes_written(LunData& lun) override { note_written(lun); }
+    void note_written(LunData& lun);
     std::uint64_t wait_for_pages(const LunData& lun, lun::ByteRange range, std::function<void()> done) override {
         return fills_.any() ? fills_.wait(lun, range, std::move(done)) : 0;
     }

@@ -122,9 +122,12 @@ void ZeroJobs::zero(std::uint64_t handle, LunData& lun, lun::ByteRange range, bo
     Job job = new_job(grows ? handle : 0, lun, to);
     job.range = range;
     job.on_end = [this, handle, range, grows, &lun, record = job.record](int error) {
-        // Who has cut the file meanwhile has done it after this.
-        const bool moves = grows && gap_below(handle, range.begin).empty();
-        if (error == 0) ends_.note_written(&lun, range, moves ? handle : 0);
+        if (error == 0) {
+            // Who has cut the file meanwhile has done it after this.
+            const bool moves = grows && gap_below(handle, range.begin).empty();
+            ends_.note_written(&lun, range, moves ? handle : 0);
+            host_.on_zeroes_written(lun);
+        }
         host_.on_zeroed(host_.on_waited(record), error);
     };
     start_zeroing(jobs_.insert(jobs_.end(), std::move(job)), {range}, deallocates);

@@ -33,6 +33,8 @@ public:
     // 0: at once, and `done` is not called.
     virtual std::uint64_t wait_for_pages(const LunData& lun, lun::ByteRange range, std::function<void()> done) = 0;
     virtual void give_up_pages(std::uint64_t wait) = 0;
+    // Zeros that somebody has asked for are in `lun`.
+    virtual void on_zeroes_written(LunData& lun) = 0;
     // It goes on as if it came now.
     virtual void serve_for(const ReplyTo& to, std::span<const std::byte> request) = 0;
 

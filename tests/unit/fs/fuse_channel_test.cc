@@ -490,6 +490,14 @@ TEST_F(ZeroJobsTest, HolesAndZeroedRangesReadAsZerosAndNothingElseChanges) {
     EXPECT_GT(slow_.zeroings, 0u);
 }
 
+TEST_F(ZeroJobsTest, ZeroesThatSomebodyHasAskedForTellWhenTheyWereWritten) {
+    for (const std::uint32_t mode : {punch, zero}) {
+        world_.advance(std::chrono::seconds(3));
+        ASSERT_EQ(allocate(mib, 4096, mode), 0);
+        EXPECT_EQ(Instant(Duration(lun_->last_write)), world_.executor().timers().now());
+    }
+}
+
 TEST_F(ZeroJobsTest, ATruncatedFileIsWrittenLikeAFileWhateverTheOrder) {
     std::mt19937_64 random(7);
     const auto below = [&](std::uint64_t limit) { return random() % limit; };
