@@ -37,8 +37,7 @@ constexpr unsigned queue_size_max = 4096, ch_count_max = 64;
 constexpr std::size_t mib = std::size_t{1} << 20;
 // The first reactor has the first target; the others mostly help.
 constexpr std::size_t memory_default = 80 * mib, memory_default_further = 40 * mib;
-constexpr std::size_t memory_min = 24 * mib;                // of each reactor
-constexpr std::size_t ring_memory_default_max = 512 * mib;  // of all rings, on top of that
+constexpr std::size_t memory_min = 24 * mib;  // of each reactor
 
 std::uint64_t random_seed() {
     std::uint64_t seed = 0;
@@ -304,7 +303,8 @@ std::size_t Supervisor::plan_rings(std::size_t& budget) {
     if (mount.io_uring == fs::RingUse::off) return 0;
     const bool chosen = config_.memory_bytes != 0;
     const std::size_t most =
-        chosen ? budget / 2 : std::min(ring_memory_default_max, fs::ring_bytes_wanted(mount, reactor_plan_.reactors));
+        chosen ? budget / 2
+               : std::min(fs::ring_bytes_default_max(), fs::ring_bytes_wanted(mount, reactor_plan_.reactors));
     rings_ = fs::plan_rings(mount, reactor_plan_.reactors, most);
     mount.io_uring_obstacle = rings_.obstacle;
     std::size_t taken = 0;

@@ -7,10 +7,14 @@
 
 #include <algorithm>
 
+#include <unistd.h>
+
 namespace srpfs::fs {
 namespace {
 
 constexpr std::size_t mib = std::size_t{1} << 20;
+constexpr std::size_t few_queues_bytes_max = 512 * mib;  // by default
+constexpr std::size_t machine_share = 8;
 constexpr unsigned ring_depth_least = 4;  // of a queue, on one ring: fewer are not worth a ring
 
 std::size_t bytes_of_rings(unsigned rings, unsigned entries) {
@@ -45,6 +49,18 @@ RingPlan plan_rings(const MountOptions& options, unsigned reactors, std::size_t 
     plan.obstacle = ring_obstacle();
     if (!plan.obstacle.empty()) return plan;
     return plan_rings(ring_queues(), options.io_uring_queue_depth, reactors, bytes_max);
+}
+
+std::size_t ring_bytes_default_max(unsigned queues, std::size_t machine_bytes) {
+    const std::size_t needed = bytes_of_rings(1, queues * ring_depth_min);
+    return std::max(few_queues_bytes_max, std::min(needed, machine_bytes / machine_share));
+}
+
+std::size_t ring_bytes_default_max() {
+    const long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    const bool is_known = pages > 0 && page_bytes > 0;
+    return ring_bytes_default_max(
+        ring_queues(), is_known ? static_cast<std::size_t>(pages) * static_cast<std::size_t>(page_bytes) : 0);
 }
 
 std::size_t ring_bytes_wanted(const MountOptions& options, unsigned reactors) {

@@ -69,6 +69,10 @@ struct RingPlan {
 [[nodiscard]] RingPlan plan_rings(unsigned queues, unsigned depth_wanted, unsigned reactors, std::size_t bytes_max);
 // The same for this machine and these options; asks the system for obstacles.
 [[nodiscard]] RingPlan plan_rings(const MountOptions& options, unsigned reactors, std::size_t bytes_max);
+// The most that rings take where nobody has chosen: 512 MiB, and for more queues what they need at least, as far as an
+// eighth of the machine's memory goes.
+[[nodiscard]] std::size_t ring_bytes_default_max(unsigned queues, std::size_t machine_bytes);
+[[nodiscard]] std::size_t ring_bytes_default_max();  // of this machine
 // What it takes for the depth wanted.
 [[nodiscard]] std::size_t ring_bytes_wanted(const MountOptions& options, unsigned reactors);
 // Requests that wait in the kernel for an entry must not keep those of others waiting: so many of each queue's are kept

@@ -123,6 +123,23 @@ TEST(RingPlan, EntriesAndThenRingsAreMadeFewerToStayWithinTheBudget) {
     EXPECT_NE(none.obstacle.find("larger memory="), std::string::npos) << none.obstacle;
 }
 
+TEST(RingPlan, ManyProcessorsHaveRingsByDefaultIfTheMachineHasTheMemory) {
+    constexpr std::size_t gib = 1024 * mib;
+    EXPECT_EQ(ring_bytes_default_max(2, 256 * gib), 512 * mib);
+    EXPECT_EQ(ring_bytes_default_max(2, 0), 512 * mib) << "not known";
+    EXPECT_FALSE(plan_rings(29, 40, 1, 512 * mib).obstacle.empty()) << "this is what it is about";
+    for (const unsigned queues : {29U, 64U, 256U})
+        for (const unsigned reactors : {1U, 4U}) {
+            const RingPlan plan = plan_rings(queues, 40, reactors, ring_bytes_default_max(queues, 256 * gib));
+            EXPECT_TRUE(plan.obstacle.empty()) << plan.obstacle;
+            EXPECT_GT(plan.entries_of(0), 0u) << queues;
+            EXPECT_GE(plan.depth, ring_depth_min);
+        }
+    // A guest that may once have many.
+    EXPECT_NE(plan_rings(240, 40, 1, ring_bytes_default_max(240, 4 * gib)).obstacle.find("larger memory="),
+              std::string::npos);
+}
+
 TEST(RingPlan, NothingIsPlannedWhenRingsAreOff) {
     MountOptions options;
     options.io_uring = RingUse::off;
