@@ -244,16 +244,18 @@ Result<void> Supervisor::bring_up() {
 }
 
 Result<void> Supervisor::make_workers(bool demo) {
-    reactor_plan_ = plan_reactors(config_.reactors, processors(demo), config_.mount.io_uring != fs::RingUse::off);
-    const unsigned count = reactor_plan_.reactors, homes = reactor_plan_.homes;
-    gone_totals_.resize(count);
+    const unsigned homes = config_.reactors.value_or(1);
     std::size_t budget =
         config_.memory_bytes == 0 ? memory_default + (homes - 1) * memory_default_further : config_.memory_bytes;
     if (budget < homes * memory_min)
         return Error(EINVAL, fmt::format("memory={} is too little for {} reactor{}; at least {}M are needed", budget,
                                          homes, homes == 1 ? "" : "s", homes * memory_min / mib));
     WorkerConfig config;
-    const std::size_t ring_bytes = plan_rings(budget);
+    const std::size_t ring_bytes = plan_rings(budget, homes);
+    // Only rings that can be had keep helpers away.
+    reactor_plan_ = plan_reactors(config_.reactors, processors(demo), rings_.rings > 0);
+    const unsigned count = reactor_plan_.reactors;
+    gone_totals_.resize(count);
     const std::size_t buffers = budget - ring_bytes;
     const std::size_t further = std::min(std::max(memory_min, buffers / (homes + 1)), buffers / homes);
     const lun::EngineLimits limits = limits_for(buffers - (homes - 1) * further, config_.park_bytes);
@@ -298,17 +300,16 @@ Result<void> Supervisor::make_workers(bool demo) {
 }
 
 // How much of the budget the entries of rings get; without an option their memory comes on top of the default.
-std::size_t Supervisor::plan_rings(std::size_t& budget) {
+std::size_t Supervisor::plan_rings(std::size_t& budget, unsigned homes) {
     fs::MountOptions& mount = config_.mount;
     if (mount.io_uring == fs::RingUse::off) return 0;
     const bool chosen = config_.memory_bytes != 0;
     const std::size_t most =
-        chosen ? budget / 2
-               : std::min(fs::ring_bytes_default_max(), fs::ring_bytes_wanted(mount, reactor_plan_.reactors));
-    rings_ = fs::plan_rings(mount, reactor_plan_.reactors, most);
+        chosen ? budget / 2 : std::min(fs::ring_bytes_default_max(), fs::ring_bytes_wanted(mount, homes));
+    rings_ = fs::plan_rings(mount, homes, most);
     mount.io_uring_obstacle = rings_.obstacle;
     std::size_t taken = 0;
-    for (unsigned index = 0; index < reactor_plan_.reactors; ++index) {
+    for (unsigned index = 0; index < homes; ++index) {
         lun::EngineLimits entries;
         entries.entries = rings_.entries_of(index);
         taken += (entries.entries + entries.spare_slots()) * mib;

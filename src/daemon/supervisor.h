@@ -62,7 +62,7 @@ private:
 
     Result<void> bring_up();
     Result<void> make_workers(bool demo);
-    std::size_t plan_rings(std::size_t& budget);
+    std::size_t plan_rings(std::size_t& budget, unsigned homes);
     void stop_workers();
     // What each of them has: any can be asked.
     [[nodiscard]] Worker& worker() const { return *workers_.front(); }

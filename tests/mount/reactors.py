@@ -29,6 +29,16 @@ def there_are_as_many_reactors_as_asked_for(t):
         mount.umount()
 
 
+@test
+def reactors_help_where_there_are_no_rings(t):
+    # 24M are too little for a ring, wherever there could be one.
+    for options in ("io_uring=off", "io_uring=auto,memory=24M"):
+        mount = t.mount("demo:ram:1M", options, env=LARGE)
+        equal(len(mount.stats()["reactors"]), 4, f"reactors with {options}")
+        write_once(mount.lun(0), b"works")
+        mount.umount()
+
+
 def processors_of(mount):
     """{reactor: the processors it is bound to}"""
     found = {}
