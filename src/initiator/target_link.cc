@@ -189,6 +189,8 @@ void TargetLink::wake_refused() {
 
 // The state has changed, or a LUN RESET is over.
 void TargetLink::wake_all() {
+    // Whoever came from on_link_ready() would leave those asleep whom it puts in line.
+    SRPFS_ASSERT(!waking_now_ && !its_turn_);
     for (auto* line : {&held_, &sharing_}) {
         waiting_.insert(waiting_.end(), line->begin(), line->end());
         line->clear();
