@@ -27,7 +27,7 @@ counted() {             # LUN WHAT
     srpctl -o json stats "lun$1" | tr -d ' \n' | sed -n "s/.*\"$2\":\([0-9]*\).*/\1/p"
 }
 
-rings_are_exact() {     # register=...
+rings_are_exact() {     # OPTIONS
     local file before options
     srpfs_mount_rings "$1"
     file=$target/lun1
@@ -59,6 +59,9 @@ rings_are_exact() {     # register=...
 
 limit[srpfs_rings_are_exact]=150
 test_srpfs_rings_are_exact() { rings_are_exact register=pool; }
+
+limit[srpfs_rings_of_two_reactors_are_exact]=150
+test_srpfs_rings_of_two_reactors_are_exact() { rings_are_exact register=pool,reactors=2; }
 
 limit[srpfs_rings_with_windows_are_exact]=150
 test_srpfs_rings_with_windows_are_exact() {
