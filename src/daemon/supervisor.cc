@@ -34,6 +34,7 @@ constexpr auto drain_check = std::chrono::milliseconds(20);
 constexpr auto flush_limit = std::chrono::seconds(2);  // decisions 18
 constexpr auto logout_limit = std::chrono::seconds(2);
 constexpr unsigned queue_size_max = 4096, ch_count_max = 64;
+constexpr unsigned vectors_counted = 1U << 16;  // more than devices have, which take the number modulo theirs
 constexpr std::size_t mib = std::size_t{1} << 20;
 // The first reactor has the first target; the others mostly help.
 constexpr std::size_t memory_default = 80 * mib, memory_default_further = 40 * mib;
@@ -559,7 +560,8 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text, c
     if (!parsed) return parsed.error();
     const auto defaults = login_defaults(config_.timers, config_.target_rules, *parsed);
     if (!defaults) return defaults.error();
-    parsed = srp::parse_login_string(defaults->items + std::string(text));
+    // Whatever says nothing of vectors begins where the last login ended, so that not all have one interrupt.
+    parsed = srp::parse_login_string(fmt::format("comp_vector={},{}{}", next_vector_, defaults->items, text));
     if (!parsed) return parsed.error();
     srp::LoginParameters parameters = *parsed;
     if (parameters.ch_count == 0) parameters.ch_count = config_.ch_count;
@@ -607,6 +609,7 @@ Result<std::shared_ptr<Target>> Supervisor::make_target(std::string_view text, c
     auto target = std::make_shared<Target>(host, *workers_[index], index, std::move(port), std::move(lock),
                                            config_.rescan_interval);
     targets_.push_back(target);
+    next_vector_ = (next_vector_ + parameters.ch_count) % vectors_counted;
     choose_readers();
     return target;
 }

@@ -120,6 +120,7 @@ private:
     std::unique_ptr<Views> views_;  // while there is a file system
     std::vector<bool> readers_;     // of requests, by index of the reactor; empty: all
     std::vector<std::shared_ptr<Target>> targets_;
+    unsigned next_vector_ = 0;  // of the next login that does not say which
     struct PortEntry {
         fs::NodeId directory{0};
         std::string last_error;

@@ -243,6 +243,17 @@ def every_good_value_logs_in_and_is_shown(t):
 
 
 @test
+def logins_take_completion_vectors_in_turn(t):
+    mount = t.mount("demo:ram:1M")
+    def vector(extension, more=""):
+        write_once(mount.path / "add_target", f"{LOGIN},initiator_ext={extension}{more}")
+        return int(value(mount.port / f"{TARGET}-00000000000000{extension}" / "comp_vector"))
+    equal(int(value(mount.target / "comp_vector")), 0, "the first login's")
+    equal([vector("f1"), vector("f2", ",ch_count=3"), vector("f3")], [1, 2, 5], "those of the next ones")
+    equal([vector("f4", ",comp_vector=0"), vector("f5", ",comp_vector=9")], [0, 9], "those that are named")
+
+
+@test
 def login_strings_come_in_many_forms(t):
     mount = t.mount("demo:ram:1M")
     write_once(mount.target / "delete", "1")
