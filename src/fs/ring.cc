@@ -31,6 +31,9 @@ constexpr std::uint64_t removal_mark = UINT64_MAX - 1;
 constexpr std::uint64_t first_watch = std::uint64_t{1} << 32;  // and those that follow: of the reactor's descriptors
 // A number may stand for another file than when its watch was made; so long may that go unnoticed.
 constexpr auto watches_trusted = std::chrono::milliseconds(200);
+// Pause between two attempts to hand over what the kernel does not take now.
+constexpr auto refused_pause = std::chrono::milliseconds(1);
+constexpr unsigned spare_places_least = 7;     // for watches
 constexpr int descriptor_file = 0;             // its place in the table of registered files
 constexpr unsigned register_tries_max = 1000;  // the answer to INIT is digested long before
 constexpr std::size_t command_offset = 48;     // of an SQE; <linux/io_uring.h>: cmd[]
@@ -83,7 +86,7 @@ public:
 
     // 0 or a positive errno.
     int make() {
-        const int reason = set_up(ring_, static_cast<unsigned>(entries_.size()) + 8);
+        const int reason = set_up(ring_, kept_places() + spare_places_least);
         open_ = reason == 0;
         return reason;
     }
@@ -98,7 +101,7 @@ public:
     [[nodiscard]] bool prepare_to_sleep() override {
         if (!open_) return true;
         if (wants_kernel()) enter();
-        return !wants_kernel() && io_uring_cq_ready(&ring_) == 0 && arrived_.empty();
+        return (!wants_kernel() || is_refused_) && io_uring_cq_ready(&ring_) == 0 && arrived_.empty();
     }
     void sleep_on(std::vector<int>&) override {}
     int wait_for(std::span<pollfd> polled, std::optional<Duration> most) override;
@@ -107,6 +110,7 @@ public:
     void close() override {
         if (std::exchange(open_, false)) io_uring_queue_exit(&ring_);
         watches_.clear();
+        unwanted_.clear();
     }
     [[nodiscard]] bool is_open() const override { return open_; }
     [[nodiscard]] bool requester_was_killed(std::uint16_t slot) const override {
@@ -139,12 +143,19 @@ private:
     }
     void enter();
     void check(int result);
+    // Places that are there whenever they are needed: an entry has one at a time, and so has the poll of the
+    // descriptor.
+    [[nodiscard]] unsigned kept_places() const { return static_cast<unsigned>(entries_.size()) + 1; }
     io_uring_sqe& next_submission(std::uint8_t operation, std::uint64_t user_data);
+    io_uring_sqe* spare_submission(std::uint8_t operation, std::uint64_t user_data);
     io_uring_sqe& command(unsigned index, EntryCommand command);
     int register_entry(unsigned index);
     void watch_anew(std::span<const pollfd> polled);
     bool watch(std::span<const pollfd> polled);
     void drop_watches(std::size_t from);
+    void remove_unwanted();
+    [[nodiscard]] bool are_watched() const;
+    int look_at(std::span<pollfd> polled, std::optional<Duration> most);
     void wait(std::optional<Duration> most);
     int tell_readable(std::span<pollfd> polled) const;
     std::optional<Completion> next_completion();
@@ -159,10 +170,13 @@ private:
     std::size_t bytes_taken_ = 0;    // by the poll() under way
     io_uring ring_{};
     bool open_ = false;
-    std::vector<Watch> watches_;  // of what the reactor slept on last, in that order
+    std::vector<Watch> watches_;           // of what the reactor slept on last, in that order
+    std::vector<std::uint64_t> unwanted_;  // marks of others, which are to be removed
+    std::vector<pollfd> looked_at_;
     std::uint64_t next_watch_ = first_watch;
     bool watches_are_new_ = false;  // made when nothing had happened since that may have closed a descriptor
     bool descriptor_ready_ = true;
+    bool is_refused_ = false;  // the kernel has not taken what there is to hand over
     bool failure_told_ = false, loss_told_ = false;
 };
 
@@ -170,15 +184,14 @@ private:
 void KernelRing::enter() { check(io_uring_submit_and_get_events(&ring_)); }
 
 void KernelRing::check(int result) {
-    // EBUSY: completions first.
-    if (result >= 0 || result == -EINTR || result == -EAGAIN || result == -EBUSY) return;
+    // EBUSY: completions first. EAGAIN: no memory just now.
+    is_refused_ = result == -EAGAIN || result == -EBUSY;
+    if (result >= 0 || result == -EINTR || is_refused_) return;
     if (!std::exchange(failure_told_, true))
         log::error("fuse", "io_uring_enter failed ({}); trying again", std::strerror(-result));
 }
 
 io_uring_sqe& KernelRing::next_submission(std::uint8_t operation, std::uint64_t user_data) {
-    // There are more places than entries, and an entry has one at a time; only descriptors may be more.
-    if (io_uring_sq_space_left(&ring_) == 0) enter();
     io_uring_sqe* submission = io_uring_get_sqe(&ring_);
     SRPFS_ASSERT(submission);
     std::memset(static_cast<void*>(submission), 0, 2 * sizeof *submission);
@@ -187,6 +200,13 @@ io_uring_sqe& KernelRing::next_submission(std::uint8_t operation, std::uint64_t 
     submission->flags = IOSQE_FIXED_FILE;
     submission->user_data = user_data;
     return *submission;
+}
+
+// A place for what can wait; the kept ones stay free. nullptr: there is none, even after asking the kernel to take what
+// there is.
+io_uring_sqe* KernelRing::spare_submission(std::uint8_t operation, std::uint64_t user_data) {
+    if (io_uring_sq_space_left(&ring_) <= kept_places()) enter();
+    return io_uring_sq_space_left(&ring_) > kept_places() ? &next_submission(operation, user_data) : nullptr;
 }
 
 io_uring_sqe& KernelRing::command(unsigned index, EntryCommand command) {
@@ -259,8 +279,7 @@ Result<void> KernelRing::start(int fd) {
 // ---- work ----
 
 void KernelRing::watch_descriptor() {
-    if (!open_) return;
-    descriptor_ready_ = false;
+    if (!open_ || !std::exchange(descriptor_ready_, false)) return;
     next_submission(IORING_OP_POLL_ADD, descriptor_mark).poll32_events = POLLIN;
 }
 
@@ -332,11 +351,13 @@ void KernelRing::on_arrived(unsigned index, IntakeListener& listener) {
 // left unread.
 int KernelRing::wait_for(std::span<pollfd> polled, std::optional<Duration> most) {
     if (watch(polled)) watches_are_new_ = false;
+    if (!are_watched() || (is_refused_ && wants_kernel())) return look_at(polled, most);
     if (!watches_are_new_ && (!most || *most > watches_trusted)) {
         wait(watches_trusted);
         if (io_uring_cq_ready(&ring_) > 0 || wants_kernel()) return tell_readable(polled);
         if (most) *most -= watches_trusted;
         watch_anew(polled);
+        if (!are_watched()) return look_at(polled, most);
     }
     wait(most);
     // A timer that has expired may close descriptors.
@@ -344,27 +365,57 @@ int KernelRing::wait_for(std::span<pollfd> polled, std::optional<Duration> most)
     return tell_readable(polled);
 }
 
-// True: they are not the ones of the last sleep.
+// True: they are not the ones of the last sleep. Some may find no place, see are_watched().
 bool KernelRing::watch(std::span<const pollfd> polled) {
     std::size_t same = 0;
     while (same < std::min(polled.size(), watches_.size()) && watches_[same].fd == polled[same].fd) ++same;
     const bool changed = same < watches_.size() || same < polled.size();
     drop_watches(same);
     for (std::size_t i = same; i < polled.size(); ++i) watches_.push_back({polled[i].fd, 0});
+    remove_unwanted();
     for (Watch& one : watches_) {
         if (one.mark != 0) continue;
+        io_uring_sqe* const submission = spare_submission(IORING_OP_POLL_ADD, next_watch_);
+        if (!submission) break;
         one.mark = next_watch_++;
-        io_uring_sqe& submission = next_submission(IORING_OP_POLL_ADD, one.mark);
-        submission.fd = one.fd;
-        submission.flags = 0;
-        submission.poll32_events = POLLIN;
+        submission->fd = one.fd;
+        submission->flags = 0;
+        submission->poll32_events = POLLIN;
     }
     return changed;
+}
+
+// As many as there are places for; the others later.
+void KernelRing::remove_unwanted() {
+    for (; !unwanted_.empty(); unwanted_.pop_back()) {
+        io_uring_sqe* const submission = spare_submission(IORING_OP_POLL_REMOVE, removal_mark);
+        if (!submission) return;
+        submission->fd = -1;
+        submission->flags = IOSQE_CQE_SKIP_SUCCESS;
+        submission->addr = unwanted_.back();
+    }
+}
+
+bool KernelRing::are_watched() const {
+    return std::all_of(watches_.begin(), watches_.end(), [](const Watch& one) { return one.mark != 0; });
+}
+
+// Beside the ring: what the kernel has not taken is tried again soon.
+int KernelRing::look_at(std::span<pollfd> polled, std::optional<Duration> most) {
+    looked_at_.assign(polled.begin(), polled.end());
+    looked_at_.push_back({ring_.ring_fd, POLLIN, 0});
+    timespec limit{};
+    limit.tv_nsec = static_cast<long>(std::min<Duration>(most.value_or(refused_pause), refused_pause).count());
+    const int ready = ppoll(looked_at_.data(), looked_at_.size(), &limit, nullptr);
+    if (ready < 0) return ready;
+    for (std::size_t i = 0; i < polled.size(); ++i) polled[i].revents = looked_at_[i].revents;
+    return ready - (looked_at_.back().revents != 0 ? 1 : 0);
 }
 
 // Nothing that happens while nothing happens closes a descriptor: these can be trusted until something comes.
 void KernelRing::watch_anew(std::span<const pollfd> polled) {
     drop_watches(0);
+    remove_unwanted();
     enter();
     // What is told of the old ones is of no use; there is nothing else, and what comes now stays for poll().
     while (io_uring_cq_ready(&ring_) > 0) {
@@ -377,13 +428,8 @@ void KernelRing::watch_anew(std::span<const pollfd> polled) {
 }
 
 void KernelRing::drop_watches(std::size_t from) {
-    for (std::size_t i = from; i < watches_.size(); ++i) {
-        if (watches_[i].mark == 0) continue;
-        io_uring_sqe& submission = next_submission(IORING_OP_POLL_REMOVE, removal_mark);
-        submission.fd = -1;
-        submission.flags = IOSQE_CQE_SKIP_SUCCESS;
-        submission.addr = watches_[i].mark;
-    }
+    for (std::size_t i = from; i < watches_.size(); ++i)
+        if (watches_[i].mark != 0) unwanted_.push_back(watches_[i].mark);
     watches_.resize(std::min(from, watches_.size()));
 }
 

@@ -16,15 +16,21 @@
 
 #include <bit>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
+#include <thread>
 #include <vector>
 
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 namespace srpfs::fs::test {
@@ -665,6 +671,74 @@ TEST_F(RingSleepTest, LastsUntilItsTimeIsOver) {
         sleep_on({one_.ends[0]}, most);
         EXPECT_GE(std::chrono::steady_clock::now() - before, most);
     }
+}
+
+// To the end of the calling thread: its io_uring_enter(2) fails so, as when the kernel has no memory for a request.
+bool refuse_to_enter(int errno_value) {
+    sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_enter, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | static_cast<unsigned>(errno_value)),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const sock_fprog filter{.len = std::size(program), .filter = program};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
+TEST(RingSleep, GoesOnBesideTheRingWhileTheKernelTakesNothing) {
+    for (const int refusal : {EAGAIN, EBUSY}) {
+        World world({{.kind = target::StoreKind::ram, .bytes = mib}}, 0);
+        const Pipe fuse;
+        const std::vector<Pipe> pipes(40);  // far more than the ring has places for
+        bool skipped = false;
+        std::thread([&] {
+            auto ring = make_ring(world.engine(), 1);
+            if (!ring || !(*ring)->start(fuse.ends[0]) || !refuse_to_enter(refusal)) {
+                skipped = true;
+                return;
+            }
+            (*ring)->watch_descriptor();
+            std::vector<pollfd> polled;
+            for (const Pipe& one : pipes) polled.push_back({one.ends[0], POLLIN, 0});
+            const auto before = std::chrono::steady_clock::now();
+            for (int turn = 0; turn < 3; ++turn) {
+                EXPECT_TRUE((*ring)->prepare_to_sleep()) << "the processor is for others until it takes something";
+                EXPECT_EQ((*ring)->wait_for(polled, std::nullopt), 0);
+            }
+            EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(30)) << "tried again soon";
+            pipes[1].put();
+            pipes[39].put();
+            EXPECT_EQ((*ring)->wait_for(polled, std::nullopt), 2);
+            EXPECT_TRUE(polled[1].revents != 0 && polled[39].revents != 0);
+            EXPECT_EQ((*ring)->wait_for(std::span(polled).first(1), std::nullopt), 0);
+            (*ring)->watch_descriptor();
+        }).join();
+        if (skipped) GTEST_SKIP() << "no ring, or no filter of system calls, can be had";
+    }
+}
+
+TEST_F(RingSleepTest, MoreDescriptorsThanTheRingHasPlacesAreWatchedAllTheSame) {
+    const std::vector<Pipe> pipes(40);
+    std::vector<int> all;
+    for (const Pipe& one : pipes) all.push_back(one.ends[0]);
+    const auto sleeps_on = [this](const std::vector<int>& fds) {
+        std::vector<pollfd> polled;
+        for (const int fd : fds) polled.push_back({fd, POLLIN, 0});
+        int readable = 0;
+        while (readable == 0) {  // it may end for no reason
+            while (!ring_->prepare_to_sleep()) ring_->poll(*this, Batch{});
+            readable = ring_->wait_for(polled, std::nullopt);
+            ring_->poll(*this, Batch{});
+        }
+        EXPECT_EQ(readable, 1);
+        return polled;
+    };
+    pipes[39].put();
+    EXPECT_NE(sleeps_on(all)[39].revents, 0);
+    pipes[0].put();
+    EXPECT_NE(sleeps_on({all[0]})[0].revents, 0) << "the others are not watched any more";
+    pipes[0].take();
+    EXPECT_NE(sleeps_on(all)[39].revents, 0);
 }
 
 TEST_F(RingSleepTest, ItMayBeClosedWithWatchesInIt) {
