@@ -42,6 +42,10 @@ class Skip(Exception):
     """Raised by a test that cannot be run here; the text says why."""
 
 
+class Late(AssertionError):
+    """Something was right, but took longer than promised."""
+
+
 class Test:
     def __init__(self, function, seconds, exit_codes, intake=None):
         self.function = function
@@ -209,7 +213,8 @@ def promised(seconds, what, beside=None):
         more = time.monotonic() - begin - taken
         late = lateness.worst()
     allowed = seconds * SLOWER + SLACK * late + more
-    check(taken <= allowed, f"{what} took {taken:.2f} s; {seconds} s are promised, and {allowed:.2f} s were allowed on this machine")
+    if taken > allowed:
+        raise Late(f"{what} took {taken:.2f} s; {seconds} s are promised, and {allowed:.2f} s were allowed on this machine")
 
 
 def in_a_request(*tasks):
@@ -620,7 +625,7 @@ def loop_devices_below(directory):
 
 
 def run_test(chosen, program, base, prepare):
-    """("ok" | "not ok" | "skip", reason)"""
+    """("ok" | "not ok" | "late" | "skip", reason)"""
     directory = pathlib.Path(tempfile.mkdtemp(prefix="t-", dir=base))
     directory.chmod(0o755)                        # other users take part
     report_in, report_out = os.pipe()
@@ -643,7 +648,7 @@ def run_test(chosen, program, base, prepare):
             reason = "its process died"
     finally:
         os.close(report_in)
-        if verdict != "not ok":
+        if verdict in ("ok", "skip"):
             with contextlib.suppress(AssertionError):
                 wait_gone(pid, 30)
         trouble = clean_up(directory, chosen.exit_codes)
@@ -665,12 +670,12 @@ def perform(chosen, context):
         return "skip", str(skip)
     except BaseException as error:  # pylint: disable=broad-except
         frames = [frame for frame in traceback.extract_tb(error.__traceback__)
-                  if not frame.filename.endswith("harness.py")]
+                  if not frame.filename.endswith(("harness.py", "contextlib.py"))]
         where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
         text = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
         if isinstance(error, OSError) and frames:
             text += f" in `{frames[-1].line}`"
-        return "not ok", (" ".join(text.split()))[:4000] + where
+        return "late" if isinstance(error, Late) else "not ok", (" ".join(text.split()))[:4000] + where
     return "ok", found or ""
 
 
@@ -701,6 +706,10 @@ def run_all(chosen, program, what="mount", prepare=lambda context: None):
                 verdict, reason = "skip", rings.obstacle
             else:
                 verdict, reason = run_test(one, program, base, prepare)
+                if verdict == "late":             # what a machine does once, srpfs does again
+                    print(f"late, so again: {one.name}: {reason}", flush=True)
+                    verdict, reason = run_test(one, program, base, prepare)
+                    verdict = "not ok" if verdict == "late" else verdict
             verdicts[one.name] = verdict, reason
             counts[verdict] += 1
             taken = time.monotonic() - begin
