@@ -777,7 +777,7 @@ void FuseChannel::on_answered(lun::Operation& operation) {
 
     worked_ = true;
     const bool ours = record.to.unique == 0;
-    const int error = errno_of(operation.outcome(), operation.kind());
+    int error = errno_of(operation.outcome(), operation.kind());
     if (record.write != 0) [[unlikely]]
         end_shown_write(record.write, error == 0);
     // Commands of an operation that failed early may be in flight: with the answer the kernel gets the entry's memory.
@@ -798,10 +798,9 @@ void FuseChannel::on_answered(lun::Operation& operation) {
             fills_.answered(record.pages);
     } else if (operation.kind() == lun::OperationKind::write) {
         note_written(*record.lun);
-        if (fills_.any() && write_waits_for_pages(index, 0)) [[unlikely]]
+        if (fills_.any() && write_waits_for_pages(index, error)) [[unlikely]]
             return;
-        const fuse_write_out out{.size = record.bytes, .padding = 0};
-        reply(record.to, 0, bytes_of(out));
+        reply_to_write(record, error);
     } else if (!ours) {
         reply(record.to, 0);
     }
@@ -866,13 +865,14 @@ void FuseChannel::end_loan(std::uint32_t index) {
 
 // ---- pages of the kernel's ----
 
-bool FuseChannel::write_waits_for_pages(std::uint32_t index, int error) {
+bool FuseChannel::write_waits_for_pages(std::uint32_t index, int& error) {
     Record& record = records_[index];
     lun::Operation& operation = *record.operation;
     const lun::ByteRange range{operation.offset(), operation.offset() + record.bytes};
-    // Who has been killed does not wait.
+    // Who has been interrupted does not wait. He may live on: as long as others may read what was there before, he is
+    // not told that it is over.
     if (record.is_interrupted) {
-        fills_.change(*record.lun, range);
+        if (!fills_.change(*record.lun, range) && error == 0) error = EINTR;
         return false;
     }
     record.pages = fills_.wait(*record.lun, range, [this, index] { end_write(index); });
@@ -884,14 +884,16 @@ bool FuseChannel::write_waits_for_pages(std::uint32_t index, int error) {
     return true;
 }
 
+void FuseChannel::reply_to_write(const Record& record, int error) {
+    if (error != 0) return reply(record.to, error);
+    const fuse_write_out out{.size = record.bytes, .padding = 0};
+    reply(record.to, 0, bytes_of(out));
+}
+
 void FuseChannel::end_write(std::uint32_t index) {
     const Record record = records_[index];
     SRPFS_ASSERT(record.holder == Holder::pages);
-    const fuse_write_out out{.size = record.bytes, .padding = 0};
-    if (record.error != 0)
-        reply(record.to, record.error);
-    else
-        reply(record.to, 0, bytes_of(out));
+    reply_to_write(record, record.error != 0 || !record.is_interrupted ? record.error : EINTR);
     if (!outgoing_.empty() && record.to.channel == index_) note_done(record.bytes);
     free_record(index);
     note_answered(record.lun);

@@ -193,7 +193,8 @@ private:
     void send_drops();
     void read_nothing(const Request& request, LunData& lun, std::uint64_t fill);
     std::uint64_t begin_fill(const LunData& lun, const Request& request, const fuse_read_in& in);
-    bool write_waits_for_pages(std::uint32_t record, int error);
+    bool write_waits_for_pages(std::uint32_t record, int& error);
+    void reply_to_write(const Record& record, int error);
     void end_write(std::uint32_t record);
 
     void on_read(const Request& request);

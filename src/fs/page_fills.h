@@ -84,8 +84,8 @@ public:
     // A change of `range` has come to its end: `done` is called once no page shows what was there before, or when
     // somebody gives up. 0: there is none now, and `done` is not called.
     [[nodiscard]] std::uint64_t wait(const LunData& lun, lun::ByteRange range, std::function<void()> done);
-    // The same where nobody waits for it.
-    void change(const LunData& lun, lun::ByteRange range) { (void)wait(lun, range, nullptr); }
+    // The same where nobody waits for it. False: some page may still show what was there before.
+    bool change(const LunData& lun, lun::ByteRange range) { return wait(lun, range, nullptr) == 0; }
     // Nobody needs the pages of this file any more, by whatever path others know the unit.
     void drop_file(const LunData* lun);
     // Calls it now; nothing if that has happened.

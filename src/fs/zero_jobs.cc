@@ -222,17 +222,17 @@ void ZeroJobs::start_zeroing(std::list<Job>::iterator place, std::vector<lun::By
 
 void ZeroJobs::on_zeroed(std::list<Job>::iterator place, const lun::Outcome& outcome) {
     const auto over = std::move(place->zeroing);  // it is calling us, and looks at nothing of its own any more
-    const auto end_now = [this, place, outcome] {
-        // A write that has not begun does not begin any more.
-        const bool is_over = place->is_interrupted && place->precedes_write;
-        end(place, is_over ? lun::Outcome{.kind = lun::OutcomeKind::interrupted} : outcome);
-    };
-    // Some of it may be zeros whatever has become of it. Who has been killed does not wait for that.
-    if (place->is_interrupted)
-        (void)host_.wait_for_pages(*place->lun, place->range, [] {});
-    else
-        place->pages = host_.wait_for_pages(*place->lun, place->range, end_now);
-    if (place->pages == 0) end_now();
+    // Some of it may be zeros whatever has become of it. Who has been interrupted does not wait for that, and is not
+    // told of a success that others may not see yet; a write that has not begun does not begin any more.
+    const lun::Outcome interrupted{.kind = lun::OutcomeKind::interrupted};
+    if (place->is_interrupted) {
+        const bool may_be_old = host_.wait_for_pages(*place->lun, place->range, [] {}) != 0;
+        return end(place, outcome.ok() && (may_be_old || place->precedes_write) ? interrupted : outcome);
+    }
+    place->pages = host_.wait_for_pages(*place->lun, place->range, [this, place, outcome, interrupted] {
+        end(place, outcome.ok() && place->is_interrupted ? interrupted : outcome);
+    });
+    if (place->pages == 0) end(place, outcome);
 }
 
 void ZeroJobs::end(std::list<Job>::iterator place, const lun::Outcome& outcome) {

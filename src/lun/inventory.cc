@@ -321,10 +321,11 @@ void Inventory::ask(std::optional<scsi::Lun> lun) {
 void Inventory::on_list(const std::vector<scsi::Lun>& luns, std::uint64_t asked_at) {
     if (closed_ || !runs()) return;
     listed_at_ = asked_at;
+    listed_ = luns;
     listener_.on_listed();
     for (const auto& unit : std::vector(units_))
-        if (!std::binary_search(luns.begin(), luns.end(), unit->lun_))
-            remove(unit, "the target does not report this logical unit any more");
+        if (!is_listed(unit->lun_)) remove(unit, "the target does not report this logical unit any more");
+    std::erase_if(unanswered_, [&](const auto& entry) { return !is_listed(entry.first); });
     for (const scsi::Lun& lun : luns) want_look(lun, "it is listed", routine_).in_scan = true;
 }
 
@@ -360,6 +361,10 @@ void Inventory::finish_scan() {
         return start_scan("something has changed meanwhile", false);
     for (auto& waiter : std::exchange(waiters_, {})) waiter(scan_result_);
     listener_.on_scanned(scan_result_);
+}
+
+bool Inventory::is_listed(const scsi::Lun& lun) const {
+    return std::binary_search(listed_.begin(), listed_.end(), lun);
 }
 
 // ---- looks ----
@@ -435,12 +440,14 @@ void Inventory::on_look_end(const scsi::Lun& lun, const Result<void>& result) {
 void Inventory::on_report(const UnitReport& report) {
     if (closed_ || !runs()) return;
     const bool routine = looks_.at(report.lun).routine;
-    if (const UnitPointer unit = find(report.lun))
-        update(unit, report, routine);
-    else if (report.info)
-        add(report);
-    else if (!routine)
-        log::info(config_.name, "{}: {}", report.lun.file_name(), report.problem);
+    if (report.answered) unanswered_.erase(report.lun);
+    if (const UnitPointer unit = find(report.lun)) return update(unit, report, routine);
+    if (report.info) return add(report);
+    if (!routine) log::info(config_.name, "{}: {}", report.lun.file_name(), report.problem);
+    if (report.answered || !is_listed(report.lun)) return;
+    Unanswered& unanswered = unanswered_[report.lun];
+    unanswered.look_wanted = true;
+    try_again(retry_delay * std::min(retry_factor_max, ++unanswered.times));
 }
 
 void Inventory::add(const UnitReport& report) {
@@ -636,6 +643,8 @@ void Inventory::on_retry_time() {
     if (scan_wanted_ && !scanning_) start_scan("trying again", false);
     for (const auto& unit : std::vector(units_))
         if (std::exchange(unit->look_wanted_, false)) want_look(unit->lun_, "trying again", false);
+    for (auto& [lun, unanswered] : unanswered_)
+        if (std::exchange(unanswered.look_wanted, false)) want_look(lun, "trying again", true);
 }
 
 // ---- flushing ----

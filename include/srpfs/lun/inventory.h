@@ -202,6 +202,7 @@ private:
     void on_unit_destroyed(bool left_writes);
     void check_gone();
     [[nodiscard]] UnitPointer find(const scsi::Lun& lun) const;
+    [[nodiscard]] bool is_listed(const scsi::Lun& lun) const;
     [[nodiscard]] bool runs() const { return port_->state() == initiator::PortState::running; }
     // Reactor thread.
     void fence_and_resume(const UnitPointer& unit, std::shared_ptr<const UnitInfo> info);
@@ -220,6 +221,13 @@ private:
     unsigned asking_ = 0;         // probes of which something is left there
     std::map<scsi::Lun, Look> looks_;
     std::deque<scsi::Lun> looks_waiting_;
+    std::vector<scsi::Lun> listed_;  // by the newest list, in ascending order
+    // Of these, and no unit yet, as they have not said in time what they are; and how often, one after the other.
+    struct Unanswered {
+        unsigned times = 0;
+        bool look_wanted = false;
+    };
+    std::map<scsi::Lun, Unanswered> unanswered_;
     unsigned looking_ = 0;   // looks under way
     bool scanning_ = false;  // until all it has found is there
     bool routine_ = false;   // see Look

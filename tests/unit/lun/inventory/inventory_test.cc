@@ -299,6 +299,35 @@ TEST_F(InventoryTest, AUnitThatHasNotAnsweredThreeTimesIsOfflineUntilItDoes) {
     EXPECT_EQ(unit(0)->unit()->state(), UnitState::running);
 }
 
+TEST_F(InventoryTest, AUnitThatDoesNotAnswerWhenItIsMetIsFoundWhenItDoes) {
+    build("ram:1M");
+    ASSERT_TRUE(device->add_lun(5, target::parse_lun_list("ram:1M")->at(0)));
+    watcher.held = 5;
+    inventory->scan("asked for");
+    advance(60s);
+    advance(2s + 60s);
+    EXPECT_TRUE(happened.empty());
+    watcher.held.reset();
+    device->release_held();
+    advance(4s);
+    EXPECT_EQ(happened, Happened{"added lun5"});
+}
+
+TEST_F(InventoryTest, AUnitThatHasNeverAnsweredAndIsListedNoMoreIsNotAskedAgain) {
+    build("ram:1M");
+    ASSERT_TRUE(device->add_lun(5, target::parse_lun_list("ram:1M")->at(0)));
+    watcher.held = 5;
+    inventory->scan("asked for");
+    advance(60s);
+    ASSERT_TRUE(device->remove_lun(5));
+    inventory->scan("asked for");
+    advance(120s);  // what is under way ends
+    const auto asked = watcher.commands[5];
+    advance(600s);
+    EXPECT_EQ(watcher.commands[5], asked);
+    EXPECT_TRUE(happened.empty());
+}
+
 TEST_F(InventoryTest, WhatTheTargetDoesNotTellIsFoundWhenItIsTime) {
     build("ram:1M+ram:1M", 60s);
     ASSERT_TRUE(device->resize_lun(0, 2 << 20));
