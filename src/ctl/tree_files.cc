@@ -24,7 +24,7 @@ Error error_at(const std::string& path, int errno_value) {
 
 // With what srpfs says about it.
 Error explained_at(const std::string& path, int errno_value) {
-    if (errno_value == EINTR || errno_value == E2BIG) return error_at(path, errno_value);  // of these it says nothing
+    if (errno_value == EINTR) return error_at(path, errno_value);  // of this it says nothing
     // After ENODEV the directory may be gone, with the file that says why.
     const auto reason = read_value(std::filesystem::path(path).parent_path() / "last_error");
     return reason && !reason->empty() ? Error(errno_value, *reason) : error_at(path, errno_value);

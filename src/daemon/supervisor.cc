@@ -389,7 +389,11 @@ void Supervisor::show_top_files() {
     const auto top = fs::NodeId::root;
     add_text(
         tree, top, "add_target", Access::read_write, []() -> Result<std::string> { return srp::login_grammar(); },
-        [this](std::string_view text, std::shared_ptr<fs::PendingCall> call) { add_target(text, std::nullopt, call); });
+        [this](std::string_view text, std::shared_ptr<fs::PendingCall> call) { add_target(text, std::nullopt, call); },
+        [this](const std::shared_ptr<fs::PendingCall>& call, const Error& error) {
+            log::warning({}, "{}", error.context);
+            refuse_login(std::nullopt, call, error);
+        });
     add_value(tree, top, "last_error", [this] { return last_error_; });
     add_text(
         tree, top, "version", Access::read_only, []() -> Result<std::string> { return version_text(); }, nullptr);
@@ -439,10 +443,15 @@ fs::NodeId Supervisor::port_directory(const fabric::LocalPort& port) {
     fs::Tree& tree = file_system_->tree();
     entry->directory = tree.add_directory(fs::NodeId::root, name);
     const initiator::WantedPort wanted{port.device, port.port};
-    add_text(tree, entry->directory, "add_target", fs::Tree::Access::write_only, nullptr,
-             [this, wanted](std::string_view text, std::shared_ptr<fs::PendingCall> call) {
-                 add_target(text, wanted, call);
-             });
+    add_text(
+        tree, entry->directory, "add_target", fs::Tree::Access::write_only, nullptr,
+        [this, wanted](std::string_view text, std::shared_ptr<fs::PendingCall> call) {
+            add_target(text, wanted, call);
+        },
+        [this, wanted](const std::shared_ptr<fs::PendingCall>& call, const Error& error) {
+            log::warning({}, "{}", error.context);
+            refuse_login(wanted, call, error);
+        });
     add_value(tree, entry->directory, "ibdev", [device = port.device] { return device; });
     add_value(tree, entry->directory, "port", [number = port.port] { return fmt::format("{}", number); });
     add_value(tree, entry->directory, "last_error", [entry = entry] { return entry->last_error; });
@@ -680,6 +689,13 @@ void Supervisor::remember_error(const std::optional<initiator::WantedPort>& want
         found->second->last_error = text;
 }
 
+void Supervisor::refuse_login(const std::optional<initiator::WantedPort>& wanted,
+                              const std::shared_ptr<fs::PendingCall>& call, const Error& error) {
+    remember_error(wanted, error.context);
+    events_.add("login_failed", {{"reason", error.context}});
+    call->fail(error.errno_value());
+}
+
 void Supervisor::add_target(std::string_view text, std::optional<initiator::WantedPort> wanted,
                             const std::shared_ptr<fs::PendingCall>& call) {
     const auto answered = std::make_shared<bool>(false);
@@ -696,9 +712,7 @@ void Supervisor::add_target(std::string_view text, std::optional<initiator::Want
     });
     if (!target) {
         log::warning({}, "add_target: {}", target.error().context);
-        remember_error(wanted, target.error().context);
-        events_.add("login_failed", {{"reason", target.error().context}});
-        return call->fail(target.error().errno_value());
+        return refuse_login(wanted, call, target.error());
     }
     if (call->nonblocking()) {
         if (!std::exchange(*answered, true)) call->succeed();

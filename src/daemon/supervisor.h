@@ -95,6 +95,8 @@ private:
     Result<fabric::Address> address_of(const srp::LoginParameters& parameters,
                                        const std::optional<initiator::WantedPort>& wanted);
     void remember_error(const std::optional<initiator::WantedPort>& wanted, const std::string& text);
+    void refuse_login(const std::optional<initiator::WantedPort>& wanted, const std::shared_ptr<fs::PendingCall>& call,
+                      const Error& error);
 
     void on_signal(int number);
     void begin_shutdown(const std::string& why);

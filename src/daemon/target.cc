@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "target.h"
 
-#include "text_file.h"
-
 #include <srpfs/base/log.h>
 #include <srpfs/daemon/raw_ioctl.h>
 #include <srpfs/lun/registration.h>
@@ -36,11 +34,9 @@ std::string gid_text(const fabric::Gid& gid) {
     return text;
 }
 
-using Fail = std::function<void(const std::shared_ptr<fs::PendingCall>&, const Error&)>;
-
 // For what takes its time: tells the caller the end of it, or nothing if he does not wait. A signal ends the waiting,
 // not what is waited for.
-std::function<void(Result<void>)> answer_later(const std::shared_ptr<fs::PendingCall>& call, Fail fail) {
+std::function<void(Result<void>)> answer_later(const std::shared_ptr<fs::PendingCall>& call, FailCall fail) {
     if (call->nonblocking()) {
         call->succeed();
         return [](const Result<void>&) {};
@@ -529,23 +525,30 @@ void Target::add_control_files() {
                 log::info(config().name, "{} set to {}", initiator::to_string(kind), command);
                 event("timer_set", {{"timer", initiator::to_string(kind)}, {"value", command}});
                 call->succeed();
-            });
-    add_text(tree, directory_, "delete", Access::write_only, nullptr,
-             [this](std::string_view, std::shared_ptr<fs::PendingCall> call) {
-                 logout(fmt::format("{}: logged out on request", config().name));
-                 call->succeed();
-             });
-    add_text(tree, directory_, "rescan", Access::write_only, nullptr,
-             [this, fail](std::string_view, std::shared_ptr<fs::PendingCall> call) {
-                 inventory_->scan("asked for", answer_later(call, fail));
-             });
-    add_text(tree, directory_, "reset", Access::write_only, nullptr,
-             [this, fail](std::string_view command, std::shared_ptr<fs::PendingCall> call) {
-                 if (command != "1" && command != "host")
-                     return fail(call, Error(EINVAL, fmt::format("reset: '{}' is not 'host' or '1'", command)));
-                 port_->relogin("asked for");
-                 call->succeed();
-             });
+            },
+            fail);
+    add_text(
+        tree, directory_, "delete", Access::write_only, nullptr,
+        [this](std::string_view, std::shared_ptr<fs::PendingCall> call) {
+            logout(fmt::format("{}: logged out on request", config().name));
+            call->succeed();
+        },
+        fail);
+    add_text(
+        tree, directory_, "rescan", Access::write_only, nullptr,
+        [this, fail](std::string_view, std::shared_ptr<fs::PendingCall> call) {
+            inventory_->scan("asked for", answer_later(call, fail));
+        },
+        fail);
+    add_text(
+        tree, directory_, "reset", Access::write_only, nullptr,
+        [this, fail](std::string_view command, std::shared_ptr<fs::PendingCall> call) {
+            if (command != "1" && command != "host")
+                return fail(call, Error(EINVAL, fmt::format("reset: '{}' is not 'host' or '1'", command)));
+            port_->relogin("asked for");
+            call->succeed();
+        },
+        fail);
     value("port_id", [parameters] {
         std::string text;
         for (const std::byte one : srp::target_port_id(parameters))
@@ -575,6 +578,15 @@ void Target::add_control_files() {
     value("queue_size", [parameters] { return fmt::format("{}", parameters.queue_size); });
 }
 
+// For what was written to one of its files and is no command.
+FailCall Target::refusal(const std::shared_ptr<Lun>& lun) {
+    return [this, lun](const std::shared_ptr<fs::PendingCall>& call, const Error& error) {
+        lun->last_error = last_error_ = fmt::format("{}: {}", lun->name, error.context);
+        log::warning(config().name, "{}", last_error_);
+        call->fail(error.errno_value());
+    };
+}
+
 void Target::add_lun_files(const std::shared_ptr<Lun>& lun) {
     using Access = fs::Tree::Access;
     fs::Tree& tree = host_.tree();
@@ -597,22 +609,26 @@ void Target::add_lun_files(const std::shared_ptr<Lun>& lun) {
     value("physical_block_size", [lun] { return fmt::format("{}", lun->unit->info()->physical_block_bytes); });
     value("state", [this, lun] { return lun_state(*lun); });
     value("last_error", [lun] { return lun->last_error; });
-    add_text(tree, lun->attributes, "reset", Access::write_only, nullptr,
-             [this, lun, fail](std::string_view command, std::shared_ptr<fs::PendingCall> call) {
-                 if (command != "1" && command != "lun")
-                     return fail(call, Error(EINVAL, fmt::format("reset: '{}' is not 'lun' or '1'", command)));
-                 log::info(config().name, "SRP reset_device called for {}", lun->name);
-                 event("lun_reset", {{"lun", lun->name}});
-                 inventory_->reset(lun->unit, [self = shared_from_this(), lun,
-                                               done = answer_later(call, fail)](const Result<void>& result) {
-                     self->drop_pages(*lun);
-                     done(result);
-                 });
-             });
-    add_text(tree, lun->attributes, "rescan", Access::write_only, nullptr,
-             [this, lun, fail](std::string_view, std::shared_ptr<fs::PendingCall> call) {
-                 inventory_->look(lun->unit, "asked for", answer_later(call, fail));
-             });
+    add_text(
+        tree, lun->attributes, "reset", Access::write_only, nullptr,
+        [this, lun, fail](std::string_view command, std::shared_ptr<fs::PendingCall> call) {
+            if (command != "1" && command != "lun")
+                return fail(call, Error(EINVAL, fmt::format("reset: '{}' is not 'lun' or '1'", command)));
+            log::info(config().name, "SRP reset_device called for {}", lun->name);
+            event("lun_reset", {{"lun", lun->name}});
+            inventory_->reset(lun->unit, [self = shared_from_this(), lun,
+                                          done = answer_later(call, fail)](const Result<void>& result) {
+                self->drop_pages(*lun);
+                done(result);
+            });
+        },
+        refusal(lun));
+    add_text(
+        tree, lun->attributes, "rescan", Access::write_only, nullptr,
+        [this, lun, fail](std::string_view, std::shared_ptr<fs::PendingCall> call) {
+            inventory_->look(lun->unit, "asked for", answer_later(call, fail));
+        },
+        refusal(lun));
     add_option_files(lun);
     add_cache_file(lun);
     add_reservations(lun);
@@ -669,7 +685,7 @@ void Target::add_raw_door(const std::shared_ptr<Lun>& lun) {
     lun->door = std::make_shared<RawDoor>(std::move(door));
     const fs::NodeId file = add_dialogue(
         tree, lun->attributes, "cdb", [door = lun->door]() -> Result<std::string> { return door->last(); },
-        [door = lun->door](std::string_view text, const Call& call) { door->write(text, call); });
+        [door = lun->door](std::string_view text, const Call& call) { door->write(text, call); }, refusal(lun));
     // Who may write this file has been decided by whoever set its mode; of a LUN file that means the data alone.
     tree.serve_ioctl(file, SRPFS_RAW_COMMAND,
                      [door = lun->door](std::string_view bytes, const fs::Tree::IoctlCaller& caller, const Call& call) {
@@ -723,7 +739,8 @@ void Target::add_reservations(const std::shared_ptr<Lun>& lun) {
                 });
             if (!waits) return call->succeed();
             call->on_interrupt(give_up);
-        });
+        },
+        refusal(lun));
 }
 
 // ---- what can be set for each unit ----
@@ -756,7 +773,8 @@ void Target::add_option_files(const std::shared_ptr<Lun>& lun) {
                 lun->last_error = last_error_ = done.error().context;
                 log::warning(config().name, "{}", done.error().context);
                 call->fail(done.error().errno_value());
-            });
+            },
+            refusal(lun));
     };
     const auto is_read_only = [lun] {
         return lun->unit->info()->read_only || lun->refuses_writes || lun->options.read_only.value_or(false);
@@ -821,7 +839,8 @@ void Target::add_cache_file(const std::shared_ptr<Lun>& lun) {
             host_.tree().change_lun_file(lun->file, lun_file(*lun));
             log::info(config().name, "{}: cache set to {}", lun->name, text);
             host_.tree().drop_pages(lun->file, [done = answer_later(call, fail)] { done({}); });
-        });
+        },
+        refusal(lun));
 }
 
 // ---- INQUIRY, VPD and mode pages ----

@@ -7,6 +7,7 @@
 #include "event_log.h"
 #include "login_lock.h"
 #include "raw_door.h"
+#include "text_file.h"
 #include "totals.h"
 #include "views.h"
 #include "worker.h"
@@ -123,6 +124,7 @@ private:
     void list();
     void add_control_files();
     void add_lun_files(const std::shared_ptr<Lun>& lun);
+    [[nodiscard]] FailCall refusal(const std::shared_ptr<Lun>& lun);
     [[nodiscard]] bool is_read_only_here(const Lun& lun) const;
     void add_raw_door(const std::shared_ptr<Lun>& lun);
     void add_reservations(const std::shared_ptr<Lun>& lun);

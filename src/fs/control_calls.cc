@@ -3,6 +3,8 @@
 
 #include <srpfs/base/assert.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -138,9 +140,12 @@ private:
     std::function<std::string(std::string)> on_content_;
 };
 
-std::variant<std::string_view, int> parse_command(std::string_view written) {
-    if (written.size() > command_bytes_max) return E2BIG;
-    if (written.find('\0') != std::string_view::npos) return EINVAL;
+Result<std::string_view> parse_command(std::string_view written) {
+    // Only its beginning is here, so nothing is said of its length.
+    if (written.size() > command_bytes_max)
+        return Error(E2BIG, fmt::format("a command longer than {} KiB", command_bytes_max >> 10));
+    if (const auto nul = written.find('\0'); nul != std::string_view::npos)
+        return Error(EINVAL, fmt::format("a NUL byte in the command, as its byte {}; commands are text", nul + 1));
     const auto first = written.find_first_not_of(blanks);
     if (first == std::string_view::npos) return std::string_view{};
     const auto last = written.find_last_not_of(blanks);
@@ -251,13 +256,12 @@ void ControlCalls::on_write(const Origin& origin, const fuse_in_header& header, 
     const OpenFileDetails* details = files_.details(in.fh);
     if (!details || !files_.find(in.fh)) return answer_error(origin, ENODEV);
     if (!details->control) return answer_error(origin, EBADF);
-    const auto command = parse_command(written);
-    if (const int* error = std::get_if<int>(&command)) return answer_error(origin, *error);
     auto call =
         std::make_shared<ControlCall>(registry_, origin, ControlCall::Direction::write, in.size, in.flags, header.uid);
-    const auto text = std::get<std::string_view>(command);
-    if (text.empty()) return call->succeed();
     const auto control = details->control;  // `delete` removes its own node
+    const auto command = parse_command(written);
+    if (!command) return control->refuse(command.error(), std::move(call));
+    if (command->empty()) return call->succeed();
     if (control->is_dialogue())
         call->set_on_content([this, handle = in.fh](std::string answer) {
             if (OpenFileDetails* const file = files_.details(handle)) {
@@ -267,7 +271,7 @@ void ControlCalls::on_write(const Origin& origin, const fuse_in_header& header, 
             }
             return std::string{};
         });
-    control->write(text, std::move(call));
+    control->write(*command, std::move(call));
 }
 
 void ControlCalls::on_interrupt(const Origin& origin) {

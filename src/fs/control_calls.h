@@ -15,7 +15,6 @@
 #include <memory>
 #include <span>
 #include <string_view>
-#include <variant>
 #include <vector>
 
 namespace srpfs::fs {
@@ -34,8 +33,8 @@ protected:
 };
 
 // A command as the shell wrote it: blanks (space, tab, CR, LF, VT, FF) trimmed at both ends.
-// The errno instead: EINVAL with a NUL inside, E2BIG beyond 64 KiB.
-[[nodiscard]] std::variant<std::string_view, int> parse_command(std::string_view written);
+// Error: EINVAL with a NUL inside, E2BIG beyond 64 KiB.
+[[nodiscard]] Result<std::string_view> parse_command(std::string_view written);
 
 class ControlCalls {
 public:
@@ -45,7 +44,8 @@ public:
     ControlCalls(const ControlCalls&) = delete;
     ControlCalls& operator=(const ControlCalls&) = delete;
 
-    // A FUSE_READ or FUSE_WRITE, header included, of a file that is not a LUN.
+    // A FUSE_READ or FUSE_WRITE, header included, of a file that is not a LUN. Of what is longer than a command may be
+    // the beginning will do.
     void on_request(const Origin& origin, std::span<const std::byte> request);
     // A FUSE_IOCTL, header included, whose number is that of `carry_out`.
     void on_ioctl(const Origin& origin, std::span<const std::byte> request, const Tree::Ioctl& carry_out);

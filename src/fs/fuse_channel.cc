@@ -41,11 +41,12 @@ constexpr Duration killed_look_pause = std::chrono::milliseconds(300);
 
 bool is_durable(std::uint32_t open_flags) { return (open_flags & (O_DSYNC | O_SYNC)) != 0; }
 
-std::vector<std::byte> joined(const Incoming& request) {
-    std::vector<std::byte> whole(request.head.size() + request.data.size());
+// With so much of its data.
+std::vector<std::byte> joined(const Incoming& request, std::size_t data_bytes_max = SIZE_MAX) {
+    const auto data = request.data.first(std::min(request.data.size(), data_bytes_max));
+    std::vector<std::byte> whole(request.head.size() + data.size());
     std::memcpy(whole.data(), request.head.data(), request.head.size());
-    if (!request.data.empty())
-        std::memcpy(whole.data() + request.head.size(), request.data.data(), request.data.size());
+    if (!data.empty()) std::memcpy(whole.data() + request.head.size(), data.data(), data.size());
     return whole;
 }
 
@@ -477,13 +478,14 @@ void FuseChannel::interrupt_search(std::uint32_t record) {
 }
 
 void FuseChannel::hand_to_control(const Request& request) {
-    if (request.data.size() > command_bytes_max) return reply(request.to, E2BIG);
     if (!host_) return;
     const std::uint32_t index = take_record();
     Record& record = records_[index];
     record.to = request.to;
     record.holder = Holder::control;
-    host_->on_control_request({.channel = index_, .record = index, .unique = request.to.unique}, joined(request));
+    // Of a command that is too long as much as shows that.
+    host_->on_control_request({.channel = index_, .record = index, .unique = request.to.unique},
+                              joined(request, command_bytes_max + 1));
 }
 
 void FuseChannel::finish(const Origin& origin, std::span<const std::byte> answer) {

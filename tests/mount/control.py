@@ -679,6 +679,29 @@ def last_error_is_beside_what_failed(t):
     check(value(mount.path / "last_error").isprintable(), f"not printable: {value(mount.path / 'last_error')!r}")
 
 
+@test(intakes=BOTH)
+def what_is_no_command_is_refused_in_words(t):
+    mount = t.mount("demo:ram:1M", "raw_commands=all")
+    unit = mount.target / "lun0.attr"
+    places = {mount.path: (mount.path,), mount.port: (mount.port, mount.path), mount.target: (mount.target,), unit: (unit, mount.target)}
+    files = [path for place in places for path in sorted(place.iterdir())
+             if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o222 and not path.name.startswith("lun")]
+    missed = {"add_target", "delete", "rescan", "reset", "dev_loss_tmo", "reservations", "cdb", "uid", "cache"} - {path.name for path in files}
+    check(not missed, f"not tried: {missed}")
+    for path in files:
+        for script, code, wanted in (("printf 'a\\0b' > FILE", errno.EINVAL, "NUL byte in the command, as its byte 2"),
+                                     ("head -c 70000 /dev/zero | tr '\\0' 1 | dd of=FILE bs=70000 iflag=fullblock conv=notrunc status=none",
+                                      errno.E2BIG, "longer than 64 KiB")):
+            done = run(script.replace("FILE", f"'{path}'"))
+            check(done.returncode != 0 and os.strerror(code) in done.stderr, f"{script} for {path.name}: {done.returncode}, {done.stderr!r}")
+            for place in places[path.parent]:
+                contains(value(place / "last_error"), f"{path.name}: ", f"last_error of {place.name}")
+                contains(value(place / "last_error"), wanted, f"last_error of {place.name} for {path.name}")
+    check(unit.exists(), "something was carried out")
+    reasons = [one["reason"] for one in lines_of(read_bytes(mount.path / "events.log")) if one["event"] == "login_failed"]
+    equal([reason.split(":")[0] for reason in reasons], ["add_target"] * 4, "events")
+
+
 # ---- persistent reservations ----
 
 @test(intakes=BOTH)

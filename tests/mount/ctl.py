@@ -178,6 +178,7 @@ def srpctl_logs_in_and_out(t):
     check(demo.lun(0).exists(), "the LUN is not there when login ends")
     equal(ctl.fails(15, "login", LOGIN), f"{path}: already logged in", "a second login")
     contains(ctl.fails(7, "login", "id_ext=zz"), "id_ext", "a bad login string")
+    contains(ctl.fails(7, "login", "id_ext=" + "1" * 70000), "add_target: a command longer than 64 KiB", "a login string without end")
     contains(ctl.fails(4, "login", "-p", "srp-demo0-2", OTHER), "srp-demo0-2", "a port that is not there")
     equal(ctl.out("login", "-p", "demo0-1", OTHER, "-o", "plain"), f"done\t{other}\n", "a login through a port")
     lines = f"# targets\n\n{LOGIN}\n  {OTHER}\r\n"

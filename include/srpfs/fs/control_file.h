@@ -48,6 +48,9 @@ public:
     [[nodiscard]] virtual bool is_dialogue() const { return false; }
     // One write(2) is one command: trimmed of blanks and a trailing newline, never empty, at most 64 KiB, without NUL.
     virtual void write(std::string_view command, std::shared_ptr<PendingCall> call) = 0;
+    // What was written is no command: EINVAL, a NUL is in it; E2BIG, it is longer. `why` has the words; `call` is to
+    // fail with its errno.
+    virtual void refuse(const Error& why, std::shared_ptr<PendingCall> call) { call->fail(why.errno_value()); }
 };
 
 // A file whose reads wait for the next line (events). Each open handle has its own position.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "raw_door.h"
 
+#include "caller.h"
+
 #include <srpfs/daemon/raw_ioctl.h>
 
 #include <gtest/gtest.h>
@@ -12,31 +14,6 @@
 
 namespace srpfs::daemon {
 namespace {
-
-// Somebody who waits, and what he is told.
-class Caller final : public fs::PendingCall {
-public:
-    void succeed() override { end(0); }
-    void succeed_with(std::string text) override {
-        told = std::move(text);
-        end(0);
-    }
-    void fail(int errno_value) override { end(errno_value); }
-    void on_interrupt(std::function<void()> handler) override { interrupt = std::move(handler); }
-    [[nodiscard]] bool nonblocking() const override { return false; }
-    [[nodiscard]] unsigned caller_uid() const override { return uid; }
-
-    unsigned uid = 7;
-    std::optional<int> error;
-    std::string told;
-    std::function<void()> interrupt;
-
-private:
-    void end(int value) {
-        EXPECT_FALSE(error) << "answered twice";
-        error = value;
-    }
-};
 
 class RawDoorTest : public ::testing::Test {
 protected:

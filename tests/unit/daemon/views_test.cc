@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "views.h"
 
+#include "bare_tree.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -33,8 +35,8 @@ TEST(ByIdNames, AreThoseOfUdev) {
     EXPECT_EQ(by_id_names(unit_named("t10.")), Names{});
 }
 
-// Names and where they lead; nothing else of a tree is needed here.
-class Links final : public fs::Tree {
+// Names and where they lead.
+class Links final : public BareTree {
 public:
     fs::NodeId add_directory(fs::NodeId, std::string_view name) override { return add(std::string(name)); }
     fs::NodeId add_symlink(fs::NodeId parent, std::string_view name,
@@ -59,21 +61,6 @@ private:
         names_.emplace(id, std::move(name));
         return id;
     }
-    fs::NodeId add_control_file(fs::NodeId, std::string_view, Access, std::unique_ptr<fs::ControlFile>) override {
-        return {};
-    }
-    fs::NodeId add_stream_file(fs::NodeId, std::string_view, std::unique_ptr<fs::StreamFile>) override { return {}; }
-    fs::NodeId add_lun_file(fs::NodeId, std::string_view, const fs::LunFile&) override { return {}; }
-    void change_lun_file(fs::NodeId, const fs::LunFile&) override {}
-    void describe(fs::NodeId, std::function<fs::ExtendedAttributes()>) override {}
-    void serve_ioctl(fs::NodeId, unsigned, Ioctl) override {}
-    void drop_pages(fs::NodeId, std::function<void()> done) override { done(); }
-    void set_mode(fs::NodeId, unsigned) override {}
-    void set_owner(fs::NodeId, std::optional<unsigned>, std::optional<unsigned>) override {}
-    Permissions permissions(fs::NodeId) const override { return {}; }
-    unsigned writers(fs::NodeId) const override { return 0; }
-    fs::NodeId find(fs::NodeId, std::string_view) const override { return {}; }
-    unsigned open_handles(fs::NodeId) const override { return 0; }
 
     std::uint64_t next_ = 2;
     std::map<fs::NodeId, std::string> names_;

@@ -16,11 +16,11 @@ using ::srpfs::fs::parse_command;
 
 std::string command(std::string_view written) {
     const auto parsed = parse_command(written);
-    return std::holds_alternative<std::string_view>(parsed) ? std::string(std::get<std::string_view>(parsed)) : "ERROR";
+    return parsed ? std::string(*parsed) : "ERROR";
 }
 int command_error(std::string_view written) {
     const auto parsed = parse_command(written);
-    return std::holds_alternative<int>(parsed) ? std::get<int>(parsed) : 0;
+    return parsed ? 0 : parsed.error().errno_value();
 }
 
 TEST(ParseCommand, TrimsBlanksAndLineEnds) {
@@ -37,6 +37,7 @@ TEST(ParseCommand, RefusesNulAndExcess) {
     EXPECT_EQ(command_error(std::string_view("\0", 1)), EINVAL);
     EXPECT_EQ(command_error(std::string(65536, 'x')), 0);
     EXPECT_EQ(command_error(std::string(65537, 'x')), E2BIG);
+    EXPECT_EQ(command_error(std::string(65537, '\0')), E2BIG);
 }
 
 class ControlCallsTest : public ::testing::Test, protected ReplySink {
@@ -207,6 +208,13 @@ TEST_F(DialogueTest, AFailedQuestionLeavesTheAnswerBefore) {
     EXPECT_EQ(next(one_), "answer to a");
 }
 
+TEST_F(DialogueTest, WhatIsNoQuestionLeavesTheAnswerBefore) {
+    (void)ask(one_, "a");
+    EXPECT_EQ(ask(one_, std::string_view("b\0", 2)).error, EINVAL);
+    EXPECT_EQ(record_->refused.size(), 1u);
+    EXPECT_EQ(next(one_), "answer to a");
+}
+
 TEST_F(DialogueTest, WhoHasNotAskedReadsTheContentAnewEachTime) {
     EXPECT_EQ(next(one_), "what others asked");
     record_->content = "and then";
@@ -292,6 +300,15 @@ TEST_F(ControlCallsTest, AWriteTakesAllOrNothing) {
     EXPECT_EQ(replies_[write("\n")].as<fuse_write_out>().size, 1u);
     EXPECT_EQ(replies_[write(std::string_view("1\0", 2))].error, EINVAL);
     EXPECT_EQ(record_->commands, std::vector<std::string>{"15"});
+}
+
+TEST_F(ControlCallsTest, WhatIsNoCommandIsRefusedInWords) {
+    EXPECT_EQ(replies_[write(std::string_view("off\0", 4))].error, EINVAL);
+    EXPECT_EQ(record_->refused.back(), "a NUL byte in the command, as its byte 4; commands are text");
+    EXPECT_EQ(replies_[write(std::string(65537, 'x'))].error, E2BIG);
+    EXPECT_EQ(record_->refused.back(), "a command longer than 64 KiB");
+    EXPECT_EQ(record_->refused.size(), 2u);
+    EXPECT_TRUE(record_->commands.empty());
 }
 
 TEST_F(ControlCallsTest, AWriteCanFailLater) {

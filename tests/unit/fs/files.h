@@ -19,6 +19,7 @@ struct ControlFileRecord {
     int read_error = 0;
     unsigned reads = 0;
     std::vector<std::string> commands;
+    std::vector<std::string> refused;  // why it was no command
     // What a write does; by default it succeeds at once.
     std::function<void(std::string_view, std::shared_ptr<PendingCall>)> on_write;
 };
@@ -48,6 +49,10 @@ public:
         record_->commands.emplace_back(command);
         if (record_->on_write) return record_->on_write(command, std::move(call));
         call->succeed();
+    }
+    void refuse(const Error& why, std::shared_ptr<PendingCall> call) override {
+        record_->refused.push_back(why.context);
+        ControlFile::refuse(why, std::move(call));
     }
 
 private:

@@ -223,6 +223,7 @@ TEST_F(Mount, AWriteReportsItsErrno) {
     EXPECT_EQ(write_errno(path("add_target"), std::string(64 * 1024 + 1, 'x')), E2BIG);
     EXPECT_EQ(write_errno(path("add_target"), std::string(3 << 20, 'x')), E2BIG);
     EXPECT_EQ(control_.run([&] { return record_->commands.size(); }), 1u);
+    EXPECT_EQ(control_.run([&] { return record_->refused.size(); }), 3u);
 }
 
 TEST_F(Mount, ACommandOfExactly64KiBArrivesWhole) {
