@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/config/config_file.h>
 
+#include <srpfs/base/utf8.h>
 #include <srpfs/config/mount_options.h>
 
 #include <fmt/format.h>
@@ -66,23 +67,6 @@ std::string shown(std::string_view text) {
     std::size_t end = most;
     while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // not within a character
     return std::string(text.substr(0, end)) + "...";
-}
-
-// Bytes of the character that begins here; 0: none does.
-std::size_t character_bytes(std::string_view text) {
-    const auto byte = [&](std::size_t index) { return static_cast<unsigned char>(text[index]); };
-    const unsigned first = byte(0);
-    if (first < 0x80) return 1;
-    const std::size_t count = first >= 0xc2 && first < 0xe0   ? 2
-                              : first >= 0xe0 && first < 0xf0 ? 3
-                              : first >= 0xf0 && first < 0xf5 ? 4
-                                                              : 0;
-    if (count == 0 || text.size() < count) return 0;
-    for (std::size_t i = 1; i < count; ++i)
-        if ((byte(i) & 0xc0) != 0x80) return 0;
-    const bool is_second_wrong = (first == 0xe0 && byte(1) < 0xa0) || (first == 0xed && byte(1) > 0x9f) ||
-                                 (first == 0xf0 && byte(1) < 0x90) || (first == 0xf4 && byte(1) > 0x8f);
-    return is_second_wrong ? 0 : count;
 }
 
 // Why the line is no text; empty: it is.

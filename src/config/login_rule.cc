@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/config/login_rule.h>
 
+#include <srpfs/base/utf8.h>
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -11,6 +13,7 @@ namespace srpfs::config {
 namespace {
 
 constexpr std::string_view blanks = " \t\r\v\f";
+constexpr std::size_t shown_bytes_max = 60;  // of a word that is wrong
 constexpr std::string_view separators = " ,\t\r\v\f";
 // What srp_daemon copies into the login string; all are decimal.
 constexpr std::string_view option_names[] = {"allow_ext_sg",    "ch_count",     "cmd_sg_entries",
@@ -31,21 +34,14 @@ std::optional<std::uint64_t> hex_number(std::string_view text) {
     return value;
 }
 
-std::string printable(std::string_view text, std::size_t bytes_max = 60) {
-    std::string shown;
-    for (const char c : text.substr(0, bytes_max))
-        shown += c >= 0x20 && c < 0x7f ? std::string(1, c) : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-    return shown;
-}
-
 Result<void> apply_item(LoginRule& rule, std::string_view item) {
     const auto equals = std::min(item.find('='), item.size());
     const std::string_view name = item.substr(0, equals), value = item.substr(std::min(equals + 1, item.size()));
     const auto number = [&](std::optional<std::uint64_t>& field, std::uint64_t most) -> Result<void> {
         field = hex_number(value);
         if (field && *field <= most) return {};
-        return Error(EINVAL,
-                     fmt::format("{}={}: hexadecimal number up to {:x} expected", name, printable(value), most));
+        return Error(EINVAL, fmt::format("{}={}: hexadecimal number up to {:x} expected", name,
+                                         escaped(value, shown_bytes_max), most));
     };
     if (name == "id_ext") return number(rule.id_ext, UINT64_MAX);
     if (name == "ioc_guid") return number(rule.ioc_guid, UINT64_MAX);
@@ -53,7 +49,8 @@ Result<void> apply_item(LoginRule& rule, std::string_view item) {
     if (name == "pkey") return number(rule.pkey, UINT16_MAX);
     if (name == "dgid") {
         if (value.size() != 32 || !is_hex(value))
-            return Error(EINVAL, fmt::format("dgid={}: 32 hexadecimal digits expected", printable(value)));
+            return Error(EINVAL,
+                         fmt::format("dgid={}: 32 hexadecimal digits expected", escaped(value, shown_bytes_max)));
         rule.dgid = std::string(value);
         for (char& c : *rule.dgid) c = static_cast<char>(std::tolower(c));
         return {};
@@ -62,7 +59,7 @@ Result<void> apply_item(LoginRule& rule, std::string_view item) {
         return Error(EINVAL,
                      fmt::format("'{}' is no condition (id_ext, ioc_guid, dgid, service_id, pkey) and no option "
                                  "of a rule ({})",
-                                 printable(item), fmt::join(option_names, ", ")));
+                                 escaped(item, shown_bytes_max), fmt::join(option_names, ", ")));
     if (!rule.allows) return Error(EINVAL, fmt::format("{}: what is denied has conditions only, and no options", name));
     // The login string knows the ranges.
     const auto tried = srp::parse_login_string(fmt::format("id_ext=1,ioc_guid=1,dest=demo,{}={}", name, value));
@@ -131,7 +128,7 @@ Result<std::string> convert_srp_daemon(const std::string& name, std::string_view
         "# Rules of {}, for srpfs.conf(5). The first one that fits decides.\n"
         "# srp_daemon also finds targets; what it prints can be piped: srp_daemon -oc | srpctl login-all\n"
         "[login]\n",
-        printable(name));
+        escaped(name, shown_bytes_max));
     std::string errors;
     unsigned number = 0, faults = 0;
     constexpr unsigned faults_told = 10;  // of a file that is something else
@@ -149,7 +146,7 @@ Result<std::string> convert_srp_daemon(const std::string& name, std::string_view
             // Comments are kept, as what they are.
             const auto hash = line.find('#');
             if (hash != std::string_view::npos) {
-                result += printable(line.substr(hash, line.find_last_not_of(blanks) + 1 - hash), SIZE_MAX) + "\n";
+                result += escaped(line.substr(hash, line.find_last_not_of(blanks) + 1 - hash)) + "\n";
             }
             continue;
         }

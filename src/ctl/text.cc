@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/ctl/text.h>
 
+#include <srpfs/base/utf8.h>
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,37 +11,11 @@
 namespace srpfs::ctl {
 namespace {
 
-// Bytes of the well-formed sequence at the beginning of the text; 0 if there is none.
-std::size_t sequence_bytes(std::string_view text) {
-    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-    const unsigned char first = byte(0);
-    std::size_t bytes = 0;
-    std::uint32_t value = 0, least = 0;
-    if (first < 0x80) return 1;
-    if ((first & 0xe0) == 0xc0) {
-        bytes = 2, value = first & 0x1f, least = 0x80;
-    } else if ((first & 0xf0) == 0xe0) {
-        bytes = 3, value = first & 0x0f, least = 0x800;
-    } else if ((first & 0xf8) == 0xf0) {
-        bytes = 4, value = first & 0x07, least = 0x10000;
-    }
-    if (bytes == 0 || bytes > text.size()) return 0;
-    for (std::size_t i = 1; i < bytes; ++i) {
-        if ((byte(i) & 0xc0) != 0x80) return 0;
-        value = value << 6 | (byte(i) & 0x3f);
-    }
-    const bool is_character = value >= least && value <= 0x10ffff && (value < 0xd800 || value > 0xdfff);
-    const bool is_control = value < 0xa0;  // C1
-    const bool turns_text = (value >= 0x200b && value <= 0x200f) || (value >= 0x2028 && value <= 0x202e) ||
-                            (value >= 0x2060 && value <= 0x206f) || value == 0xfeff;  // invisible, or right to left
-    return is_character && !is_control && !turns_text ? bytes : 0;
-}
-
 // Of printable() text.
 std::string_view first_columns(std::string_view text, std::size_t columns) {
     std::size_t end = 0;
     for (std::size_t i = 0; i < columns && end < text.size(); ++i)
-        end += std::max<std::size_t>(1, sequence_bytes(text.substr(end)));
+        end += std::max<std::size_t>(1, printable_bytes(text.substr(end)));
     return text.substr(0, end);
 }
 
@@ -67,10 +43,8 @@ std::string human_microseconds(std::uint64_t microseconds) {
 std::string printable(std::string_view text, Charset charset) {
     std::string result;
     while (!text.empty()) {
-        const std::size_t bytes = sequence_bytes(text);
-        const auto first = static_cast<unsigned char>(text[0]);
-        const bool is_shown = bytes == 1 ? first >= 0x20 && first != 0x7f : bytes > 1 && charset == Charset::utf8;
-        if (is_shown)
+        const std::size_t bytes = printable_bytes(text);
+        if (bytes == 1 || (bytes > 1 && charset == Charset::utf8))
             result += text.substr(0, bytes);
         else
             result += '?';

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/srp/login_string.h>
 
+#include <srpfs/base/utf8.h>
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -242,18 +244,9 @@ const Key* find_key(std::string_view name) {
 
 // ---- errors ----
 
-// One line of printable text, whatever was typed.
 std::string quoted(std::string_view text) {
     constexpr std::size_t shown_max = 80;
-    std::string result = "\"";
-    for (const char c : text.substr(0, shown_max)) {
-        const auto byte = static_cast<unsigned char>(c);
-        if (byte < 0x20 || byte > 0x7e)
-            result += fmt::format("\\x{:02x}", byte);
-        else
-            result += c;
-    }
-    return result + (text.size() > shown_max ? "...\"" : "\"");
+    return fmt::format("\"{}{}\"", escaped(text, shown_max), text.size() > shown_max ? "..." : "");
 }
 
 struct Item {

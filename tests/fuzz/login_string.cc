@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include "fuzz.h"
 
+#include <srpfs/base/utf8.h>
 #include <srpfs/srp/login_string.h>
 
+using srpfs::escaped;
 using namespace srpfs::srp;
 
 SRPFS_FUZZ_TARGET(login_string) {
@@ -10,7 +12,7 @@ SRPFS_FUZZ_TARGET(login_string) {
     const auto parsed = parse_login_string(text);
     if (!parsed) {
         PROPERTY(parsed.error().errno_value() == EINVAL);
-        PROPERTY(is_printable_line(parsed.error().context));
+        PROPERTY(escaped(parsed.error().context) == parsed.error().context);
         PROPERTY(parsed.error().context.ends_with('.'));
         PROPERTY(parsed.error().context.size() < 600);
         return;

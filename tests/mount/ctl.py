@@ -14,7 +14,7 @@ import subprocess
 import termios
 import time
 
-from harness import (LOGIN, NOBODY, PATIENCE, PORT, TARGET, TOP, Background, check, contains, equal, eventually, opened, promised, read_file,
+from harness import (LOGIN, NOBODY, PATIENCE, PORT, TARGET, TOP, Background, check, contains, equal, errno_of, eventually, opened, promised, read_file,
                      run, test, value, wait_gone, write_once)
 from trouble import BlackHole
 
@@ -792,6 +792,10 @@ def srpctl_says_what_is_wrong_with_a_mount_point_or_a_login(t):
         ctl.run("login", login, code=5)
         equal(about(str(mount.path))[0][0], f"The last command or login that failed: {value(mount.path / 'last_error')}", "the reason")
         check(advice is None or advice in about(str(mount.path))[0][1], f"advice: {about(str(mount.path))}")
+    # As much of what was written as the terminal can show.
+    errno_of(lambda: write_once(mount.path / "add_target", "grün\x1b\udcff=1".encode(errors="surrogateescape")))
+    for locale, shown in (("C.UTF-8", '"grün\\x1b\\xff" is not a key'), ("C", '"gr?n\\x1b\\xff" is not a key')):
+        contains(run(*ctl.command("why"), env={"LC_ALL": locale}).stdout, shown, f"what is shown in the locale {locale}")
     # This login is there: whoever logs in again is in the way of it.
     if os.path.isdir("/run/srpfs"):
         found = about("srpfs", LOGIN)

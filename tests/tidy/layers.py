@@ -33,7 +33,7 @@ FOREIGN = {
 }
 
 # `base` is what everybody may use, so it grows only on purpose.
-BASE_HEADERS = ("assert.h", "bytes.h", "count.h", "instant.h", "intrusive_list.h", "latency.h", "log.h", "random.h", "result.h")
+BASE_HEADERS = ("assert.h", "bytes.h", "count.h", "instant.h", "intrusive_list.h", "latency.h", "log.h", "random.h", "result.h", "utf8.h")
 
 # Words that must not occur in the shipped program, and the files that may use them all the same, with the reason.
 BANNED = {

@@ -76,6 +76,11 @@ TEST(Convert, SaysWhatSrpDaemonWouldRefuse) {
     EXPECT_TRUE(rules_of(*convert_srp_daemon("x\ny", "# \x1b[m \xff\r\n")).empty());
 }
 
+TEST(Convert, KeepsCommentsInAnyLanguage) {
+    const auto text = *convert_srp_daemon("x", "# f\xc3\xbcr \xe6\x97\xa5 \xff\n");
+    EXPECT_NE(text.find("# f\xc3\xbcr \xe6\x97\xa5 \\xff\n"), std::string::npos) << text;
+}
+
 TEST(Convert, NamesEveryLineThatIsWrong) {
     const auto refused = convert_srp_daemon("x", "allow ioc_guid=1\na frob=1\na pkey=12345\nd queue_size=4\na\nb\n");
     ASSERT_FALSE(refused);

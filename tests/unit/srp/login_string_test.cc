@@ -136,6 +136,12 @@ TEST(LoginString, ShowsHostileTextOnOneShortPrintableLine) {
     EXPECT_TRUE(contains(control, "\\x1b[2J\\x00\\xff")) << control;
 }
 
+TEST(LoginString, ShowsOtherCharactersThanAsciiAsTheyAre) {
+    EXPECT_TRUE(contains(refusal_with("gr\xc3\xbcn=1"), "\"gr\xc3\xbcn\" is not a key"));
+    EXPECT_TRUE(contains(refusal_with("queue_size=\xc3"), "\\xc3"));
+    EXPECT_TRUE(contains(refusal_with("queue_size=" + std::string(79, '9') + "\xc3\xbc" + "9"), "9...\""));
+}
+
 // ---- every key and its range ----
 
 struct Range {
