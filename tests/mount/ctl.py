@@ -137,6 +137,11 @@ def srpctl_finds_its_mount(t):
                 equal(json.loads(done.stdout), {"schema": 1, "exit_status": 3, "errors": [said]}, f"{verb} as JSON")
             else:
                 equal(done.stdout, "", f"{verb} as {form}")
+    nowhere = t.path("nowhere")
+    for arguments in (("-m", nowhere, "list"), ("list", "-m", nowhere), ("list", "-v", "-m", nowhere)):
+        said = ctl.run("-o", "json", *arguments, code=3)
+        equal(json.loads(said.stdout)["errors"], [said.stderr.removeprefix("srpctl: ").strip()], f"{arguments} as JSON")
+        contains(said.stderr, f"{nowhere} is not in an srpfs mount; ", f"{arguments}")
     done = run(*alone.command("list"))
     equal((done.returncode, done.stdout), (0, ""), "a list of nothing")
     contains(done.stderr, "no target is logged in to", "a hint")
