@@ -8,8 +8,8 @@ import re
 import resource
 import shutil
 
-from harness import (NOBODY, PORT, TARGET, Skip, check, contains, equal, eventually, fails_with, mount_entry, needs, opened, own_mount_namespace, promised,
-                     read_bytes, read_file, run, shorten, succeeds, test, value, write_once)
+from harness import (NOBODY, PORT, TARGET, Skip, check, contains, equal, eventually, fails_with, mount_entry, needs, opened, own_mount_namespace,
+                     promised, read_bytes, read_file, run, shorten, succeeds, test, unmount, value, write_once)
 
 
 @test
@@ -199,7 +199,7 @@ def a_file_that_may_not_be_as_long_fails_writes_and_ends_nothing(t):
         equal(os.pwrite(handle, b"a" * 4096, 0), 4096, "bytes written below the limit")
         fails_with(errno.EIO, "a write beyond the limit", lambda: os.pwrite(handle, b"b" * 4096, 1 << 19))
         equal(os.pread(handle, 4096, 0), b"a" * 4096, "what was written")
-    succeeds("umount", point)
+    unmount(point)
 
 
 @test(exit_codes=(0, 32))
@@ -239,7 +239,7 @@ def the_daemon_lets_go_of_standard_files(t):
             continue
     else:
         raise AssertionError("the daemon was not found")
-    succeeds("umount", point)
+    unmount(point)
 
 
 @test
@@ -251,7 +251,7 @@ def the_daemon_serves_whoever_closes_its_standard_files(t):
         try:
             contains(read_file(point / "version"), ".", f"what is served with {closed}")
         finally:
-            succeeds("umount", point)
+            unmount(point)
 
 
 @test
@@ -316,7 +316,7 @@ def options_may_stand_anywhere_and_be_repeated(t):
     equal((done.returncode, done.stderr), (0, ""), "exit code")
     equal(mount_entry(point)[2][0], "ro", "first mount option")
     equal((point / "srp-demo0-1" / "0000000000000001-0000000000000001" / "lun0").stat().st_uid, 6, "owner: the last word wins")
-    succeeds("umount", point)
+    unmount(point)
     eventually(lambda: not pid_file.exists(), "no pid file")
 
 
@@ -335,7 +335,7 @@ def the_pid_file_option_is_the_letter_P(t):
     equal((done.returncode, done.stderr), (0, ""), "exit code")
     pid = int(pid_file.read_text())
     equal(os.readlink(f"/proc/{pid}/exe"), str(t.program), "program of the process in the pid file")
-    succeeds("umount", point)
+    unmount(point)
     eventually(lambda: not pid_file.exists(), "no pid file")
 
 
@@ -350,14 +350,14 @@ def names_of_mount_points_may_be_odd(t):
     done = t.srpfs("-P", "relative.pid", "demo:ram:1M", "./relative/", cwd=t.dir)
     equal((done.returncode, done.stderr), (0, ""), "exit code with a relative name")
     check(mount_entry(point), "relative name: not mounted")
-    succeeds("umount", point)
+    unmount(point)
     eventually(lambda: not t.path("relative.pid").exists(), "no pid file")
     link = t.path("link")
     link.symlink_to(point)
     done = t.srpfs("-P", t.path("l.pid"), "demo:ram:1M", link)
     equal((done.returncode, done.stderr), (0, ""), "exit code with a symbolic link")
     check(mount_entry(point), "symbolic link: not mounted")
-    succeeds("umount", link)
+    unmount(link)
     eventually(lambda: not t.path("l.pid").exists(), "no pid file")
 
 
@@ -392,7 +392,7 @@ def mount_8_finds_srpfs_as_a_type(t):
         equal(entry[1], "fuse.srpfs", f"{command}: type")
         check(options <= set(entry[2]), f"{command}: {entry[2]} lacks {options}")
         check((point / "srp-demo0-1" / "0000000000000001-0000000000000001" / "lun0").exists(), f"{command}: no lun0")
-        succeeds("umount", point)
+        unmount(point)
     for source, options, code, named in (("demo:ram:1M", "bogus", 1, "'bogus'"), ("demo:file:/missing", "rw", 32, "/missing")):
         done = run("mount", "-t", "fuse.srpfs", source, point, "-o", options)
         equal(done.returncode, code, f"exit code of mount(8) for {source} -o {options}")
@@ -402,7 +402,7 @@ def mount_8_finds_srpfs_as_a_type(t):
     done = run("mount", "-T", table, point)
     equal((done.returncode, done.stderr), (0, ""), "mount by fstab")
     check("ro" in mount_entry(point)[2], "fstab: not read-only")
-    succeeds("umount", point)
+    unmount(point)
 
 
 @test
@@ -422,7 +422,7 @@ def wait_none_does_not_wait_for_the_login(t):
     done = t.srpfs("-o", "wait=none,login_timeout=1", "id_ext=1,ioc_guid=1,dest=192.0.2.1:5555", point)
     if done.returncode == 0:                      # a machine with RDMA
         eventually(lambda: read_file(point / "last_error").strip(), "a reason in last_error")
-        succeeds("umount", point)
+        unmount(point)
     else:
         contains(done.stderr, "RDMA", "message without a device")
 

@@ -6,7 +6,7 @@ import pathlib
 import re
 import shlex
 
-from harness import PATIENCE, TOP, check, contains, equal, mount_entry, own_mount_namespace, run, succeeds, test, wait_gone
+from harness import PATIENCE, TOP, check, contains, equal, mount_entry, own_mount_namespace, run, succeeds, test, unmount, wait_gone
 from service import Manager
 
 README, MAN = TOP / "README.md", TOP / "man/srpfs.8"
@@ -50,7 +50,7 @@ def mount_8_calls_the_helper_with_options_of_its_own(t):
     for option in ("ro", "nosuid", "nodev", "noexec"):
         contains(options, option, "options")
     pid = int(pid_file.read_text())
-    succeeds("umount", point)
+    unmount(point)
     wait_gone(pid)
 
 
@@ -68,7 +68,7 @@ def mount_a_mounts_what_is_not_noauto_and_not_there(t):
         mounts = pathlib.Path("/proc/mounts").read_text().count("fuse.srpfs")
     equal(mounts, pathlib.Path("/proc/mounts").read_text().count("fuse.srpfs"), "mounts after a second mount -a")
     for point in points[:2]:
-        succeeds("umount", point)
+        unmount(point)
 
 
 @test(exit_codes=(0, 1, 32))
@@ -97,7 +97,7 @@ def a_mount_is_not_changed_by_remount(t):
     equal(done.returncode, 32, "exit code of mount -o remount,ro")
     contains(done.stderr, "umount and mount again", "message of mount -o remount,ro")
     check("rw" in mount_entry(point)[2], "it is read-only all the same")
-    succeeds("umount", point)
+    unmount(point)
 
 
 @test
@@ -111,7 +111,7 @@ def fake_and_verbose_and_sloppy_mounts_do_what_mount_8_says(t):
     equal((done.returncode, done.stderr), (0, ""), "mount -v -n -s")
     contains(done.stdout, f"srpfs -o ro -- demo:ram:1M {point}", "what mount -v says")
     check("ro" in mount_entry(point)[2], "not read-only")
-    succeeds("umount", point)
+    unmount(point)
 
 
 @test
@@ -127,7 +127,7 @@ def a_mount_in_another_namespace_is_there_only(t):
     equal((done.returncode, done.stderr), (0, ""), "mount -N")
     check(mount_entry(point) is None, "it is mounted here")
     contains(pathlib.Path(f"/proc/{pid}/mounts").read_text(), f" {point} fuse.srpfs ", "mounts there")
-    succeeds("umount", "-N", str(pid), point)
+    unmount(point, "-N", str(pid))
     os.kill(pid, 9)
     os.waitpid(pid, 0)
 
@@ -165,7 +165,7 @@ def mounted_as_said(t, point, source, command, log):
     if source != "none":
         log.wait_for_part("id_ext=0002c90300a1b2c3")
     pid = int(t.path("pid").read_text())
-    succeeds("umount", point)
+    unmount(point)
     wait_gone(pid)
     check(source != "none" or not any("id_ext" in line for line in log.lines()), f"{command}: it has tried to log in")
     log.lines()

@@ -9,8 +9,8 @@ import random
 import signal
 import subprocess
 
-from harness import (BOTH, LOGIN, PATIENCE, TARGET, Background, Skip, check, equal, errno_of, eventually, fails_with, needs, opened, pattern, promised,
-                     read_bytes, run, succeeds, test, wait_gone, write_once)
+from harness import (BOTH, LOGIN, PATIENCE, TARGET, Background, Skip, check, equal, errno_of, eventually, fails_with, needs, opened, pattern,
+                     promised, read_bytes, run, succeeds, test, unmount, wait_gone, write_once)
 
 MIB = 1 << 20
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, COLLAPSE_RANGE = 1, 2, 16, 8
@@ -491,7 +491,7 @@ def a_killed_srpfs_leaves_what_is_beyond_a_copy_alone(t):
                 process.wait(PATIENCE)
             interrupted += process.returncode != 0
         wait_gone(mount.pid)
-        succeeds("umount", mount.path)
+        unmount(mount.path)
         mount.pid_file.unlink()
         data = backing.read_bytes()
         equal(copied_so_far(data, source, OLD), None, f"turn {turn}: a place with what nobody wrote")

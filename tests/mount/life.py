@@ -5,12 +5,13 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
 
-from harness import (BOTH, PATIENCE, Background, check, contains, equal, errno_of, eventually, fails_with, mount_entry, opened,
-                     own_mount_namespace, pattern, promised, read_bytes, read_file, run, succeeds, test, wait_gone, write_once)
+from harness import (BOTH, PATIENCE, Background, check, contains, equal, errno_of, eventually, fails_with, mount_entry, opened, own_mount_namespace,
+                     pattern, promised, read_bytes, read_file, run, succeeds, test, unmount, wait_gone, write_once)
 
 GONE_SECONDS = 10           # decisions 18: the daemon is gone by then, whatever happens
 # The kernel's answers to what a killed daemon had taken, or was about to: ECANCELED when it was handed over in a ring's entry,
@@ -23,7 +24,7 @@ AFTER_THE_END = (*AFTER_A_KILL, errno.EIO, errno.ENODEV)
 def umount_ends_the_daemon(t):
     mount = t.mount()
     with promised(3, "the end of the daemon"):
-        succeeds("umount", mount.path)
+        unmount(mount.path)
         mount.wait_end()
     equal(os.listdir(mount.path), [], "the mount point afterwards")
 
@@ -32,7 +33,7 @@ def umount_ends_the_daemon(t):
 def the_pid_file_goes_last(t):
     mount = t.mount()
     equal(os.readlink(f"/proc/{mount.pid}/exe"), str(t.program), "program of the process in the pid file")
-    succeeds("umount", mount.path)
+    unmount(mount.path)
     eventually(lambda: not mount.pid_file.exists(), "no pid file")
     with promised(0.5, "the end of the process after its pid file's"):
         wait_gone(mount.pid)
@@ -46,6 +47,29 @@ def umount_refuses_while_a_file_is_open(t):
         check(done.returncode == 32 and "busy" in done.stderr, f"umount: {done.returncode} {done.stderr!r}")
         equal(os.pwrite(handle, b"still here", 0), 10, "write after the refused umount")
         equal(os.pread(handle, 10, 0), b"still here", "read after the refused umount")
+
+
+@test
+def tests_unmount_again_while_somebody_looks(t):
+    attempts, folder = t.path("attempts"), t.path("bin")
+    folder.mkdir()
+    attempts.touch()
+    (folder / "umount").write_text(f'#!/bin/sh\n{shutil.which("umount")} "$@"\nresult=$?\necho $result >> {attempts}\nexit $result\n')
+    (folder / "umount").chmod(0o755)
+    os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"       # of this test's process
+    mount = t.mount()
+    with opened(mount.lun(0)):
+        ends = Background(mount.umount)
+        eventually(lambda: attempts.read_text().count("32") > 1 or not ends.is_running(), "two attempts")
+        check(mount.is_mounted() and ends.is_running(), "not tried again")
+    ends.wait("the end")
+    check(not mount.is_mounted(), "still mounted")
+    attempts.write_text("")
+    try:
+        mount.umount()
+    except AssertionError as error:
+        contains(str(error), "not mounted", "why not")
+    equal(attempts.read_text(), "32\n", "attempts of what is not busy")
 
 
 @test(intakes=BOTH)
@@ -195,7 +219,7 @@ def what_kill_9_leaves_umount_cleans(t):
         done = t.srpfs("demo:ram:1M", mount.path)
         equal(done.returncode, 32, "exit code of a mount on the dead one")
         check(re.search("umount .* first|unmount it first", done.stderr), f"no advice: {done.stderr!r}")
-    succeeds("umount", mount.path)
+    unmount(mount.path)
     check(not mount.is_mounted(), "still mounted after umount")
     mount.pid_file.unlink()
     mount.pid_file = None  # the next daemon writes one of the same name
@@ -240,7 +264,7 @@ def a_second_mount_on_the_same_directory_is_refused(t):
 def in_the_foreground_it_ends_with_the_mount(t):
     mount = t.mount_in_foreground()
     equal(len(read_bytes(mount.lun(0))), 64 << 20, "bytes read")
-    succeeds("umount", mount.path)
+    unmount(mount.path)
     equal(mount.exit_code(), 0, "exit code after umount")
     log = mount.log_file.read_text()
     for part in ("new target: id_ext 0000000000000001 ioc_guid 0000000000000001", "MiB of I/O buffers", "lun0", "unmounted"):
@@ -257,7 +281,7 @@ def debugging_stays_in_the_foreground_and_says_more(t):
     for arguments in (("-f",), ("-d",), ("-o", "debug")):
         mount = t.mount_in_foreground(arguments=arguments)
         read_file(mount.target / "state")
-        succeeds("umount", mount.path)
+        unmount(mount.path)
         equal(mount.exit_code(), 0, f"exit code with {arguments}")
         lengths[arguments] = len(mount.log_file.read_text())
     check(lengths[("-d",)] > lengths[("-f",)] and lengths[("-o", "debug")] > lengths[("-f",)], f"log lengths {lengths}")
@@ -340,7 +364,7 @@ def the_end_does_not_lose_unflushed_writes(t):
                 os.kill(mount.pid, signal.SIGTERM)
                 mount.wait_end()
         if end == "umount":
-            succeeds("umount", mount.path)
+            unmount(mount.path)
         mount.wait_end()
         check(image.read_bytes()[512:512 + len(data)] == data, f"{end}: the backing file lacks the data")
 

@@ -16,8 +16,8 @@ import struct
 import subprocess
 import threading
 
-from harness import (BOTH, LOGIN, PATIENCE, Background, Skip, check, contains, equal, eventually, fails_with, needs, opened, pattern,
-                     promised, read_bytes, run, succeeds, test, write_once)
+from harness import (BOTH, LOGIN, PATIENCE, Background, Skip, check, contains, equal, eventually, fails_with, needs, opened, pattern, promised,
+                     read_bytes, run, succeeds, test, unmount, write_once)
 
 MIB = 1 << 20
 BLKGETSIZE64 = 0x80081272
@@ -490,11 +490,11 @@ def a_loop_device_with_ext4_works(t):
             for number in range(200):
                 (point / f"small{number}").write_bytes(data[:number * 13])
             succeeds("sync", "-f", point)
-            succeeds("umount", point)
+            unmount(point)
             succeeds("e2fsck", "-fn", device)
             succeeds("mount", "-t", "ext4", "-o", "ro", device, point)
             check((point / "file").read_bytes() == data, "the file differs after the second mount")
-            succeeds("umount", point)
+            unmount(point)
         finally:
             run("losetup", "-d", device)
         eventually(lambda m=mount: run("e2fsck", "-fn", m.lun(0)).returncode == 0, "e2fsck of the LUN file itself")

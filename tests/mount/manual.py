@@ -4,7 +4,8 @@
 import os
 import re
 
-from harness import PATIENCE, TARGET, TOP, Background, check, contains, equal, eventually, needs, own_mount_namespace, run, succeeds, test, value
+from harness import (PATIENCE, TARGET, TOP, Background, check, contains, equal, eventually, needs, own_mount_namespace, run, succeeds, test, unmount,
+                     value)
 
 # Examples of srpfs.conf(5) are parsed by tests/unit/config, lines of fstab are mounted by helper.py, the program is compiled by raw.py.
 ELSEWHERE = (" fuse.srpfs ", "#include <srpfs/raw_ioctl.h>")
@@ -85,19 +86,19 @@ def examples_of_srpfs_8_work(t):
         needs("mkfs.ext4")
         shell.works(block, target)
         check(os.path.ismount(shell.place / "mnt"), "no file system at /mnt")
-        succeeds("umount", shell.place / "mnt")
-    succeeds("umount", shell.place / "tmp/demo")
+        unmount(shell.place / "mnt")
+    unmount(shell.place / "tmp/demo")
 
     needs("fio")
     succeeds(t.program.parent / "srpfs", "demo", point)
     done = shell.run(only(blocks, "fio --name=x").replace("PORT/TARGET", f"srp-demo0-1/{TARGET}").replace("runtime=10", "runtime=1").replace("srpctl top", "srpctl top -n 1"))
     equal((done.returncode, done.stderr), (0, ""), "reading with fio, and top")
     contains(done.stdout, "LUN", "what top shows")
-    succeeds("umount", point)
+    unmount(point)
 
     # Nobody can be logged in to here, and whoever tries is told why.
     check(shell.works(only(blocks, "srpfs none /srp\nibsrpdm")).strip() != "", "no reason")
-    succeeds("umount", point)
+    unmount(point)
     done = shell.run(only(blocks, "dest=192.168.7.1:5555 /srp"))
     equal(done.returncode, 32, f"exit status of a login to nobody ({done.stderr})")
     check("Login string" not in done.stderr, done.stderr)
@@ -111,7 +112,7 @@ def examples_of_srpfs_8_work(t):
     done = shell.run(mount)
     check(done.returncode == 0 or done.returncode == 32 and "io_uring" in done.stderr, f"{mount}: {done.returncode} {done.stderr}")
     if done.returncode == 0:
-        succeeds("umount", point)
+        unmount(point)
     equal(blocks, [], "examples that nobody runs")
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 
-from harness import BOTH, Skip, check, contains, equal, eventually, needs, pattern, read_file, run, succeeds, test
+from harness import BOTH, Skip, check, contains, equal, eventually, needs, pattern, read_file, run, succeeds, test, unmount
 
 MIB = 1 << 20
 LIMIT = 192 * MIB
@@ -140,12 +140,12 @@ def is_written_while_memory_runs_out(t, source, options):
             stop.set()
             for thread in hogs:
                 thread.join()
-            succeeds("umount", point)
+            unmount(point)
             succeeds("e2fsck", "-fn", device)
             succeeds("mount", "-t", "ext4", "-o", "ro", device, point)
             for number in range(4):
                 equal(hashlib.md5((point / f"file{number}").read_bytes()).digest(), hashlib.md5(data).digest(), f"md5 of file{number}")
-            succeeds("umount", point)
+            unmount(point)
         finally:
             stop.set()
             for thread in hogs:
@@ -169,4 +169,4 @@ def without_the_privilege_memory_lock_does_not_mount(t):
     done = run("setpriv", "--bounding-set", "-sys_resource", "--inh-caps", "-sys_resource", t.program, "-o", "memory_lock=try", "demo:ram:1M", point)
     equal((done.returncode, done.stderr), (0, ""), "exit code and messages of memory_lock=try")
     eventually(lambda: (point / "stats").exists(), "the mount")
-    succeeds("umount", point)
+    unmount(point)

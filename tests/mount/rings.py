@@ -9,8 +9,8 @@ import shutil
 import signal
 import struct
 
-from harness import (BOTH, NOBODY, PORT, TARGET, Background, Skip, check, contains, equal, errno_of, eventually, needs, opened, pattern,
-                     promised, read_bytes, run, succeeds, test, wait_gone)
+from harness import (BOTH, NOBODY, PORT, TARGET, Background, Skip, check, contains, equal, errno_of, eventually, needs, opened, pattern, promised,
+                     read_bytes, run, succeeds, test, unmount, wait_gone)
 from life import AFTER_A_KILL
 from luns import aligned, fio
 from trouble import READ, BlackHole, Stuck, killed, user_of, waits, write_raw
@@ -102,7 +102,7 @@ def a_kill_in_the_middle_of_io_frees_everybody(t):
     wait_gone(mount.pid)
     for number, user in enumerate(users):
         check(user.wait(f"user {number}") in AFTER_A_KILL, f"user {number} ended otherwise")
-    succeeds("umount", mount.path)
+    unmount(mount.path)
     mount.pid_file.unlink()
     mount.pid_file = None
     equal(len(read_bytes(t.mount(at=mount.path).lun(0))), 64 * MIB, "bytes read from the next mount")

@@ -9,7 +9,7 @@ import select
 import socket
 import subprocess
 
-from harness import PATIENCE, TARGET, Mount, check, contains, equal, eventually, own_mount_namespace, succeeds, test, wait_gone, write_once
+from harness import PATIENCE, TARGET, Mount, check, contains, equal, eventually, own_mount_namespace, succeeds, test, unmount, wait_gone, write_once
 
 PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
 WATCHDOG = 2                # seconds; a ping comes each half of it
@@ -77,7 +77,7 @@ def a_service_manager_is_told_when_it_serves_and_when_it_ends(t):
     contains(seen, f"STATUS=serving demo:ram:64M at {mount.path}: 1 target, 1 running", "what came before READY=1")
     write_once(mount.port / TARGET / "delete", "1")
     manager.wait_for(f"STATUS=serving demo:ram:64M at {mount.path}: 0 targets, 0 running")
-    succeeds("umount", mount.path)
+    unmount(mount.path)
     equal(mount.exit_code(), 0, "exit code")
     contains(manager.lines(), "STOPPING=1", "what came at the end")
 
@@ -118,7 +118,7 @@ def a_reactor_that_hangs_stops_the_watchdog(t):
         got = manager.lines(WATCHDOG)
         check("WATCHDOG=1" not in got, f"pings while a reactor hangs: {got}")
     manager.wait_for("WATCHDOG=1")
-    succeeds("umount", mount.path)
+    unmount(mount.path)
     equal(mount.exit_code(), 0, "exit code")
 
 
@@ -149,7 +149,7 @@ def the_journal_gets_priority_target_and_unit(t):
     for line in ("PRIORITY=6", "SYSLOG_IDENTIFIER=srpfs", "SRPFS_TARGET=demo", "SRPFS_LUN=lun0"):
         contains(seen, line, "the journal")
     equal(t.path("stderr").read_text(), "", "standard error beside the journal")
-    succeeds("umount", mount.path)
+    unmount(mount.path)
     equal(mount.process.wait(PATIENCE), 0, "exit code")
 
 
@@ -158,7 +158,7 @@ def without_its_socket_the_journal_gets_priorities_in_front_of_lines(t):
     manager = journal()
     os.unlink(manager.name)
     mount = start_with_journal(t)
-    succeeds("umount", mount.path)
+    unmount(mount.path)
     equal(mount.process.wait(PATIENCE), 0, "exit code")
     wait_gone(mount.pid)
     text = t.path("stderr").read_text()
@@ -190,5 +190,5 @@ def a_system_log_that_hangs_is_not_waited_for(t):
     with contextlib.suppress(OSError):
         write_once(mount.path / "add_target", "bogus")
     logger.wait_for_part("messages before this one are lost: the system log took none")
-    succeeds("umount", mount.path)
+    unmount(mount.path)
     mount.wait_end()

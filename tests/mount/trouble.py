@@ -11,8 +11,8 @@ import signal
 import subprocess
 import time
 
-from harness import (BOTH, LOGIN, PATIENCE, SLACK, Background, Lateness, check, contains, equal, eventually, in_a_request, needs,
-                     opened, pattern, promised, read_bytes, read_file, run, succeeds, test, value, write_once)
+from harness import (BOTH, LOGIN, PATIENCE, SLACK, Background, Lateness, check, contains, equal, eventually, in_a_request, needs, opened, pattern,
+                     promised, read_bytes, read_file, run, succeeds, test, unmount, value, write_once)
 
 KILL_SECONDS = 1.0          # decisions 13
 GONE_SECONDS = 10           # decisions 18
@@ -321,7 +321,7 @@ def a_stuck_flush_does_not_keep_it_from_ending(t):
         waits(mount, syncer)
         killed(syncer, "fsync")
     with promised(GONE_SECONDS, "the end"):
-        succeeds("umount", mount.path)
+        unmount(mount.path)
         mount.wait_end()
 
 
