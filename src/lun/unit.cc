@@ -791,7 +791,7 @@ void Unit::after_part(Operation& operation) {
         // The others are waited for: their memory is in use, and what they wrote is known then.
         if (operation.parts_in_flight_ == 0) {
             if (operation.is_waiting()) unlink(operation);
-            answer(operation, operation.failure_);
+            answer(operation, refuses_nothing(operation) ? end_of_nothing(operation) : operation.failure_);
         }
         return;
     }
@@ -983,7 +983,9 @@ Unit::Verdict Unit::judge_check_condition(Operation& operation, const Operation:
                    lun_.file_name());
         count_loss();
     }
-    if (sense.valid && (sense.deferred || flushes)) {
+    const bool only_refused = flushes && sense.key == scsi::SenseKey::data_protect && !sense.deferred &&
+                              !is(0x27, 0x07) && !has_unflushed_writes();
+    if (sense.valid && (sense.deferred || flushes) && !only_refused) {
         if (info_)
             on_loss_told(sense);
         else
@@ -1069,6 +1071,21 @@ bool Unit::has_unflushed_writes() const {
 // One that only reads has nothing of ours, and may refuse the command.
 bool Unit::has_to_flush() const {
     return info_->write_cache && (has_unflushed_writes() || (cache_->may_have_others_writes && !info_->read_only));
+}
+
+// Whether a flush was refused, and not failed, that was for nothing of ours.
+bool Unit::refuses_nothing(const Operation& operation) const {
+    const OutcomeKind kind = operation.failure_.kind;
+    return operation.kind_ == OperationKind::flush && !has_unflushed_writes() &&
+           (kind == OutcomeKind::reservation_conflict || kind == OutcomeKind::write_protected ||
+            kind == OutcomeKind::illegal_request);
+}
+
+// What others may have written is theirs to flush: whoever has nothing there is not told of a refusal.
+Outcome Unit::end_of_nothing(const Operation& flush) {
+    // Asking one that has no such command again is no use.
+    if (flush.failure_.kind == OutcomeKind::illegal_request) cache_->may_have_others_writes = false;
+    return {tell_losses(flush) ? OutcomeKind::medium_error : OutcomeKind::ok};
 }
 
 // Deferred sense, or that of a flush: acknowledged writes are lost if it is an error of the medium.

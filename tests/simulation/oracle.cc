@@ -55,7 +55,8 @@ Oracle::WriteId Oracle::begin_write(std::uint64_t offset, std::uint32_t bytes, C
 void Oracle::end_write(WriteId id, End end, bool promised) {
     Write& write = writes_.at(id - 1);
     write.ended = ++now_;
-    if (end == End::unknown) return;
+    write.failed = end == End::failed;
+    if (end != End::acknowledged) return;
     write.firm = write.ended;
     if (promised) write.promised = write.ended;
 }
@@ -117,9 +118,16 @@ Oracle::Opener Oracle::open() {
 
 void Oracle::end_flush_ok(Moment began, Opener opener) {
     ++now_;
+    flushed_ = std::max(flushed_, began);
     for (Write& write : writes_)
         if (write.firm < began && write.began > excused_until_.at(opener) && write.promised == never && !write.excused)
             write.promised = now_;
+}
+
+bool Oracle::may_have_unflushed() const {
+    return std::any_of(writes_.begin(), writes_.end(), [this](const Write& write) {
+        return write.promised == never && !write.failed && write.ended > flushed_;
+    });
 }
 
 void Oracle::end_flush_lost(Opener opener) {
@@ -191,6 +199,7 @@ std::optional<std::string> Oracle::end_read(Moment began, std::uint64_t offset, 
                                .firm = 0,
                                .promised = 0,
                                .excused = false,
+                               .failed = false,
                                .content = Content::zeros,
                                .is_gap = false};
     std::vector<Write> now_seen;
@@ -240,6 +249,7 @@ std::optional<std::string> Oracle::end_read(Moment began, std::uint64_t offset, 
                                     .firm = ended,
                                     .promised = never,
                                     .excused = false,
+                                    .failed = false,
                                     .content = found->content,
                                     .is_gap = false});
             continue;

@@ -25,7 +25,8 @@ class Oracle {
 public:
     explicit Oracle(std::uint32_t block_bytes) : block_bytes_(block_bytes) {}
 
-    enum class End { acknowledged, unknown };
+    // `failed` is as unknown, but for flushes: no part of it was acknowledged.
+    enum class End { acknowledged, unknown, failed };
     using WriteId = std::size_t;
 
     // The content of write `id` at `offset` of the unit.
@@ -54,6 +55,8 @@ public:
     // A successful flush promises everything acknowledged before it began, except what its opener has been told is
     // lost.
     void end_flush_ok(Moment began, Opener opener);
+    // False: whatever has been written, and perhaps not answered, was there before a flush that succeeded began.
+    [[nodiscard]] bool may_have_unflushed() const;
     // The flush has reported that the cache was lost: what was not promised may be gone, and its opener knows.
     void end_flush_lost(Opener opener);
     // What was not promised may be gone, and nobody has to be told.
@@ -84,6 +87,7 @@ private:
         Moment firm = never;  // acknowledged or seen
         Moment promised = never;
         bool excused = false;
+        bool failed = false;
         Content content = Content::pattern;
         bool is_gap = false;
     };
@@ -96,6 +100,7 @@ private:
     std::vector<Write> writes_;
     std::vector<Write> seen_;  // parts of writes that a reader saw before they were acknowledged
     std::vector<Moment> cache_losses_;
+    Moment flushed_ = 0;                    // when the last flush that succeeded began
     Moment told_ = 0;                       // the last loss that somebody knows of
     std::vector<Moment> excused_until_{0};  // for each opener; 0 is nobody
     struct Range {

@@ -76,6 +76,21 @@ TEST_F(OracleTest, RefusesZerosThatAWriteHasReplaced) {
     EXPECT_TRUE(read(0, 0, 512));
 }
 
+TEST_F(OracleTest, KnowsWhenThereIsNothingToFlush) {
+    EXPECT_FALSE(oracle.may_have_unflushed());
+    const auto opener = oracle.open();
+    write(0, 512);
+    EXPECT_TRUE(oracle.may_have_unflushed());
+    const auto began = oracle.begin_flush();
+    const auto under_way = oracle.begin_write(512, 512);
+    oracle.end_flush_ok(began, opener);
+    EXPECT_TRUE(oracle.may_have_unflushed());
+    oracle.end_write(under_way, Oracle::End::failed, false);
+    EXPECT_FALSE(oracle.may_have_unflushed());
+    write(0, 512, Oracle::End::unknown);
+    EXPECT_TRUE(oracle.may_have_unflushed());
+}
+
 TEST_F(OracleTest, RefusesToGoBackOnceAZeroingWasSeen) {
     const auto first = write(0, 512);
     oracle.begin_write(0, 512, Oracle::Content::zeros);

@@ -713,7 +713,10 @@ void Client::on_end(const lun::Outcome& outcome, std::span<const std::byte> data
             break;
         case lun::OperationKind::write:
             if (write_ == 0) break;
-            disk_->oracle->end_write(write_, outcome.ok() ? Oracle::End::acknowledged : Oracle::End::unknown,
+            disk_->oracle->end_write(write_,
+                                     outcome.ok()                         ? Oracle::End::acknowledged
+                                     : stable_ || zeroes_ || world_.files ? Oracle::End::unknown
+                                                                          : Oracle::End::failed,
                                      stable_ || !disk_->config.write_cache);
             break;
         case lun::OperationKind::flush:
@@ -722,6 +725,8 @@ void Client::on_end(const lun::Outcome& outcome, std::span<const std::byte> data
             } else if (world_.files ? told_of_loss_ : outcome.kind == OutcomeKind::medium_error) {
                 ++world_.statistics.cache_losses_told;
                 disk_->oracle->end_flush_lost(opener_);
+            } else if (outcome.kind == OutcomeKind::reservation_conflict && !disk_->oracle->may_have_unflushed()) {
+                world_.violated(describe() + " was refused although there is nothing to flush");
             }
             break;
         case lun::OperationKind::raw: break;

@@ -261,6 +261,8 @@ private:
     void add_ghost(Operation& operation, bool still_in_flight);
     void end_fenced();
     [[nodiscard]] bool has_to_flush() const;
+    [[nodiscard]] bool refuses_nothing(const Operation& operation) const;
+    Outcome end_of_nothing(const Operation& flush);
     [[nodiscard]] std::uint32_t blocks_of_command(std::uint64_t lba, std::uint64_t left) const;
 
     Engine& engine_;

@@ -95,6 +95,57 @@ TEST_F(Flush, OfAUnitThatCanOnlyBeReadSendsNothing) {
     expect_nothing_to_flush();
 }
 
+// A unit that is reserved by others, has no such command, or is write-protected.
+class Refusal : public Flush, public testing::WithParamInterface<std::pair<scripted::Answer, OutcomeKind>> {
+protected:
+    void refuse() { answer(sent().back(), GetParam().first); }
+};
+
+TEST_P(Refusal, OfAFlushOfNothingIsNoError) {
+    LunTest::begin();
+    const Request& request = flush();
+    ASSERT_EQ(flushes(), 1u);
+    refuse();
+    EXPECT_TRUE(request.ok());
+    EXPECT_EQ(failures, 0u);
+    EXPECT_EQ(unit().counters()->write_losses, 0u);
+    // One that has no such command is not asked again; the others may have something yet.
+    flush();
+    EXPECT_EQ(flushes(), GetParam().second == OutcomeKind::illegal_request ? 1u : 2u);
+    serve_all();
+}
+
+TEST_P(Refusal, OfAFlushOfNothingStillTellsOfALoss) {
+    LunTest::begin();
+    const Request& request = flush();
+    link->tell_event(unit().lun(),
+                     {.valid = true, .deferred = true, .key = scsi::SenseKey::medium_error, .asc = 0x0c, .ascq = 0});
+    refuse();
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::medium_error);
+}
+
+TEST_P(Refusal, OfAFlushOfSomethingIsAnError) {
+    begin();
+    write_one();
+    const Request& request = flush();
+    refuse();
+    EXPECT_EQ(request.outcome.kind, GetParam().second);
+    EXPECT_EQ(failures, 1u);
+    EXPECT_TRUE(unit().has_unflushed_writes());
+}
+INSTANTIATE_TEST_SUITE_P(All, Refusal,
+                         testing::Values(std::pair{Answer{.status = 0x18}, OutcomeKind::reservation_conflict},
+                                         std::pair{check_condition(0x5, 0x20, 0), OutcomeKind::illegal_request},
+                                         std::pair{check_condition(0x7, 0x27, 0), OutcomeKind::write_protected}));
+
+TEST_F(Flush, OfAUnitWithoutRoomForWhatOthersHaveWrittenFails) {
+    LunTest::begin();
+    const Request& request = flush();
+    answer(sent().back(), check_condition(0x7, 0x27, 0x07));
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::space_exhausted);
+    EXPECT_EQ(unit().counters()->write_losses, 1u);
+}
+
 TEST_F(Flush, WhatOthersHaveWrittenIsNoLossOfOurs) {
     LunTest::begin();
     unit().on_target_restart();
