@@ -591,9 +591,11 @@ Engine::Share* Engine::join(Unit& unit) {
 }
 
 std::shared_ptr<BlockLocks> Engine::locks_of(const std::string& identity) {
-    // What no unit uses and no ghost needs is forgotten.
-    std::erase_if(state_->locks,
-                  [](const auto& entry) { return entry.second.use_count() == 1 && entry.second->ghosts.empty(); });
+    // What no unit uses and no ghost needs is forgotten; unless something is unflushed, which the next unit of that
+    // identity will be asked about. One that never comes back keeps one entry, however often it has gone.
+    std::erase_if(state_->locks, [](const auto& entry) {
+        return entry.second.use_count() == 1 && entry.second->ghosts.empty() && !entry.second->cache->is_dirty();
+    });
     auto& locks = state_->locks[identity];
     if (!locks) locks = std::make_shared<BlockLocks>();
     return locks;

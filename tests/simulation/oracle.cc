@@ -143,8 +143,9 @@ void Oracle::on_loss_unseen() {
 }
 
 void Oracle::on_forgotten() {
+    const Moment lost = cache_losses_.empty() ? 0 : cache_losses_.back();
     for (Write& write : writes_)
-        if (write.promised == never) write.excused = true;
+        if (write.promised == never && (write.firm == never || write.began < lost)) write.excused = true;
 }
 
 bool Oracle::is_overwritten(const Write& older, const Write& newer, Moment read_began) const {

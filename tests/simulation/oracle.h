@@ -64,7 +64,8 @@ public:
     // Unflushed writes may be gone from here on.
     void on_cache_lost() { cache_losses_.push_back(++now_); }
     // The unit was removed and logged in to anew: nothing was fenced, so what was unknown stays unknown for ever (with
-    // what it wrote beside it into its first and last block), and nobody remembers what was not flushed.
+    // what it wrote beside it into its first and last block). What was not flushed is remembered, but not that the
+    // cache was lost meanwhile.
     void on_forgotten();
 
     // The unit was made smaller: what it holds beyond when it grows again is not defined.

@@ -987,7 +987,7 @@ void World::note_added(const lun::ListedUnit& lun, lun::Unit* pointer, unsigned 
     Disk* disk = disk_of(lun);
     tell("{} is {}", lun.lun().file_name(), lun.info()->wwid);
     if (!disk) return violated(fmt::format("a unit of unknown identity '{}' appeared", lun.info()->wwid));
-    // A new unit knows nothing of what an earlier one of the same name left behind.
+    // A new unit knows of what an earlier one of the same name left behind only that something is unflushed.
     if (disk->times_mounted++ > 0) disk->oracle->on_forgotten();
 }
 

@@ -121,7 +121,8 @@ struct WriteCache {
 };
 
 // Who may write which blocks of one logical unit, and what its volatile cache may have, by whatever path: all units of
-// one identity share it, and it stays as long as there are ghosts (decisions 3, 6, 8). Unit's own; an Engine keeps it.
+// one identity share it, and it stays as long as there are ghosts, or something is unflushed (decisions 3, 6, 8).
+// Unit's own; an Engine keeps it.
 struct BlockLocks {
     ~BlockLocks();
     std::vector<Unit*> units;

@@ -24,6 +24,18 @@ protected:
         settle();
         return request;
     }
+    // Unit 0 goes.
+    void leave() {
+        unit().remove();
+        settle();
+        units.pop_front();
+    }
+    Unit& add_stranger() {
+        const std::string wwid = std::exchange(info.wwid, "naa.6001405000000009");
+        Unit& stranger = add_unit(9);
+        info.wwid = wwid;
+        return stranger;
+    }
     void write_one(Durability durability = Durability::cached) {
         serving = true;
         EXPECT_TRUE(write(0, pattern(512, 1), durability).ok());
@@ -197,14 +209,48 @@ TEST_F(Flush, ByAPathThatIsKnownByASerialNumberOnlyCoversWhatWentByIt) {
 TEST_F(Flush, AfterThePathOfTheWritesIsGoneCoversThem) {
     begin();
     write_one();
-    unit().remove();
-    settle();
-    units.pop_front();
+    leave();
     add_unit(0);
     Request& request = flush();
     ASSERT_EQ(flushes(), 1u);
     serve_all();
     EXPECT_TRUE(request.ok());
+}
+
+// Another unit was met in the meantime, when nobody was there that knew of them.
+TEST_F(Flush, LossesOfWhatAPathThatIsGoneHasWrittenAreTold) {
+    begin();
+    write_one();
+    leave();
+    Unit& stranger = add_stranger();
+    Unit& back = add_unit(1);
+    EXPECT_FALSE(stranger.has_unflushed_writes());
+    EXPECT_TRUE(back.has_unflushed_writes());
+    back.on_target_restart();
+    EXPECT_EQ(flush_by(back).outcome.kind, OutcomeKind::medium_error);
+}
+
+TEST_F(Flush, LossesOfWhatWasFlushedBeforeThePathWentAreNone) {
+    begin();
+    write_one();
+    flush();
+    serve_all();
+    leave();
+    add_stranger();
+    Unit& back = add_unit(1);
+    EXPECT_FALSE(back.has_unflushed_writes());
+    back.on_target_restart();
+    serving = true;
+    EXPECT_TRUE(flush_by(back).ok());
+}
+
+TEST_F(Flush, OfWhatAPathThatIsGoneHasWrittenIsRefusedWithAnError) {
+    begin();
+    write_one();
+    leave();
+    const Request& request = flush_by(add_unit(1));
+    answer(sent().back(), {.status = 0x18});
+    EXPECT_EQ(request.outcome.kind, OutcomeKind::reservation_conflict);
 }
 
 TEST_F(Flush, DoesNotCoverWhatIsAcknowledgedMeanwhile) {
