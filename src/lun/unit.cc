@@ -39,6 +39,9 @@ std::uint32_t write_same_blocks(const UnitInfo& info) {
     return info.write_same_blocks_max == 0 ? most : std::min(most, info.write_same_blocks_max);
 }
 
+// Whether a flush of it may have anything to do; others may refuse it.
+bool may_be_dirty(const UnitInfo& info) { return info.write_cache && !info.read_only; }
+
 }  // namespace
 
 const char* to_string(UnitState state) {
@@ -209,6 +212,7 @@ Unit::~Unit() {
     SRPFS_ASSERT(operations_.empty());
     SRPFS_ASSERT(commands_in_flight_ == 0);
     std::erase(locks_->units, this);
+    hand_over_unflushed_writes();
     link_.remove_sharer();
     link_.detach(*this);
     engine_.leave(*this);
@@ -243,8 +247,24 @@ void Unit::recognise(std::shared_ptr<const UnitInfo> info) {
     SRPFS_ASSERT(!has_unflushed_writes());
     std::erase(locks_->units, this);
     locks_ = shared;
-    if (!info_->wwid_is_serial) cache_ = locks_->cache;
+    if (!info_->wwid_is_serial)
+        cache_ = locks_->cache;
+    else if (locks_->cache->is_dirty() && may_be_dirty(*info_))
+        ++cache_->write_count;
     locks_->units.push_back(this);
+}
+
+// Of those whose identity is only a serial number nobody knows which lead to the same unit: what this one leaves is for
+// all of them to flush; if there are none, for those that are met next (the cache that they would share counts it).
+void Unit::hand_over_unflushed_writes() {
+    if (cache_ == locks_->cache || !cache_->is_dirty()) return;
+    bool is_taken_over = false;
+    for (const Unit* other : locks_->units) {
+        if (!may_be_dirty(*other->info_)) continue;
+        ++other->cache_->write_count;
+        is_taken_over = true;
+    }
+    if (!is_taken_over) ++locks_->cache->write_count;
 }
 
 void Unit::suspect_earlier_writes() {
@@ -873,6 +893,7 @@ void Unit::finish_phase(Operation& operation) {
         case Phase::flush:
             cache_->flushed_count = std::max(cache_->flushed_count, operation.flush_snapshot_);
             cache_->may_have_others_writes = false;
+            if (cache_ != locks_->cache) locks_->cache->flushed_count = locks_->cache->write_count;
             // What was lost meanwhile, perhaps because the unit failed the flush at first, may be what it was for.
             if (operation.kind_ == OperationKind::flush ? tell_losses(operation)
                                                         : operation.losses_before_ != counters_->write_losses.load())

@@ -261,6 +261,7 @@ private:
     void ask_for_fence();
     void add_ghost(Operation& operation, bool still_in_flight);
     void end_fenced();
+    void hand_over_unflushed_writes();
     [[nodiscard]] bool has_to_flush() const;
     [[nodiscard]] bool refuses_nothing(const Operation& operation) const;
     Outcome end_of_nothing(const Operation& flush);

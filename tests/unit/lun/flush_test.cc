@@ -253,6 +253,66 @@ TEST_F(Flush, OfWhatAPathThatIsGoneHasWrittenIsRefusedWithAnError) {
     EXPECT_EQ(request.outcome.kind, OutcomeKind::reservation_conflict);
 }
 
+class SerialNumber : public Flush {
+protected:
+    SerialNumber() { info.wwid_is_serial = true; }
+};
+
+TEST_F(SerialNumber, WhatAPathThatIsGoneHasWrittenIsTheOthersToFlush) {
+    begin();
+    Unit& second = add_unit(1);
+    Unit& third = add_unit(2);
+    for (Unit* path : {&second, &third}) {
+        flush_by(*path);
+        serve_all();
+    }
+    write_one();
+    leave();
+    // Nobody knows which of them leads to the same unit.
+    for (Unit* path : {&second, &third}) {
+        const auto before = flushes();
+        const Request& refused = flush_by(*path);
+        ASSERT_EQ(flushes(), before + 1);
+        answer(sent().back(), {.status = 0x18});
+        EXPECT_EQ(refused.outcome.kind, OutcomeKind::reservation_conflict);
+        const Request& request = flush_by(*path);
+        ASSERT_EQ(flushes(), before + 2);
+        serve_all();
+        EXPECT_TRUE(request.ok());
+    }
+    EXPECT_TRUE(flush_by(second).ok());
+    EXPECT_TRUE(flush_by(third).ok());
+    EXPECT_FALSE(second.has_unflushed_writes());
+}
+
+TEST_F(SerialNumber, WhatTheOnlyPathHasLeftIsOfThoseThatAreMetNext) {
+    begin();
+    write_one();
+    leave();
+    add_stranger();
+    Unit& second = add_unit(1);
+    EXPECT_TRUE(second.has_unflushed_writes());
+    second.on_target_restart();
+    EXPECT_EQ(flush_by(second).outcome.kind, OutcomeKind::medium_error);
+    serving = true;
+    EXPECT_TRUE(flush_by(second).ok());
+    EXPECT_FALSE(second.has_unflushed_writes());
+    EXPECT_FALSE(add_unit(2).has_unflushed_writes());
+}
+
+TEST_F(SerialNumber, APathThatCanOnlyBeReadTakesNothingOver) {
+    begin();
+    write_one();
+    info.read_only = true;
+    Unit& other = add_unit(1);
+    leave();
+    EXPECT_FALSE(other.has_unflushed_writes());
+    EXPECT_TRUE(flush_by(other).ok());
+    EXPECT_EQ(flushes(), 0u);
+    info.read_only = false;
+    EXPECT_TRUE(add_unit(2).has_unflushed_writes());
+}
+
 TEST_F(Flush, DoesNotCoverWhatIsAcknowledgedMeanwhile) {
     begin();
     write_one();
