@@ -1066,7 +1066,7 @@ Unit::Verdict Unit::judge_check_condition(Operation& operation, const Operation:
 }
 
 void Unit::on_target_restart() {
-    if (!info_ || !info_->write_cache) return;
+    if (!info_) return;
     on_cache_lost(
         "the target may have restarted: acknowledged writes that were not flushed may be lost; the next fsync reports "
         "it");
@@ -1089,9 +1089,10 @@ bool Unit::has_unflushed_writes() const {
                        [](const Unit* unit) { return unit->cache_->is_dirty(); });
 }
 
-// One that only reads has nothing of ours, and may refuse the command.
+// What was written by another path may be in a cache that this one does not know to be on. One that only reads has
+// nothing of ours, and may refuse the command.
 bool Unit::has_to_flush() const {
-    return info_->write_cache && (has_unflushed_writes() || (cache_->may_have_others_writes && !info_->read_only));
+    return has_unflushed_writes() || (cache_->may_have_others_writes && may_be_dirty(*info_));
 }
 
 // Whether a flush was refused, and not failed, that was for nothing of ours.
@@ -1111,7 +1112,7 @@ Outcome Unit::end_of_nothing(const Operation& flush) {
 
 // Deferred sense, or that of a flush: acknowledged writes are lost if it is an error of the medium.
 void Unit::on_loss_told(const scsi::Sense& sense) {
-    if (!info_ || !info_->write_cache) return;
+    if (!info_ || !(info_->write_cache || has_unflushed_writes())) return;
     if (sense.key != scsi::SenseKey::medium_error && sense.key != scsi::SenseKey::hardware_error &&
         sense.key != scsi::SenseKey::data_protect)
         return;
@@ -1149,7 +1150,7 @@ void Unit::on_unit_attention(const scsi::Sense& sense) {
     if (!info_) return link_.tell_event(lun_, sense);
     ++counters_->attentions;
     // 29/00, /01, /04: power on, or the device was reset: what its cache held is gone (decisions 8).
-    if (sense.asc == 0x29 && (sense.ascq == 0x00 || sense.ascq == 0x01 || sense.ascq == 0x04) && info_->write_cache) {
+    if (sense.asc == 0x29 && (sense.ascq == 0x00 || sense.ascq == 0x01 || sense.ascq == 0x04)) {
         on_cache_lost(
             fmt::format("{}: acknowledged writes that were not flushed may be lost; the next fsync reports it",
                         scsi::describe(sense)));

@@ -313,6 +313,36 @@ TEST_F(SerialNumber, APathThatCanOnlyBeReadTakesNothingOver) {
     EXPECT_TRUE(add_unit(2).has_unflushed_writes());
 }
 
+// One path may have been looked at before the cache was switched off, the other since.
+TEST_F(Flush, ByAPathThatSeesNoCacheCoversWhatAnotherHasWritten) {
+    begin();
+    info.write_cache = false;
+    Unit& other = add_unit(1);
+    write_one();
+    const Request& request = flush_by(other);
+    ASSERT_EQ(flushes(), 1u);
+    serve_all();
+    EXPECT_TRUE(request.ok());
+    EXPECT_FALSE(other.has_unflushed_writes());
+}
+
+TEST_F(Flush, APathThatSeesNoCacheTellsOfTheLossOfWhatAnotherHasWritten) {
+    begin();
+    info.write_cache = false;
+    Unit& other = add_unit(1);
+    write_one();
+    other.on_target_restart();
+    EXPECT_EQ(flush().outcome.kind, OutcomeKind::medium_error);
+    read(other, 0, 512);
+    answer(sent().back(), check_condition(0x6, 0x29, 0x00));
+    EXPECT_EQ(flush().outcome.kind, OutcomeKind::medium_error);
+    link->tell_event(other.lun(),
+                     {.valid = true, .deferred = true, .key = scsi::SenseKey::medium_error, .asc = 0x0c, .ascq = 0});
+    EXPECT_EQ(flush().outcome.kind, OutcomeKind::medium_error);
+    resume(other);
+    serve_all();
+}
+
 TEST_F(Flush, DoesNotCoverWhatIsAcknowledgedMeanwhile) {
     begin();
     write_one();
