@@ -116,7 +116,8 @@ void ListedUnit::flush(std::function<void()> on_done) {
 }
 
 void ListedUnit::on_answered(Operation& operation) {
-    if (!operation.outcome().ok())
+    // By another path it may have succeeded meanwhile.
+    if (!operation.outcome().ok() && unit_->has_unflushed_writes())
         log::error(inventory_->config_.name, "{}: flushing before the end failed: {}", lun_.file_name(),
                    describe(operation.outcome().kind));
     operation.release();

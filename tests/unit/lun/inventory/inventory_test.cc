@@ -3,6 +3,7 @@
 // loopback network, one thread, time by hand.
 #include "manual_executor.h"
 
+#include <srpfs/base/log.h>
 #include <srpfs/base/random.h>
 #include <srpfs/fabric/loopback.h>
 #include <srpfs/initiator/target_port.h>
@@ -141,20 +142,31 @@ protected:
         happened.clear();
         attentions.clear();
     }
+    struct Asker final : OperationListener {
+        OutcomeKind kind = OutcomeKind::interrupted;
+        void on_answered(Operation& operation) override {
+            kind = operation.outcome().kind;
+            operation.release();
+        }
+    };
     OutcomeKind read(unsigned number, std::uint64_t offset) {
-        struct Reader final : OperationListener {
-            OutcomeKind kind = OutcomeKind::interrupted;
-            void on_answered(Operation& operation) override {
-                kind = operation.outcome().kind;
-                operation.release();
-            }
-        } reader;
+        Asker reader;
         Unit& from = *unit(number)->unit();
         Operation* const operation = engine->take();
         operation->prepare_read(from, offset, 512, reader);
         from.start(*operation);
         settle();
         return reader.kind;
+    }
+    OutcomeKind write(unsigned number) {
+        Asker writer;
+        Unit& to = *unit(number)->unit();
+        Operation* const operation = engine->take();
+        EXPECT_TRUE(engine->take_over_intake(*operation, to, 512));
+        operation->prepare_write(to, 0, Durability::cached, writer);
+        to.start(*operation);
+        settle();
+        return writer.kind;
     }
     [[nodiscard]] std::shared_ptr<ListedUnit> unit(unsigned number) const {
         for (const auto& one : inventory->units())
@@ -237,6 +249,50 @@ TEST_F(InventoryTest, OtherUnitsAreNotResetByALogin) {
     build("ram:1M+ram:1M");
     EXPECT_EQ(read(0, 0), OutcomeKind::ok);
     EXPECT_TRUE(watcher.resets.empty());
+}
+
+// Two paths to one unit: one that works, and one that does not.
+class LastFlush : public InventoryTest {
+protected:
+    LastFlush() {
+        log::observe([this](log::Level, std::string_view line) {
+            if (line.find("flushing before the end failed") != line.npos) ++complaints;
+        });
+    }
+    ~LastFlush() override { log::observe({}); }
+    void begin() {
+        build("ram:1M,wce,wwid=naa.5001405000000099");
+        ASSERT_TRUE(device->add_lun(1, target::parse_lun_list("ram:1M,wce,wwid=naa.5001405000000099")->at(0)));
+        inventory->scan("asked for");
+        settle();
+        ASSERT_EQ(inventory->units().size(), 2u);
+        ASSERT_EQ(write(0), OutcomeKind::ok);
+        ASSERT_TRUE(unit(1)->unit()->has_unflushed_writes());
+    }
+    void end() {
+        inventory->flush([this] { is_over = true; });
+        settle();
+        EXPECT_FALSE(is_over);
+        for (const auto& one : std::vector(inventory->units())) inventory->release(one);
+        advance(1s);
+        EXPECT_TRUE(is_over);
+    }
+    unsigned complaints = 0;
+    bool is_over = false;
+};
+
+TEST_F(LastFlush, ThatFailsByOnePathWhenAnotherHasSucceededIsNothingToComplainOf) {
+    begin();
+    unit(1)->unit()->hold();
+    end();
+    EXPECT_EQ(complaints, 0u);
+}
+
+TEST_F(LastFlush, ThatFailsByAllPathsIsToldByEach) {
+    begin();
+    for (unsigned number = 0; number < 2; ++number) unit(number)->unit()->hold();
+    end();
+    EXPECT_EQ(complaints, 2u);
 }
 
 TEST_F(InventoryTest, ALunResetLooksAtItsUnitOnly) {
