@@ -346,8 +346,8 @@ void FuseChannel::on_write(const Request& request) {
     const auto durability = is_durable(in.flags) ? lun::Durability::stable : lun::Durability::cached;
     std::uint64_t write = 0;
     if (!zero_jobs_.idle()) [[unlikely]] {
-        const auto begun = zero_jobs_.take_write(in.fh, *lun, {in.offset, in.offset + bytes}, durability, request.to,
-                                                 [&request] { return joined(request); });
+        const auto begun =
+            zero_jobs_.take_write(in.fh, *lun, {in.offset, in.offset + bytes}, durability, request.to, request);
         if (!begun) return;
         write = *begun;
     }
@@ -926,6 +926,15 @@ void FuseChannel::note_answered(const LunData* lun) {
         note_drained(lun);
     if (self_ && pending() == 0) [[unlikely]]
         executor().post([last = std::exchange(self_, nullptr)] {});
+}
+
+std::unique_ptr<lun::ParkedRequest> FuseChannel::park(const LunData& lun, const Incoming& write,
+                                                      lun::ParkedRequestOwner& owner) {
+    return engine_.park_request(*lun.unit.load(std::memory_order_relaxed), owner, write.head, write.data);
+}
+
+void FuseChannel::on_shed() {
+    executor().post([self = shared_from_this()] { self->zero_jobs_.end_shed(); });
 }
 
 std::uint32_t FuseChannel::on_waiting(const ReplyTo& to, LunData* lun) {

@@ -178,9 +178,12 @@ private:
     void on_incoming(const Incoming& request) override;
     void on_intake_ended(int errno_value) override;
     void on_answered(lun::Operation& operation) override;
+    std::unique_ptr<lun::ParkedRequest> park(const LunData& lun, const Incoming& write,
+                                             lun::ParkedRequestOwner& owner) override;
     std::uint32_t on_waiting(const ReplyTo& to, LunData* lun) override;
     ReplyTo on_waited(std::uint32_t record) override;
     void serve_for(const ReplyTo& to, std::span<const std::byte> request) override;
+    void on_shed() override;
     void on_zeroed(const ReplyTo& to, int error) override { reply(to, error); }
     void on_zeroes_written(LunData& lun) override { note_written(lun); }
     void note_written(LunData& lun);

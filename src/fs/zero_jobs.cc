@@ -27,10 +27,17 @@ ZeroJobs::~ZeroJobs() { SRPFS_ASSERT(jobs_.empty()); }
 
 std::optional<std::uint64_t> ZeroJobs::take_write(std::uint64_t handle, LunData& lun, lun::ByteRange range,
                                                   lun::Durability durability, const ReplyTo& to,
-                                                  const std::function<std::vector<std::byte>()>& copy) {
-    for (Job& job : jobs_) {
-        if (!are_same_unit(*job.lun, lun) || (job.handle != handle && !overlap(job.range, range))) continue;
-        job.waiting.push_back({host_.on_waiting(to, &lun), copy()});
+                                                  const Incoming& request) {
+    if (!job_before(handle, lun, range) && gap_below(handle, range.begin).empty())
+        return begin_write(handle, lun, range);
+    auto parked = host_.park(lun, request, *this);
+    if (!parked) {
+        host_.on_zeroed(to, EIO);
+        return std::nullopt;
+    }
+    // Others may have failed for that, and what there was to wait for may have ended.
+    if (Job* const job = job_before(handle, lun, range)) {
+        job->waiting.push_back({host_.on_waiting(to, &lun), std::move(parked)});
         return std::nullopt;
     }
     const auto gap = gap_below(handle, range.begin);
@@ -38,18 +45,17 @@ std::optional<std::uint64_t> ZeroJobs::take_write(std::uint64_t handle, LunData&
     Job job = new_job(handle, lun, to);
     job.gap_end = range.begin;
     job.durability = durability;
-    job.precedes_write = true;
-    // The write itself goes on once nothing is missing before it.
-    job.on_end = [this, record = job.record, request = copy()](int error) {
-        const ReplyTo reply_to = host_.on_waited(record);
-        if (error == 0 && !left_)
-            host_.serve_for(reply_to, request);
-        else
-            host_.on_zeroed(reply_to, error != 0 ? error : EINTR);
-    };
+    job.write = std::move(parked);  // goes on once nothing is missing before it
     tell(handle, lun, gap);
     start_gap(std::move(job));
     return std::nullopt;
+}
+
+// The first one that a write has to wait for; nullptr: none.
+ZeroJobs::Job* ZeroJobs::job_before(std::uint64_t handle, const LunData& lun, lun::ByteRange range) {
+    for (Job& job : jobs_)
+        if (are_same_unit(*job.lun, lun) && (job.handle == handle || overlap(job.range, range))) return &job;
+    return nullptr;
 }
 
 std::uint64_t ZeroJobs::begin_write(std::uint64_t handle, LunData& lun, lun::ByteRange range) {
@@ -113,15 +119,16 @@ void ZeroJobs::zero(std::uint64_t handle, LunData& lun, lun::ByteRange range, bo
     const auto end = moves_end ? ends_.end_of(handle) : std::nullopt;
     const bool grows = end && *end < range.end;
     if (grows && !gap_below(handle, range.begin).empty())
-        return zero_gap(handle, lun, range.begin, to, [this, handle, &lun, range, deallocates, to](int error) {
-            if (error == 0)
-                zero(handle, lun, range, deallocates, true, to);
-            else
-                host_.on_zeroed(to, error);
-        });
+        return zero_gap(handle, lun, range.begin, to,
+                        [this, handle, &lun, range, deallocates, to](int error, bool is_interrupted) {
+                            if (error == 0 && !is_interrupted)
+                                zero(handle, lun, range, deallocates, true, to);
+                            else
+                                host_.on_zeroed(to, error != 0 ? error : EINTR);
+                        });
     Job job = new_job(grows ? handle : 0, lun, to);
     job.range = range;
-    job.on_end = [this, handle, range, grows, &lun, record = job.record](int error) {
+    job.on_end = [this, handle, range, grows, &lun, record = job.record](int error, bool) {
         if (error == 0) {
             // Who has cut the file meanwhile has done it after this.
             const bool moves = grows && gap_below(handle, range.begin).empty();
@@ -133,16 +140,19 @@ void ZeroJobs::zero(std::uint64_t handle, LunData& lun, lun::ByteRange range, bo
     start_zeroing(jobs_.insert(jobs_.end(), std::move(job)), {range}, deallocates);
 }
 
-// Until nothing is missing: a write may fail meanwhile.
+// Until nothing is missing: a write may fail meanwhile. Who is interrupted when nothing is has what he wanted.
 void ZeroJobs::zero_gap(std::uint64_t handle, LunData& lun, std::uint64_t end, const ReplyTo& to,
-                        std::function<void(int)> on_done) {
+                        std::function<void(int, bool)> on_done) {
     const auto gap = gap_below(handle, end);
-    if (gap.empty()) return on_done(0);
+    if (gap.empty()) return on_done(0, false);
     Job job = new_job(handle, lun, to);
     job.gap_end = end;
-    job.on_end = [this, handle, &lun, end, to, on_done = std::move(on_done), record = job.record](int error) {
+    job.on_end = [this, handle, &lun, end, to, on_done = std::move(on_done), record = job.record](int error,
+                                                                                                  bool is_interrupted) {
         if (error != 0 || left_)
-            on_done(error != 0 ? error : EINTR);
+            on_done(error != 0 ? error : EINTR, is_interrupted);
+        else if (is_interrupted)
+            on_done(gap_below(handle, end).empty() ? 0 : EINTR, true);
         else
             zero_gap(handle, lun, end, to, on_done);
         host_.on_waited(record);  // last, as the unit's data stays until then
@@ -152,7 +162,7 @@ void ZeroJobs::zero_gap(std::uint64_t handle, LunData& lun, std::uint64_t end, c
 }
 
 void ZeroJobs::extend(std::uint64_t handle, LunData& lun, std::uint64_t end, const ReplyTo& to) {
-    zero_gap(handle, lun, end, to, [this, handle, end, to](int error) {
+    zero_gap(handle, lun, end, to, [this, handle, end, to](int error, bool) {
         if (error == 0) ends_.advance(handle, end);
         host_.on_zeroed(to, error);
     });
@@ -169,7 +179,7 @@ void ZeroJobs::truncate(std::uint64_t handle, LunData& lun, std::uint64_t end, c
             if (write.handle == handle) write.handle = 0;
     }
     // Also of what remains: a write of it may have failed.
-    zero_gap(handle, lun, end, to, [this, handle, end, on_done = std::move(on_done)](int error) {
+    zero_gap(handle, lun, end, to, [this, handle, end, on_done = std::move(on_done)](int error, bool) {
         if (error == 0) ends_.advance(handle, end);
         on_done(error);
     });
@@ -222,32 +232,73 @@ void ZeroJobs::start_zeroing(std::list<Job>::iterator place, std::vector<lun::By
 
 void ZeroJobs::on_zeroed(std::list<Job>::iterator place, const lun::Outcome& outcome) {
     const auto over = std::move(place->zeroing);  // it is calling us, and looks at nothing of its own any more
+    const auto end_now = [this, place, outcome](bool is_interrupted) {
+        if (outcome.ok())
+            for (const lun::ByteRange& range : place->gap) ends_.note_zeroed(place->handle, range);
+        end(place, outcome.ok() && is_interrupted ? lun::Outcome{.kind = lun::OutcomeKind::interrupted} : outcome);
+    };
     // Some of it may be zeros whatever has become of it. Who has been interrupted does not wait for that, and is not
     // told of a success that others may not see yet; a write that has not begun does not begin any more.
-    const lun::Outcome interrupted{.kind = lun::OutcomeKind::interrupted};
     if (place->is_interrupted) {
         const bool may_be_old = host_.wait_for_pages(*place->lun, place->range, [] {}) != 0;
-        return end(place, outcome.ok() && (may_be_old || place->precedes_write) ? interrupted : outcome);
+        return end_now(may_be_old || place->write);
     }
-    place->pages = host_.wait_for_pages(*place->lun, place->range, [this, place, outcome, interrupted] {
-        end(place, outcome.ok() && place->is_interrupted ? interrupted : outcome);
-    });
-    if (place->pages == 0) end(place, outcome);
+    place->pages =
+        host_.wait_for_pages(*place->lun, place->range, [place, end_now] { end_now(place->is_interrupted); });
+    if (place->pages == 0) end_now(false);
 }
 
 void ZeroJobs::end(std::list<Job>::iterator place, const lun::Outcome& outcome) {
     Job job = std::move(*place);
     jobs_.erase(place);
     const int error = errno_of(outcome, lun::OperationKind::write);
-    if (error == 0)
-        for (const lun::ByteRange& range : job.gap) ends_.note_zeroed(job.handle, range);
-    job.on_end(error);
-    for (Waiting& one : job.waiting) {
-        const ReplyTo to = host_.on_waited(one.record);
-        if (left_)
-            host_.on_zeroed(to, EINTR);
-        else
-            host_.serve_for(to, one.request);
+    if (job.write)
+        go_on_with({job.record, std::move(job.write)}, error);
+    else
+        job.on_end(error, job.is_interrupted);
+    for (Waiting& one : job.waiting) go_on_with(std::move(one), 0);
+}
+
+void ZeroJobs::go_on_with(Waiting waiting, int error) {
+    waiting.request->stop_counting();
+    const ReplyTo to = host_.on_waited(waiting.record);
+    if (waiting.request->bytes().empty())
+        host_.on_zeroed(to, EIO);
+    else if (error != 0 || left_)
+        host_.on_zeroed(to, error != 0 ? error : EINTR);
+    else
+        host_.serve_for(to, waiting.request->bytes());
+}
+
+void ZeroJobs::on_shed() {
+    if (!std::exchange(some_are_shed_, true)) host_.on_shed();
+}
+
+// What is zeroed for one of them goes on, and it is answered then: nothing of it changes the unit after its answer.
+void ZeroJobs::end_shed() {
+    some_are_shed_ = false;
+    const auto is_shed = [](const auto& request) { return request->bytes().empty(); };
+    std::vector<std::uint32_t> records;
+    for (Job& job : jobs_)
+        std::erase_if(job.waiting, [&](const Waiting& one) {
+            if (!is_shed(one.request)) return false;
+            records.push_back(one.record);
+            return true;
+        });
+    for (const std::uint32_t record : records) host_.on_zeroed(host_.on_waited(record), EIO);
+    end_waiting_jobs([&](const Job& job) { return job.write && is_shed(job.write); });
+}
+
+// Of those that wait for writes, and have begun nothing.
+void ZeroJobs::end_waiting_jobs(const std::function<bool(const Job&)>& which) {
+    for (auto job = jobs_.begin(); job != jobs_.end();) {
+        // Whoever is answered may begin and end others.
+        if (job->waits_for_writes && which(*job)) {
+            end(job, {.kind = lun::OutcomeKind::interrupted});
+            job = jobs_.begin();
+        } else {
+            ++job;
+        }
     }
 }
 
@@ -281,14 +332,7 @@ void ZeroJobs::leave() {
     for (lun::Zeroing* zeroing : all)
         if (std::any_of(jobs_.begin(), jobs_.end(), [&](const Job& job) { return job.zeroing.get() == zeroing; }))
             zeroing->interrupt();
-    for (auto job = jobs_.begin(); job != jobs_.end();) {
-        if (job->waits_for_writes) {
-            end(job, {.kind = lun::OutcomeKind::interrupted});
-            job = jobs_.begin();
-        } else {
-            ++job;
-        }
-    }
+    end_waiting_jobs([](const Job&) { return true; });
 }
 
 }  // namespace srpfs::fs

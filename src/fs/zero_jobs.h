@@ -8,6 +8,7 @@
 #include "logical_ends.h"
 #include "open_files.h"
 
+#include <srpfs/lun/engine.h>
 #include <srpfs/lun/zeroing.h>
 
 #include <cstddef>
@@ -23,6 +24,9 @@ namespace srpfs::fs {
 
 class ZeroJobsHost {
 public:
+    // Engine::park_request() of the unit of `lun`.
+    virtual std::unique_ptr<lun::ParkedRequest> park(const LunData& lun, const Incoming& write,
+                                                     lun::ParkedRequestOwner& owner) = 0;
     // A request waits: remembers it as one of `lun` that is not answered.
     virtual std::uint32_t on_waiting(const ReplyTo& to, LunData* lun) = 0;
     // It does not wait any more.
@@ -37,24 +41,26 @@ public:
     virtual void on_zeroes_written(LunData& lun) = 0;
     // It goes on as if it came now.
     virtual void serve_for(const ReplyTo& to, std::span<const std::byte> request) = 0;
+    // Has ZeroJobs::end_shed() called, later.
+    virtual void on_shed() = 0;
 
 protected:
     ~ZeroJobsHost() = default;
 };
 
 // The reactor of the units.
-class ZeroJobs {
+class ZeroJobs final : private lun::ParkedRequestOwner {
 public:
     explicit ZeroJobs(ZeroJobsHost& host) : host_(host) {}
     ~ZeroJobs();
 
     // Nobody has truncated anything, nothing is being zeroed: writes need not be shown to take_write().
     [[nodiscard]] bool idle() const { return jobs_.empty() && ends_.empty(); }
-    // nullopt: the write waits, and is served again from `copy` later; what a durable write leaves out is as durable
-    // then. Else it begins: its number, for end_write().
+    // nullopt: the write waits, parked, and is served again later; what a durable write leaves out is as durable then.
+    // Or there was no memory to park it, and it has been answered (EIO). Else it begins: its number, for end_write().
     [[nodiscard]] std::optional<std::uint64_t> take_write(std::uint64_t handle, LunData& lun, lun::ByteRange range,
                                                           lun::Durability durability, const ReplyTo& to,
-                                                          const std::function<std::vector<std::byte>()>& copy);
+                                                          const Incoming& request);
     // A write is under way that was not shown. Its number, never 0.
     [[nodiscard]] std::uint64_t begin_write(std::uint64_t handle, LunData& lun, lun::ByteRange range);
     // It has ended. What waited for that goes on with go_on(), which may call the host.
@@ -71,6 +77,8 @@ public:
     void forget(std::uint64_t handle) { ends_.forget(handle); }
     void forget_file(const LunData* lun) { ends_.forget_file(lun); }
     void interrupt(std::uint32_t record);
+    // Writes that have lost their parking memory fail; those whose gap is being zeroed once that is over.
+    void end_shed();
     // Everything that waits ends; what is under way in the unit comes to its end, and so do, by the host, waits for
     // pages.
     void leave();
@@ -78,22 +86,22 @@ public:
 private:
     struct Waiting {
         std::uint32_t record;
-        std::vector<std::byte> request;
+        std::unique_ptr<lun::ParkedRequest> request;
     };
     struct Job {
         std::uint64_t handle;  // whose logical end it moves; 0: nobody's
         LunData* lun;
-        lun::ByteRange range;                   // writes into it wait
-        std::uint32_t record;                   // the request that began it
-        std::unique_ptr<lun::Zeroing> zeroing;  // nullptr: it has come to its end
-        std::function<void(int)> on_end;
-        std::vector<Waiting> waiting;          // in the order in which they came
+        lun::ByteRange range;                                        // writes into it wait
+        std::uint32_t record;                                        // the request that began it
+        std::unique_ptr<lun::Zeroing> zeroing;                       // nullptr: it has come to its end
+        std::function<void(int error, bool is_interrupted)> on_end;  // nullptr: of a write
+        std::vector<Waiting> waiting;                                // in the order in which they came
         std::uint64_t gap_end = 0;             // of a gap: what the handle has not written below becomes zeros
         std::vector<lun::ByteRange> gap = {};  // what is being zeroed of that
         bool waits_for_writes = false;         // others' into the gap, which have to end before
         std::uint64_t pages = 0;               // what it waits for after its zeroing
         lun::Durability durability = lun::Durability::cached;  // of the zeros
-        bool precedes_write = false;                           // the request is a WRITE that has not begun
+        std::unique_ptr<lun::ParkedRequest> write = nullptr;   // the request is this WRITE, which has not begun
         bool is_interrupted = false;
     };
     struct Write {
@@ -103,18 +111,23 @@ private:
     };
     [[nodiscard]] std::vector<lun::ByteRange> gap_below(std::uint64_t handle, std::uint64_t end) const;
     void zero_gap(std::uint64_t handle, LunData& lun, std::uint64_t end, const ReplyTo& to,
-                  std::function<void(int)> on_done);
+                  std::function<void(int error, bool is_interrupted)> on_done);
+    [[nodiscard]] Job* job_before(std::uint64_t handle, const LunData& lun, lun::ByteRange range);
     [[nodiscard]] Job new_job(std::uint64_t handle, LunData& lun, const ReplyTo& to);
     void start_gap(Job job);
     bool start_zeroing_gap(std::list<Job>::iterator job);
     void start_zeroing(std::list<Job>::iterator job, std::vector<lun::ByteRange> ranges, bool deallocates);
     void on_zeroed(std::list<Job>::iterator job, const lun::Outcome& outcome);
     void end(std::list<Job>::iterator job, const lun::Outcome& outcome);
+    void go_on_with(Waiting waiting, int error);
+    void end_waiting_jobs(const std::function<bool(const Job&)>& which);
+    void on_shed() override;
     void tell(std::uint64_t handle, const LunData& lun, const std::vector<lun::ByteRange>& ranges);
 
     ZeroJobsHost& host_;
     LogicalEnds ends_;
     std::list<Job> jobs_;
+    bool some_are_shed_ = false;             // end_shed() follows
     std::map<std::uint64_t, Write> writes_;  // under way, by number
     std::uint64_t last_write_ = 0;
     bool left_ = false;

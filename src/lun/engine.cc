@@ -354,10 +354,52 @@ bool Engine::park(Operation& operation, std::span<const std::byte> payload) {
     if (!operation.parked_) return false;
     std::memcpy(operation.parked_, payload.data(), payload.size());
     operation.payload_ = {operation.parked_, payload.size()};
-    state_->parked_bytes += payload.size();
-    operation.unit_->parked_bytes_ += payload.size();
-    operation.unit_->share_->parked_bytes += payload.size();
+    count_parked(*operation.unit_, payload.size());
     return true;
+}
+
+void Engine::count_parked(Unit& unit, std::size_t bytes) {
+    state_->parked_bytes += bytes;
+    unit.parked_bytes_ += bytes;
+    unit.share_->parked_bytes += bytes;
+}
+
+void Engine::uncount_parked(Unit& unit, std::size_t bytes) {
+    SRPFS_ASSERT(unit.parked_bytes_ >= bytes);
+    state_->parked_bytes -= bytes;
+    unit.parked_bytes_ -= bytes;
+    unit.share_->parked_bytes -= bytes;
+}
+
+std::unique_ptr<ParkedRequest> Engine::park_request(Unit& unit, ParkedRequestOwner& owner,
+                                                    std::span<const std::byte> head, std::span<const std::byte> data) {
+    if (!make_parking_room(data.size())) return nullptr;
+    const std::size_t bytes = head.size() + data.size();
+    std::unique_ptr<std::byte[]> memory(new (std::nothrow) std::byte[bytes]);
+    if (!memory) return nullptr;
+    std::memcpy(memory.get(), head.data(), head.size());
+    if (!data.empty()) std::memcpy(memory.get() + head.size(), data.data(), data.size());
+    return std::unique_ptr<ParkedRequest>(new (std::nothrow)
+                                              ParkedRequest(unit, owner, std::move(memory), bytes, data.size()));
+}
+
+ParkedRequest::ParkedRequest(Unit& unit, ParkedRequestOwner& owner, std::unique_ptr<std::byte[]> memory,
+                             std::size_t bytes, std::size_t counted)
+    : unit_(unit), owner_(owner), memory_(std::move(memory)), bytes_(bytes), counted_(counted) {
+    unit_.engine_.count_parked(unit_, counted_);
+    unit_.parked_requests_.push_front(*this);
+}
+
+void ParkedRequest::stop_counting() {
+    if (!is_linked()) return;
+    unit_.parked_requests_.remove(*this);
+    unit_.engine_.uncount_parked(unit_, counted_);
+}
+
+void ParkedRequest::shed() {
+    stop_counting();
+    memory_.reset();
+    owner_.on_shed();
 }
 
 void Engine::tell_shed(Unit& unit, unsigned count) {
@@ -531,9 +573,7 @@ void Engine::release_memory(Operation& operation) {
     if (std::exchange(operation.parked_in_entry_, false)) [[unlikely]]
         operation.parked_ = nullptr;
     if (operation.parked_) [[unlikely]] {
-        state_->parked_bytes -= operation.payload_.size();
-        operation.unit_->parked_bytes_ -= operation.payload_.size();
-        operation.unit_->share_->parked_bytes -= operation.payload_.size();
+        uncount_parked(*operation.unit_, operation.payload_.size());
         delete[] std::exchange(operation.parked_, nullptr);
     }
     operation.payload_ = {};

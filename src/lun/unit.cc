@@ -209,7 +209,7 @@ Unit::Unit(Engine& engine, initiator::TargetLink& link, const scsi::Lun& lun, un
 }
 
 Unit::~Unit() {
-    SRPFS_ASSERT(operations_.empty());
+    SRPFS_ASSERT(is_idle());
     SRPFS_ASSERT(commands_in_flight_ == 0);
     std::erase(locks_->units, this);
     hand_over_unflushed_writes();
@@ -1313,6 +1313,13 @@ unsigned Unit::shed(std::size_t bytes_wanted) {
         if (operation->unit_ != this || operation->parts_in_flight_ > 0 || !operation->is_waiting()) continue;
         unlink(*operation);
         answer(*operation, {OutcomeKind::out_of_memory});
+        ++count;
+    }
+    // Those that have come last.
+    while (freed < bytes_wanted && !parked_requests_.empty()) {
+        ParkedRequest& last = *parked_requests_.front();
+        freed += last.counted_;
+        last.shed();
         ++count;
     }
     if (count == 0) return 0;

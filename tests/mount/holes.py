@@ -12,6 +12,8 @@ import subprocess
 from harness import (BOTH, LOGIN, PATIENCE, TARGET, Background, Skip, check, equal, errno_of, eventually, fails_with, needs, opened, pattern,
                      promised, read_bytes, run, succeeds, test, unmount, wait_gone, write_once)
 
+from trouble import Stuck
+
 MIB = 1 << 20
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, COLLAPSE_RANGE = 1, 2, 16, 8
 OLD = b"\xaa"  # what was on the device before
@@ -241,6 +243,36 @@ def several_writers_of_a_truncated_lun_keep_what_each_has_written(t):
     expected[MIB:MIB + 5] = b"other"
     expected[2 * MIB:2 * MIB + 6] = b"handle"
     check(read_bytes(lun) == expected, "the device differs")
+
+
+@test(intakes=BOTH)
+def writes_that_wait_for_a_hole_take_no_more_memory_than_they_may(t):
+    """With park=1M there is room for the write behind the hole and three of those that wait for it; who came last fails for the next one."""
+    size, piece, writers = 8 * MIB, MIB // 4, 9
+    end = 4 * MIB + 7  # of the hole: a part of a block is read and written, which is held; WRITE SAME is not
+    stuck = Stuck(t, "demo:ram:8M", "park=1M")
+    lun = stuck.mount.lun(0)
+    fill(lun, size)
+    with opened(lun) as handle:
+        os.ftruncate(handle, 0)
+        stuck.hold()
+        behind = Background(os.pwrite, handle, pattern(4096, 99), end)
+        eventually(lambda: stuck.mount.requests() == 1, "the write behind the hole")
+        waiting = [Background(errno_of, lambda place=place: os.pwrite(handle, pattern(piece, place), place * piece)) for place in range(writers)]
+        eventually(lambda: sum(one.is_running() for one in waiting) == 3, "all but three writers have failed", seconds=10)
+        lost = {place for place, one in enumerate(waiting) if not one.is_running()}
+        equal({waiting[place].wait("who has failed") for place in lost}, {errno.EIO}, "what they were told")
+        equal(stuck.mount.requests(), 4, "requests that wait")
+        check(behind.is_running(), "the write behind the hole was answered")
+        stuck.go_on()
+        equal(behind.wait("the write behind the hole"), 4096, "bytes written")
+        for place in set(range(writers)) - lost:
+            equal(waiting[place].wait("who has waited"), 0, "error of a write that had room")
+    expected = bytearray(OLD * size)
+    expected[:end + 4096] = bytes(end) + pattern(4096, 99)
+    for place in set(range(writers)) - lost:
+        expected[place * piece:(place + 1) * piece] = pattern(piece, place)
+    check(read_bytes(lun, size) == expected, "the content differs")
 
 
 @test

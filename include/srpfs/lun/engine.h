@@ -64,6 +64,41 @@ struct EdgeBuffers : ListHook<QueueTag> {
 
 struct BlockLocks;
 
+class ParkedRequest;
+
+class ParkedRequestOwner {
+public:
+    // Parking memory is needed by others, and bytes() of some requests are gone: they are to fail. Called from within
+    // whatever makes room, so nothing may begin or end before it has returned.
+    virtual void on_shed() = 0;
+
+protected:
+    ~ParkedRequestOwner() = default;
+};
+
+// A write that waits and has no operation yet: a copy of its request in parking memory. It is destroyed, or has
+// stopped counting, before its unit goes.
+class ParkedRequest : public ListHook<QueueTag> {
+public:
+    ~ParkedRequest() { stop_counting(); }
+    // Empty: it has been shed.
+    [[nodiscard]] std::span<const std::byte> bytes() const { return {memory_.get(), memory_ ? bytes_ : 0}; }
+    // It goes on, and may want the room itself.
+    void stop_counting();
+
+private:
+    friend class Engine;
+    friend class Unit;
+    ParkedRequest(Unit& unit, ParkedRequestOwner& owner, std::unique_ptr<std::byte[]> memory, std::size_t bytes,
+                  std::size_t counted);
+    void shed();
+
+    Unit& unit_;
+    ParkedRequestOwner& owner_;
+    std::unique_ptr<std::byte[]> memory_;
+    const std::size_t bytes_, counted_;
+};
+
 class EngineListener {
 public:
     // Parking memory (or operations_max) was exhausted: `unit` had the largest share and lost `operations` requests
@@ -105,6 +140,12 @@ public:
     // As take_over_intake(), of a payload that lies elsewhere and is copied.
     [[nodiscard]] bool take_copy_of(Operation& operation, Unit& unit, std::span<const std::byte> payload);
 
+    // A copy of a WRITE, `head` and `data` one behind the other, of which `data` counts. nullptr: no memory, even after
+    // making the unit with most parked bytes give up; answer EIO. Others' requests may have been answered meanwhile.
+    [[nodiscard]] std::unique_ptr<ParkedRequest> park_request(Unit& unit, ParkedRequestOwner& owner,
+                                                              std::span<const std::byte> head,
+                                                              std::span<const std::byte> data);
+
     // ---- entries: requests that occupy their memory until they are answered (io_uring) ----
     [[nodiscard]] unsigned entries() const;
     // Where the data of a WRITE comes in and that of a READ goes out: the same address always, page aligned, 1 MiB.
@@ -142,6 +183,7 @@ public:
 
 private:
     friend class Operation;
+    friend class ParkedRequest;
     friend class Unit;
     struct State;
     struct Share;
@@ -167,6 +209,8 @@ private:
     void hand_out_edges();
     void tell_shed(Unit& unit, unsigned count);
     bool make_parking_room(std::size_t bytes);
+    void count_parked(Unit& unit, std::size_t bytes);
+    void uncount_parked(Unit& unit, std::size_t bytes);
     // The payload moves to parking memory, room for which has been made, and its buffer to whoever wants one. False: no
     // memory, nothing has changed.
     [[nodiscard]] bool park(Operation& operation);

@@ -165,7 +165,7 @@ public:
     void set_offline();
     // Removal: everything waiting fails `gone`, and so does everything started later.
     void remove();
-    [[nodiscard]] bool is_idle() const { return operations_.empty(); }
+    [[nodiscard]] bool is_idle() const { return operations_.empty() && parked_requests_.empty(); }
 
     // False: the unit has said that it cannot, by what probing found or by refusing it once.
     [[nodiscard]] bool offers(ZeroMethod method) const;
@@ -213,6 +213,7 @@ public:
 private:
     friend class Operation;
     friend class Engine;
+    friend class ParkedRequest;
 
     enum class Verdict : std::uint8_t { good, again, again_later, after_fence, after_look, attention, failed };
 
@@ -289,6 +290,7 @@ private:
     std::uint64_t held_at_ = 0;               // Engine::next_stamp(): what was found out before does not count
     std::array<unsigned, 6> buffers_held_{};  // buffers of each class of the engine
     std::size_t parked_bytes_ = 0;
+    IntrusiveList<ParkedRequest, QueueTag> parked_requests_;  // the last one first
     Instant depth_lowered_at_{};
     IntrusiveList<Operation, UnitTag> operations_;  // all that were started and are not back in the pool
     IntrusiveList<Operation, QueueTag> waiting_;    // for path or credit, in order

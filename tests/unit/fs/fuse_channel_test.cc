@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <new>
 #include <numeric>
 #include <random>
 #include <tuple>
@@ -16,6 +17,18 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+
+namespace {
+bool has_no_memory = false;  // for those that ask whether there is
+}
+
+void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
+    try {
+        return has_no_memory ? nullptr : ::operator new[](bytes);
+    } catch (const std::bad_alloc&) {
+        return nullptr;
+    }
+}
 
 namespace srpfs::fs::test {
 namespace {
@@ -437,6 +450,11 @@ protected:
         for (unsigned i = 0; i < 1000 && error < 0; ++i) world_.settle();
         return error;
     }
+    std::size_t parked() { return world_.engine().usage().parked_bytes; }
+    void let_go() {
+        slow_.holding = slow_.holding_zeroes = false;
+        world_.device().release_held();
+    }
     std::uint64_t open_another() {
         OpenFileDetails details;
         details.node = NodeId{2};
@@ -843,10 +861,228 @@ TEST_F(ZeroJobsTest, LeavingEndsThem) {
     (void)client_.write(handle_, mib, pattern(10, 5));
     world_.settle();
     EXPECT_EQ(channel_->pending(), 2u);
+    EXPECT_EQ(parked(), 20u);
     channel_->leave();
     world_.advance(std::chrono::seconds(1));
     EXPECT_EQ(channel_->pending(), 0u);
+    EXPECT_EQ(parked(), 0u);
     channel_.reset();
+}
+
+// ---- what of them is parked ----
+
+struct ParkingOwner final : lun::ParkedRequestOwner {
+    void on_shed() override { ++times_shed; }
+    unsigned times_shed = 0;
+};
+
+TEST_F(ZeroJobsTest, WritesThatWaitAreParkedUntilTheyGoOn) {
+    fill();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    slow_.holding_zeroes = true;
+    const auto gap = client_.write(handle_, 2 * mib, pattern(512, 1));
+    const auto inside = client_.write(handle_, mib + 5, pattern(5000, 2));
+    const auto given_up = client_.write(handle_, 0, pattern(4096, 3));
+    world_.settle();
+    EXPECT_EQ(parked(), 512u + 5000 + 4096);
+    client_.interrupt(given_up);
+    EXPECT_EQ(await(given_up).error, EINTR);
+    EXPECT_EQ(parked(), 512u + 5000);
+    let_go();
+    EXPECT_EQ(await(gap).error, 0);
+    EXPECT_EQ(await(inside).error, 0);
+    EXPECT_EQ(parked(), 0u);
+    EXPECT_EQ(read(mib + 5, 5000).body, pattern(5000, 2));
+    EXPECT_EQ(read(0, 4096).body, std::vector<std::byte>(4096));
+}
+
+TEST_F(ZeroJobsTest, TheWriteThatCameLastMakesRoomForOthers) {
+    fill();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    slow_.holding_zeroes = true;
+    const auto gap = client_.write(handle_, 3 * mib, pattern(512, 1));
+    std::vector<std::uint64_t> waiting;
+    for (unsigned i = 0; i < 3; ++i) {
+        waiting.push_back(client_.write(handle_, i * mib, pattern(mib, 10 + i)));
+        world_.settle();
+    }
+    EXPECT_EQ(parked(), 512u + 3 * mib);
+
+    const auto last = client_.write(handle_, 2 * mib, pattern(mib, 20));
+    world_.settle();
+
+    EXPECT_EQ(await(waiting[2]).error, EIO);
+    EXPECT_EQ(parked(), 512u + 3 * mib);
+    for (const auto unique : {gap, waiting[0], waiting[1], last}) EXPECT_FALSE(client_.has_answer(unique));
+    let_go();
+    for (const auto unique : {gap, waiting[0], waiting[1], last}) EXPECT_EQ(await(unique).error, 0);
+    EXPECT_EQ(read(0, mib).body, pattern(mib, 10));
+    EXPECT_EQ(read(mib, mib).body, pattern(mib, 11));
+    EXPECT_EQ(read(2 * mib, mib).body, pattern(mib, 20));
+    EXPECT_EQ(parked(), 0u);
+}
+
+// Its zeros may be on their way: what comes after its answer is not destroyed by them.
+TEST_F(ZeroJobsTest, AWriteThatIsShedWhileItsGapIsZeroedFailsAfterThat) {
+    fill();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    slow_.holding_zeroes = true;
+    const auto gap = client_.write(handle_, 2 * mib, pattern(4096, 1));
+    world_.settle();
+    {
+        ParkingOwner owner;
+        const std::vector<std::byte> data(4 * mib);
+        const auto other = world_.engine().park_request(world_.unit(), owner, {}, data);
+        ASSERT_TRUE(other);
+        EXPECT_EQ(parked(), data.size());
+        world_.settle();
+        EXPECT_FALSE(client_.has_answer(gap));
+        EXPECT_EQ(owner.times_shed, 0u);
+    }
+    EXPECT_EQ(parked(), 0u);
+    let_go();
+    EXPECT_EQ(await(gap).error, EIO);
+    EXPECT_EQ(read(2 * mib - 512, 512).body, std::vector<std::byte>(512));
+    EXPECT_NE(read(2 * mib, 4096).body, pattern(4096, 1));
+    EXPECT_EQ(write(2 * mib, pattern(4096, 1)).error, 0);
+    EXPECT_EQ(read(2 * mib, 4096).body, pattern(4096, 1));
+}
+
+TEST_F(ZeroJobsTest, AWriteThatIsShedBeforeItsGapIsZeroedFailsAtOnceAndOthersGoOn) {
+    fill();
+    const std::uint64_t other = open_another();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    slow_.holding = true;
+    const auto inside = client_.write(other, mib, pattern(4096, 4));
+    world_.settle();
+    const auto gap = client_.write(handle_, 2 * mib, pattern(mib, 5));
+    world_.settle();
+    EXPECT_EQ(parked(), mib);
+    ParkingOwner owner;
+    const std::vector<std::byte> data(3 * mib + 1);
+    auto wanted = world_.engine().park_request(world_.unit(), owner, {}, data);
+    ASSERT_TRUE(wanted);
+    EXPECT_EQ(await(gap).error, EIO);
+    EXPECT_EQ(slow_.zeroings, 0u);
+    wanted.reset();
+    let_go();
+    EXPECT_EQ(await(inside).error, 0);
+    EXPECT_EQ(write(2 * mib, pattern(512, 5)).error, 0);
+    EXPECT_EQ(read(mib, 4096).body, pattern(4096, 4));
+    EXPECT_EQ(parked(), 0u);
+}
+
+TEST_F(ZeroJobsTest, WithoutMemoryAWriteThatHasToWaitFails) {
+    fill();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    slow_.holding_zeroes = true;
+    const auto gap = client_.write(handle_, 2 * mib, pattern(512, 1));
+    world_.settle();
+    has_no_memory = true;
+    const int behind = write(0, pattern(512, 2)).error;
+    has_no_memory = false;
+    EXPECT_EQ(behind, EIO);
+    EXPECT_EQ(channel_->pending(), 1u);
+    EXPECT_EQ(parked(), 512u);
+    let_go();
+    EXPECT_EQ(await(gap).error, 0);
+
+    has_no_memory = true;
+    const int before_gap = write(3 * mib, pattern(512, 3)).error;
+    has_no_memory = false;
+    EXPECT_EQ(before_gap, EIO);
+    EXPECT_EQ(channel_->pending(), 0u);
+    EXPECT_EQ(slow_.zeroings, 1u);
+    EXPECT_EQ(write(3 * mib, pattern(512, 3)).error, 0);
+}
+
+TEST_F(ZeroJobsTest, AUnitThatIsRemovedIsIdleOnceNothingOfItIsParked) {
+    fill();
+    EXPECT_EQ(await(client_.fill(handle_, 0, 4096)).error, 0);
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    const auto gap = client_.write(handle_, 2 * mib, pattern(512, 1));
+    const auto behind = client_.write(handle_, 0, pattern(512, 2));
+    world_.settle();
+    ASSERT_EQ(host_.drops.size(), 1u);  // which the gap waits for
+    EXPECT_EQ(parked(), 1024u);
+
+    world_.unit().remove();
+    world_.settle();
+    EXPECT_FALSE(world_.unit().is_idle());
+    EXPECT_FALSE(client_.has_answer(gap));
+
+    channel_->on_pages_dropped(host_.drops[0].ticket);
+    EXPECT_NE(await(gap).error, 0);
+    EXPECT_NE(await(behind).error, 0);
+    EXPECT_EQ(parked(), 0u);
+    EXPECT_TRUE(world_.unit().is_idle());
+}
+
+TEST_F(ZeroJobsTest, TheRemovalOfAUnitEndsWritesThatAreParked) {
+    fill();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    slow_.holding_zeroes = true;
+    const auto gap = client_.write(handle_, 2 * mib, pattern(512, 1));
+    const auto behind = client_.write(handle_, mib, pattern(512, 2));
+    world_.settle();
+    files_.unpublish(handle_);
+    bool drained = false;
+    channel_->drain(lun_.get(), [&] { drained = true; });
+
+    world_.unit().remove();
+
+    EXPECT_EQ(await(gap).error, ENODEV);
+    EXPECT_EQ(await(behind).error, ENODEV);
+    EXPECT_TRUE(drained);
+    EXPECT_EQ(parked(), 0u);
+}
+
+// ---- who is interrupted between two jobs ----
+
+TEST_F(ZeroJobsTest, WhoIsInterruptedWhileAGapWaitsForPagesZeroesNothingMore) {
+    fill();
+    EXPECT_EQ(await(client_.fill(handle_, 0, 4096)).error, 0);
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    const auto growing = send_fallocate(handle_, 2 * mib, mib, zero);
+    world_.settle();
+    ASSERT_EQ(host_.drops.size(), 1u);
+    const unsigned zeroings = slow_.zeroings;
+    slow_.holding_zeroes = true;
+
+    client_.interrupt(growing);
+
+    EXPECT_EQ(await(growing).error, EINTR);
+    EXPECT_EQ(slow_.zeroings, zeroings);
+    EXPECT_EQ(channel_->pending(), 0u);
+}
+
+TEST_F(ZeroJobsTest, WhoIsInterruptedWhileAGapWaitsForPagesDoesNotWaitForAnother) {
+    fill();
+    EXPECT_EQ(await(client_.fill(handle_, mib, 4096)).error, 0);
+    ASSERT_EQ(truncate(handle_, mib), 0);
+    for (const bool is_cut : {false, true}) {
+        int error = -1;
+        channel_->truncate(handle_, lun_, 2 * mib, 4711, [&](int result) { error = result; });
+        world_.settle();
+        ASSERT_EQ(error, -1) << is_cut;
+        const unsigned zeroings = slow_.zeroings;
+        // Meanwhile there may be another hole, see ACutWhileItGrowsIsNotUndone.
+        if (is_cut) {
+            ASSERT_EQ(truncate(handle_, mib / 2), 0);
+        }
+        slow_.holding_zeroes = true;
+
+        channel_->interrupt_truncation(4711);
+        world_.settle();
+
+        EXPECT_EQ(error, EINTR) << is_cut;
+        EXPECT_EQ(slow_.zeroings, zeroings) << is_cut;
+        let_go();
+        channel_->on_pages_dropped(host_.drops.back().ticket);
+        if (is_cut) break;
+        EXPECT_EQ(await(client_.fill(handle_, mib, 4096)).error, 0);
+        ASSERT_EQ(truncate(handle_, mib), 0);
+    }
 }
 
 TEST_F(FuseChannelTest, DrainWaitsForRequestsOfThatUnitOnly) {

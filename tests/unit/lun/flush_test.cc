@@ -1061,6 +1061,79 @@ TEST_F(Memory, TheUnitWithMostParkedBytesLosesRequests) {
     serve_all();
 }
 
+struct CountingOwner final : ParkedRequestOwner {
+    void on_shed() override { ++times; }
+    unsigned times = 0;
+};
+
+TEST_F(Memory, AParkedRequestCountsUntilItGoesOnOrIsGone) {
+    limits.park_bytes_max = 100000;
+    begin();
+    CountingOwner owner;
+    const Bytes head = pattern(80, 1), data = pattern(60000, 2);
+    EXPECT_TRUE(unit().is_idle());
+    auto request = engine->park_request(unit(), owner, head, data);
+    ASSERT_TRUE(request);
+    EXPECT_EQ(engine->usage().parked_bytes, 60000u);
+    EXPECT_FALSE(unit().is_idle());
+    Bytes both = head;
+    both.insert(both.end(), data.begin(), data.end());
+    EXPECT_EQ(Bytes(request->bytes().begin(), request->bytes().end()), both);
+
+    request->stop_counting();
+    EXPECT_EQ(engine->usage().parked_bytes, 0u);
+    EXPECT_TRUE(unit().is_idle());
+    auto next = engine->park_request(unit(), owner, head, pattern(100000, 3));
+    ASSERT_TRUE(next);
+    EXPECT_EQ(Bytes(request->bytes().begin(), request->bytes().end()), both);  // not shed for that
+    EXPECT_EQ(owner.times, 0u);
+    next.reset();
+    request.reset();
+    EXPECT_EQ(engine->usage().parked_bytes, 0u);
+    EXPECT_FALSE(engine->park_request(unit(), owner, head, pattern(100001, 3)));
+}
+
+TEST_F(Memory, OfParkedRequestsTheLastOnesOfTheGreediestUnitAreShed) {
+    limits.park_bytes_max = 100000;
+    begin();
+    Unit& other = add_unit(1);
+    CountingOwner owner, of_other;
+    std::vector<std::unique_ptr<ParkedRequest>> requests_parked;
+    for (unsigned i = 0; i < 3; ++i)
+        requests_parked.push_back(engine->park_request(unit(), owner, {}, pattern(20000, i)));
+    const auto kept = engine->park_request(other, of_other, {}, pattern(40000, 9));
+    ASSERT_TRUE(kept);
+    EXPECT_TRUE(shed.empty());
+
+    const auto wanted = engine->park_request(other, of_other, {}, pattern(30000, 8));
+
+    ASSERT_TRUE(wanted);
+    EXPECT_EQ(shed, (std::vector<std::pair<Unit*, unsigned>>{{&unit(), 2u}}));
+    EXPECT_EQ(owner.times, 2u);
+    EXPECT_EQ(of_other.times, 0u);
+    EXPECT_FALSE(requests_parked[0]->bytes().empty());
+    EXPECT_TRUE(requests_parked[1]->bytes().empty());
+    EXPECT_TRUE(requests_parked[2]->bytes().empty());
+    EXPECT_EQ(engine->usage().parked_bytes, 90000u);
+}
+
+TEST_F(Memory, WaitingWritesTakeTheRoomOfParkedRequests) {
+    limits.park_bytes_max = 100000;
+    begin();
+    Unit& other = add_unit(1);
+    CountingOwner owner;
+    const auto parked = engine->park_request(unit(), owner, {}, pattern(90000, 1));
+    ASSERT_TRUE(parked);
+    other.hold();
+    for (unsigned i = 0; i < 6; ++i) write(other, 20480 * i, pattern(20480, i));  // some in intake buffers
+    EXPECT_GT(engine->usage().parked_bytes, 0u);
+    EXPECT_TRUE(parked->bytes().empty());
+    EXPECT_EQ(owner.times, 1u);
+    for (const auto& request : requests) EXPECT_FALSE(request->answered());
+    resume(other);
+    serve_all();
+}
+
 TEST_F(Memory, TooManyRequestsMakeTheGreediestUnitGiveUp) {
     limits.operations_max = 128;
     begin();
