@@ -39,7 +39,9 @@ constexpr unsigned loans_max = 2;
 
 constexpr Duration killed_look_pause = std::chrono::milliseconds(300);
 
-bool is_durable(std::uint32_t open_flags) { return (open_flags & (O_DSYNC | O_SYNC)) != 0; }
+lun::Durability durability_of(bool is_durable) {
+    return is_durable ? lun::Durability::stable : lun::Durability::cached;
+}
 
 // With so much of its data.
 std::vector<std::byte> joined(const Incoming& request, std::size_t data_bytes_max = SIZE_MAX) {
@@ -343,7 +345,7 @@ void FuseChannel::on_write(const Request& request) {
     }
     if (in.offset >= capacity) return reply(request.to, ENOSPC);
     const auto bytes = static_cast<std::uint32_t>(std::min<std::uint64_t>(in.size, capacity - in.offset));
-    const auto durability = is_durable(in.flags) ? lun::Durability::stable : lun::Durability::cached;
+    const auto durability = durability_of(is_durable(in.flags));
     std::uint64_t write = 0;
     if (!zero_jobs_.idle()) [[unlikely]] {
         const auto begun =
@@ -416,9 +418,10 @@ void FuseChannel::on_fallocate(const Request& request) {
     if (!inside && !(keeps_size && (punches || zeroes))) return reply(request.to, EFBIG);
     if (in.offset >= capacity || in.length == 0) return reply(request.to, 0);
     const lun::ByteRange range{in.offset, in.offset + std::min(in.length, capacity - in.offset)};
-    if (punches || zeroes) return zero_jobs_.zero(in.fh, *lun, range, punches, !keeps_size, request.to);
+    const auto durability = durability_of(file->is_durable);
+    if (punches || zeroes) return zero_jobs_.zero(in.fh, *lun, range, punches, !keeps_size, durability, request.to);
     if (keeps_size) return reply(request.to, 0);
-    zero_jobs_.extend(in.fh, *lun, range.end, request.to);
+    zero_jobs_.extend(in.fh, *lun, range.end, durability, request.to);
 }
 
 // The hole begins at the end, and within where the unit tells. Nothing else reaches us: the kernel does SEEK_SET, CUR
@@ -965,7 +968,10 @@ void FuseChannel::truncate(std::uint64_t handle, const std::shared_ptr<LunData>&
         const lun::ByteRange range{operation->offset(), operation->offset() + record.bytes};
         record.write = zero_jobs_.begin_write(0, *record.lun, range);
     }
-    zero_jobs_.truncate(handle, *lun, end, to, [lun, on_done = std::move(on_done)](int error) { on_done(error); });
+    const OpenFile* const file = files_.find(handle);
+    const auto durability = durability_of(file && file->is_durable);
+    zero_jobs_.truncate(handle, *lun, end, durability, to,
+                        [lun, on_done = std::move(on_done)](int error) { on_done(error); });
 }
 
 void FuseChannel::interrupt_truncation(std::uint64_t unique) {
@@ -985,21 +991,22 @@ void FuseChannel::flush_after_close(std::shared_ptr<LunData> lun) {
 
 void FuseChannel::drain(const LunData* lun, std::function<void()> done) {
     fills_.drop_file(lun);
-    std::size_t requests = 0;
-    for (const Record& record : records_)
-        if (record.holder != Holder::nobody && record.holder != Holder::control && record.lun == lun) ++requests;
     auto end = [this, lun, done = std::move(done)] {
         zero_jobs_.forget_file(lun);
         fills_.forget_file(lun);
         done();
     };
-    if (requests == 0) return end();
-    drains_.push_back({lun, requests, std::move(end)});
+    drains_.push_back({lun, std::move(end)});
+    zero_jobs_.end_waiting(lun);
+    note_drained(lun);
 }
 
 void FuseChannel::note_drained(const LunData* lun) {
+    const auto is_left = [lun](const Record& record) {
+        return record.lun == lun && record.holder != Holder::nobody && record.holder != Holder::control;
+    };
     for (std::size_t i = 0; i < drains_.size(); ++i) {
-        if (drains_[i].lun != lun || --drains_[i].requests_left > 0) continue;
+        if (drains_[i].lun != lun || std::any_of(records_.begin(), records_.end(), is_left)) continue;
         const auto done = std::move(drains_[i].done);
         drains_.erase(drains_.begin() + static_cast<std::ptrdiff_t>(i--));
         done();

@@ -170,7 +170,6 @@ private:
     };
     struct Drain {
         const LunData* lun;
-        std::size_t requests_left;
         std::function<void()> done;
     };
 

@@ -55,6 +55,7 @@ std::uint64_t OpenFiles::open(OpenFileDetails details) {
     file.lun = entry.details->lun.get();
     file.losses_seen.store(entry.details->losses_seen, std::memory_order_relaxed);
     file.is_cached = entry.details->is_cached;
+    file.is_durable = entry.details->is_durable;
     file.is_flushed.store(false, std::memory_order_relaxed);
     file.is_used.store(false, std::memory_order_relaxed);
     const auto handle = handle_of(entry.generation, index);

@@ -6,6 +6,8 @@
 #include <srpfs/fs/control_file.h>
 #include <srpfs/fs/tree.h>
 
+#include <fcntl.h>
+
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -30,13 +32,16 @@ struct LunData {
     unsigned reactor = 0;  // index of the unit's home; constant
 };
 
+[[nodiscard]] constexpr bool is_durable(std::uint32_t open_flags) { return (open_flags & (O_DSYNC | O_SYNC)) != 0; }
+
 // What the reactors look at for each request. `lun` is constant while `handle` is published.
 struct OpenFile {
     std::atomic<std::uint64_t> handle{0};  // fuse_file_info::fh; 0: closed, or the file was removed
     LunData* lun = nullptr;                // nullptr: a control or stream file, served by the control thread
     // See lun::Operation::prepare_flush(). Written by the unit's home, once the file is open.
     mutable std::atomic<std::uint64_t> losses_seen{0};
-    bool is_cached = false;  // reads go through the kernel's page cache; constant while `handle` is published
+    bool is_cached = false;   // reads go through the kernel's page cache; constant while `handle` is published
+    bool is_durable = false;  // O_DSYNC or O_SYNC; the same
     // One who had it has closed it (FLUSH), so it may be about to go. Any reactor, before it answers him.
     mutable std::atomic<bool> is_flushed{false};
     // Something has been asked of the LUN through it. Any reactor.
@@ -52,6 +57,7 @@ struct OpenFileDetails {
     bool writable = false;
     bool readable = true;
     bool is_cached = false;
+    bool is_durable = false;
     std::uint64_t losses_seen = 0;          // of the LUN when it was opened
     std::int32_t pid = 0;                   // of the thread that has opened it
     std::uint64_t serial = 0;               // grows with each open

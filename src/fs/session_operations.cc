@@ -165,6 +165,7 @@ struct SessionOperations {
         details.readable = (info->flags & O_ACCMODE) != O_WRONLY;
         details.pid = fuse_req_ctx(request)->pid;
         details.is_cached = is_cached(*found, info->flags);
+        details.is_durable = is_durable(static_cast<std::uint32_t>(info->flags));
         const bool keeps_pages = found->kind == NodeKind::lun && self.files_->has_cached(found->id);
         if (found->stream) details.cursor = std::make_shared<std::uint64_t>(found->stream->open_cursor());
         const bool cached = details.is_cached;

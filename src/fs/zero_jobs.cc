@@ -37,7 +37,7 @@ std::optional<std::uint64_t> ZeroJobs::take_write(std::uint64_t handle, LunData&
     }
     // Others may have failed for that, and what there was to wait for may have ended.
     if (Job* const job = job_before(handle, lun, range)) {
-        job->waiting.push_back({host_.on_waiting(to, &lun), std::move(parked)});
+        job->waiting.push_back({&lun, host_.on_waiting(to, &lun), std::move(parked)});
         return std::nullopt;
     }
     const auto gap = gap_below(handle, range.begin);
@@ -115,19 +115,20 @@ ZeroJobs::Job ZeroJobs::new_job(std::uint64_t handle, LunData& lun, const ReplyT
 }
 
 void ZeroJobs::zero(std::uint64_t handle, LunData& lun, lun::ByteRange range, bool deallocates, bool moves_end,
-                    const ReplyTo& to) {
+                    lun::Durability durability, const ReplyTo& to) {
     const auto end = moves_end ? ends_.end_of(handle) : std::nullopt;
     const bool grows = end && *end < range.end;
     if (grows && !gap_below(handle, range.begin).empty())
-        return zero_gap(handle, lun, range.begin, to,
-                        [this, handle, &lun, range, deallocates, to](int error, bool is_interrupted) {
+        return zero_gap(handle, lun, range.begin, durability, to,
+                        [this, handle, &lun, range, deallocates, durability, to](int error, bool is_interrupted) {
                             if (error == 0 && !is_interrupted)
-                                zero(handle, lun, range, deallocates, true, to);
+                                zero(handle, lun, range, deallocates, true, durability, to);
                             else
                                 host_.on_zeroed(to, error != 0 ? error : EINTR);
                         });
     Job job = new_job(grows ? handle : 0, lun, to);
     job.range = range;
+    job.durability = durability;
     job.on_end = [this, handle, range, grows, &lun, record = job.record](int error, bool) {
         if (error == 0) {
             // Who has cut the file meanwhile has done it after this.
@@ -141,35 +142,37 @@ void ZeroJobs::zero(std::uint64_t handle, LunData& lun, lun::ByteRange range, bo
 }
 
 // Until nothing is missing: a write may fail meanwhile. Who is interrupted when nothing is has what he wanted.
-void ZeroJobs::zero_gap(std::uint64_t handle, LunData& lun, std::uint64_t end, const ReplyTo& to,
-                        std::function<void(int, bool)> on_done) {
+void ZeroJobs::zero_gap(std::uint64_t handle, LunData& lun, std::uint64_t end, lun::Durability durability,
+                        const ReplyTo& to, std::function<void(int, bool)> on_done) {
     const auto gap = gap_below(handle, end);
     if (gap.empty()) return on_done(0, false);
     Job job = new_job(handle, lun, to);
     job.gap_end = end;
-    job.on_end = [this, handle, &lun, end, to, on_done = std::move(on_done), record = job.record](int error,
-                                                                                                  bool is_interrupted) {
+    job.durability = durability;
+    job.on_end = [this, handle, &lun, end, durability, to, on_done = std::move(on_done), record = job.record](
+                     int error, bool is_interrupted) {
         if (error != 0 || left_)
             on_done(error != 0 ? error : EINTR, is_interrupted);
         else if (is_interrupted)
             on_done(gap_below(handle, end).empty() ? 0 : EINTR, true);
         else
-            zero_gap(handle, lun, end, to, on_done);
+            zero_gap(handle, lun, end, durability, to, on_done);
         host_.on_waited(record);  // last, as the unit's data stays until then
     };
     tell(handle, lun, gap);
     start_gap(std::move(job));
 }
 
-void ZeroJobs::extend(std::uint64_t handle, LunData& lun, std::uint64_t end, const ReplyTo& to) {
-    zero_gap(handle, lun, end, to, [this, handle, end, to](int error, bool) {
+void ZeroJobs::extend(std::uint64_t handle, LunData& lun, std::uint64_t end, lun::Durability durability,
+                      const ReplyTo& to) {
+    zero_gap(handle, lun, end, durability, to, [this, handle, end, to](int error, bool) {
         if (error == 0) ends_.advance(handle, end);
         host_.on_zeroed(to, error);
     });
 }
 
-void ZeroJobs::truncate(std::uint64_t handle, LunData& lun, std::uint64_t end, const ReplyTo& to,
-                        std::function<void(int)> on_done) {
+void ZeroJobs::truncate(std::uint64_t handle, LunData& lun, std::uint64_t end, lun::Durability durability,
+                        const ReplyTo& to, std::function<void(int)> on_done) {
     if (left_) return on_done(EINTR);
     const auto now = ends_.end_of(handle);
     if (!now || end <= *now) {
@@ -179,7 +182,7 @@ void ZeroJobs::truncate(std::uint64_t handle, LunData& lun, std::uint64_t end, c
             if (write.handle == handle) write.handle = 0;
     }
     // Also of what remains: a write of it may have failed.
-    zero_gap(handle, lun, end, to, [this, handle, end, on_done = std::move(on_done)](int error, bool) {
+    zero_gap(handle, lun, end, durability, to, [this, handle, end, on_done = std::move(on_done)](int error, bool) {
         if (error == 0) ends_.advance(handle, end);
         on_done(error);
     });
@@ -253,7 +256,7 @@ void ZeroJobs::end(std::list<Job>::iterator place, const lun::Outcome& outcome) 
     jobs_.erase(place);
     const int error = errno_of(outcome, lun::OperationKind::write);
     if (job.write)
-        go_on_with({job.record, std::move(job.write)}, error);
+        go_on_with({job.lun, job.record, std::move(job.write)}, error);
     else
         job.on_end(error, job.is_interrupted);
     for (Waiting& one : job.waiting) go_on_with(std::move(one), 0);
@@ -278,23 +281,32 @@ void ZeroJobs::on_shed() {
 void ZeroJobs::end_shed() {
     some_are_shed_ = false;
     const auto is_shed = [](const auto& request) { return request->bytes().empty(); };
+    fail_waiting(EIO, [&](const Waiting& one) { return is_shed(one.request); });
+    end_waiting_jobs(lun::OutcomeKind::interrupted, [&](const Job& job) { return job.write && is_shed(job.write); });
+}
+
+void ZeroJobs::end_waiting(const LunData* lun) {
+    fail_waiting(ENODEV, [&](const Waiting& one) { return one.lun == lun; });
+    end_waiting_jobs(lun::OutcomeKind::gone, [&](const Job& job) { return job.lun == lun; });
+}
+
+void ZeroJobs::fail_waiting(int error, const std::function<bool(const Waiting&)>& which) {
     std::vector<std::uint32_t> records;
     for (Job& job : jobs_)
         std::erase_if(job.waiting, [&](const Waiting& one) {
-            if (!is_shed(one.request)) return false;
+            if (!which(one)) return false;
             records.push_back(one.record);
             return true;
         });
-    for (const std::uint32_t record : records) host_.on_zeroed(host_.on_waited(record), EIO);
-    end_waiting_jobs([&](const Job& job) { return job.write && is_shed(job.write); });
+    for (const std::uint32_t record : records) host_.on_zeroed(host_.on_waited(record), error);
 }
 
 // Of those that wait for writes, and have begun nothing.
-void ZeroJobs::end_waiting_jobs(const std::function<bool(const Job&)>& which) {
+void ZeroJobs::end_waiting_jobs(lun::OutcomeKind kind, const std::function<bool(const Job&)>& which) {
     for (auto job = jobs_.begin(); job != jobs_.end();) {
         // Whoever is answered may begin and end others.
         if (job->waits_for_writes && which(*job)) {
-            end(job, {.kind = lun::OutcomeKind::interrupted});
+            end(job, {.kind = kind});
             job = jobs_.begin();
         } else {
             ++job;
@@ -332,7 +344,7 @@ void ZeroJobs::leave() {
     for (lun::Zeroing* zeroing : all)
         if (std::any_of(jobs_.begin(), jobs_.end(), [&](const Job& job) { return job.zeroing.get() == zeroing; }))
             zeroing->interrupt();
-    end_waiting_jobs([](const Job&) { return true; });
+    end_waiting_jobs(lun::OutcomeKind::interrupted, [](const Job&) { return true; });
 }
 
 }  // namespace srpfs::fs

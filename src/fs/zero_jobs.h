@@ -68,23 +68,26 @@ public:
     void go_on();
     // `range` is inside the unit.
     void zero(std::uint64_t handle, LunData& lun, lun::ByteRange range, bool deallocates, bool moves_end,
-              const ReplyTo& to);
+              lun::Durability durability, const ReplyTo& to);
     // fallocate() of mode 0: what a file had grown by reads as zeros.
-    void extend(std::uint64_t handle, LunData& lun, std::uint64_t end, const ReplyTo& to);
+    void extend(std::uint64_t handle, LunData& lun, std::uint64_t end, lun::Durability durability, const ReplyTo& to);
     // ftruncate(); `to` is only what an INTERRUPT of it names.
-    void truncate(std::uint64_t handle, LunData& lun, std::uint64_t end, const ReplyTo& to,
+    void truncate(std::uint64_t handle, LunData& lun, std::uint64_t end, lun::Durability durability, const ReplyTo& to,
                   std::function<void(int)> on_done);
     void forget(std::uint64_t handle) { ends_.forget(handle); }
     void forget_file(const LunData* lun) { ends_.forget_file(lun); }
     void interrupt(std::uint32_t record);
     // Writes that have lost their parking memory fail; those whose gap is being zeroed once that is over.
     void end_shed();
+    // The file is going: what of its requests waits for others' is not wanted any more (ENODEV).
+    void end_waiting(const LunData* lun);
     // Everything that waits ends; what is under way in the unit comes to its end, and so do, by the host, waits for
     // pages.
     void leave();
 
 private:
     struct Waiting {
+        const LunData* lun;
         std::uint32_t record;
         std::unique_ptr<lun::ParkedRequest> request;
     };
@@ -110,7 +113,7 @@ private:
         lun::ByteRange range;
     };
     [[nodiscard]] std::vector<lun::ByteRange> gap_below(std::uint64_t handle, std::uint64_t end) const;
-    void zero_gap(std::uint64_t handle, LunData& lun, std::uint64_t end, const ReplyTo& to,
+    void zero_gap(std::uint64_t handle, LunData& lun, std::uint64_t end, lun::Durability durability, const ReplyTo& to,
                   std::function<void(int error, bool is_interrupted)> on_done);
     [[nodiscard]] Job* job_before(std::uint64_t handle, const LunData& lun, lun::ByteRange range);
     [[nodiscard]] Job new_job(std::uint64_t handle, LunData& lun, const ReplyTo& to);
@@ -120,7 +123,8 @@ private:
     void on_zeroed(std::list<Job>::iterator job, const lun::Outcome& outcome);
     void end(std::list<Job>::iterator job, const lun::Outcome& outcome);
     void go_on_with(Waiting waiting, int error);
-    void end_waiting_jobs(const std::function<bool(const Job&)>& which);
+    void end_waiting_jobs(lun::OutcomeKind kind, const std::function<bool(const Job&)>& which);
+    void fail_waiting(int error, const std::function<bool(const Waiting&)>& which);
     void on_shed() override;
     void tell(std::uint64_t handle, const LunData& lun, const std::vector<lun::ByteRange>& ranges);
 

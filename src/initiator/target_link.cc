@@ -267,6 +267,11 @@ void TargetLink::pause_path_checks() { checkers_->pause(); }
 
 void TargetLink::check_paths(Duration patience) { checkers_->ask_now(patience); }
 
+bool TargetLink::has_heard_since(Instant when) const {
+    return std::any_of(live_.begin(), live_.end(),
+                       [when](const Channel* channel) { return channel->last_heard() > when; });
+}
+
 void TargetLink::tell_changed() {
     tell_listeners([](LinkListener& listener) { listener.on_link_changed(); });
 }
@@ -330,6 +335,8 @@ void TargetLink::on_channel_live(Channel& channel) {
     refresh();
     if (channel.config().epoch != epoch_) {
         epoch_ = channel.config().epoch;
+        static std::atomic<std::uint64_t> incarnations{0};
+        incarnation_ = incarnations.fetch_add(1, std::memory_order_relaxed) + 1;
         // Here and not by way of the port: nobody may flush before the units know.
         if (std::exchange(foreign_loss_, false) || channel.config().restart_suspected)
             tell_listeners([](LinkListener& listener) { listener.on_target_restart(); });

@@ -24,6 +24,7 @@ constexpr unsigned attentions_max = 32;  // unit attentions one operation may me
 constexpr auto retry_span =
     std::chrono::seconds(180);  // (retries + 1) x 30 s: the kernel's bound for BUSY and the like
 constexpr auto interrupt_grace = std::chrono::milliseconds(500);  // decisions 14
+constexpr auto proof_patience = std::chrono::seconds(5);
 constexpr auto depth_recovery = std::chrono::seconds(1);
 constexpr auto not_ready_delay = std::chrono::seconds(1);
 constexpr auto size_belief_first = std::chrono::seconds(1);
@@ -212,6 +213,7 @@ Unit::~Unit() {
     SRPFS_ASSERT(is_idle());
     SRPFS_ASSERT(commands_in_flight_ == 0);
     std::erase(locks_->units, this);
+    leave_cache();
     hand_over_unflushed_writes();
     link_.remove_sharer();
     link_.detach(*this);
@@ -249,9 +251,59 @@ void Unit::recognise(std::shared_ptr<const UnitInfo> info) {
     locks_ = shared;
     if (!info_->wwid_is_serial)
         cache_ = locks_->cache;
-    else if (locks_->cache->is_dirty() && may_be_dirty(*info_))
+    else if (locks_->cache->is_dirty() && may_be_dirty(*info_)) {
         ++cache_->write_count;
+        cache_->left_by = locks_->cache->left_by;
+        cache_->may_be_lost = locks_->cache->may_be_lost;
+    }
+    if (cache_->is_dirty()) join_dirty_cache();
     locks_->units.push_back(this);
+}
+
+void WriteCache::note_flushed(std::uint64_t snapshot) {
+    flushed_count = std::max(flushed_count, snapshot);
+    if (is_dirty()) return;
+    newcomers.clear();
+    left_by.clear();
+    may_be_lost = false;
+}
+
+void Unit::leave_cache() {
+    constexpr std::size_t remembered_max = 64;  // more is a loss told that was none
+    if (!cache_->is_dirty()) return;
+    const bool is_newcomer = std::any_of(cache_->newcomers.begin(), cache_->newcomers.end(),
+                                         [this](const auto& one) { return one.link == &link_; });
+    for (WriteCache* const cache : {cache_.get(), locks_->cache.get()}) {
+        cache->may_be_lost = cache->may_be_lost || cache_->may_be_lost;
+        if (!is_newcomer && cache->left_by.size() < remembered_max) cache->left_by.push_back(link_.incarnation());
+    }
+}
+
+void Unit::join_dirty_cache() {
+    if (!cache_->may_be_lost) {
+        for (const Unit* other : locks_->units)
+            if (&other->link_ == &link_) return;  // it has been there all the time
+        const auto& left = cache_->left_by;
+        if (std::find(left.begin(), left.end(), link_.incarnation()) != left.end()) return;
+    }
+    cache_->newcomers.push_back({&link_, engine_.timers().now()});
+    for (const Unit* other : locks_->units)
+        if (other->cache_ == cache_ && other->link_.state() == PortState::running)
+            other->link_.check_paths(proof_patience);
+}
+
+// Whether what is in the cache has not been lost before this path was there.
+bool Unit::others_vouch_for_cache() const {
+    const auto newcomer = [this](const Unit& unit) {
+        return std::find_if(cache_->newcomers.begin(), cache_->newcomers.end(),
+                            [&unit](const auto& one) { return one.link == &unit.link_; });
+    };
+    const auto self = newcomer(*this), none = cache_->newcomers.end();
+    if (self == none) return true;
+    if (cache_->may_be_lost) return false;  // who has opened the unit by this path has not been told
+    return std::any_of(locks_->units.begin(), locks_->units.end(), [&](const Unit* unit) {
+        return unit->cache_ == cache_ && newcomer(*unit) == none && unit->link_.has_heard_since(self->since);
+    });
 }
 
 // Of those whose identity is only a serial number nobody knows which lead to the same unit: what this one leaves is for
@@ -891,9 +943,13 @@ void Unit::finish_phase(Operation& operation) {
             }
             return answer(operation, {});
         case Phase::flush:
-            cache_->flushed_count = std::max(cache_->flushed_count, operation.flush_snapshot_);
+            if (!cache_->newcomers.empty() && cache_->is_dirty() && !others_vouch_for_cache()) [[unlikely]]
+                on_cache_lost(
+                    "the unit was met by this path while writes by another one were not flushed, and the target may "
+                    "have restarted between: they may be lost; fsync reports it");
+            cache_->note_flushed(operation.flush_snapshot_);
             cache_->may_have_others_writes = false;
-            if (cache_ != locks_->cache) locks_->cache->flushed_count = locks_->cache->write_count;
+            if (cache_ != locks_->cache) locks_->cache->note_flushed(locks_->cache->write_count);
             // What was lost meanwhile, perhaps because the unit failed the flush at first, may be what it was for.
             if (operation.kind_ == OperationKind::flush ? tell_losses(operation)
                                                         : operation.losses_before_ != counters_->write_losses.load())
@@ -1080,7 +1136,10 @@ void Unit::note_losses_before(Operation& write) const {
 // Each path, and each channel of it, tells of one loss when it is next asked. Another loss of the same writes looks no
 // different, and who has opened the unit between the two knows of neither: so each counts.
 void Unit::on_cache_lost(const std::string& text) {
-    for (const Unit* unit : locks_->units) ++unit->cache_->losses;
+    for (const Unit* unit : locks_->units) {
+        ++unit->cache_->losses;
+        unit->cache_->may_be_lost = unit->cache_->is_dirty();
+    }
     if (has_unflushed_writes()) note_loss(text);
 }
 

@@ -305,8 +305,13 @@ def a_unit_whose_paths_cannot_have_one_reactor_is_refused_with_what_helps(t):
         mount = t.mount(source, "reactors=2")
         both = mount.port / "0000000000000003-0000000000000003"
         eventually(lambda: all((mount.port / f"{n:016x}-{n:016x}" / "state").exists() for n in (1, 2, 3)), "three targets")
-        refused = mount.stats()["events"].get("lun_refused", 0)
-        if refused == 1 and len(list(both.glob("lun?"))) == 1:
+
+        def judged(mount=mount, both=both):
+            refused, shown = mount.stats()["events"].get("lun_refused", 0), len(list(both.glob("lun?")))
+            return (refused, shown) if refused + shown == 2 else None
+
+        refused, shown = eventually(judged, "both units of the third target are shown or refused")
+        if (refused, shown) == (1, 1):
             break
         mount.umount()
     equal(refused, 1, "units refused")

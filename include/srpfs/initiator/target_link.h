@@ -140,6 +140,10 @@ public:
     // It is up again: asks on every live channel whether the target is still there, ends those that stay silent for
     // `patience`, and tells the owner of the first that does not.
     void check_paths(Duration patience);
+    // Of the login that there is, or was last; no two logins of a process have the same one. 0: there was none.
+    [[nodiscard]] std::uint64_t incarnation() const { return incarnation_; }
+    // Something has come from the target since, on a connection that is still there.
+    [[nodiscard]] bool has_heard_since(Instant when) const;
     [[nodiscard]] bool is_empty() const { return channels_.empty(); }
     [[nodiscard]] const std::string& name() const { return name_; }
     [[nodiscard]] std::shared_ptr<const LinkGauges> gauges() const { return gauges_; }
@@ -219,7 +223,8 @@ private:
     reactor::Timer proof_timer_;
     std::vector<Channel*> probation_;  // live, but not used yet
     std::vector<std::unique_ptr<Proof>> proofs_;
-    std::uint64_t epoch_ = 0;    // of the last login
+    std::uint64_t epoch_ = 0;  // of the last login
+    std::uint64_t incarnation_ = 0;
     bool foreign_loss_ = false;  // since then a channel has ended for no reason of ours
     TaskManager tasks_;
     std::shared_ptr<LinkGauges> gauges_ = std::make_shared<LinkGauges>();

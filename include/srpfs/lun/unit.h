@@ -117,7 +117,18 @@ struct WriteCache {
     // The unit was met just now: what somebody wrote who knew it before, an earlier process of ours perhaps, may be in
     // the cache. A flush covers that; that it may be lost is not ours to tell.
     bool may_have_others_writes = true;
+    // Links by which the unit was met while something was unflushed. The target may have restarted before, and lost it:
+    // a flush that goes by one of them covers it only if another link, that was there before, has heard of it since.
+    struct Newcomer {
+        const initiator::TargetLink* link;
+        Instant since;
+    };
+    std::vector<Newcomer> newcomers;
+    // TargetLink::incarnation() of paths that are gone, and were there before: by these it is met as it was left.
+    std::vector<std::uint64_t> left_by;
+    bool may_be_lost = false;  // something of what is unflushed, as was noticed
     [[nodiscard]] bool is_dirty() const { return write_count != flushed_count; }
+    void note_flushed(std::uint64_t snapshot);
 };
 
 // Who may write which blocks of one logical unit, and what its volatile cache may have, by whatever path: all units of
@@ -182,6 +193,8 @@ public:
     void note_loss(const std::string& text);
     void on_cache_lost(const std::string& text);
     void count_loss();
+    void join_dirty_cache();
+    void leave_cache();
     // Commands with 32 bits for a block's address are enough for all of the unit.
     [[nodiscard]] bool reaches_all_by_10() const;
     void note_losses_before(Operation& write) const;
@@ -206,6 +219,8 @@ public:
     [[nodiscard]] bool has_ghosts() const { return !locks_->ghosts.empty(); }
     // By any path.
     [[nodiscard]] bool has_unflushed_writes() const;
+    // What is unflushed has not been lost before this path was there. False: nobody can say.
+    [[nodiscard]] bool others_vouch_for_cache() const;
     [[nodiscard]] std::size_t operations() const { return operations_.size(); }
     // What each of them is waiting for, one a line: for the log when something hangs.
     [[nodiscard]] std::string describe_operations() const;

@@ -234,6 +234,32 @@ TEST_F(CachedUnitTest, WhatADurableWriteLeavesOutOfATruncatedFileIsFlushedBefore
     EXPECT_EQ(flushes(), 1u);
 }
 
+TEST_F(CachedUnitTest, WhatAFileOpenedWithODsyncGrowsByIsFlushed) {
+    OpenFileDetails details;
+    details.node = NodeId{2};
+    details.lun = lun_;
+    details.writable = details.is_durable = true;
+    const std::uint64_t durable = files_.open(std::move(details));
+    const auto truncate = [&](std::uint64_t handle, std::uint64_t end) {
+        int error = -1;
+        channel_->truncate(handle, lun_, end, 9999, [&](int result) { error = result; });
+        for (unsigned i = 0; i < 100 && error < 0; ++i) world_.settle();
+        EXPECT_EQ(error, 0);
+    };
+    truncate(handle_, 0);
+    truncate(handle_, mib);
+    EXPECT_EQ(flushes(), 0u);
+    truncate(durable, 0);
+    truncate(durable, mib);
+    EXPECT_EQ(flushes(), 1u);
+    fuse_fallocate_in in{};
+    in.fh = durable;
+    in.length = 4096;
+    in.mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    EXPECT_EQ(await(client_.request(FUSE_FALLOCATE, 2, in)).error, 0);
+    EXPECT_EQ(flushes(), 2u);
+}
+
 TEST_F(CachedUnitTest, FsyncFlushesOnceForUnflushedWrites) {
     (void)write(0, pattern(512, 1));
 
@@ -783,7 +809,7 @@ TEST_F(ZeroJobsTest, WritesOfATruncatedFileDoNotWaitForEachOther) {
     fill();
     ASSERT_EQ(truncate(handle_, 0), 0);
     slow_.holding = true;
-    for (const std::uint64_t at : {0, 4096, 8192}) (void)client_.write(handle_, at, pattern(4096, 4));
+    for (const std::uint64_t at : {0U, 4096U, 8192U}) (void)client_.write(handle_, at, pattern(4096, 4));
     world_.settle();
     EXPECT_EQ(world_.unit().counters()->in_flight, 3u);
 }
@@ -850,6 +876,52 @@ TEST_F(ZeroJobsTest, DrainWaitsForThem) {
     slow_.holding_zeroes = false;
     world_.device().release_held();
     EXPECT_EQ(await(unique).error, 0);
+    EXPECT_TRUE(drained);
+}
+
+// What follows a job is of the same request, but begins before the first has ended.
+TEST_F(ZeroJobsTest, DrainWaitsForWhatFollowsThem) {
+    fill();
+    EXPECT_EQ(await(client_.fill(handle_, 0, 4096)).error, 0);
+    EXPECT_EQ(await(client_.fill(handle_, mib, 4096)).error, 0);
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    const auto growing = send_fallocate(handle_, mib, mib, zero);
+    world_.settle();
+    ASSERT_EQ(host_.drops.size(), 1u);  // which the zeros before it wait for
+    files_.unpublish(handle_);
+    bool drained = false;
+    channel_->drain(lun_.get(), [&] {
+        drained = true;
+        EXPECT_EQ(channel_->pending(), 0u);
+    });
+    world_.unit().remove();
+    for (std::size_t i = 0; i < host_.drops.size(); ++i) {
+        channel_->on_pages_dropped(host_.drops[i].ticket);
+        world_.settle();
+    }
+    EXPECT_NE(await(growing).error, 0);
+    EXPECT_TRUE(drained);
+}
+
+TEST_F(ZeroJobsTest, DrainEndsWhatOnlyWaitsForWritesOfOthers) {
+    fill();
+    const std::uint64_t other = open_another();
+    ASSERT_EQ(truncate(handle_, 0), 0);
+    slow_.holding = true;
+    (void)client_.write(other, mib, pattern(4096, 6));
+    const auto gap = client_.write(handle_, 2 * mib, pattern(10, 5));
+    const auto behind = client_.write(handle_, 0, pattern(10, 5));
+    world_.settle();
+    EXPECT_FALSE(client_.has_answer(gap) || client_.has_answer(behind));
+    files_.unpublish(handle_);
+    bool drained = false;
+    channel_->drain(lun_.get(), [&] { drained = true; });
+    world_.settle();
+    EXPECT_EQ(await(gap).error, ENODEV);
+    EXPECT_EQ(await(behind).error, ENODEV);
+    EXPECT_FALSE(drained);
+    let_go();
+    world_.settle();
     EXPECT_TRUE(drained);
 }
 

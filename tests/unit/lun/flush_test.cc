@@ -217,6 +217,60 @@ TEST_F(Flush, AfterThePathOfTheWritesIsGoneCoversThem) {
     EXPECT_TRUE(request.ok());
 }
 
+// Nobody has told of a loss: the unit was not there when the target was logged in to again.
+TEST_F(Flush, AfterAnotherLoginWithoutAnyPathProvesNothingOfWhatWasWrittenBefore) {
+    begin();
+    write_one();
+    leave();
+    lose_connection();
+    reconnect();
+    serving = true;
+    Unit& back = add_unit(1);
+    EXPECT_EQ(flush_by(back).outcome.kind, OutcomeKind::medium_error);
+    EXPECT_TRUE(flush_by(back).ok());
+}
+
+TEST_F(Flush, OfALossThatWasNoticedWhileTheUnitWasAwayTellsWhoOpensItNext) {
+    begin();
+    write_one();
+    unit().on_target_restart();
+    leave();
+    serving = true;
+    Unit& back = add_unit(1);
+    EXPECT_EQ(flush_by(back).outcome.kind, OutcomeKind::medium_error);
+    EXPECT_TRUE(flush_by(back).ok());
+}
+
+// What the path of the writes has not noticed yet, a restart of the target, the other one cannot know.
+TEST_F(Flush, ByAPathThatWasMetLaterCoversOnlyWhatTheFirstVouchesFor) {
+    for (const bool is_heard : {true, false}) {
+        if (link) TearDown();
+        units.clear();
+        requests.clear();
+        begin();
+        write_one();
+        LinkOwner& owner = *this;
+        initiator::TargetLink newer("newer", fabric, timers(), owner);
+        UnitListener& listener = *this;
+        auto path = std::make_unique<Unit>(*engine, newer, scsi::Lun::from_number(1), queue_depth, listener);
+        newer.set_state(initiator::PortState::running);
+        path->resume(std::make_shared<const UnitInfo>(info));
+        EXPECT_TRUE(path->has_unflushed_writes());
+        advance(1s);
+        if (is_heard) {
+            read(0, 512);
+            serve_all();
+        }
+        EXPECT_EQ(path->others_vouch_for_cache(), is_heard);
+        EXPECT_TRUE(unit().others_vouch_for_cache());
+        path->remove();
+        settle();
+        path.reset();
+        flush();
+        serve_all();
+    }
+}
+
 // Another unit was met in the meantime, when nobody was there that knew of them.
 TEST_F(Flush, LossesOfWhatAPathThatIsGoneHasWrittenAreTold) {
     begin();
