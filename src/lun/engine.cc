@@ -377,8 +377,7 @@ std::unique_ptr<ParkedRequest> Engine::park_request(Unit& unit, ParkedRequestOwn
     const std::size_t bytes = head.size() + data.size();
     std::unique_ptr<std::byte[]> memory(new (std::nothrow) std::byte[bytes]);
     if (!memory) return nullptr;
-    std::memcpy(memory.get(), head.data(), head.size());
-    if (!data.empty()) std::memcpy(memory.get() + head.size(), data.data(), data.size());
+    std::copy(data.begin(), data.end(), std::copy(head.begin(), head.end(), memory.get()));
     return std::unique_ptr<ParkedRequest>(new (std::nothrow)
                                               ParkedRequest(unit, owner, std::move(memory), bytes, data.size()));
 }

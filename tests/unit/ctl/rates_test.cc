@@ -156,10 +156,10 @@ TEST(Rates, OfAChannelAreWhatItCarriedAndHowLongThatTook) {
         return one;
     };
     Json look = counted({}, 0);
-    look["targets"][0]["channel_list"] = {channel(0, "[[4,10]]", "[]")};
+    look["targets"][0]["channel_list"] = Json::array({channel(0, "[[4,10]]", "[]")});
     Rates rates;
     rates.add(look, 10);
-    look["targets"][0]["channel_list"] = {channel(3000000, "[[4,10],[100,98]]", "[[700,2]]")};
+    look["targets"][0]["channel_list"] = Json::array({channel(3000000, "[[4,10],[100,98]]", "[[700,2]]")});
     rates.add(look, 12);
 
     const Json& one = rates.frame()["targets"][0]["channel_list"][0];
@@ -171,7 +171,7 @@ TEST(Rates, OfAChannelAreWhatItCarriedAndHowLongThatTook) {
     EXPECT_EQ(one["p50_us"], 100) << "of both";
     EXPECT_EQ(one["p99_us"], 700);
     // A new channel in its place has counted nothing.
-    look["targets"][0]["channel_list"] = {channel(0, "[]", "[]")};
+    look["targets"][0]["channel_list"] = Json::array({channel(0, "[]", "[]")});
     rates.add(look, 14);
     EXPECT_TRUE(rates.frame()["targets"][0]["channel_list"][0]["bytes_read_per_second"].is_null());
     EXPECT_TRUE(rates.frame()["targets"][0]["channel_list"][0]["p99_us"].is_null());
