@@ -2,7 +2,8 @@
 // What travels from initiator to target after login.
 #include <srpfs/base/assert.h>
 #include <srpfs/srp/srp.h>
-#include <srpfs/srp/srp.h>
+
+#include <algorithm>
 
 namespace srpfs::srp {
 namespace {
@@ -10,6 +11,7 @@ namespace {
 enum BufferFormat : unsigned { none = 0, direct = 1, indirect = 2, immediate = 3 };
 
 constexpr std::size_t immediate_count_bytes = 4;
+constexpr std::size_t cdb_bytes = 16;
 
 std::uint8_t buffer_format_byte(const CommandHead& command) {
     switch (command.direction) {
@@ -40,6 +42,11 @@ Descriptor read_descriptor(ByteReader& in) {
 
 void write_descriptor(ByteWriter& out, const Descriptor& descriptor) {
     out.u64(descriptor.address).u32(descriptor.key).u32(descriptor.length);
+}
+
+void write_cdb(std::span<std::byte, cdb_bytes> out, const scsi::Cdb& cdb) {
+    std::copy(cdb.bytes.begin(), cdb.bytes.end(), out.begin());
+    for (std::size_t at = cdb.length; at < cdb_bytes; ++at) out[at] = std::byte{0};
 }
 
 WireFault parse_direct(ByteReader& in, ReceivedCommand& command) {
@@ -115,19 +122,23 @@ std::size_t encode(const CommandHead& command, std::span<std::byte> buffer) {
         SRPFS_ASSERT(command.direction == DataDirection::none);
     }
 
-    ByteWriter out(buffer);
-    out.u8(byte_of(Opcode::command)).zeros(4);
-    out.u8(buffer_format_byte(command)).zeros(2);  // descriptor counts: indirect format only
-    out.u64(command.tag).zeros(4).bytes(command.lun.bytes);
-    out.zeros(1).u8(static_cast<std::uint8_t>(command.attribute)).zeros(2);  // no additional CDB
-    out.bytes(command.cdb.span()).zeros(16u - command.cdb.length);
+    SRPFS_ASSERT(buffer.size() >= command_bytes);
+    // Of a piece whose length is known the compiler sees that nothing overruns it.
+    ByteWriter head(buffer.first(command_bytes - cdb_bytes));
+    head.u8(byte_of(Opcode::command)).zeros(4);
+    head.u8(buffer_format_byte(command)).zeros(2);  // descriptor counts: indirect format only
+    head.u64(command.tag).zeros(4).bytes(command.lun.bytes);
+    head.zeros(1).u8(static_cast<std::uint8_t>(command.attribute)).zeros(2);  // no additional CDB
+    write_cdb(buffer.subspan(command_bytes - cdb_bytes).first<cdb_bytes>(), command.cdb);
+
+    ByteWriter out(buffer.subspan(command_bytes));
     if (command.descriptor) write_descriptor(out, *command.descriptor);
     if (command.immediate_bytes) {
         out.u32(*command.immediate_bytes);
         out.zeros(command.immediate_offset - (command_bytes + immediate_count_bytes));
     }
     SRPFS_ASSERT(!out.overran());
-    return out.position();
+    return command_bytes + out.position();
 }
 
 Parsed<ReceivedCommand> parse_command(std::span<const std::byte> bytes, std::uint16_t immediate_offset) {
@@ -155,7 +166,7 @@ WireFault parse_command(std::span<const std::byte> bytes, std::uint16_t immediat
     command.attribute = attribute_of(in.u8());
     in.skip(1);
     const std::size_t additional_cdb_bytes = in.u8() & ~3u;  // the two low bits are reserved
-    const auto cdb = in.take(16 + additional_cdb_bytes);
+    const auto cdb = in.take(cdb_bytes + additional_cdb_bytes);
     if (in.overran()) return WireFault::truncated;
     if (opcode != byte_of(Opcode::command)) return WireFault::wrong_opcode;
     command.cdb = cdb;

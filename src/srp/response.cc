@@ -5,6 +5,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+
 namespace srpfs::srp {
 namespace {
 
@@ -22,6 +25,29 @@ TaskCode task_code_of(std::uint8_t byte) {
     return TaskCode::failed;  // reserved codes promise nothing
 }
 
+struct FixedPart {
+    std::uint8_t opcode = 0, flags = 0;
+    std::size_t sense_bytes = 0, data_bytes = 0;  // as announced
+};
+
+// Of a length that is known, so that the compiler sees that nothing overruns it.
+FixedPart read_fixed_part(std::span<const std::byte, response_bytes> bytes, Response& response) {
+    ByteReader in(bytes);
+    FixedPart fixed;
+    fixed.opcode = in.u8();
+    in.skip(3);
+    response.credit_delta = in.i32();
+    response.tag = in.u64();
+    in.skip(2);
+    fixed.flags = in.u8();
+    response.status = static_cast<scsi::Status>(in.u8());
+    response.data_out_residual = in.u32();
+    response.data_in_residual = in.u32();
+    fixed.sense_bytes = in.u32();
+    fixed.data_bytes = in.u32();
+    return fixed;
+}
+
 std::size_t finish(const ByteWriter& out) {
     SRPFS_ASSERT(!out.overran());
     return out.position();
@@ -30,37 +56,37 @@ std::size_t finish(const ByteWriter& out) {
 }  // namespace
 
 Parsed<Response> parse_response(std::span<const std::byte> bytes) {
-    ByteReader in(bytes);
-    Response response;
-    const std::uint8_t opcode = in.u8();
-    in.skip(3);
-    response.credit_delta = in.i32();
-    response.tag = in.u64();
-    in.skip(2);
-    const unsigned flags = in.u8();
-    response.status = static_cast<scsi::Status>(in.u8());
-    response.data_out_residual = in.u32();
-    response.data_in_residual = in.u32();
-    const std::size_t sense_bytes = in.u32();
-    const std::size_t announced_response_bytes = in.u32();
-    if (in.overran()) return {response, WireFault::truncated};
-    if (opcode != byte_of(Opcode::response)) return {response, WireFault::wrong_opcode};
+    Parsed<Response> parsed;
+    Response& response = parsed.value;
+    if (bytes.size() < response_bytes) [[unlikely]] {
+        std::array<std::byte, response_bytes> padded{};
+        std::copy(bytes.begin(), bytes.end(), padded.begin());
+        (void)read_fixed_part(padded, response);
+        parsed.fault = WireFault::truncated;
+        return parsed;
+    }
+    const FixedPart fixed = read_fixed_part(bytes.first<response_bytes>(), response);
+    if (fixed.opcode != byte_of(Opcode::response)) {
+        parsed.fault = WireFault::wrong_opcode;
+        return parsed;
+    }
+    response.response_valid = (fixed.flags & response_valid) != 0;
+    response.data_out_over = (fixed.flags & data_out_over) != 0;
+    response.data_out_under = (fixed.flags & data_out_under) != 0;
+    response.data_in_over = (fixed.flags & data_in_over) != 0;
+    response.data_in_under = (fixed.flags & data_in_under) != 0;
+    if ((fixed.flags & (response_valid | sense_valid)) == 0) return parsed;
 
-    response.response_valid = (flags & response_valid) != 0;
-    response.data_out_over = (flags & data_out_over) != 0;
-    response.data_out_under = (flags & data_out_under) != 0;
-    response.data_in_over = (flags & data_in_over) != 0;
-    response.data_in_under = (flags & data_in_under) != 0;
-
-    const std::size_t data_bytes = response.response_valid ? announced_response_bytes : 0;
-    if (data_bytes > in.left()) return {response};
+    ByteReader in(bytes.subspan(response_bytes));
+    const std::size_t data_bytes = response.response_valid ? fixed.data_bytes : 0;
+    if (data_bytes > in.left()) return parsed;
     ByteReader data(in.take(data_bytes));
     data.skip(3);
     const std::uint8_t task_code = data.u8();
     if (!data.overran()) response.task_code = task_code_of(task_code);
 
-    if ((flags & sense_valid) != 0 && sense_bytes <= in.left()) response.sense = in.take(sense_bytes);
-    return {response};
+    if ((fixed.flags & sense_valid) != 0 && fixed.sense_bytes <= in.left()) response.sense = in.take(fixed.sense_bytes);
+    return parsed;
 }
 
 std::size_t encode(const Response& response, std::span<std::byte> buffer) {
