@@ -75,7 +75,7 @@ struct Engine::State {
     std::deque<EdgeBuffers> edges;
     std::deque<Operation> operations;
     IntrusiveList<Buffer, QueueTag> free_buffers[class_count];
-    unsigned total[class_count] = {};
+    unsigned total[class_count] = {}, unit_max[class_count] = {}, target_max[class_count] = {};
     IntrusiveList<EdgeBuffers, QueueTag> free_edges;
     IntrusiveList<Operation, QueueTag> free_operations;
     IntrusiveList<Operation, QueueTag> waiting[class_count];
@@ -89,8 +89,8 @@ struct Engine::State {
 
     // A stuck unit takes half of a class at most, a stuck target three quarters: something is left for the others.
     [[nodiscard]] bool may_hold(const Unit& unit, unsigned size_class) const {
-        return unit.buffers_held_[size_class] < std::max(1U, total[size_class] / 2) &&
-               unit.share_->held[size_class] < std::max(1U, total[size_class] * 3 / 4);
+        return unit.buffers_held_[size_class] < unit_max[size_class] &&
+               unit.share_->held[size_class] < target_max[size_class];
     }
     [[nodiscard]] bool may_hold_edges(const Share& share) const {
         return share.held_edges < std::max(1U, limits.edge_buffers / 2);
@@ -201,6 +201,10 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineLimits& limits, std::
         state.free_edges.push_back(edges);
     }
     state.zeros = target_reads.subspan(write_at, Operation::bytes_max);  // as they were mapped
+    for (unsigned size_class = 0; size_class < class_count; ++size_class) {
+        state.unit_max[size_class] = std::max(1U, state.total[size_class] / 2);
+        state.target_max[size_class] = std::max(1U, state.total[size_class] * 3 / 4);
+    }
     state.intake = state.free_buffers[class_intake].pop_front();
     for (std::size_t at = 0; at < state.slots.bytes().size(); at += mib) {
         Buffer& slot = state.slot_buffers.emplace_back();

@@ -8,6 +8,7 @@
 #include <srpfs/lun/engine.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <limits>
 
@@ -104,7 +105,7 @@ void Operation::prepare(Unit& unit, OperationKind kind, OperationListener& liste
     result_ = {};
     losses_seen_ = nullptr;
     wrote_past_cache_ = true;
-    for (Part& part : parts_) part.in_flight = part.again = false;
+    parts_again_ = 0;
 }
 
 void Operation::prepare_read(Unit& unit, std::uint64_t offset, std::uint32_t bytes, OperationListener& listener) {
@@ -436,13 +437,14 @@ void Unit::begin(Operation& operation) {
         case OperationKind::flush: operation.phase_ = Operation::Phase::flush; break;
         case OperationKind::read:
         case OperationKind::write: {
-            const std::uint32_t block = info_->block_bytes;
+            const unsigned shift = info_->block_shift();
+            const std::uint64_t inside = info_->block_bytes - 1;  // offsets inside a block
             const std::uint64_t end = operation.offset_ + operation.bytes_;
             if (end < operation.offset_ || end > info_->capacity_bytes())
                 return answer(operation, {OutcomeKind::out_of_range});
-            operation.first_block_ = operation.next_block_ = operation.offset_ / block;
-            operation.block_end_ = (end + block - 1) / block;
-            operation.unaligned_ = operation.offset_ % block != 0 || end % block != 0;
+            operation.first_block_ = operation.next_block_ = operation.offset_ >> shift;
+            operation.block_end_ = (end + inside) >> shift;
+            operation.unaligned_ = ((operation.offset_ | end) & inside) != 0;
             if (operation.kind_ == OperationKind::read) break;
             SRPFS_ASSERT(!operation.unaligned_ || !operation.zeroes_ || *operation.zeroes_ == ZeroMethod::write);
             if (info_->read_only) return answer(operation, {OutcomeKind::write_protected});
@@ -506,7 +508,7 @@ void Unit::pump() {
 // the unit has a size that it likes best (SBC-3 6.6.4), a piece that ends where such a size does, so that the pieces
 // run beside each other and all but the first begin well.
 std::uint32_t Unit::blocks_of_command(std::uint64_t lba, std::uint64_t left) const {
-    std::uint64_t most = link_.command_bytes_max() / info_->block_bytes;
+    std::uint64_t most = link_.command_bytes_max() >> info_->block_shift();
     if (info_->transfer_blocks_max != 0) most = std::min<std::uint64_t>(most, info_->transfer_blocks_max);
     most = std::max<std::uint64_t>(1, most);
     const std::uint32_t optimal = info_->transfer_blocks_optimal;
@@ -552,7 +554,7 @@ bool Unit::advance(Operation& operation) {
                 if (operation.parts_in_flight_ > 0) return true;  // comes back when they have ended
                 if (operation.edges_) {
                     engine_.release_edges(operation);
-                    for (Operation::Part& part : operation.parts_) part.again = false;
+                    operation.parts_again_ = 0;
                     operation.phase_ = Phase::edge_read;
                     operation.next_block_ = operation.first_block_;
                 }
@@ -598,7 +600,7 @@ bool Unit::advance(Operation& operation) {
 // A waiting read keeps no memory (decisions 11): it begins anew when its turn comes.
 void Unit::give_up_read_memory(Operation& operation) {
     if (!operation.is_reader() || operation.parts_in_flight_ > 0 || !operation.buffer_) return;
-    for (Operation::Part& part : operation.parts_) part.again = false;
+    operation.parts_again_ = 0;
     operation.next_block_ = operation.first_block_;
     operation.progressed_ = false;
     engine_.release_buffer(operation);
@@ -610,7 +612,7 @@ void Unit::unpark(Operation& operation) {
     std::memcpy(operation.buffer_->bytes.data(), operation.parked_, operation.payload_.size());
     for (Operation::Part& part : operation.parts_) {
         auto& data = part.command.data;
-        if (!part.again || data.data() < operation.parked_ ||
+        if (!operation.is_again(part) || data.data() < operation.parked_ ||
             data.data() >= operation.parked_ + operation.payload_.size())
             continue;
         data = operation.buffer_->bytes.subspan(static_cast<std::size_t>(data.data() - operation.parked_), data.size());
@@ -620,11 +622,16 @@ void Unit::unpark(Operation& operation) {
 
 bool Unit::send_parts(Operation& operation) {
     bool more = true;
-    for (Operation::Part& part : operation.parts_) {
-        if (part.in_flight) continue;
+    for (unsigned index = 0; index < Operation::commands_max; ++index) {
+        const auto bit = static_cast<std::uint8_t>(1U << index);
+        if ((operation.parts_in_flight_ & bit) != 0) continue;
+        Operation::Part& part = operation.parts_[index];
         // A later part may have been prepared and refused before, even when there is nothing new for this one.
-        if (!part.again && !(more = more && next_part(operation, part))) continue;
-        part.again = true;  // until it is on its way
+        if ((operation.parts_again_ & bit) == 0 && !(more = more && next_part(operation, part))) {
+            if (operation.parts_again_ == 0) break;
+            continue;
+        }
+        operation.parts_again_ |= bit;  // until it is on its way
         if (!operation.is_probe() && (commands_in_flight_ >= queue_depth_ ||
                                       (!part.command.privileged && !link_.leaves_room(*this, commands_in_flight_))))
             return false;
@@ -638,10 +645,9 @@ bool Unit::send_parts(Operation& operation) {
             case Submitted::fail_fast: return answer(operation, {OutcomeKind::path_lost}), true;
             case Submitted::lost: return answer(operation, {OutcomeKind::gone}), true;
         }
-        part.again = false;
-        part.in_flight = true;
+        operation.parts_again_ &= static_cast<std::uint8_t>(~bit);
+        operation.parts_in_flight_ |= bit;
         part.lost_at = 0;
-        ++operation.parts_in_flight_;
         counters_->in_flight.store(++commands_in_flight_, std::memory_order_relaxed);
         if (part.command.direction == DataDirection::to_target || operation.changes_) operation.sent_ = true;
     }
@@ -651,6 +657,8 @@ bool Unit::send_parts(Operation& operation) {
 // Fills in the next command of the current phase; false when the phase has no more.
 bool Unit::next_part(Operation& operation, Operation::Part& part) {
     using Phase = Operation::Phase;
+    const bool sends_data = operation.phase_ == Phase::data && operation.kind_ != OperationKind::raw;
+    if (sends_data && operation.next_block_ >= operation.block_end_) return false;
     initiator::Command& command = part.command;
     command.owner = &operation;
     command.lun = lun_;
@@ -716,7 +724,6 @@ bool Unit::next_part(Operation& operation, Operation::Part& part) {
         return true;
     }
 
-    if (operation.next_block_ >= operation.block_end_) return false;
     const std::uint64_t lba = operation.next_block_;
 
     if (operation.kind_ == OperationKind::read) {
@@ -784,9 +791,9 @@ bool Unit::next_part(Operation& operation, Operation::Part& part) {
 // ---- what came back ----
 
 void Unit::on_part_done(Operation& operation, Operation::Part& part) {
-    SRPFS_ASSERT(part.in_flight);
-    part.in_flight = false;
-    --operation.parts_in_flight_;
+    const std::uint8_t bit = operation.bit_of(part);
+    SRPFS_ASSERT((operation.parts_in_flight_ & bit) != 0);
+    operation.parts_in_flight_ &= static_cast<std::uint8_t>(~bit);
     counters_->in_flight.store(--commands_in_flight_, std::memory_order_relaxed);
 
     Outcome outcome;
@@ -827,9 +834,9 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
     if (verdict != Verdict::good && verdict != Verdict::failed) ++counters_->retries;
     switch (verdict) {
         case Verdict::good: operation.progressed_ = true; break;
-        case Verdict::again: part.again = true; break;
+        case Verdict::again: operation.parts_again_ |= bit; break;
         case Verdict::again_later:
-            part.again = true;
+            operation.parts_again_ |= bit;
             if (operation.retry_at_ == instant_never) {
                 const bool busy = part.command.result.status == scsi::Status::busy ||
                                   part.command.result.status == scsi::Status::task_set_full;
@@ -846,7 +853,7 @@ void Unit::on_part_done(Operation& operation, Operation::Part& part) {
             break;
         case Verdict::after_fence:
         case Verdict::after_look:
-        case Verdict::attention: part.again = true; break;
+        case Verdict::attention: operation.parts_again_ |= bit; break;
         case Verdict::failed:
             if (operation.failure_.ok()) operation.failure_ = outcome;
             break;
@@ -867,8 +874,7 @@ void Unit::after_part(Operation& operation) {
         }
         return;
     }
-    const bool again =
-        std::any_of(operation.parts_.begin(), operation.parts_.end(), [](const auto& part) { return part.again; });
+    const bool again = operation.parts_again_ != 0;
     if (again && operation.retry_at_ != instant_never) {
         // Nothing more of it goes out until then.
         if (operation.is_waiting()) unlink_from_line(operation);
@@ -1265,7 +1271,7 @@ void Unit::answer(Operation& operation, Outcome outcome) {
     counters_->pending.store(counters_->pending.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
     operation.outcome_ = outcome;
     if (!outcome.ok()) operation.result_ = {};
-    for (Operation::Part& part : operation.parts_) part.again = false;
+    operation.parts_again_ = 0;
     // Who flushes is being told.
     if (operation.kind_ == OperationKind::flush && outcome.status == scsi::Status::check_condition && !outcome.ok())
         (void)tell_losses(operation);
@@ -1465,7 +1471,8 @@ void Unit::run_interrupts() {
             operation->stage_ == Operation::Stage::idle || !operation->interrupted_)
             continue;
         // Others may be waiting for it. What only asks stays in flight, as a read does.
-        if (operation->foreign_ && operation->raw_time_limit_ > Duration::zero() && operation->parts_[0].in_flight) {
+        if (operation->foreign_ && operation->raw_time_limit_ > Duration::zero() &&
+            operation->is_in_flight(operation->parts_[0])) {
             initiator::Command& command = operation->parts_[0].command;
             command.channel->expire(command);
         }
@@ -1491,8 +1498,9 @@ std::string Unit::describe_operations() const {
         text += fmt::format("\n  {} of {} bytes at {}: {}, phase {}, {} parts in flight, {} retries{}{}{}",
                             static_cast<int>(operation.kind_), operation.bytes_, operation.offset_,
                             stages[static_cast<int>(operation.stage_)], static_cast<int>(operation.phase_),
-                            operation.parts_in_flight_, operation.retries_, operation.buffer_ ? ", buffer" : "",
-                            operation.parked_ ? ", parked" : "", operation.edges_ ? ", edges" : "");
+                            std::popcount(operation.parts_in_flight_), operation.retries_,
+                            operation.buffer_ ? ", buffer" : "", operation.parked_ ? ", parked" : "",
+                            operation.edges_ ? ", edges" : "");
     });
     return text;
 }
@@ -1600,7 +1608,8 @@ void Unit::on_reset_over(const scsi::Lun& lun, bool succeeded) {
     const std::uint64_t lost_at = gone_ ? engine_.next_stamp() : reset_sent_at_ - 1;
     operations_.for_each([&](Operation& operation) {
         for (Operation::Part& part : operation.parts_)
-            if (part.in_flight && part.lost_at == 0 && part.command.fence == initiator::Command::Fence::proven)
+            if (operation.is_in_flight(part) && part.lost_at == 0 &&
+                part.command.fence == initiator::Command::Fence::proven)
                 part.lost_at = lost_at;
     });
     if (gone_) return;
@@ -1673,7 +1682,7 @@ void Unit::on_channel_lost(const initiator::Channel& channel) {
     if (link_.live_channels() == 0) reset_until_ = 0;  // what the target had to tell goes with the login
     operations_.for_each([&](Operation& operation) {
         for (Operation::Part& part : operation.parts_) {
-            if (!part.in_flight || part.command.channel != &channel) continue;
+            if (!operation.is_in_flight(part) || part.command.channel != &channel) continue;
             // What task management has ended cannot run any more; unless that was a LUN RESET, which has its own stamp
             // here.
             if (part.command.fence != initiator::Command::Fence::proven) part.lost_at = engine_.next_stamp();

@@ -122,7 +122,8 @@ std::size_t encode(const CommandHead& command, std::span<std::byte> buffer) {
         SRPFS_ASSERT(command.direction == DataDirection::none);
     }
 
-    SRPFS_ASSERT(buffer.size() >= command_bytes);
+    const bool overran = buffer.size() < command_bytes;
+    SRPFS_ASSERT(!overran);
     // Of a piece whose length is known the compiler sees that nothing overruns it.
     ByteWriter head(buffer.first(command_bytes - cdb_bytes));
     head.u8(byte_of(Opcode::command)).zeros(4);

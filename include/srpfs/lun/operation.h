@@ -175,8 +175,6 @@ private:
 
     struct Part {  // one command's share of the operation
         initiator::Command command;
-        bool in_flight = false;
-        bool again = false;  // to be sent once more
         // Engine::next_stamp() when its channel ended, or when the LUN RESET was sent that may have ended it; 0:
         // neither
         std::uint64_t lost_at = 0;
@@ -184,6 +182,11 @@ private:
 
     void prepare(Unit& unit, OperationKind kind, OperationListener& listener);
     void on_command_done(initiator::Command& command) override;
+    [[nodiscard]] std::uint8_t bit_of(const Part& part) const {
+        return static_cast<std::uint8_t>(1U << (&part - parts_.data()));
+    }
+    [[nodiscard]] bool is_in_flight(const Part& part) const { return (parts_in_flight_ & bit_of(part)) != 0; }
+    [[nodiscard]] bool is_again(const Part& part) const { return (parts_again_ & bit_of(part)) != 0; }
     // Others may have to wait for what it does to the medium.
     [[nodiscard]] bool is_writer() const { return kind_ == OperationKind::write || changes_; }
     // Only looks, so it can begin anew at any time.
@@ -205,16 +208,17 @@ private:
     Phase phase_ = Phase::data;
     Durability durability_ = Durability::cached;
     std::optional<ZeroMethod> zeroes_;
-    bool released_ = false;            // the listener is done with it
-    bool answering_ = false;           // inside on_answered()
-    bool interrupted_ = false;         // marked by INTERRUPT; answered after a grace period
-    bool sent_ = false;                // a write command of it has been submitted
-    bool progressed_ = false;          // a read: some of its data has come
-    bool unaligned_ = false;           // a write that begins or ends inside a block
-    bool excludes_writes_ = false;     // past the lock, as an unaligned write or one that has lost a connection
-    std::uint64_t unknown_since_ = 0;  // Part::lost_at of the last write command nobody knows the end of; 0: none
-    std::uint8_t parts_in_flight_ = 0;
-    std::uint8_t retries_ = 0;  // that count against retries_max
+    bool released_ = false;             // the listener is done with it
+    bool answering_ = false;            // inside on_answered()
+    bool interrupted_ = false;          // marked by INTERRUPT; answered after a grace period
+    bool sent_ = false;                 // a write command of it has been submitted
+    bool progressed_ = false;           // a read: some of its data has come
+    bool unaligned_ = false;            // a write that begins or ends inside a block
+    bool excludes_writes_ = false;      // past the lock, as an unaligned write or one that has lost a connection
+    std::uint64_t unknown_since_ = 0;   // Part::lost_at of the last write command nobody knows the end of; 0: none
+    std::uint8_t parts_in_flight_ = 0;  // a bit for each of parts_
+    std::uint8_t parts_again_ = 0;      // those to be sent once more
+    std::uint8_t retries_ = 0;          // that count against retries_max
     std::uint8_t attentions_ = 0;
     std::uint8_t backoffs_ = 0;
     std::uint8_t losses_ = 0;  // times a command of it was lost with its connection, or aborted

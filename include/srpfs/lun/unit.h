@@ -16,6 +16,7 @@
 
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -49,7 +50,9 @@ struct UnitInfo {
     bool tells_holes = false;
     std::uint32_t deallocation_first = 0;  // LBA of a granule's beginning
     std::uint64_t probed_at = 0;  // Engine::next_stamp() before it was asked; 0: true whenever it was found out
-    [[nodiscard]] std::uint64_t capacity_bytes() const { return blocks * block_bytes; }
+    [[nodiscard]] std::uint64_t capacity_bytes() const { return blocks << block_shift(); }
+    // Block lengths are powers of two; the parsers of READ CAPACITY data refuse others.
+    [[nodiscard]] unsigned block_shift() const { return static_cast<unsigned>(std::countr_zero(block_bytes)); }
 };
 
 enum class UnitState : std::uint8_t {
