@@ -62,4 +62,9 @@ std::string escaped(std::string_view text, std::size_t bytes_max) {
     return result;
 }
 
+std::string excerpt(std::string_view text) {
+    constexpr std::size_t shown_max = 80;
+    return escaped(text, shown_max) + (text.size() > shown_max ? "..." : "");
+}
+
 }  // namespace srpfs

@@ -2,6 +2,7 @@
 #include "target.h"
 
 #include <srpfs/base/log.h>
+#include <srpfs/base/utf8.h>
 #include <srpfs/daemon/raw_ioctl.h>
 #include <srpfs/lun/registration.h>
 #include <srpfs/lun/unit_question.h>
@@ -544,7 +545,7 @@ void Target::add_control_files() {
         tree, directory_, "reset", Access::write_only, nullptr,
         [this, fail](std::string_view command, std::shared_ptr<fs::PendingCall> call) {
             if (command != "1" && command != "host")
-                return fail(call, Error(EINVAL, fmt::format("reset: '{}' is not 'host' or '1'", command)));
+                return fail(call, Error(EINVAL, fmt::format("reset: '{}' is not 'host' or '1'", excerpt(command))));
             port_->relogin("asked for");
             call->succeed();
         },
@@ -613,7 +614,7 @@ void Target::add_lun_files(const std::shared_ptr<Lun>& lun) {
         tree, lun->attributes, "reset", Access::write_only, nullptr,
         [this, lun, fail](std::string_view command, std::shared_ptr<fs::PendingCall> call) {
             if (command != "1" && command != "lun")
-                return fail(call, Error(EINVAL, fmt::format("reset: '{}' is not 'lun' or '1'", command)));
+                return fail(call, Error(EINVAL, fmt::format("reset: '{}' is not 'lun' or '1'", excerpt(command))));
             log::info(config().name, "SRP reset_device called for {}", lun->name);
             event("lun_reset", {{"lun", lun->name}});
             inventory_->reset(lun->unit, [self = shared_from_this(), lun,
@@ -765,7 +766,7 @@ void Target::add_option_files(const std::shared_ptr<Lun>& lun) {
                 const Result<void> done =
                     is_number && wanted <= most
                         ? set(static_cast<unsigned>(wanted))
-                        : Error(EINVAL, fmt::format("{}: {}: '{}' is not {}", lun->name, name, text, range));
+                        : Error(EINVAL, fmt::format("{}: {}: '{}' is not {}", lun->name, name, excerpt(text), range));
                 if (done) {
                     log::info(config().name, "{}: {} set to {}", lun->name, name, text);
                     return call->succeed();
@@ -829,8 +830,8 @@ void Target::add_cache_file(const std::shared_ptr<Lun>& lun) {
                 whose->fail(error.errno_value());
             };
             if (text != "direct" && text != "cached")
-                return fail(
-                    call, Error(EINVAL, fmt::format("{}: cache: '{}' is neither direct nor cached", lun->name, text)));
+                return fail(call, Error(EINVAL, fmt::format("{}: cache: '{}' is neither direct nor cached", lun->name,
+                                                            excerpt(text))));
             if (text == "cached" && lun->unit->info()->wwid.empty())
                 return fail(call, Error(EOPNOTSUPP, fmt::format("{}: cache: it has no name, so nobody knows by which "
                                                                 "other paths it may be changed; it stays direct",

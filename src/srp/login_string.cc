@@ -244,10 +244,7 @@ const Key* find_key(std::string_view name) {
 
 // ---- errors ----
 
-std::string quoted(std::string_view text) {
-    constexpr std::size_t shown_max = 80;
-    return fmt::format("\"{}{}\"", escaped(text, shown_max), text.size() > shown_max ? "..." : "");
-}
+std::string quoted(std::string_view text) { return fmt::format("\"{}\"", excerpt(text)); }
 
 struct Item {
     std::string_view text;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #include <srpfs/srp/transport_timers.h>
 
+#include <srpfs/base/utf8.h>
+
 #include <fmt/format.h>
 
 #include <cerrno>
@@ -41,7 +43,7 @@ std::optional<std::uint32_t>& timer_of(TransportTimers& timers, TimerKind kind) 
 
 Result<std::optional<std::uint32_t>> parse_timer(std::string_view text) {
     if (text.starts_with("off")) return std::optional<std::uint32_t>{};
-    const Error bad(EINVAL, fmt::format("'{}' is neither 'off' nor a number of seconds", text));
+    const Error bad(EINVAL, fmt::format("'{}' is neither 'off' nor a number of seconds", excerpt(text)));
     std::string_view digits = text;
     const bool negative = digits.starts_with('-');
     if (negative || digits.starts_with('+')) digits.remove_prefix(1);

@@ -679,6 +679,16 @@ def last_error_is_beside_what_failed(t):
     check(value(mount.path / "last_error").isprintable(), f"not printable: {value(mount.path / 'last_error')!r}")
 
 
+@test
+def a_wrong_value_is_repeated_as_printable_text(t):
+    target = t.mount("demo:ram:1M").target
+    unit = target / "lun0.attr"
+    for path in (target / "reconnect_delay", target / "reset", unit / "reset", unit / "uid", unit / "cache"):
+        fails_with(errno.EINVAL, f"{path.name} = nonsense", lambda p=path: write_once(p, "\x1b[2J" + 1000 * "x"))
+        told = value(path.parent / "last_error")
+        check(told.isprintable() and "\\x1b[2Jxxx" in told and "..." in told and len(told) < 300, f"after {path.name}: {told!r}")
+
+
 @test(intakes=BOTH)
 def what_is_no_command_is_refused_in_words(t):
     mount = t.mount("demo:ram:1M", "raw_commands=all")

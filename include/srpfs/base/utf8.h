@@ -19,5 +19,7 @@ namespace srpfs {
 // One line of printable text, whatever it was: each byte that is no part of a printable character is \xNN. Not more
 // than the first `bytes_max` bytes, and no character in part.
 [[nodiscard]] std::string escaped(std::string_view text, std::size_t bytes_max = std::string_view::npos);
+// The same of its first 80 bytes, with "..." behind them where there are more: a wrong word, for a message.
+[[nodiscard]] std::string excerpt(std::string_view text);
 
 }  // namespace srpfs

@@ -54,6 +54,8 @@ TEST(Utf8, WhatIsEscapedEndsWithACharacter) {
     EXPECT_EQ(escaped("gr\xc3\xbcn", 3), "gr");
     EXPECT_EQ(escaped("gr\xc3\xbcn", 4), "gr\xc3\xbc");
     EXPECT_EQ(escaped("\xff\xff\xff", 2), "\\xff\\xff");
+    EXPECT_EQ(excerpt("\x1b[2J" + std::string(76, 'a')), "\\x1b[2J" + std::string(76, 'a'));
+    EXPECT_EQ(excerpt("\x1b[2J" + std::string(77, 'a')), "\\x1b[2J" + std::string(76, 'a') + "...");
     EXPECT_EQ(escaped("abc", 0), "");
     EXPECT_EQ(escaped("abc", 3), "abc");
 }
