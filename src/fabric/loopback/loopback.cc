@@ -16,6 +16,7 @@
 #include <map>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 namespace srpfs::fabric {
 namespace {
@@ -36,14 +37,14 @@ struct Region {
 
 enum class EventKind : std::uint8_t { route, request, reply, refusal, established, message, write, read, disconnect };
 
-// Copied for each message: kept within a cache line.
+// One for each message: kept within a cache line.
 struct Event {
     EventKind kind = EventKind::message;
     bool local_valid = false;  // one-sided operations: `local` lay in the region the requester named
     int cm_reason = 0;
-    std::uint32_t local_bytes = 0;
+    std::uint32_t length = 0;  // of the message, or of `local`
     Instant arrival{};
-    Bytes* bytes = nullptr;      // message or private data; from the pool
+    Bytes* bytes = nullptr;      // message (with more behind it) or private data; from the pool
     std::byte* local = nullptr;  // one-sided operations: the requester's memory
     RemoteBuffer remote{};
     std::uint64_t context = 0;
@@ -83,7 +84,9 @@ public:
                    std::uint64_t context) override;
     void disconnect() override;
 
-    // Puts the event at the end of the queue, to arrive after `delay` and after everything before it.
+    // Puts an event at the end of the queue, to arrive after `delay` and after everything before it. Of what is
+    // returned nothing but the arrival is set.
+    inline Event& add_event(Duration delay);
     void push(const Event& event, Duration delay);
     void move_due_events();
     void end(EndReason reason, int errno_value, std::string text, int cm_reason = 0, Bytes private_data = {});
@@ -128,8 +131,12 @@ public:
     reactor::Timer gone_timer;  // only wakes the reactor; poll() looks at gone_at
 
 private:
-    bool post_one_sided(EventKind kind, RegionId region, std::byte* local, std::size_t bytes,
-                        const RemoteBuffer& remote, std::uint64_t context);
+    // What becomes of the next thing that is sent.
+    enum class Fate { crosses, lost, ends };
+    inline Fate fate();
+    [[gnu::noinline]] Fate rare_fate();
+    inline bool post_one_sided(EventKind kind, RegionId region, std::byte* local, std::size_t bytes,
+                               const RemoteBuffer& remote, std::uint64_t context);
 };
 
 class PendingRequest final : public ConnectRequest {
@@ -188,6 +195,7 @@ public:
     void watch_ports(PortListener& listener) override { watchers_.push_back(&listener); }
     void unwatch_ports(PortListener& listener) override {
         std::replace(watchers_.begin(), watchers_.end(), &listener, static_cast<PortListener*>(nullptr));
+        has_unwatched_ = true;
     }
     void link_down() override;
     void link_up() override;
@@ -206,14 +214,31 @@ public:
     std::uint32_t open_window(const Window& window);
     void close_window(std::uint32_t key);
     void revoked(Endpoint& endpoint, std::uint64_t context) { revoked_.push_back({&endpoint, context}); }
-    Bytes* take_bytes();
-    Bytes* copy_of(std::span<const std::byte> head, std::span<const std::byte> payload, std::size_t padded_to = 0);
+    Bytes* take_bytes() {
+        if (free_bytes_.empty()) [[unlikely]]
+            return make_bytes();
+        Bytes* bytes = free_bytes_.back();
+        free_bytes_.pop_back();
+        return bytes;
+    }
+    // Exactly as long as `bytes` or `padded_to`.
+    Bytes* copy_of(std::span<const std::byte> bytes, std::size_t padded_to);
+    // With whatever behind it: a message need not be as long as the one before.
+    Bytes* message_of(std::span<const std::byte> head, std::span<const std::byte> payload);
     void give_back(Bytes* bytes) {
         if (bytes) free_bytes_.push_back(bytes);
     }
     [[nodiscard]] const Region* region(RegionId id) const {
         const auto index = static_cast<std::size_t>(id);
         return index < regions_.size() && regions_[index].registered ? &regions_[index] : nullptr;
+    }
+    // The region if `bytes` lie in it, and a RemoteBuffer can tell how many they are.
+    [[nodiscard]] const Region* region_around(RegionId id, std::span<const std::byte> bytes) const {
+        const Region* known = region(id);
+        if (!known || bytes.data() < known->memory.data() || bytes.size() > UINT32_MAX) return nullptr;
+        const auto offset = static_cast<std::size_t>(bytes.data() - known->memory.data());
+        if (offset > known->memory.size() || bytes.size() > known->memory.size() - offset) return nullptr;
+        return known;
     }
 
     reactor::TimerQueue& timers;
@@ -230,16 +255,21 @@ private:
         now.active = port.active && link_is_up;
         return now;
     }
+    [[gnu::noinline]] Bytes* make_bytes();
     void tell_port_changes();
     bool tell_gone();
     void tell_ended(Endpoint& endpoint);
-    void handle(Endpoint& endpoint, Event& event);
-    void handle_rare(Endpoint& endpoint, Event& event);
+    // Everything but ready_; returns how much that was.
+    [[gnu::noinline]] unsigned tell();
+    void handle(Endpoint& endpoint, const Event& event);
+    [[gnu::noinline]] void handle_rare(Endpoint& endpoint, Event event);
     void handle_route(Endpoint& endpoint);
-    void handle_request(Endpoint& endpoint, Event& event);
-    void handle_reply(Endpoint& endpoint, Event& event);
-    void handle_message(Endpoint& endpoint, const Event& event);
+    void handle_request(Endpoint& endpoint, const Event& event);
+    void handle_reply(Endpoint& endpoint, const Event& event);
+    void handle_message(Endpoint& endpoint, std::span<const std::byte> message);
     void handle_one_sided(Endpoint& endpoint, const Event& event);
+    [[gnu::noinline]] void refuse(Endpoint& endpoint, std::span<const std::byte> message);
+    [[gnu::noinline]] void refuse(Endpoint& endpoint, const Event& one_sided);
     std::byte* remote_memory(const Endpoint& owner, const RemoteBuffer& remote, std::size_t bytes, RemoteAccess wanted);
     void drop_queue(Endpoint& endpoint);
 
@@ -250,6 +280,7 @@ private:
     std::uint32_t last_window_key_ = window_key_flag;  // keys do not come back
     Ring<Revoked> revoked_;                            // to be told
     std::vector<PortListener*> watchers_;              // nullptr: no more
+    bool has_unwatched_ = false;                       // some are
     Ring<PortChange> port_changes_;                    // to be told
     std::vector<std::unique_ptr<Endpoint>> endpoints_;
     Ring<Endpoint*> ready_;         // nullptr: the endpoint is gone
@@ -272,17 +303,30 @@ Endpoint::Endpoint(Network& network_, const ConnectionLimits& limits_, Connectio
     : network(network_), handler(handler_), limits(limits_), incoming(incoming_),
       arrival_timer(network_.timers, [this] { move_due_events(); }), gone_timer(network_.timers, [] {}) {}
 
-void Endpoint::push(const Event& event, Duration delay) {
+Event& Endpoint::add_event(Duration delay) {
     const Instant now = network.timers.now();
-    const Instant arrival = std::max(delay == Duration::zero() ? now : saturating_add(now, delay), last_arrival);
+    Instant arrival = now;
+    if (delay != Duration::zero()) [[unlikely]]
+        arrival = saturating_add(now, delay);
+    arrival = std::max(arrival, last_arrival);
     last_arrival = arrival;
     const bool is_next = due == queue.size();
-    queue.push_back(event).arrival = arrival;
+    Event& event = queue.add();
+    event.arrival = arrival;
     if (is_next && arrival <= now && network.link_is_up) [[likely]] {
         ++due;
-        return network.ready(*this);
+        network.ready(*this);
+    } else {
+        move_due_events();
     }
-    move_due_events();
+    return event;
+}
+
+void Endpoint::push(const Event& event, Duration delay) {
+    Event& added = add_event(delay);
+    const Instant arrival = added.arrival;
+    added = event;
+    added.arrival = arrival;
 }
 
 void Endpoint::move_due_events() {
@@ -305,37 +349,51 @@ void Endpoint::end(EndReason reason, int errno_value, std::string text, int cm_r
     network.ended(*this);
 }
 
-bool Endpoint::send(std::span<const std::byte> head, std::span<const std::byte> payload) {
-    if (state != State::live || in_flight >= limits.sends_max) return false;
-    if (head.size() + payload.size() > limits.message_bytes_max) return false;
+Endpoint::Fate Endpoint::fate() {
+    if (peer && !network.injector) [[likely]]
+        return Fate::crosses;
+    return rare_fate();
+}
+
+Endpoint::Fate Endpoint::rare_fate() {
     if (!peer) {
         end(EndReason::transport_error, EIO, "the peer does not answer any more (retries exhausted)");
-        return true;
+        return Fate::ends;
     }
     FaultInjector* injector = this->injector();
     if (injector && injector->breaks(outgoing())) {
         network.cut(*this, "the connection broke (injected)");
-        return true;
+        return Fate::ends;
     }
     silent = silent || (injector && injector->loses(outgoing()));
-    if (silent) return true;
-    Bytes* message = network.copy_of(head, payload);
+    return silent ? Fate::lost : Fate::crosses;
+}
+
+bool Endpoint::send(std::span<const std::byte> head, std::span<const std::byte> payload) {
+    if (state != State::live || in_flight >= limits.sends_max) return false;
+    std::size_t length = head.size() + payload.size();
+    if (length > limits.message_bytes_max) return false;
+    if (fate() != Fate::crosses) [[unlikely]]
+        return true;
+    Bytes* message = network.message_of(head, payload);
     Duration delay{};
-    if (injector) {
+    if (FaultInjector* injector = this->injector()) [[unlikely]] {
+        message->resize(length);
         injector->mangle(outgoing(), *message);
+        length = message->size();
         delay = injector->message_delay(outgoing());
     }
     ++in_flight;
-    peer->push({.kind = EventKind::message, .bytes = message}, delay);
+    Event& event = peer->add_event(delay);
+    event.kind = EventKind::message;
+    event.bytes = message;
+    event.length = static_cast<std::uint32_t>(length);
     return true;
 }
 
 std::optional<RemoteBuffer> Endpoint::describe(RegionId region, std::span<const std::byte> bytes) const {
-    const Region* known = network.region(region);
-    if (!known || bytes.data() < known->memory.data()) return std::nullopt;
-    const auto offset = static_cast<std::size_t>(bytes.data() - known->memory.data());
-    if (offset > known->memory.size() || bytes.size() > known->memory.size() - offset) return std::nullopt;
-    if (bytes.size() > UINT32_MAX) return std::nullopt;
+    const Region* known = network.region_around(region, bytes);
+    if (!known) return std::nullopt;
     return RemoteBuffer{reinterpret_cast<std::uintptr_t>(bytes.data()), known->key,
                         static_cast<std::uint32_t>(bytes.size())};
 }
@@ -374,25 +432,21 @@ bool Endpoint::rdma_read(RegionId region, std::span<std::byte> local, const Remo
 bool Endpoint::post_one_sided(EventKind kind, RegionId region, std::byte* local, std::size_t bytes,
                               const RemoteBuffer& remote, std::uint64_t context) {
     if (state != State::live || in_flight >= limits.sends_max) return false;
-    if (!peer) {
-        end(EndReason::transport_error, EIO, "the peer does not answer any more (retries exhausted)");
+    const Fate fate = this->fate();
+    if (fate == Fate::ends) [[unlikely]]
         return true;
-    }
-    FaultInjector* injector = this->injector();
-    if (injector && injector->breaks(outgoing())) {
-        network.cut(*this, "the connection broke (injected)");
-        return true;
-    }
-    silent = silent || (injector && injector->loses(outgoing()));
     ++in_flight;
-    if (silent) return true;  // never completes
-    peer->push({.kind = kind,
-                .local_valid = describe(region, {local, bytes}).has_value(),
-                .local_bytes = static_cast<std::uint32_t>(bytes),
-                .local = local,
-                .remote = remote,
-                .context = context},
-               injector ? injector->message_delay(outgoing()) : Duration{});
+    if (fate == Fate::lost) [[unlikely]]
+        return true;  // never completes
+    FaultInjector* injector = this->injector();
+    Event& event = peer->add_event(injector ? injector->message_delay(outgoing()) : Duration{});
+    event.kind = kind;
+    event.local_valid = network.region_around(region, {local, bytes}) != nullptr;
+    event.length = static_cast<std::uint32_t>(bytes);
+    event.bytes = nullptr;
+    event.local = local;
+    event.remote = remote;
+    event.context = context;
     return true;
 }
 
@@ -434,14 +488,14 @@ Connection& PendingRequest::accept(const ConnectionLimits& limits, const Receive
     asking.peer = &accepting;
     accepting.address = asking.address;
     accepting.peer = &asking;
-    asking.push({.kind = EventKind::reply, .bytes = network_.copy_of(private_data, {}, reply_bytes)},
+    asking.push({.kind = EventKind::reply, .bytes = network_.copy_of(private_data, reply_bytes)},
                 asking.injector() ? asking.injector()->connect_delay() : Duration{});
     return accepting;
 }
 
 void PendingRequest::reject(std::span<const std::byte> private_data) {
     SRPFS_ASSERT(!answered_);
-    refuse(network_.copy_of(private_data, {}, reject_bytes));
+    refuse(network_.copy_of(private_data, reject_bytes));
 }
 
 void PendingRequest::refuse(Bytes* private_data) {
@@ -457,23 +511,27 @@ NetworkListener::~NetworkListener() { network_.listeners.erase(address_); }
 
 // ---- Network ----
 
-Bytes* Network::take_bytes() {
-    if (free_bytes_.empty()) {
-        all_bytes_.push_back(std::make_unique<Bytes>());
-        free_bytes_.reserve(all_bytes_.size());
-        return all_bytes_.back().get();
-    }
-    Bytes* bytes = free_bytes_.back();
-    free_bytes_.pop_back();
-    return bytes;
+Bytes* Network::make_bytes() {
+    all_bytes_.push_back(std::make_unique<Bytes>());
+    free_bytes_.reserve(all_bytes_.size());
+    return all_bytes_.back().get();
 }
 
-Bytes* Network::copy_of(std::span<const std::byte> head, std::span<const std::byte> payload, std::size_t padded_to) {
-    Bytes* bytes = take_bytes();
-    bytes->assign(head.begin(), head.end());
-    if (!payload.empty()) bytes->insert(bytes->end(), payload.begin(), payload.end());
-    if (bytes->size() < padded_to) bytes->resize(padded_to);
-    return bytes;
+Bytes* Network::copy_of(std::span<const std::byte> bytes, std::size_t padded_to) {
+    Bytes* copy = take_bytes();
+    copy->assign(bytes.begin(), bytes.end());
+    if (copy->size() < padded_to) copy->resize(padded_to);
+    return copy;
+}
+
+Bytes* Network::message_of(std::span<const std::byte> head, std::span<const std::byte> payload) {
+    Bytes* message = take_bytes();
+    const std::size_t length = head.size() + payload.size();
+    if (message->size() < length) [[unlikely]]
+        message->resize(length);
+    if (!head.empty()) std::memcpy(message->data(), head.data(), head.size());
+    if (!payload.empty()) std::memcpy(message->data() + head.size(), payload.data(), payload.size());
+    return message;
 }
 
 Result<RegionId> Network::register_memory(std::span<std::byte> memory, RemoteAccess access) {
@@ -569,6 +627,7 @@ void Network::tell_port_changes() {
             if (watchers_[i]) watchers_[i]->on_port_change(now, change);
     }
     std::erase(watchers_, nullptr);
+    has_unwatched_ = false;
 }
 
 void Network::link_down() {
@@ -589,33 +648,40 @@ bool Network::arm() {
                         [this](const Endpoint* endpoint) { return endpoint->gone_at <= timers.now(); });
 }
 
-unsigned Network::poll(unsigned completions_max) {
-    SRPFS_ASSERT(!polling_);
-    polling_ = true;
-    ++poll_number_;
-    auto handled = static_cast<unsigned>(port_changes_.size());
+unsigned Network::tell() {
+    auto told = static_cast<unsigned>(port_changes_.size());
     tell_port_changes();
-    while (tell_gone()) ++handled;
-    for (std::size_t count = ended_.size(); count > 0; --count, ++handled) tell_ended(*ended_.pop_front());
-    for (std::size_t count = revoked_.size(); count > 0; --count, ++handled) {
+    while (tell_gone()) ++told;
+    for (std::size_t count = ended_.size(); count > 0; --count, ++told) tell_ended(*ended_.pop_front());
+    for (std::size_t count = revoked_.size(); count > 0; --count, ++told) {
         const Revoked done = revoked_.pop_front();
         if (!done.endpoint) continue;
         --done.endpoint->grants;
         if (done.endpoint->state == Endpoint::State::live) done.endpoint->handler.on_revoked(done.context);
     }
+    return told;
+}
+
+unsigned Network::poll(unsigned completions_max) {
+    SRPFS_ASSERT(!polling_);
+    polling_ = true;
+    ++poll_number_;
+    unsigned told = 0;
+    if (!port_changes_.empty() || has_unwatched_ || !going_.empty() || !ended_.empty() || !revoked_.empty())
+        told = tell();
     // What the handlers send is handed over in the same call, as long as the limit allows: request and response of
     // a busy connection then share a turn.
-    for (unsigned events = 0; events < completions_max && !ready_.empty();) {
+    unsigned events = 0;
+    while (events < completions_max && !ready_.empty()) {
         Endpoint* endpoint = ready_.pop_front();
-        if (!endpoint || endpoint->due == 0) continue;  // gone or cut since it was queued
+        if (!endpoint || endpoint->due == 0) [[unlikely]]
+            continue;  // gone or cut since it was queued
         --endpoint->due;
-        Event event = endpoint->queue.pop_front();
-        handle(*endpoint, event);
+        handle(*endpoint, endpoint->queue.pop_front());
         ++events;
-        ++handled;
     }
     polling_ = false;
-    return handled;
+    return told + events;
 }
 
 void Network::tell_ended(Endpoint& endpoint) {
@@ -654,20 +720,20 @@ bool Network::tell_gone() {
     return true;
 }
 
-void Network::handle(Endpoint& endpoint, Event& event) {
-    switch (event.kind) {
-        case EventKind::message:
-            if (endpoint.peer) --endpoint.peer->in_flight;
-            handle_message(endpoint, event);
-            break;
-        case EventKind::write:
-        case EventKind::read: return handle_one_sided(endpoint, event);
-        default: handle_rare(endpoint, event); break;
+// `event` is where the next one of the endpoint may be put: not looked at after a handler was called.
+void Network::handle(Endpoint& endpoint, const Event& event) {
+    if (event.kind == EventKind::message) [[likely]] {
+        Bytes* bytes = event.bytes;
+        if (endpoint.peer) --endpoint.peer->in_flight;
+        handle_message(endpoint, {bytes->data(), event.length});
+        return give_back(bytes);
     }
-    give_back(event.bytes);
+    if (event.kind == EventKind::write || event.kind == EventKind::read) [[likely]]
+        return handle_one_sided(endpoint, event);
+    handle_rare(endpoint, event);
 }
 
-void Network::handle_rare(Endpoint& endpoint, Event& event) {
+void Network::handle_rare(Endpoint& endpoint, Event event) {
     const bool ended = endpoint.state == Endpoint::State::ended;
     switch (event.kind) {
         case EventKind::route:
@@ -697,6 +763,7 @@ void Network::handle_rare(Endpoint& endpoint, Event& event) {
         case EventKind::write:
         case EventKind::read: SRPFS_ASSERT(false); break;
     }
+    give_back(event.bytes);
 }
 
 void Network::handle_route(Endpoint& endpoint) {
@@ -713,11 +780,11 @@ void Network::handle_route(Endpoint& endpoint) {
                             fmt::format("{}: {} bytes of private data, {} fit", endpoint.address, private_data.size(),
                                         endpoint.request_bytes));
     if (injector && endpoint.injector()->swallows_connect()) return;
-    endpoint.push({.kind = EventKind::request, .bytes = copy_of(private_data, {}, endpoint.request_bytes)},
+    endpoint.push({.kind = EventKind::request, .bytes = copy_of(private_data, endpoint.request_bytes)},
                   injector ? endpoint.injector()->connect_delay() : Duration{});
 }
 
-void Network::handle_request(Endpoint& endpoint, Event& event) {
+void Network::handle_request(Endpoint& endpoint, const Event& event) {
     const auto listener = listeners.find(endpoint.address);
     if (listener == listeners.end())
         return endpoint.end(EndReason::rejected, ECONNREFUSED,
@@ -726,7 +793,7 @@ void Network::handle_request(Endpoint& endpoint, Event& event) {
     listener->second->on_request(std::make_unique<PendingRequest>(*this, endpoint, *event.bytes));
 }
 
-void Network::handle_reply(Endpoint& endpoint, Event& event) {
+void Network::handle_reply(Endpoint& endpoint, const Event& event) {
     const auto ring = endpoint.handler.on_reply(*event.bytes);
     if (endpoint.state == Endpoint::State::ended) return;
     if (!ring) {
@@ -745,36 +812,43 @@ void Network::handle_reply(Endpoint& endpoint, Event& event) {
     endpoint.handler.on_established();
 }
 
-void Network::handle_message(Endpoint& endpoint, const Event& event) {
+void Network::handle_message(Endpoint& endpoint, std::span<const std::byte> message) {
     if (endpoint.state == Endpoint::State::ended || endpoint.has_gap) return;
+    if (endpoint.ring.count == 0 || message.size() > endpoint.ring.bytes_each) [[unlikely]]
+        return refuse(endpoint, message);
+    endpoint.handler.on_received(message);
+}
+
+void Network::refuse(Endpoint& endpoint, std::span<const std::byte> message) {
     if (endpoint.ring.count == 0) return cut(endpoint, "a message met no receive buffer");
-    if (event.bytes->size() > endpoint.ring.bytes_each)
-        return cut(endpoint, fmt::format("a message of {} bytes met receive buffers of {} (local length error)",
-                                         event.bytes->size(), endpoint.ring.bytes_each));
-    endpoint.handler.on_received(*event.bytes);
+    cut(endpoint, fmt::format("a message of {} bytes met receive buffers of {} (local length error)", message.size(),
+                              endpoint.ring.bytes_each));
 }
 
 // `endpoint` is the side whose memory is touched; its program takes no part.
 void Network::handle_one_sided(Endpoint& endpoint, const Event& event) {
     Endpoint* requester = endpoint.peer;
     const bool is_write = event.kind == EventKind::write;
-    if (!event.local_valid)
-        return cut(endpoint, "one-sided operation outside the local region (local protection error)");
     std::byte* memory =
-        remote_memory(endpoint, event.remote, event.local_bytes, is_write ? RemoteAccess::write : RemoteAccess::read);
-    if (!memory && event.local_bytes > 0)
-        return cut(endpoint, fmt::format("remote {} of {} bytes at {:#x}+{}, key {:#x}: remote access error",
-                                         is_write ? "write" : "read", event.local_bytes, event.remote.address,
-                                         event.remote.length, event.remote.key));
+        remote_memory(endpoint, event.remote, event.length, is_write ? RemoteAccess::write : RemoteAccess::read);
+    if (!event.local_valid || (!memory && event.length > 0)) [[unlikely]]
+        return refuse(endpoint, event);
     // The requester's memory may be gone with it; the peer of a requester that is gone drops its operations.
     if (!requester) {
         endpoint.has_gap = true;
         return;
     }
     --requester->in_flight;
-    if (event.local_bytes > 0)
-        std::memcpy(is_write ? memory : event.local, is_write ? event.local : memory, event.local_bytes);
+    if (event.length > 0) std::memcpy(is_write ? memory : event.local, is_write ? event.local : memory, event.length);
     if (requester->state == Endpoint::State::live) requester->handler.on_rdma_done(event.context);
+}
+
+void Network::refuse(Endpoint& endpoint, const Event& one_sided) {
+    if (!one_sided.local_valid)
+        return cut(endpoint, "one-sided operation outside the local region (local protection error)");
+    cut(endpoint, fmt::format("remote {} of {} bytes at {:#x}+{}, key {:#x}: remote access error",
+                              one_sided.kind == EventKind::write ? "write" : "read", one_sided.length,
+                              one_sided.remote.address, one_sided.remote.length, one_sided.remote.key));
 }
 
 std::uint32_t Network::open_window(const Window& window) {

@@ -6,8 +6,8 @@
 #include <srpfs/base/assert.h>
 
 #include <cstddef>
+#include <memory>
 #include <utility>
-#include <vector>
 
 namespace srpfs::fabric {
 
@@ -19,35 +19,39 @@ public:
     [[nodiscard]] T& front() { return (*this)[0]; }
     [[nodiscard]] T& operator[](std::size_t index) {
         SRPFS_ASSERT(index < count_);
-        return elements_[(first_ + index) & mask_];
+        return elements_[(first_ + index) & (capacity_ - 1)];
     }
-    // Returns the new element, which stays where it is until the next one is added.
-    T& push_back(const T& element) {
-        if (count_ == elements_.size()) [[unlikely]]
+    // Returns the new element, which stays where it is until the next one is added. It holds what an earlier one has
+    // left there.
+    T& add() {
+        if (count_ == capacity_) [[unlikely]]
             grow();
-        T& added = elements_[(first_ + count_) & mask_];
-        added = element;
+        T& added = elements_[(first_ + count_) & (capacity_ - 1)];
         ++count_;
         return added;
     }
-    T pop_front() {
-        T element = std::move(front());
-        first_ = (first_ + 1) & mask_;
+    void push_back(const T& element) { add() = element; }
+    // Returns what has been removed, which stays what it is until the next one is added.
+    T& pop_front() {
+        T& element = front();
+        first_ = (first_ + 1) & (capacity_ - 1);
         --count_;
         return element;
     }
 
 private:
-    void grow() {
-        std::vector<T> larger(elements_.empty() ? 16 : 2 * elements_.size());
+    // Not inline: what it needs of registers and stack would be saved for each element.
+    [[gnu::noinline]] void grow() {
+        const std::size_t capacity = capacity_ == 0 ? 16 : 2 * capacity_;
+        auto larger = std::make_unique<T[]>(capacity);
         for (std::size_t i = 0; i < count_; ++i) larger[i] = std::move((*this)[i]);
-        elements_.swap(larger);
-        mask_ = elements_.size() - 1;
+        elements_ = std::move(larger);
+        capacity_ = capacity;
         first_ = 0;
     }
 
-    std::vector<T> elements_;  // a power of two, or empty
-    std::size_t mask_ = 0;     // their number, less one
+    std::unique_ptr<T[]> elements_;
+    std::size_t capacity_ = 0;  // a power of two, or 0
     std::size_t first_ = 0;
     std::size_t count_ = 0;
 };
