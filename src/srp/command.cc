@@ -32,12 +32,12 @@ TaskAttribute attribute_of(std::uint8_t byte) {
     }
 }
 
+// Zeros if it is not there as a whole.
 Descriptor read_descriptor(ByteReader& in) {
-    Descriptor descriptor;
-    descriptor.address = in.u64();
-    descriptor.key = in.u32();
-    descriptor.length = in.u32();
-    return descriptor;
+    const auto bytes = in.take(descriptor_bytes);
+    if (bytes.size() != descriptor_bytes) return {};
+    return {load_big_endian<std::uint64_t>(bytes.data()), load_big_endian<std::uint32_t>(bytes.data() + 8),
+            load_big_endian<std::uint32_t>(bytes.data() + 12)};
 }
 
 void write_descriptor(ByteWriter& out, const Descriptor& descriptor) {
@@ -106,6 +106,32 @@ WireFault parse_data(ByteReader& in, unsigned format, std::size_t inline_count, 
     }
 }
 
+// The part of an SRP_CMD before its CDB.
+constexpr std::size_t head_bytes = command_bytes - 16;
+struct Head {
+    std::uint8_t opcode = 0;
+    std::uint8_t formats = 0;
+    unsigned out_count = 0, in_count = 0;
+    std::size_t additional_cdb_bytes = 0;
+};
+// Inline: a reader whose length is known to the compiler needs no test for each field.
+[[gnu::always_inline]] inline Head read_head(ByteReader& in, ReceivedCommand& command) {
+    Head head;
+    head.opcode = in.u8();
+    in.skip(4);
+    head.formats = in.u8();
+    head.out_count = in.u8();
+    head.in_count = in.u8();
+    command.tag = in.u64();
+    in.skip(4);
+    command.lun.bytes = in.array<8>();
+    in.skip(1);
+    command.attribute = attribute_of(in.u8());
+    in.skip(1);
+    head.additional_cdb_bytes = in.u8() & ~3u;  // the two low bits are reserved
+    return head;
+}
+
 }  // namespace
 
 std::size_t encode(const CommandHead& command, std::span<std::byte> buffer) {
@@ -155,31 +181,25 @@ WireFault parse_command(std::span<const std::byte> bytes, std::uint16_t immediat
     command.descriptors.clear();
     command.data_bytes = 0;
     command.immediate = false;
-    const std::uint8_t opcode = in.u8();
-    in.skip(4);
-    const std::uint8_t formats = in.u8();
-    const unsigned out_count = in.u8();
-    const unsigned in_count = in.u8();
-    command.tag = in.u64();
-    in.skip(4);
-    command.lun.bytes = in.array<8>();
-    in.skip(1);
-    command.attribute = attribute_of(in.u8());
-    in.skip(1);
-    const std::size_t additional_cdb_bytes = in.u8() & ~3u;  // the two low bits are reserved
-    const auto cdb = in.take(cdb_bytes + additional_cdb_bytes);
+    if (bytes.size() < command_bytes) [[unlikely]] {
+        (void)read_head(in, command);
+        return WireFault::truncated;
+    }
+    ByteReader fixed(in.take(head_bytes).first<head_bytes>());
+    const Head head = read_head(fixed, command);
+    const auto cdb = in.take(cdb_bytes + head.additional_cdb_bytes);
     if (in.overran()) return WireFault::truncated;
-    if (opcode != byte_of(Opcode::command)) return WireFault::wrong_opcode;
+    if (head.opcode != byte_of(Opcode::command)) return WireFault::wrong_opcode;
     command.cdb = cdb;
 
-    const unsigned out_format = formats >> 4;
-    const unsigned in_format = formats & 0x0f;
+    const unsigned out_format = head.formats >> 4;
+    const unsigned in_format = head.formats & 0x0f;
     if (out_format == none && in_format == none) return WireFault::none;
     if (out_format != none && in_format != none) return WireFault::bad_format;
     const bool reads = in_format != none;
     command.direction = reads ? DataDirection::from_target : DataDirection::to_target;
-    const WireFault fault =
-        parse_data(in, reads ? in_format : out_format, reads ? in_count : out_count, immediate_offset, command);
+    const WireFault fault = parse_data(in, reads ? in_format : out_format, reads ? head.in_count : head.out_count,
+                                       immediate_offset, command);
     if (fault != WireFault::none) {
         command.descriptors.clear();
         command.data_bytes = 0;

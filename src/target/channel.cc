@@ -17,8 +17,7 @@ using namespace std::chrono_literals;
 
 constexpr unsigned rdma_outstanding_max = 64;
 constexpr std::size_t message_bytes_max = 256;  // 36 + 4 + 96 is the longest response
-constexpr std::size_t sense_bytes_max = 96;
-constexpr unsigned spare_receives = 8;  // for answers to our requests, which cost no credit
+constexpr unsigned spare_receives = 8;          // for answers to our requests, which cost no credit
 
 }  // namespace
 
@@ -85,7 +84,8 @@ void Channel::on_command(std::span<const std::byte> message) {
     Task& task = portal_.take_task(*this);
     task.tag = command.tag;
     task.lun = command.lun;
-    std::copy_n(command.cdb.begin(), std::min(command.cdb.size(), task.cdb.size()), task.cdb.begin());
+    SRPFS_ASSERT(command.cdb.size() >= task.cdb.size());
+    std::copy_n(command.cdb.begin(), task.cdb.size(), task.cdb.begin());
     task.direction = command.direction;
     task.descriptors.swap(command.descriptors);
     task.data_bytes = command.data_bytes;
@@ -204,33 +204,28 @@ std::int32_t Channel::credits_to_return() {
 
 void Channel::respond(Task& task) {
     ++credits_owed_;
-    ResponsePlan plan;
-    if (Behaviour* behaviour = portal_.behaviour()) [[unlikely]]
-        behaviour->on_response(view_of(task), plan);
-    // An attention is told once. With a target that does not tell it, or not so that one can read it, nobody could
-    // live.
-    if (task.failure && task.failure->key == scsi::SenseKey::unit_attention) {
-        ResponsePlan readable;
-        readable.copies = plan.copies;
-        readable.credit_delta = plan.credit_delta;
-        plan = readable;
-    }
-    if (plan.lost) [[unlikely]]
-        return;
+    if (portal_.behaviour()) [[unlikely]]
+        return respond_as_planned(task);
+    SenseBytes sense;
+    std::array<std::byte, message_bytes_max> buffer;
+    post(std::span(buffer).first(srp::encode(response_to(task, sense), buffer)));
+}
 
+// `sense` is where the response's lies.
+srp::Response Channel::response_to(const Task& task, SenseBytes& sense) {
     srp::Response response;
     response.credit_delta = credits_to_return();
-    response.tag = plan.tag.value_or(task.tag);
+    response.tag = task.tag;
     response.status = task.status;
     response.task_code = task.task_code;
-    std::array<std::byte, sense_bytes_max> sense{};
-    if (task.status == scsi::Status::check_condition && task.failure) {
+    if (task.status == scsi::Status::check_condition && task.failure) [[unlikely]] {
+        sense.fill(std::byte{0});
         const auto fixed = scsi::encode_fixed_sense(task.failure->key, task.failure->asc, task.failure->ascq);
         std::copy(fixed.begin(), fixed.end(), sense.begin());
         response.sense = std::span(sense).first(portal_.device().config.sense_bytes);
         PortalCounters::add(portal_.counters.check_conditions);
     }
-    if (task.status == scsi::Status::good && task.cdb_data_bytes != task.data_bytes) {
+    if (task.status == scsi::Status::good && task.cdb_data_bytes != task.data_bytes) [[unlikely]] {
         // What the CDB moves against what the initiator has described.
         const bool is_under = task.cdb_data_bytes < task.data_bytes;
         const auto residual = static_cast<std::uint32_t>(is_under ? task.data_bytes - task.cdb_data_bytes
@@ -240,6 +235,25 @@ void Channel::respond(Task& task) {
         (is_out ? (is_under ? response.data_out_under : response.data_out_over)
                 : (is_under ? response.data_in_under : response.data_in_over)) = true;
     }
+    return response;
+}
+
+void Channel::respond_as_planned(Task& task) {
+    ResponsePlan plan;
+    portal_.behaviour()->on_response(view_of(task), plan);
+    // An attention is told once. With a target that does not tell it, or not so that one can read it, nobody could
+    // live.
+    if (task.failure && task.failure->key == scsi::SenseKey::unit_attention) {
+        ResponsePlan readable;
+        readable.copies = plan.copies;
+        readable.credit_delta = plan.credit_delta;
+        plan = readable;
+    }
+    if (plan.lost) return;
+
+    SenseBytes sense;
+    srp::Response response = response_to(task, sense);
+    if (plan.tag) response.tag = *plan.tag;
     if (plan.credit_delta) response.credit_delta = *plan.credit_delta;
     if (plan.data_in_residual) {
         response.data_in_under = true;
@@ -252,11 +266,13 @@ void Channel::respond(Task& task) {
 
     std::array<std::byte, message_bytes_max> buffer;
     std::span<std::byte> unit = std::span(buffer).first(srp::encode(response, buffer));
-    if (plan.sense_bytes || plan.response_data_bytes) [[unlikely]] {
-        if (plan.sense_bytes) ByteWriter(unit.subspan(28)).u32(*plan.sense_bytes);
-        if (plan.response_data_bytes) ByteWriter(unit.subspan(32)).u32(*plan.response_data_bytes);
-        if (plan.sense_bytes) unit[18] |= std::byte{0x02};
-        if (plan.response_data_bytes) unit[18] |= std::byte{0x01};
+    if (plan.sense_bytes) {
+        ByteWriter(unit.subspan(28)).u32(*plan.sense_bytes);
+        unit[18] |= std::byte{0x02};
+    }
+    if (plan.response_data_bytes) {
+        ByteWriter(unit.subspan(32)).u32(*plan.response_data_bytes);
+        unit[18] |= std::byte{0x01};
     }
     if (plan.length) unit = unit.first(std::min(unit.size(), *plan.length));
     for (unsigned copy = 0; copy < plan.copies; ++copy) post(unit);

@@ -11,6 +11,7 @@
 #include <srpfs/fabric/fabric.h>
 #include <srpfs/reactor/timer_queue.h>
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -58,6 +59,10 @@ private:
     void on_command(std::span<const std::byte> message);
     void on_task_management(std::span<const std::byte> message);
     void on_malformed(std::span<const std::byte> message, srp::WireFault fault);
+    static constexpr std::size_t sense_bytes_max = 96;
+    using SenseBytes = std::array<std::byte, sense_bytes_max>;
+    srp::Response response_to(const Task& task, SenseBytes& sense);
+    void respond_as_planned(Task& task);
     std::int32_t credits_to_return();
     void post(std::span<const std::byte> message);
     void post_waiting();

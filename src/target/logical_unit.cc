@@ -120,8 +120,8 @@ void write_mode_page(const LogicalUnit& unit, std::uint8_t page, bool is_mask, B
 
 LogicalUnit::LogicalUnit(unsigned number_, const LunConfig& config, std::unique_ptr<BlockStore> store_)
     : number(number_), kind(config.kind), block_bytes(config.block_bytes), write_cache(config.write_cache),
-      unmap(config.unmap), identity(identity_of(config, number_)), store(std::move(store_)),
-      reservations(std::make_unique<Reservations>()), read_only(config.read_only) {}
+      unmap(config.unmap), identity(identity_of(config, number_)), store(std::move(store_)), is_null(store->is_null()),
+      is_inline(store->is_inline()), reservations(std::make_unique<Reservations>()), read_only(config.read_only) {}
 
 LogicalUnit::~LogicalUnit() = default;
 

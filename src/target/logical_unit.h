@@ -60,6 +60,7 @@ struct LogicalUnit {
     const bool unmap;
     const Identity identity;
     const std::unique_ptr<BlockStore> store;
+    const bool is_null, is_inline;  // what the store says of itself
     const std::unique_ptr<Reservations> reservations;
     std::atomic<bool> read_only;
 };

@@ -407,7 +407,7 @@ void PortalCore::start(Task& task, std::span<const std::byte> immediate) {
     }
 
     // The shortest way: into the store from where it lies.
-    if (task.is_immediate && task.work == Task::Work::write && !task.has_plan && task.unit->store->is_inline()) {
+    if (task.is_immediate && task.work == Task::Work::write && !task.has_plan && task.unit->is_inline) {
         task.memory = const_cast<std::byte*>(immediate.data());  // a write only reads it
         return carry_out(task);
     }
@@ -566,7 +566,7 @@ std::size_t PortalCore::staging_bytes_of(const Task& task) const {
         case Task::Work::tell: return tell_bytes_max;
         case Task::Work::read:
         case Task::Work::write:
-        case Task::Work::write_same: return task.unit->store->is_null() ? 0 : task.range.count * task.unit->block_bytes;
+        case Task::Work::write_same: return task.unit->is_null ? 0 : task.range.count * task.unit->block_bytes;
         case Task::Work::unmap:
         case Task::Work::reserve: return unmap_list_bytes_max;
         case Task::Work::flush:
@@ -639,16 +639,16 @@ void PortalCore::carry_out(Task& task) {
             return complete(task);
         }
         case Task::Work::read:
-            if (task.unit->store->is_null() || task.range.count == 0) return on_store_done(task, StoreResult::done);
+            if (task.unit->is_null || task.range.count == 0) return on_store_done(task, StoreResult::done);
             return submit(task, StoreIo::Kind::read, task.range.lba, task.range.count);
         case Task::Work::write: {
-            if (task.unit->store->is_null() || task.range.count == 0) return on_store_done(task, StoreResult::done);
+            if (task.unit->is_null || task.range.count == 0) return on_store_done(task, StoreResult::done);
             const bool is_through = opcode_of(task) >> 5 != 0 && (byte_of(task, 1) & 0x08) != 0;
             return submit(task, is_through ? StoreIo::Kind::write_through : StoreIo::Kind::write, task.range.lba,
                           task.range.count);
         }
         case Task::Work::write_same: {
-            if (task.unit->store->is_null()) return on_store_done(task, StoreResult::done);
+            if (task.unit->is_null) return on_store_done(task, StoreResult::done);
             if ((byte_of(task, 1) & 0x08) != 0)
                 return submit(task, StoreIo::Kind::unmap, task.range.lba, task.range.count);
             const std::size_t block = task.unit->block_bytes;
@@ -734,7 +734,7 @@ void PortalCore::observe(Task& task) {
         return;
     const bool has_data = task.memory &&
                           (task.kind == StoreIo::Kind::write || task.kind == StoreIo::Kind::write_through) &&
-                          !task.unit->store->is_null();
+                          !task.unit->is_null;
     if (!is_flush)
         b->on_write_applied(
             task.unit->number, range.lba, range.count,
