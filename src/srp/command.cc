@@ -12,6 +12,7 @@ enum BufferFormat : unsigned { none = 0, direct = 1, indirect = 2, immediate = 3
 
 constexpr std::size_t immediate_count_bytes = 4;
 constexpr std::size_t cdb_bytes = 16;
+constexpr std::size_t head_bytes = command_bytes - cdb_bytes;  // of an SRP_CMD, before its CDB
 
 std::uint8_t buffer_format_byte(const CommandHead& command) {
     switch (command.direction) {
@@ -33,7 +34,7 @@ TaskAttribute attribute_of(std::uint8_t byte) {
 }
 
 // Zeros if it is not there as a whole.
-Descriptor read_descriptor(ByteReader& in) {
+inline Descriptor read_descriptor(ByteReader& in) {
     const auto bytes = in.take(descriptor_bytes);
     if (bytes.size() != descriptor_bytes) return {};
     return {load_big_endian<std::uint64_t>(bytes.data()), load_big_endian<std::uint32_t>(bytes.data() + 8),
@@ -49,7 +50,7 @@ void write_cdb(std::span<std::byte, cdb_bytes> out, const scsi::Cdb& cdb) {
     for (std::size_t at = cdb.length; at < cdb_bytes; ++at) out[at] = std::byte{0};
 }
 
-WireFault parse_direct(ByteReader& in, ReceivedCommand& command) {
+inline WireFault parse_direct(ByteReader in, ReceivedCommand& command) {
     const Descriptor descriptor = read_descriptor(in);
     if (in.overran()) return WireFault::truncated;
     if (descriptor.length == 0) return WireFault::bad_length;
@@ -60,7 +61,9 @@ WireFault parse_direct(ByteReader& in, ReceivedCommand& command) {
 
 // Table descriptor, total data length (4), then the descriptors. The table in the initiator's memory is never read, so
 // the inline list has to be complete.
-WireFault parse_indirect(ByteReader& in, std::size_t inline_count, ReceivedCommand& command) {
+[[gnu::noinline]] WireFault parse_indirect(std::span<const std::byte> bytes, std::size_t inline_count,
+                                           ReceivedCommand& command) {
+    ByteReader in(bytes);
     const Descriptor table = read_descriptor(in);
     const std::uint32_t data_bytes = in.u32();
     if (in.overran()) return WireFault::truncated;
@@ -81,7 +84,7 @@ WireFault parse_indirect(ByteReader& in, std::size_t inline_count, ReceivedComma
 }
 
 // A count (4), padding up to the negotiated offset from the start of the unit, then the data itself.
-WireFault parse_immediate(ByteReader& in, std::uint16_t offset, ReceivedCommand& command) {
+inline WireFault parse_immediate(ByteReader in, std::uint16_t offset, ReceivedCommand& command) {
     if (offset == 0) return WireFault::bad_format;
     const std::uint32_t data_bytes = in.u32();
     if (in.overran()) return WireFault::truncated;
@@ -94,11 +97,11 @@ WireFault parse_immediate(ByteReader& in, std::uint16_t offset, ReceivedCommand&
     return WireFault::none;
 }
 
-WireFault parse_data(ByteReader& in, unsigned format, std::size_t inline_count, std::uint16_t immediate_offset,
-                     ReceivedCommand& command) {
+inline WireFault parse_data(ByteReader in, unsigned format, std::size_t inline_count, std::uint16_t immediate_offset,
+                            ReceivedCommand& command) {
     switch (format) {
         case direct: return parse_direct(in, command);
-        case indirect: return parse_indirect(in, inline_count, command);
+        case indirect: return parse_indirect(in.take(in.left()), inline_count, command);
         case immediate:
             if (command.direction != DataDirection::to_target) return WireFault::bad_format;
             return parse_immediate(in, immediate_offset, command);
@@ -106,8 +109,6 @@ WireFault parse_data(ByteReader& in, unsigned format, std::size_t inline_count, 
     }
 }
 
-// The part of an SRP_CMD before its CDB.
-constexpr std::size_t head_bytes = command_bytes - 16;
 struct Head {
     std::uint8_t opcode = 0;
     std::uint8_t formats = 0;
@@ -151,12 +152,12 @@ std::size_t encode(const CommandHead& command, std::span<std::byte> buffer) {
     const bool overran = buffer.size() < command_bytes;
     SRPFS_ASSERT(!overran);
     // Of a piece whose length is known the compiler sees that nothing overruns it.
-    ByteWriter head(buffer.first(command_bytes - cdb_bytes));
+    ByteWriter head(buffer.first(head_bytes));
     head.u8(byte_of(Opcode::command)).zeros(4);
     head.u8(buffer_format_byte(command)).zeros(2);  // descriptor counts: indirect format only
     head.u64(command.tag).zeros(4).bytes(command.lun.bytes);
     head.zeros(1).u8(static_cast<std::uint8_t>(command.attribute)).zeros(2);  // no additional CDB
-    write_cdb(buffer.subspan(command_bytes - cdb_bytes).first<cdb_bytes>(), command.cdb);
+    write_cdb(buffer.subspan(head_bytes).first<cdb_bytes>(), command.cdb);
 
     ByteWriter out(buffer.subspan(command_bytes));
     if (command.descriptor) write_descriptor(out, *command.descriptor);
@@ -176,7 +177,8 @@ Parsed<ReceivedCommand> parse_command(std::span<const std::byte> bytes, std::uin
 
 WireFault parse_command(std::span<const std::byte> bytes, std::uint16_t immediate_offset, ReceivedCommand& command) {
     ByteReader in(bytes);
-    command.cdb = command.immediate_data = {};
+    command.cdb = {};
+    command.immediate_data = {};
     command.direction = DataDirection::none;
     command.descriptors.clear();
     command.data_bytes = 0;

@@ -53,6 +53,29 @@ std::size_t finish(const ByteWriter& out) {
     return out.position();
 }
 
+// Inline: most of what is known of a response need not be looked at.
+[[gnu::always_inline]] inline std::size_t write(const Response& response, std::span<std::byte> buffer) {
+    const bool has_data = response.response_valid || response.task_code.has_value();
+    const unsigned flags = (has_data ? response_valid : 0) | (response.sense.empty() ? 0 : sense_valid) |
+                           (response.data_out_over ? data_out_over : 0) |
+                           (response.data_out_under ? data_out_under : 0) | (response.data_in_over ? data_in_over : 0) |
+                           (response.data_in_under ? data_in_under : 0);
+    const bool overran = buffer.size() < response_bytes;
+    SRPFS_ASSERT(!overran);
+    // A writer whose length is known to the compiler needs no test for each field.
+    ByteWriter out(buffer.first<response_bytes>());
+    out.u8(byte_of(Opcode::response)).zeros(3).i32(response.credit_delta).u64(response.tag);
+    out.zeros(2).u8(static_cast<std::uint8_t>(flags)).u8(static_cast<std::uint8_t>(response.status));
+    out.u32(response.data_out_residual).u32(response.data_in_residual);
+    out.u32(static_cast<std::uint32_t>(response.sense.size())).u32(response.task_code ? task_response_bytes : 0);
+    if (!response.task_code && response.sense.empty()) [[likely]]
+        return finish(out);
+    ByteWriter rest(buffer.subspan<response_bytes>());
+    if (response.task_code) rest.zeros(3).u8(static_cast<std::uint8_t>(*response.task_code));
+    rest.bytes(response.sense);
+    return finish(out) + finish(rest);
+}
+
 }  // namespace
 
 Parsed<Response> parse_response(std::span<const std::byte> bytes) {
@@ -89,26 +112,13 @@ Parsed<Response> parse_response(std::span<const std::byte> bytes) {
     return parsed;
 }
 
-std::size_t encode(const Response& response, std::span<std::byte> buffer) {
-    const bool has_data = response.response_valid || response.task_code.has_value();
-    const unsigned flags = (has_data ? response_valid : 0) | (response.sense.empty() ? 0 : sense_valid) |
-                           (response.data_out_over ? data_out_over : 0) |
-                           (response.data_out_under ? data_out_under : 0) | (response.data_in_over ? data_in_over : 0) |
-                           (response.data_in_under ? data_in_under : 0);
-    const bool overran = buffer.size() < response_bytes;
-    SRPFS_ASSERT(!overran);
-    // A writer whose length is known to the compiler needs no test for each field.
-    ByteWriter out(buffer.first<response_bytes>());
-    out.u8(byte_of(Opcode::response)).zeros(3).i32(response.credit_delta).u64(response.tag);
-    out.zeros(2).u8(static_cast<std::uint8_t>(flags)).u8(static_cast<std::uint8_t>(response.status));
-    out.u32(response.data_out_residual).u32(response.data_in_residual);
-    out.u32(static_cast<std::uint32_t>(response.sense.size())).u32(response.task_code ? task_response_bytes : 0);
-    if (!response.task_code && response.sense.empty()) [[likely]]
-        return finish(out);
-    ByteWriter rest(buffer.subspan<response_bytes>());
-    if (response.task_code) rest.zeros(3).u8(static_cast<std::uint8_t>(*response.task_code));
-    rest.bytes(response.sense);
-    return finish(out) + finish(rest);
+std::size_t encode(const Response& response, std::span<std::byte> buffer) { return write(response, buffer); }
+
+std::size_t encode_good(std::int32_t credit_delta, Tag tag, std::span<std::byte> buffer) {
+    Response response;
+    response.credit_delta = credit_delta;
+    response.tag = tag;
+    return write(response, buffer);
 }
 
 Parsed<CreditRequest> parse_credit_request(std::span<const std::byte> bytes) {

@@ -54,13 +54,19 @@ void Channel::on_established() {
 void Channel::on_received(std::span<const std::byte> message) {
     if (message.empty() || crashes_ != portal_.device().crashes.load(std::memory_order_relaxed)) [[unlikely]]
         return;
+    if (message[0] == std::byte{srp::byte_of(srp::Opcode::command)}) [[likely]]
+        return on_command(message);
+    on_rare(message);
+}
+
+void Channel::on_rare(std::span<const std::byte> message) {
     switch (static_cast<srp::Opcode>(message[0])) {
-        case srp::Opcode::command: return on_command(message);
         case srp::Opcode::task_management: return on_task_management(message);
         case srp::Opcode::credit_response:
         case srp::Opcode::async_event_response: return;
         case srp::Opcode::initiator_logout:
             return log::info(name_, "the initiator sent I_LOGOUT; it is expected to disconnect");
+        case srp::Opcode::command:
         case srp::Opcode::login_request:
         case srp::Opcode::target_logout:
         case srp::Opcode::credit_request:
@@ -77,7 +83,7 @@ void Channel::on_command(std::span<const std::byte> message) {
     srp::ReceivedCommand& command = received_;
     const srp::WireFault fault = srp::parse_command(message, immediate_offset_, command);
     if (--request_limit_ == -1) [[unlikely]]
-        log::warning(name_, "the initiator sent more commands than it had credits for");
+        tell_of_excess();
     if (fault != srp::WireFault::none) [[unlikely]]
         return on_malformed(message, fault);
 
@@ -93,6 +99,8 @@ void Channel::on_command(std::span<const std::byte> message) {
     task.crashes = crashes_;
     portal_.start(task, command.immediate_data);
 }
+
+void Channel::tell_of_excess() { log::warning(name_, "the initiator sent more commands than it had credits for"); }
 
 // LIO 6.1 crashes here (srp-wire 4.1); SCST answers INVALID FIELD IN CDB.
 void Channel::on_malformed(std::span<const std::byte> message, srp::WireFault fault) {
@@ -206,6 +214,15 @@ void Channel::respond(Task& task) {
     ++credits_owed_;
     if (portal_.behaviour()) [[unlikely]]
         return respond_as_planned(task);
+    const bool is_plain =
+        task.status == scsi::Status::good && task.cdb_data_bytes == task.data_bytes && !task.task_code;
+    if (!is_plain) [[unlikely]]
+        return respond_at_length(task);
+    std::array<std::byte, srp::response_bytes> buffer;
+    post(std::span(buffer).first(srp::encode_good(credits_to_return(), task.tag, buffer)));
+}
+
+void Channel::respond_at_length(const Task& task) {
     SenseBytes sense;
     std::array<std::byte, message_bytes_max> buffer;
     post(std::span(buffer).first(srp::encode(response_to(task, sense), buffer)));
@@ -303,6 +320,10 @@ void Channel::post(std::span<const std::byte> message) {
     if (ended_ || message.empty()) return;
     if (unsent_.empty() && connection_->send(message, {})) [[likely]]
         return;
+    post_later(message);
+}
+
+void Channel::post_later(std::span<const std::byte> message) {
     unsent_.emplace_back(message.begin(), message.end());
     if (!retry_.armed()) retry_.arm_after(1ms);
 }

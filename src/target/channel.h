@@ -56,15 +56,19 @@ private:
     void on_ended(const fabric::End& end) override;
     void on_gone() override;
 
-    void on_command(std::span<const std::byte> message);
+    inline void on_command(std::span<const std::byte> message);
+    void on_rare(std::span<const std::byte> message);
+    void tell_of_excess();
     void on_task_management(std::span<const std::byte> message);
     void on_malformed(std::span<const std::byte> message, srp::WireFault fault);
     static constexpr std::size_t sense_bytes_max = 96;
     using SenseBytes = std::array<std::byte, sense_bytes_max>;
     srp::Response response_to(const Task& task, SenseBytes& sense);
+    void respond_at_length(const Task& task);
     void respond_as_planned(Task& task);
-    std::int32_t credits_to_return();
-    void post(std::span<const std::byte> message);
+    inline std::int32_t credits_to_return();
+    inline void post(std::span<const std::byte> message);
+    void post_later(std::span<const std::byte> message);
     void post_waiting();
     void resume_waiting();
 

@@ -41,7 +41,7 @@ using CdbBytes = std::array<std::byte, 16>;
 
 class Reservations;
 
-struct LogicalUnit {
+struct LogicalUnit : std::enable_shared_from_this<LogicalUnit> {
     LogicalUnit(unsigned number, const LunConfig& config, std::unique_ptr<BlockStore> store);
     ~LogicalUnit();
 

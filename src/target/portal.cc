@@ -52,6 +52,35 @@ Reservations::Access access_of(Task::Work work) {
     return changes_the_store(work) ? Reservations::Access::writes : Reservations::Access::neither;
 }
 
+// Of a command that names a range of blocks; `tell` if it names none.
+Task::Work work_on_blocks(std::uint8_t code) {
+    switch (code) {
+        case read_6:
+        case opcode::read_10:
+        case read_12:
+        case opcode::read_16: return Task::Work::read;
+        case write_6:
+        case opcode::write_10:
+        case write_12:
+        case opcode::write_16:
+        case write_and_verify_10:
+        case write_and_verify_16: return Task::Work::write;
+        case opcode::write_same_10:
+        case opcode::write_same_16: return Task::Work::write_same;
+        case opcode::verify_10:
+        case verify_12:
+        case verify_16: return Task::Work::nothing;
+        case opcode::synchronize_cache_10:
+        case opcode::synchronize_cache_16: return Task::Work::flush;
+        default: return Task::Work::tell;
+    }
+}
+
+bool refuse(Task& task, const Failure& why) {
+    task.failure = why;
+    return false;
+}
+
 // Visits a list whose elements may vanish meanwhile, the current one included.
 template <typename Visit>
 void for_each_safely(IntrusiveList<Task, BelongingTag>& list, Visit&& visit) {
@@ -74,16 +103,15 @@ void Task::on_store_done(StoreResult result) { portal.on_store_done(*this, resul
 void Task::reset() {
     SRPFS_ASSERT(rdma_outstanding == 0);
     SRPFS_ASSERT(!staging);
-    timer.disarm();
     channel = nullptr;
     stage = Stage::idle;
     work = Work::nothing;
     descriptors.clear();
     data_bytes = 0;
-    cdb.fill(std::byte{0});
+    cdb = {};
     direction = srp::DataDirection::none;
     is_immediate = false;
-    unit.reset();
+    unit = nullptr;
     range = {};
     cdb_data_bytes = 0;
     unmap_index = 0;
@@ -95,8 +123,14 @@ void Task::reset() {
     failure.reset();
     task_code.reset();
     is_silent = false;
-    if (std::exchange(has_plan, false)) [[unlikely]]
-        plan = {};
+    if (timer.armed() || kept_unit || has_plan || abort_job) [[unlikely]]
+        reset_rare();
+}
+
+void Task::reset_rare() {
+    timer.disarm();
+    kept_unit.reset();
+    if (std::exchange(has_plan, false)) plan = {};
     abort_job.reset();  // last: may finish the job
 }
 
@@ -116,8 +150,6 @@ PortalCore::~PortalCore() {
     while (Task* task = orphans_.front()) {
         task->unit->store->drain();
         orphans_.remove(*task);
-    }
-    while (idle_.pop_front()) {
     }
     const std::lock_guard lock(device_.mutex);
     counters.add_to(device_.departed);
@@ -142,7 +174,7 @@ void PortalCore::close() {
 
 bool PortalCore::is_closed() const { return closing_ && channels_.empty() && commands() == 0; }
 
-std::size_t PortalCore::commands() const { return pool_.size() - idle_.size(); }
+std::size_t PortalCore::commands() const { return pool_.size() - idle_count_; }
 
 void PortalCore::post(const std::function<void(PortalCore&)>& work) {
     executor_.post([this, alive = std::weak_ptr<const void>(alive_), work] {
@@ -342,26 +374,22 @@ void PortalCore::restart() {
 
 // ---- tasks ----
 
-Task& PortalCore::take_task(Channel& channel) {
-    Task* task = idle_.pop_front();
-    if (!task) {
-        pool_.push_back(std::make_unique<Task>(*this));
-        task = pool_.back().get();
-    }
-    task->channel = &channel;
-    channel.tasks().push_back(*task);
-    return *task;
+void PortalCore::make_task() {
+    pool_.push_back(std::make_unique<Task>(*this));
+    idle_ = pool_.back().get();
+    ++idle_count_;
 }
 
 void PortalCore::release(Task& task) {
-    if (static_cast<ListHook<WaitingTag>&>(task).is_linked()) {
+    if (static_cast<ListHook<WaitingTag>&>(task).is_linked()) [[unlikely]] {
         SRPFS_ASSERT(task.stage == Task::Stage::no_staging);
         waiting_for_staging_.remove(task);
     }
     (task.channel ? task.channel->tasks() : orphans_).remove(task);
     if (task.staging) staging_->give_back(std::exchange(task.staging, {}));
     task.reset();
-    idle_.push_front(task);  // the warm one first
+    task.next_idle = std::exchange(idle_, &task);
+    ++idle_count_;
     if (!waiting_for_staging_.empty()) [[unlikely]]
         hand_out_staging();
 }
@@ -399,9 +427,10 @@ void PortalCore::start(Task& task, std::span<const std::byte> immediate) {
             return have_data(task);
         }
     }
-    if (const auto failure = admit(task)) return fail(task, *failure);
-    if (task.unit && task.unit->reservations->refuses(task.channel->record().nexus, access_of(task.work)))
-        [[unlikely]] {
+    if (!admit(task)) [[unlikely]]
+        return fail(task, *task.failure);
+    if (task.unit && task.unit->reservations->is_reserved() &&
+        task.unit->reservations->refuses(task.channel->record().nexus, access_of(task.work))) [[unlikely]] {
         task.status = scsi::Status::reservation_conflict;
         return complete(task);
     }
@@ -416,10 +445,7 @@ void PortalCore::start(Task& task, std::span<const std::byte> immediate) {
 
 void PortalCore::fail_malformed(Task& task) { fail(task, invalid_field); }
 
-std::optional<Failure> PortalCore::admit(Task& task) {
-    if (auto failure = find_unit(task)) return failure;
-    return understand(task);
-}
+bool PortalCore::admit(Task& task) { return find_unit(task) && understand(task); }
 
 std::optional<unsigned> PortalCore::number_of(const scsi::Lun& lun) const {
     ByteReader in(lun.bytes);
@@ -431,60 +457,96 @@ std::optional<unsigned> PortalCore::number_of(const scsi::Lun& lun) const {
 }
 
 void PortalCore::refresh_units() {
-    const std::uint64_t generation = device_.units_generation.load(std::memory_order_acquire);
-    if (generation == units_generation_) [[likely]]
-        return;
+    if (device_.units_generation.load(std::memory_order_acquire) != units_generation_) [[unlikely]]
+        take_units();
+}
+
+void PortalCore::take_units() {
+    // A command goes on with the unit it was sent to, also when that is not there any more.
+    const auto keep = [](Task& task) {
+        if (task.unit && !task.kept_unit) task.kept_unit = task.unit->shared_from_this();
+    };
+    for (const auto& channel : channels_) channel->tasks().for_each(keep);
+    orphans_.for_each(keep);
     const std::lock_guard lock(device_.mutex);
     units_generation_ = device_.units_generation.load(std::memory_order_relaxed);
     units_ = device_.units;
 }
 
-std::optional<Failure> PortalCore::find_unit(Task& task) {
+bool PortalCore::find_unit(Task& task) {
     refresh_units();
     const auto number = number_of(task.lun);
     const auto* unit = number ? units_->find(*number) : nullptr;
     const std::uint8_t code = opcode_of(task);
-    if (!unit) {
+    if (!unit) [[unlikely]] {
         // REPORT LUNS is answered everywhere; LUN 0 always exists a little.
-        if (code == opcode::report_luns) return std::nullopt;
+        if (code == opcode::report_luns) return true;
         const bool is_always_there = number == 0u && (code == opcode::inquiry || code == opcode::test_unit_ready);
-        return is_always_there ? std::nullopt : std::optional(no_such_unit);
+        return is_always_there || refuse(task, no_such_unit);
     }
-    task.unit = *unit;
+    task.unit = unit->get();
     ChannelRecord& record = task.channel->record();
-    if (record.has_attention.load(std::memory_order_acquire) && !is_vpd_or_list(code)) [[unlikely]]
-        return device_.take_attention(record, *number);
-    return std::nullopt;
+    if (record.has_attention.load(std::memory_order_acquire) && !is_vpd_or_list(code)) [[unlikely]] {
+        task.failure = device_.take_attention(record, *number);
+        return !task.failure;
+    }
+    return true;
 }
 
-std::optional<Failure> PortalCore::understand(Task& task) {
+bool PortalCore::understand_blocks(Task& task, Task::Work work) {
+    const LogicalUnit& unit = *task.unit;
+    const bool is_write = work == Task::Work::write || work == Task::Work::write_same;
+    const bool is_short_cdb = opcode_of(task) >> 5 == 0;
+    const unsigned flags = is_short_cdb ? 0 : byte_of(task, 1);
+    task.work = work;
+    task.range = range_of(task.cdb);
+    if (is_write && unit.read_only.load(std::memory_order_relaxed)) return refuse(task, write_protected);
+    if (work == Task::Work::flush) {
+        if (!unit.contains(task.range.lba, task.range.count)) return refuse(task, out_of_range);
+        if (task.range.count == 0) task.range.count = unit.blocks() - task.range.lba;
+        return true;
+    }
+    if ((flags & 0xe0) != 0) return refuse(task, invalid_field);  // protection information
+    if (work == Task::Work::write_same) {
+        // ANCHOR, PBDATA, LBDATA, NDOB; UNMAP where units have it; a count, because of WSNZ.
+        if ((flags & 0x17) != 0) return refuse(task, invalid_field);
+        if ((flags & 0x08) != 0 && !unit.unmap) return refuse(task, invalid_field);
+        if (task.range.count == 0) return refuse(task, invalid_field);
+    } else if (work != Task::Work::nothing && (flags & 0x18) != 0 && !unit.has_fua()) {
+        return refuse(task, invalid_field);  // DPO, FUA
+    }
+    if (!unit.contains(task.range.lba, task.range.count)) return refuse(task, out_of_range);
+    if (work == Task::Work::nothing) return true;  // VERIFY: the range is all that is looked at
+
+    const std::uint64_t range_bytes = task.range.count * unit.block_bytes;
+    if (range_bytes > device_.config.transfer_bytes_max || range_bytes > staging_->largest())
+        return refuse(task, invalid_field);
+    task.cdb_data_bytes = work == Task::Work::write_same ? unit.block_bytes : range_bytes;
+    if (is_write) {
+        const bool is_right = task.data_bytes == 0 || task.direction == srp::DataDirection::to_target;
+        if (!is_right || task.data_bytes != task.cdb_data_bytes) return refuse(task, wrong_data_length);
+    } else if (task.direction == srp::DataDirection::to_target) {
+        return refuse(task, wrong_data_length);
+    }
+    return true;
+}
+
+bool PortalCore::understand(Task& task) {
+    const Task::Work work = work_on_blocks(opcode_of(task));
+    return work == Task::Work::tell ? understand_rare(task) : understand_blocks(task, work);
+}
+
+bool PortalCore::understand_rare(Task& task) {
     const std::uint8_t service_action = byte_of(task, 1) & 0x1f;
     switch (opcode_of(task)) {
-        case opcode::test_unit_ready: return std::nullopt;
-        case read_6:
-        case opcode::read_10:
-        case read_12:
-        case opcode::read_16: return understand_blocks(task, Task::Work::read);
-        case write_6:
-        case opcode::write_10:
-        case write_12:
-        case opcode::write_16:
-        case write_and_verify_10:
-        case write_and_verify_16: return understand_blocks(task, Task::Work::write);
-        case opcode::write_same_10:
-        case opcode::write_same_16: return understand_blocks(task, Task::Work::write_same);
-        case opcode::verify_10:
-        case verify_12:
-        case verify_16: return understand_blocks(task, Task::Work::nothing);
-        case opcode::synchronize_cache_10:
-        case opcode::synchronize_cache_16: return understand_blocks(task, Task::Work::flush);
+        case opcode::test_unit_ready: return true;
         case opcode::service_action_in_16:
             if (service_action != opcode::service_action_read_capacity_16 &&
                 service_action != opcode::service_action_get_lba_status)
-                return invalid_field;
+                return refuse(task, invalid_field);
             break;
         case opcode::maintenance_in:
-            if (service_action != service_action_report_target_port_groups) return invalid_opcode;
+            if (service_action != service_action_report_target_port_groups) return refuse(task, invalid_opcode);
             break;
         case opcode::request_sense:
         case opcode::inquiry:
@@ -496,66 +558,29 @@ std::optional<Failure> PortalCore::understand(Task& task) {
         case opcode::persistent_reserve_out:
             task.cdb_data_bytes = task.data_bytes;
             if (task.direction != srp::DataDirection::to_target || task.data_bytes > unmap_list_bytes_max)
-                return parameter_list_length;
+                return refuse(task, parameter_list_length);
             task.work = Task::Work::reserve;
-            return std::nullopt;
+            return true;
         case opcode::start_stop_unit: {
             // LIO: nothing but IMMED=1 START=1, which does nothing.
             const bool is_start = (byte_of(task, 1) & 0x01) != 0 && (byte_of(task, 4) & 0x07) == 0x01;
-            return is_start ? std::nullopt : std::optional(invalid_field);
+            return is_start || refuse(task, invalid_field);
         }
         case opcode::unmap:
-            if (!task.unit->unmap) return invalid_opcode;
-            if (task.unit->read_only.load(std::memory_order_relaxed)) return write_protected;
-            if ((byte_of(task, 1) & 0x01) != 0) return invalid_field;  // ANCHOR
+            if (!task.unit->unmap) return refuse(task, invalid_opcode);
+            if (task.unit->read_only.load(std::memory_order_relaxed)) return refuse(task, write_protected);
+            if ((byte_of(task, 1) & 0x01) != 0) return refuse(task, invalid_field);  // ANCHOR
             task.cdb_data_bytes = static_cast<std::uint64_t>(byte_of(task, 7)) << 8 | byte_of(task, 8);
-            if (task.cdb_data_bytes == 0) return std::nullopt;
+            if (task.cdb_data_bytes == 0) return true;
             if (task.direction != srp::DataDirection::to_target || task.data_bytes != task.cdb_data_bytes)
-                return wrong_data_length;
-            if (task.data_bytes > unmap_list_bytes_max) return invalid_field;
+                return refuse(task, wrong_data_length);
+            if (task.data_bytes > unmap_list_bytes_max) return refuse(task, invalid_field);
             task.work = Task::Work::unmap;
-            return std::nullopt;
-        default: return invalid_opcode;
+            return true;
+        default: return refuse(task, invalid_opcode);
     }
     task.work = Task::Work::tell;
-    return std::nullopt;
-}
-
-std::optional<Failure> PortalCore::understand_blocks(Task& task, Task::Work work) {
-    const LogicalUnit& unit = *task.unit;
-    const bool is_write = work == Task::Work::write || work == Task::Work::write_same;
-    const bool is_short_cdb = opcode_of(task) >> 5 == 0;
-    const unsigned flags = is_short_cdb ? 0 : byte_of(task, 1);
-    task.work = work;
-    task.range = range_of(task.cdb);
-    if (is_write && unit.read_only.load(std::memory_order_relaxed)) return write_protected;
-    if (work == Task::Work::flush) {
-        if (!unit.contains(task.range.lba, task.range.count)) return out_of_range;
-        if (task.range.count == 0) task.range.count = unit.blocks() - task.range.lba;
-        return std::nullopt;
-    }
-    if ((flags & 0xe0) != 0) return invalid_field;  // protection information
-    if (work == Task::Work::write_same) {
-        // ANCHOR, PBDATA, LBDATA, NDOB; UNMAP where units have it; a count, because of WSNZ.
-        if ((flags & 0x17) != 0) return invalid_field;
-        if ((flags & 0x08) != 0 && !unit.unmap) return invalid_field;
-        if (task.range.count == 0) return invalid_field;
-    } else if (work != Task::Work::nothing && (flags & 0x18) != 0 && !unit.has_fua()) {
-        return invalid_field;  // DPO, FUA
-    }
-    if (!unit.contains(task.range.lba, task.range.count)) return out_of_range;
-    if (work == Task::Work::nothing) return std::nullopt;  // VERIFY: the range is all that is looked at
-
-    const std::uint64_t range_bytes = task.range.count * unit.block_bytes;
-    if (range_bytes > device_.config.transfer_bytes_max || range_bytes > staging_->largest()) return invalid_field;
-    task.cdb_data_bytes = work == Task::Work::write_same ? unit.block_bytes : range_bytes;
-    if (is_write) {
-        const bool is_right = task.data_bytes == 0 || task.direction == srp::DataDirection::to_target;
-        if (!is_right || task.data_bytes != task.cdb_data_bytes) return wrong_data_length;
-    } else if (task.direction == srp::DataDirection::to_target) {
-        return wrong_data_length;
-    }
-    return std::nullopt;
+    return true;
 }
 
 // ---- a command: data out ----
@@ -627,7 +652,17 @@ void PortalCore::park(Task& task) {
 void PortalCore::carry_out(Task& task) {
     if (task.crashes != device_.crashes.load(std::memory_order_relaxed)) [[unlikely]]
         return release(task);
-    if (!task.channel) PortalCounters::add(counters.late);
+    if (!task.channel) [[unlikely]]
+        PortalCounters::add(counters.late);
+    const bool reads = task.work == Task::Work::read;
+    if (!reads && task.work != Task::Work::write) return carry_out_rare(task);
+    if (task.unit->is_null || task.range.count == 0) return on_applied(task);
+    const bool is_through = !reads && opcode_of(task) >> 5 != 0 && (byte_of(task, 1) & 0x08) != 0;
+    const auto kind = reads ? StoreIo::Kind::read : is_through ? StoreIo::Kind::write_through : StoreIo::Kind::write;
+    submit(task, kind, task.range.lba, task.range.count);
+}
+
+void PortalCore::carry_out_rare(Task& task) {
     switch (task.work) {
         case Task::Work::tell: {
             const std::span<std::byte> out(task.staging.memory, tell_bytes_max);
@@ -638,17 +673,8 @@ void PortalCore::carry_out(Task& task) {
                 task.direction == srp::DataDirection::from_target ? std::min(task.cdb_data_bytes, task.data_bytes) : 0;
             return complete(task);
         }
-        case Task::Work::read:
-            if (task.unit->is_null || task.range.count == 0) return on_store_done(task, StoreResult::done);
-            return submit(task, StoreIo::Kind::read, task.range.lba, task.range.count);
-        case Task::Work::write: {
-            if (task.unit->is_null || task.range.count == 0) return on_store_done(task, StoreResult::done);
-            const bool is_through = opcode_of(task) >> 5 != 0 && (byte_of(task, 1) & 0x08) != 0;
-            return submit(task, is_through ? StoreIo::Kind::write_through : StoreIo::Kind::write, task.range.lba,
-                          task.range.count);
-        }
         case Task::Work::write_same: {
-            if (task.unit->is_null) return on_store_done(task, StoreResult::done);
+            if (task.unit->is_null) return on_applied(task);
             if ((byte_of(task, 1) & 0x08) != 0)
                 return submit(task, StoreIo::Kind::unmap, task.range.lba, task.range.count);
             const std::size_t block = task.unit->block_bytes;
@@ -679,6 +705,8 @@ void PortalCore::carry_out(Task& task) {
         }
         case Task::Work::flush: return submit(task, StoreIo::Kind::flush, task.range.lba, task.range.count);
         case Task::Work::nothing: return complete(task);
+        case Task::Work::read:
+        case Task::Work::write:
         case Task::Work::task_management: break;
     }
     SRPFS_ASSERT(false);
@@ -712,6 +740,10 @@ void PortalCore::on_store_done(Task& task, StoreResult result) {
             return fail(task, task.work == Task::Work::read ? unrecovered_read : write_failed);
         case StoreResult::no_space: return fail(task, no_space_left);
     }
+    on_applied(task);
+}
+
+void PortalCore::on_applied(Task& task) {
     observe(task);
     if (task.work == Task::Work::read) {
         PortalCounters::add(counters.blocks_read, task.range.count);
@@ -726,12 +758,15 @@ void PortalCore::on_store_done(Task& task, StoreResult result) {
 
 void PortalCore::observe(Task& task) {
     if (!changes_the_store(task.work)) return;
+    if (task.work != Task::Work::flush) PortalCounters::add(counters.blocks_written, task.range.count);
+    if (behaviour()) [[unlikely]]
+        tell_behaviour(task);
+}
+
+void PortalCore::tell_behaviour(Task& task) {
+    Behaviour* b = behaviour();
     const BlockRange& range = task.range;
     const bool is_flush = task.work == Task::Work::flush;
-    if (!is_flush) PortalCounters::add(counters.blocks_written, range.count);
-    Behaviour* b = behaviour();
-    if (!b) [[likely]]
-        return;
     const bool has_data = task.memory &&
                           (task.kind == StoreIo::Kind::write || task.kind == StoreIo::Kind::write_through) &&
                           !task.unit->is_null;
@@ -744,7 +779,7 @@ void PortalCore::observe(Task& task) {
 
 Told PortalCore::tell(Task& task, std::span<std::byte> out) {
     switch (opcode_of(task)) {
-        case opcode::inquiry: return tell_inquiry(task.unit.get(), task.cdb, {device_.config.transfer_bytes_max}, out);
+        case opcode::inquiry: return tell_inquiry(task.unit, task.cdb, {device_.config.transfer_bytes_max}, out);
         case opcode::read_capacity_10: return tell_capacity_10(*task.unit, out);
         case opcode::service_action_in_16:
             return (byte_of(task, 1) & 0x1f) == opcode::service_action_get_lba_status
@@ -780,13 +815,17 @@ void PortalCore::fail(Task& task, Failure failure) {
 }
 
 void PortalCore::complete(Task& task) {
-    if (task.abort_job) [[unlikely]]
-        return finish_abort(task);
-    if (!task.channel) [[unlikely]]
-        return release(task);
+    if (task.abort_job || !task.channel || task.has_plan) [[unlikely]]
+        return complete_rare(task);
+    deliver(task);
+}
+
+void PortalCore::complete_rare(Task& task) {
+    if (task.abort_job) return finish_abort(task);
+    if (!task.channel) return release(task);
     // An attention is not told later than what was done after it on the same channel.
     const bool is_attention = task.failure && task.failure->key == scsi::SenseKey::unit_attention;
-    if (task.has_plan && task.plan.response_delay > Duration::zero() && !is_attention) [[unlikely]] {
+    if (task.has_plan && task.plan.response_delay > Duration::zero() && !is_attention) {
         task.stage = Task::Stage::completing;
         return task.timer.arm_after(task.plan.response_delay);
     }

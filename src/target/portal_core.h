@@ -45,7 +45,16 @@ public:
     void send_target_logout(std::optional<ChannelId> channel, std::uint32_t reason);
 
     // From channels.
-    Task& take_task(Channel& channel);
+    Task& take_task(Channel& channel) {
+        if (!idle_) [[unlikely]]
+            make_task();
+        Task& task = *idle_;
+        idle_ = task.next_idle;
+        --idle_count_;
+        task.channel = &channel;
+        channel.tasks().push_back(task);
+        return task;
+    }
     void start(Task& task, std::span<const std::byte> immediate);
     void start_task_management(Task& task, const srp::TaskManagement& request, bool is_known_function);
     void fail_malformed(Task& task);
@@ -76,26 +85,35 @@ private:
     template <typename Visit>
     void for_channels(std::optional<ChannelId> id, Visit&& visit);
 
+    void make_task();
+
     // A command, in the order of its life.
-    std::optional<Failure> admit(Task& task);
-    std::optional<Failure> find_unit(Task& task);
-    std::optional<Failure> understand(Task& task);
-    std::optional<Failure> understand_blocks(Task& task, Task::Work work);
-    void refresh_units();
-    [[nodiscard]] std::optional<unsigned> number_of(const scsi::Lun& lun) const;
-    std::size_t staging_bytes_of(const Task& task) const;
-    void get_staging(Task& task, std::span<const std::byte> immediate);
+    // Inline is what each command runs through, apart what hardly one does. False: task.failure says why.
+    inline bool admit(Task& task);
+    inline bool find_unit(Task& task);
+    inline bool understand(Task& task);
+    bool understand_rare(Task& task);
+    [[gnu::always_inline]] inline bool understand_blocks(Task& task, Task::Work work);
+    inline void refresh_units();
+    void take_units();
+    [[nodiscard, gnu::always_inline]] inline std::optional<unsigned> number_of(const scsi::Lun& lun) const;
+    inline std::size_t staging_bytes_of(const Task& task) const;
+    inline void get_staging(Task& task, std::span<const std::byte> immediate);
     void have_staging(Task& task, std::span<const std::byte> immediate);
-    void have_data(Task& task);
+    inline void have_data(Task& task);
     void carry_out(Task& task);
+    void carry_out_rare(Task& task);
     void submit(Task& task, StoreIo::Kind kind, std::uint64_t lba, std::uint64_t blocks);
     Told tell(Task& task, std::span<std::byte> out);
-    void observe(Task& task);
-    void complete(Task& task);
+    inline void on_applied(Task& task);
+    inline void observe(Task& task);
+    void tell_behaviour(Task& task);
+    inline void complete(Task& task);
+    void complete_rare(Task& task);
     void fail(Task& task, Failure failure);
     void next_unmap(Task& task);
     void park(Task& task);
-    void deliver(Task& task);
+    inline void deliver(Task& task);
     void hand_out_staging();
 
     // Task management.
@@ -123,7 +141,8 @@ private:
     std::shared_ptr<const UnitMap> units_;
     std::vector<std::unique_ptr<Channel>> channels_;
     std::vector<std::unique_ptr<Task>> pool_;
-    IntrusiveList<Task, WaitingTag> idle_;
+    Task* idle_ = nullptr;  // of the pool; the warm one first
+    std::size_t idle_count_ = 0;
     IntrusiveList<Task, WaitingTag> waiting_for_staging_;
     IntrusiveList<Task, BelongingTag> orphans_;  // commands whose channel has ended, and that go on
 };

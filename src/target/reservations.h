@@ -30,8 +30,11 @@ public:
     enum class Access { neither, reads, writes };
     // Whether a command that reads or writes the medium has to be refused. Costs a load while nothing is reserved.
     [[nodiscard]] bool refuses(const Nexus& nexus, Access access) const {
-        return is_reserved_.load(std::memory_order_acquire) && conflicts(nexus, access);
+        return is_reserved() && conflicts(nexus, access);
     }
+
+    // False: nothing is refused.
+    [[nodiscard]] bool is_reserved() const { return is_reserved_.load(std::memory_order_acquire); }
 
     // PERSISTENT RESERVE IN.
     Told tell(const CdbBytes& cdb, std::span<std::byte> out) const;

@@ -68,7 +68,8 @@ struct Task final : StoreIo, ListHook<BelongingTag>, ListHook<WaitingTag> {
     std::uint64_t crashes = 0;  // DeviceState::crashes when it was received
 
     // As understood.
-    std::shared_ptr<LogicalUnit> unit;
+    LogicalUnit* unit = nullptr;             // one of the portal's, as long as that has it
+    std::shared_ptr<LogicalUnit> kept_unit;  // when it has not any more
     BlockRange range;
     std::uint64_t cdb_data_bytes = 0;  // what the CDB wants to move
     std::vector<BlockRange> unmap_ranges;
@@ -93,7 +94,10 @@ struct Task final : StoreIo, ListHook<BelongingTag>, ListHook<WaitingTag> {
     CommandPlan plan;
     reactor::Timer timer;  // parked, completing
 
-    void reset();  // as in the pool; keeps memory of vectors
+    Task* next_idle = nullptr;  // in the pool
+
+    inline void reset();  // as in the pool; keeps memory of vectors
+    void reset_rare();
 };
 
 }  // namespace srpfs::target

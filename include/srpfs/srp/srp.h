@@ -204,6 +204,8 @@ struct Response {
 // Lengths beyond the received bytes drop the sense data and keep the status (srp-wire 11).
 Parsed<Response> parse_response(std::span<const std::byte> bytes);
 std::size_t encode(const Response& response, std::span<std::byte> buffer);  // 36 + response data + sense
+// The same of a Response in which only these two are set.
+std::size_t encode_good(std::int32_t credit_delta, Tag tag, std::span<std::byte> buffer);
 
 // ---- the rest ----
 

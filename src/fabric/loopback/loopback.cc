@@ -133,8 +133,11 @@ public:
 private:
     // What becomes of the next thing that is sent.
     enum class Fate { crosses, lost, ends };
-    inline Fate fate();
+    // Without a peer, or with an injector; only the latter leaves anything that crosses.
     [[gnu::noinline]] Fate rare_fate();
+    [[gnu::noinline]] bool send_rarely(std::span<const std::byte> head, std::span<const std::byte> payload);
+    inline void add_message(Bytes* message, std::size_t length, Duration delay);
+    [[gnu::noinline]] std::optional<Grant> open(const RemoteBuffer& remote, RemoteAccess access);
     inline bool post_one_sided(EventKind kind, RegionId region, std::byte* local, std::size_t bytes,
                                const RemoteBuffer& remote, std::uint64_t context);
 };
@@ -224,7 +227,8 @@ public:
     // Exactly as long as `bytes` or `padded_to`.
     Bytes* copy_of(std::span<const std::byte> bytes, std::size_t padded_to);
     // With whatever behind it: a message need not be as long as the one before.
-    Bytes* message_of(std::span<const std::byte> head, std::span<const std::byte> payload);
+    [[gnu::always_inline]] inline Bytes* message_of(std::span<const std::byte> head,
+                                                    std::span<const std::byte> payload);
     void give_back(Bytes* bytes) {
         if (bytes) free_bytes_.push_back(bytes);
     }
@@ -349,12 +353,6 @@ void Endpoint::end(EndReason reason, int errno_value, std::string text, int cm_r
     network.ended(*this);
 }
 
-Endpoint::Fate Endpoint::fate() {
-    if (peer && !network.injector) [[likely]]
-        return Fate::crosses;
-    return rare_fate();
-}
-
 Endpoint::Fate Endpoint::rare_fate() {
     if (!peer) {
         end(EndReason::transport_error, EIO, "the peer does not answer any more (retries exhausted)");
@@ -371,24 +369,30 @@ Endpoint::Fate Endpoint::rare_fate() {
 
 bool Endpoint::send(std::span<const std::byte> head, std::span<const std::byte> payload) {
     if (state != State::live || in_flight >= limits.sends_max) return false;
-    std::size_t length = head.size() + payload.size();
+    const std::size_t length = head.size() + payload.size();
     if (length > limits.message_bytes_max) return false;
-    if (fate() != Fate::crosses) [[unlikely]]
-        return true;
+    if (!peer || network.injector) [[unlikely]]
+        return send_rarely(head, payload);
+    add_message(network.message_of(head, payload), length, {});
+    return true;
+}
+
+bool Endpoint::send_rarely(std::span<const std::byte> head, std::span<const std::byte> payload) {
+    if (rare_fate() != Fate::crosses) return true;
+    FaultInjector* injector = this->injector();
     Bytes* message = network.message_of(head, payload);
-    Duration delay{};
-    if (FaultInjector* injector = this->injector()) [[unlikely]] {
-        message->resize(length);
-        injector->mangle(outgoing(), *message);
-        length = message->size();
-        delay = injector->message_delay(outgoing());
-    }
+    message->resize(head.size() + payload.size());
+    injector->mangle(outgoing(), *message);
+    add_message(message, message->size(), injector->message_delay(outgoing()));
+    return true;
+}
+
+void Endpoint::add_message(Bytes* message, std::size_t length, Duration delay) {
     ++in_flight;
     Event& event = peer->add_event(delay);
     event.kind = EventKind::message;
     event.bytes = message;
     event.length = static_cast<std::uint32_t>(length);
-    return true;
 }
 
 std::optional<RemoteBuffer> Endpoint::describe(RegionId region, std::span<const std::byte> bytes) const {
@@ -399,13 +403,19 @@ std::optional<RemoteBuffer> Endpoint::describe(RegionId region, std::span<const 
 }
 
 std::optional<Grant> Endpoint::grant(RegionId region, std::span<const std::byte> bytes, RemoteAccess access) {
-    auto remote = describe(region, bytes);
-    if (!remote) return std::nullopt;
-    if (network.registration == Registration::pool) return Grant{*remote, std::nullopt};
-    if (grants == limits.sends_max || bytes.empty()) return std::nullopt;
+    const Region* known = network.region_around(region, bytes);
+    if (!known) return std::nullopt;
+    const RemoteBuffer remote{reinterpret_cast<std::uintptr_t>(bytes.data()), known->key,
+                              static_cast<std::uint32_t>(bytes.size())};
+    if (network.registration == Registration::pool) return Grant{remote, std::nullopt};
+    return open(remote, access);
+}
+
+std::optional<Grant> Endpoint::open(const RemoteBuffer& remote, RemoteAccess access) {
+    if (grants == limits.sends_max || remote.length == 0) return std::nullopt;
     ++grants;
-    remote->key = network.open_window({this, *remote, access});
-    return Grant{*remote, remote->key};
+    const std::uint32_t key = network.open_window({this, remote, access});
+    return Grant{{remote.address, key, remote.length}, key};
 }
 
 bool Endpoint::revoke(const Grant& grant, std::uint64_t context) {
@@ -432,14 +442,18 @@ bool Endpoint::rdma_read(RegionId region, std::span<std::byte> local, const Remo
 bool Endpoint::post_one_sided(EventKind kind, RegionId region, std::byte* local, std::size_t bytes,
                               const RemoteBuffer& remote, std::uint64_t context) {
     if (state != State::live || in_flight >= limits.sends_max) return false;
-    const Fate fate = this->fate();
-    if (fate == Fate::ends) [[unlikely]]
-        return true;
+    Duration delay{};
+    if (!peer || network.injector) [[unlikely]] {
+        const Fate fate = rare_fate();
+        if (fate == Fate::ends) return true;
+        if (fate == Fate::lost) {
+            ++in_flight;  // never completes
+            return true;
+        }
+        delay = injector()->message_delay(outgoing());
+    }
     ++in_flight;
-    if (fate == Fate::lost) [[unlikely]]
-        return true;  // never completes
-    FaultInjector* injector = this->injector();
-    Event& event = peer->add_event(injector ? injector->message_delay(outgoing()) : Duration{});
+    Event& event = peer->add_event(delay);
     event.kind = kind;
     event.local_valid = network.region_around(region, {local, bytes}) != nullptr;
     event.length = static_cast<std::uint32_t>(bytes);

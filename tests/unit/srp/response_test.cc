@@ -157,9 +157,20 @@ TEST(Response, ReadsBackWhatWasWritten) {
     EXPECT_TRUE(std::equal(sense.begin(), sense.end(), parsed->sense.begin(), parsed->sense.end()));
 }
 
+TEST(Response, OfWhatWentWellIsAPlainOne) {
+    const Response plain{.credit_delta = -3, .tag = 0xfedcba9876543210};
+    std::vector<std::byte> bytes(36, std::byte{0xee}), expected(36, std::byte{0x55});
+    EXPECT_EQ(encode(plain, expected), 36u);
+    EXPECT_EQ(encode_good(plain.credit_delta, plain.tag, bytes), 36u);
+    EXPECT_EQ(bytes, expected);
+}
+
 TEST(ResponseDeathTest, AbortsWhenTheBufferIsOneByteTooSmall) {
     std::vector<std::byte> buffer(35);
     EXPECT_DEATH((void)encode(Response{}, buffer), "overran");
+    EXPECT_DEATH((void)encode_good(1, 2, buffer), "overran");
+    buffer.resize(36 + 3);
+    EXPECT_DEATH((void)encode(Response{.task_code = TaskCode::complete}, buffer), "overran");
 }
 
 TEST(CreditRequest, Has16Bytes) {

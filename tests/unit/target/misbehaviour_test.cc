@@ -73,6 +73,41 @@ TEST_F(Misbehaviour, FetchesTheDataOfAHeldWriteFirst) {
     EXPECT_EQ(puppet.written.at(0), Bytes(512, std::byte{0x33}));
 }
 
+TEST_F(Misbehaviour, AHeldCommandGoesOnWithTheUnitItWasSentTo) {
+    struct Fate {
+        unsigned writes = 0;
+        bool gone = false;
+    } fate;
+    struct Witness final : BlockStore {
+        explicit Witness(Fate& fate) : fate_(fate) {}
+        ~Witness() override { fate_.gone = true; }
+        StoreResult submit(StoreIo& io, reactor::Executor&) override {
+            fate_.writes += io.kind == StoreIo::Kind::write;
+            return StoreResult::done;
+        }
+        std::uint64_t bytes() const override { return 1 << 20; }
+        Result<void> resize(std::uint64_t) override { return {}; }
+        Fate& fate_;
+    };
+    LunConfig config;
+    config.bytes = 1 << 20;
+    ASSERT_TRUE(device->add_lun(7, config, std::make_unique<Witness>(fate)));
+    auto& initiator = login();
+    puppet.plan.hold = true;
+    const auto tag = start(initiator, 7, cdb_10(0x2a, 0, 1), Data::out, {{0, 512}});
+    settle();
+
+    puppet.plan = {};
+    ASSERT_TRUE(device->remove_lun(7));
+    expect_sense(execute(initiator, 7, cdb_10(0x28, 0, 1), Data::in, {{0, 512}}), 5, 0x25, 0);  // the portal knows
+    EXPECT_FALSE(fate.gone);
+    device->release_held();
+    settle();
+    EXPECT_EQ(initiator.answer(tag).status, 0);
+    EXPECT_EQ(fate.writes, 1u);
+    EXPECT_TRUE(fate.gone);
+}
+
 TEST_F(Misbehaviour, AnswersAnyStatusInsteadOfExecuting) {
     auto& initiator = login();
     for (const auto status : {scsi::Status::busy, scsi::Status::task_set_full, scsi::Status::reservation_conflict,
