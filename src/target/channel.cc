@@ -212,8 +212,8 @@ std::int32_t Channel::credits_to_return() {
 
 void Channel::respond(Task& task) {
     ++credits_owed_;
-    if (portal_.behaviour()) [[unlikely]]
-        return respond_as_planned(task);
+    if (Behaviour* behaviour = portal_.behaviour()) [[unlikely]]
+        return respond_as_planned(task, *behaviour);
     const bool is_plain =
         task.status == scsi::Status::good && task.cdb_data_bytes == task.data_bytes && !task.task_code;
     if (!is_plain) [[unlikely]]
@@ -255,9 +255,9 @@ srp::Response Channel::response_to(const Task& task, SenseBytes& sense) {
     return response;
 }
 
-void Channel::respond_as_planned(Task& task) {
+void Channel::respond_as_planned(Task& task, Behaviour& behaviour) {
     ResponsePlan plan;
-    portal_.behaviour()->on_response(view_of(task), plan);
+    behaviour.on_response(view_of(task), plan);
     // An attention is told once. With a target that does not tell it, or not so that one can read it, nobody could
     // live.
     if (task.failure && task.failure->key == scsi::SenseKey::unit_attention) {

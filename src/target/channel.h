@@ -65,7 +65,7 @@ private:
     using SenseBytes = std::array<std::byte, sense_bytes_max>;
     srp::Response response_to(const Task& task, SenseBytes& sense);
     void respond_at_length(const Task& task);
-    void respond_as_planned(Task& task);
+    void respond_as_planned(Task& task, Behaviour& behaviour);
     inline std::int32_t credits_to_return();
     inline void post(std::span<const std::byte> message);
     void post_later(std::span<const std::byte> message);

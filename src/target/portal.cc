@@ -759,22 +759,22 @@ void PortalCore::on_applied(Task& task) {
 void PortalCore::observe(Task& task) {
     if (!changes_the_store(task.work)) return;
     if (task.work != Task::Work::flush) PortalCounters::add(counters.blocks_written, task.range.count);
-    if (behaviour()) [[unlikely]]
-        tell_behaviour(task);
+    if (Behaviour* told = behaviour()) [[unlikely]]
+        tell_behaviour(task, *told);
 }
 
-void PortalCore::tell_behaviour(Task& task) {
-    Behaviour* b = behaviour();
+void PortalCore::tell_behaviour(const Task& task, Behaviour& behaviour) {
     const BlockRange& range = task.range;
     const bool is_flush = task.work == Task::Work::flush;
     const bool has_data = task.memory &&
                           (task.kind == StoreIo::Kind::write || task.kind == StoreIo::Kind::write_through) &&
                           !task.unit->is_null;
     if (!is_flush)
-        b->on_write_applied(
+        behaviour.on_write_applied(
             task.unit->number, range.lba, range.count,
             has_data ? std::span<const std::byte>(task.memory, task.bytes) : std::span<const std::byte>());
-    if (is_flush || task.kind == StoreIo::Kind::write_through) b->on_flushed(task.unit->number, range.lba, range.count);
+    if (is_flush || task.kind == StoreIo::Kind::write_through)
+        behaviour.on_flushed(task.unit->number, range.lba, range.count);
 }
 
 Told PortalCore::tell(Task& task, std::span<std::byte> out) {

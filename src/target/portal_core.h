@@ -107,7 +107,7 @@ private:
     Told tell(Task& task, std::span<std::byte> out);
     inline void on_applied(Task& task);
     inline void observe(Task& task);
-    void tell_behaviour(Task& task);
+    static void tell_behaviour(const Task& task, Behaviour& behaviour);
     inline void complete(Task& task);
     void complete_rare(Task& task);
     void fail(Task& task, Failure failure);

@@ -24,7 +24,7 @@ class Channel;
 class PortalCore;
 
 struct BelongingTag {};  // to a channel, or to the commands of ended channels
-struct WaitingTag {};    // for staging memory, for room in the send queue, or in the pool
+struct WaitingTag {};    // for staging memory, or for room in the send queue
 
 // What an initiator waits for that sent ABORT TASK or LUN RESET. Counts what still has to come to rest, on all portals.
 struct AbortJob {

@@ -99,7 +99,10 @@ void Files::update(const void* unit, const lun::UnitInfo& info) {
 }
 
 void Files::drop_pages() {
-    for (const auto& [unit, lun] : luns_)
+    // In the order in which they came: where they lie in memory is no part of a seed.
+    std::map<std::uint64_t, std::shared_ptr<fs::LunData>> in_order;
+    for (const auto& [unit, lun] : luns_) in_order[nodes_.at(lun.get())] = lun;
+    for (const auto& [node, lun] : in_order)
         seats_[lun->reactor].executor->post(
             [home = channels_[lun->reactor], lun = lun] { home->after_pages(lun, [] {}); });
 }

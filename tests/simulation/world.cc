@@ -147,7 +147,7 @@ private:
     Duration jumped_at_start_{}, jumped_at_interrupt_{};
     std::optional<Asked> request_;
     std::map<const lun::ListedUnit*, OpenedUnit> units_open_;
-    std::map<const lun::ListedUnit*, OpenedFile> open_;
+    std::map<std::weak_ptr<lun::ListedUnit>, OpenedFile, std::owner_less<>> open_;
     Oracle::Opener opener_ = 0;
     Oracle::Through through_ = Oracle::Through::nothing;  // the read that is under way
     std::uint64_t losses_seen_ = 0;
@@ -497,16 +497,16 @@ Client::OpenedUnit& Client::open_unit() {
 void Client::ask_file(FileKind file_kind) {
     Files& files = *world_.files;
     file_kind_ = file_kind;
-    if (const auto old = open_.find(lun_.get()); old != open_.end() && !files.shows(old->second.handle, lun_.get()))
+    if (const auto old = open_.find(lun_); old != open_.end() && !files.shows(old->second.handle, lun_.get()))
         close_file();
-    OpenedFile& file = open_[lun_.get()];
+    OpenedFile& file = open_[lun_];
     if (file.handle == 0) file = {.handle = files.open(lun_.get()), .opener = disk_->oracle->open(), .cut = {}};
     opener_ = file.opener;
     const auto capacity = files.capacity(lun_.get());
     if (file.handle == 0 || !capacity || (bytes_ != 0 && offset_ + bytes_ > *capacity)) {
         request_.reset();
         file_kind_ = FileKind::plain;
-        open_.erase(lun_.get());
+        open_.erase(lun_);
         return start_after(50ms);
     }
     const auto on_answer = [this](int error, std::span<const std::byte> body) { on_file_answered(error, body); };
@@ -594,7 +594,7 @@ void Client::ask_file(FileKind file_kind) {
 }
 
 void Client::close_file() {
-    const auto file = open_.find(lun_.get());
+    const auto file = open_.find(lun_);
     if (file == open_.end()) return;
     world_.files->close(file->second.handle);
     open_.erase(file);
@@ -626,7 +626,7 @@ void Client::on_file_answered(int error, std::span<const std::byte> body) {
     if (kind_ == lun::OperationKind::write) {
         Oracle& oracle = *disk_->oracle;
         const auto certainty = is_whole ? Oracle::End::acknowledged : Oracle::End::unknown;
-        const auto file = open_.find(lun_.get());
+        const auto file = open_.find(lun_);
         oracle.end_gap(std::exchange(gap_, {}), certainty,
                        (file_kind_ == FileKind::plain && stable_) || !disk_->config.write_cache);
         // Without a write of its own, on_end() has nothing to end.
@@ -640,7 +640,7 @@ void Client::on_file_answered(int error, std::span<const std::byte> body) {
             file->second.cut->end = std::max(file->second.cut->end, offset_ + bytes_);
         }
     } else {
-        const auto file = open_.find(lun_.get());
+        const auto file = open_.find(lun_);
         told_of_loss_ = kind_ == lun::OperationKind::flush && error == EIO && file != open_.end() &&
                         world_.files->losses_seen(file->second.handle) != losses_seen_;
         if (error == ENODEV) close_file();

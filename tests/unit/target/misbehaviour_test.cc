@@ -73,39 +73,51 @@ TEST_F(Misbehaviour, FetchesTheDataOfAHeldWriteFirst) {
     EXPECT_EQ(puppet.written.at(0), Bytes(512, std::byte{0x33}));
 }
 
-TEST_F(Misbehaviour, AHeldCommandGoesOnWithTheUnitItWasSentTo) {
-    struct Fate {
-        unsigned writes = 0;
-        bool gone = false;
-    } fate;
-    struct Witness final : BlockStore {
-        explicit Witness(Fate& fate) : fate_(fate) {}
-        ~Witness() override { fate_.gone = true; }
-        StoreResult submit(StoreIo& io, reactor::Executor&) override {
-            fate_.writes += io.kind == StoreIo::Kind::write;
-            return StoreResult::done;
-        }
-        std::uint64_t bytes() const override { return 1 << 20; }
-        Result<void> resize(std::uint64_t) override { return {}; }
-        Fate& fate_;
-    };
-    LunConfig config;
-    config.bytes = 1 << 20;
-    ASSERT_TRUE(device->add_lun(7, config, std::make_unique<Witness>(fate)));
-    auto& initiator = login();
-    puppet.plan.hold = true;
-    const auto tag = start(initiator, 7, cdb_10(0x2a, 0, 1), Data::out, {{0, 512}});
-    settle();
+// A unit's store that tells what becomes of it.
+struct Fate {
+    unsigned writes = 0;
+    bool gone = false;
+};
+struct Witness final : BlockStore {
+    explicit Witness(Fate& fate) : fate_(fate) {}
+    ~Witness() override { fate_.gone = true; }
+    StoreResult submit(StoreIo& io, reactor::Executor&) override {
+        fate_.writes += io.kind == StoreIo::Kind::write;
+        return StoreResult::done;
+    }
+    std::uint64_t bytes() const override { return 1 << 20; }
+    Result<void> resize(std::uint64_t) override { return {}; }
+    Fate& fate_;
+};
 
-    puppet.plan = {};
-    ASSERT_TRUE(device->remove_lun(7));
-    expect_sense(execute(initiator, 7, cdb_10(0x28, 0, 1), Data::in, {{0, 512}}), 5, 0x25, 0);  // the portal knows
-    EXPECT_FALSE(fate.gone);
-    device->release_held();
-    settle();
-    EXPECT_EQ(initiator.answer(tag).status, 0);
-    EXPECT_EQ(fate.writes, 1u);
-    EXPECT_TRUE(fate.gone);
+TEST_F(Misbehaviour, AHeldCommandGoesOnWithTheUnitItWasSentTo) {
+    for (const bool is_orphan : {false, true}) {
+        SCOPED_TRACE(is_orphan ? "its channel has ended" : "its channel is there");
+        Fate fate;
+        LunConfig config;
+        config.bytes = 1 << 20;
+        ASSERT_TRUE(device->add_lun(7, config, std::make_unique<Witness>(fate)));
+        auto& other = login({.action = 1});
+        auto& initiator = login({.action = 1});
+        puppet.plan.hold = true;
+        const auto tag = start(initiator, 7, cdb_10(0x2a, 0, 1), Data::out, {{0, 512}});
+        settle();
+        puppet.plan = {};
+        if (is_orphan) {
+            initiator.disconnect();
+            settle();
+        }
+        ASSERT_TRUE(device->remove_lun(7));
+        expect_sense(execute(other, 7, cdb_10(0x28, 0, 1), Data::in, {{0, 512}}), 5, 0x25, 0);  // the portal knows
+        EXPECT_FALSE(fate.gone);
+        device->release_held();
+        settle();
+        if (!is_orphan) {
+            EXPECT_EQ(initiator.answer(tag).status, 0);
+        }
+        EXPECT_EQ(fate.writes, 1u);
+        EXPECT_TRUE(fate.gone);
+    }
 }
 
 TEST_F(Misbehaviour, AnswersAnyStatusInsteadOfExecuting) {
