@@ -431,7 +431,7 @@ class Sanitizer:
     mounts: tuple[str, ...]         # patterns of tests/mount; --all: all of them
 
     def tests(self, directory: pathlib.Path, everything: bool) -> list[Test]:
-        return [test for test in meson_tests(directory) if test.name not in ("tidy", "man", "runner", "spread-rdma-interrupts", "bench-reports", "srpctl-words", "cost", "allocations", "tools")
+        return [test for test in meson_tests(directory) if test.name not in ("tidy", "man", "runner", "spread-rdma-interrupts", "bench-reports", "srpctl-words", "cost", "allocations", "tools", "simulation-repeats")
                 and not test.name.startswith(("simulation-finds-", "packages-")) and (everything or test.name not in self.left_out)]
 
 
