@@ -93,6 +93,11 @@ Failure failure_of_mount(const Mount& mount, const Error& error) {
         return {exit_code::no_mount,
                 fmt::format("{}: the srpfs that served this mount has ended; clean up with: umount {}", mount.shown(),
                             mount.shown())};
+    if (code == ESHUTDOWN)
+        return {exit_code::no_mount,
+                fmt::format("{}: srpfs is ending: it opens nothing any more; what is open already has until its "
+                            "shutdown_timeout",
+                            mount.shown())};
     if (code == EACCES)
         return {exit_code::not_permitted,
                 fmt::format("{}; without allow_other only the user who has mounted it may look", error.context)};
@@ -394,7 +399,8 @@ int exit_code_of_copy(const Error& error) {
         case ENODEV:
         case ENXIO:
         case ENOTCONN:
-        case ECONNABORTED: return exit_code::not_connected;
+        case ECONNABORTED:
+        case ESHUTDOWN: return exit_code::not_connected;
         case ENOENT: return exit_code::not_found;
         default: return exit_code_of(error);
     }
@@ -787,7 +793,7 @@ int events(const Request& request) {
         ::raise(SIGPIPE);
         return fail({exit_code::other, fmt::format("standard output: {}", done.error().context)});
     }
-    if (request.follows && (code == ENOTCONN || code == ECONNABORTED || code == ENODEV))
+    if (request.follows && (code == ENOTCONN || code == ECONNABORTED || code == ENODEV || code == ESHUTDOWN))
         return fail({exit_code::no_mount, fmt::format("{}: srpfs has ended", chosen.shown())});
     if (request.follows && code == ETIMEDOUT)
         return fail(
@@ -1121,6 +1127,7 @@ int exit_code_of(const Error& error) {
         case EBUSY:
         case EAGAIN: return exit_code::busy;
         case ENOTCONN: return exit_code::not_connected;
+        case ESHUTDOWN: return exit_code::no_mount;
         case EEXIST: return exit_code::exists;
         default: return exit_code::other;
     }

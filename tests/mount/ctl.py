@@ -271,6 +271,27 @@ def srpctl_shows_events_and_counts(t):
 
 
 @test
+def srpctl_says_that_srpfs_is_ending(t):
+    """Found between the refusal of what is to be opened and the end of the mount; here another namespace has a copy of it."""
+    mount = t.mount("demo:ram:1M", "shutdown_timeout=20")
+    waiting = []
+    with opened(mount.lun(0)):
+        for arguments, words in ((("list",), "srpfs is ending"), (("events", "-f"), "srpfs has ended"), (("rescan", TARGET), "srpfs is ending")):
+            process = subprocess.Popen(["unshare", "-m", "--propagation", "private", "sh", "-c", 'echo ready; read -r go; exec "$@"', "sh",
+                                        *Ctl(t, mount).command(*arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       stderr=subprocess.PIPE, text=True)
+            equal(process.stdout.readline(), "ready\n", "the other namespace")
+            waiting.append((arguments, words, process))
+        os.kill(mount.pid, signal.SIGTERM)
+        eventually(lambda: not mount.is_mounted(), "the mount point is free")
+        for arguments, words, process in waiting:
+            said = process.communicate("go\n", timeout=PATIENCE)[1]
+            equal(process.returncode, 3, f"exit status of {arguments} ({said})")
+            contains(said, words, f"what {arguments} complains")
+    mount.wait_end()
+
+
+@test
 def srpctl_counts_no_request_of_its_own_and_shows_reactors_and_pages(t):
     mount = t.mount("demo:ram:1M", "reactors=1,lun=*:cached")
     ctl = Ctl(t, mount)

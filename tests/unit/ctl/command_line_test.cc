@@ -156,6 +156,7 @@ TEST(ExitCodes, AreThoseOfTheManualPage) {
     EXPECT_EQ(code(ETIMEDOUT), exit_code::no_answer);
     EXPECT_EQ(code(EBUSY), exit_code::busy);
     EXPECT_EQ(code(ENOTCONN), exit_code::not_connected);
+    EXPECT_EQ(code(ESHUTDOWN), exit_code::no_mount);
     EXPECT_EQ(code(EEXIST), exit_code::exists);
     EXPECT_EQ(code(EIO), exit_code::other);
 }
