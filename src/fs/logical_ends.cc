@@ -67,6 +67,8 @@ lun::ByteRange RangeSet::hull() const {
     return ends_.empty() ? lun::ByteRange{} : lun::ByteRange{ends_.begin()->first, std::prev(ends_.end())->second};
 }
 
+lun::ByteRange RangeSet::last() const { return {std::prev(ends_.end())->first, std::prev(ends_.end())->second}; }
+
 std::uint64_t RangeSet::run_end(std::uint64_t offset) const {
     const auto next = ends_.upper_bound(offset);
     return next == ends_.begin() ? offset : std::max(offset, std::prev(next)->second);
@@ -96,12 +98,18 @@ std::vector<lun::ByteRange> LogicalEnds::to_zero(std::uint64_t handle, std::uint
     return writer->second.written.missing_in({writer->second.whole, end});
 }
 
+std::uint64_t LogicalEnds::unknown_from(std::uint64_t handle) const {
+    const auto writer = writers_.find(handle);
+    return writer == writers_.end() ? UINT64_MAX : writer->second.unknown_from;
+}
+
 void LogicalEnds::cut(std::uint64_t handle, const LunData* lun, std::uint64_t end) {
     const auto [writer, is_new] =
         writers_.try_emplace(handle, Writer{.lun = lun, .end = end, .whole = end, .written = {}});
     writer->second.end = std::min(writer->second.end, end);
     writer->second.whole = std::min(writer->second.whole, end);
     writer->second.written.remove_from(end);  // a file forgets it
+    if (writer->second.unknown_from >= end) writer->second.unknown_from = UINT64_MAX;
 }
 
 void LogicalEnds::advance(std::uint64_t handle, std::uint64_t end) {
@@ -113,6 +121,10 @@ void LogicalEnds::add(Writer& writer, lun::ByteRange range) {
     writer.written.add({std::max(range.begin, writer.whole), range.end});
     writer.whole = writer.written.run_end(writer.whole);
     writer.written.remove_below(writer.whole);
+    if (writer.written.size() <= pieces_max) return;
+    // The last one: whoever goes on needs the first ones before.
+    writer.unknown_from = std::min(writer.unknown_from, writer.written.last().begin);
+    writer.written.remove_from(writer.unknown_from);
 }
 
 void LogicalEnds::note_written(const LunData* lun, lun::ByteRange range, std::uint64_t handle) {
@@ -135,7 +147,12 @@ void LogicalEnds::forget_file(const LunData* lun) {
 
 bool LogicalEnds::first_zeroing(std::uint64_t handle) {
     const auto writer = writers_.find(handle);
-    return writer != writers_.end() && !std::exchange(writer->second.told, true);
+    return writer != writers_.end() && !std::exchange(writer->second.zeroing_told, true);
+}
+
+bool LogicalEnds::first_refusal(std::uint64_t handle) {
+    const auto writer = writers_.find(handle);
+    return writer != writers_.end() && !std::exchange(writer->second.refusal_told, true);
 }
 
 }  // namespace srpfs::fs

@@ -41,6 +41,7 @@ public:
     [[nodiscard]] std::size_t size() const { return ends_.size(); }
     // From the first byte to the last.
     [[nodiscard]] lun::ByteRange hull() const;
+    [[nodiscard]] lun::ByteRange last() const;  // not of an empty one
     // Where the range ends that has this byte; `offset` itself if none has.
     [[nodiscard]] std::uint64_t run_end(std::uint64_t offset) const;
     // What of `range` is not in the set.
@@ -52,12 +53,18 @@ private:
 
 class LogicalEnds {
 public:
+    // What is remembered for one handle: some 16 MiB.
+    static constexpr std::size_t pieces_max = std::size_t{1} << 18;
+
     [[nodiscard]] bool empty() const { return writers_.empty(); }
     // nullopt: never truncated; the file is the device.
     [[nodiscard]] std::optional<std::uint64_t> end_of(std::uint64_t handle) const;
     // What below `end` is neither written nor zeros; none for a handle never truncated. Writes that fail leave such
     // holes below the end as well.
     [[nodiscard]] std::vector<lun::ByteRange> to_zero(std::uint64_t handle, std::uint64_t end) const;
+    // From here on others may have written what is in none of those ranges: more than pieces_max pieces. Nothing that
+    // ends beyond it may be zeroed as a hole.
+    [[nodiscard]] std::uint64_t unknown_from(std::uint64_t handle) const;
     // ftruncate() to less, or the first one. `lun` stays until forget_file().
     void cut(std::uint64_t handle, const LunData* lun, std::uint64_t end);
     // Forward only.
@@ -72,6 +79,7 @@ public:
     void forget_file(const LunData* lun);
     // True once for each handle.
     [[nodiscard]] bool first_zeroing(std::uint64_t handle);
+    [[nodiscard]] bool first_refusal(std::uint64_t handle);
 
 private:
     struct Writer {
@@ -79,7 +87,8 @@ private:
         std::uint64_t end;
         std::uint64_t whole;  // no hole below; may be beyond the end, where others have written
         RangeSet written;     // beyond `whole`, not touching it; zeros as well
-        bool told = false;
+        std::uint64_t unknown_from = UINT64_MAX;
+        bool zeroing_told = false, refusal_told = false;
     };
     static void add(Writer& writer, lun::ByteRange range);
     std::map<std::uint64_t, Writer> writers_;  // by handle

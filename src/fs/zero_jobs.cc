@@ -197,6 +197,15 @@ void ZeroJobs::tell(std::uint64_t handle, const LunData& lun, const std::vector<
               unit->lun().file_name(), ranges.front().begin, ranges.front().end - ranges.front().begin);
 }
 
+void ZeroJobs::tell_refusal(std::uint64_t handle, const LunData& lun) {
+    const lun::Unit* unit = lun.unit.load(std::memory_order_relaxed);
+    if (!unit || !ends_.first_refusal(handle)) return;
+    log::warning(unit->link().name(),
+                 "{}: a truncated file is written with holes beyond byte {}, where others have written in more than {} "
+                 "places, which are not remembered any more: that fails until it is opened or truncated anew",
+                 unit->lun().file_name(), ends_.unknown_from(handle), LogicalEnds::pieces_max);
+}
+
 void ZeroJobs::start_gap(Job job) {
     const auto place = jobs_.insert(jobs_.end(), std::move(job));
     place->waits_for_writes = true;
@@ -209,6 +218,11 @@ bool ZeroJobs::start_zeroing_gap(std::list<Job>::iterator place) {
     auto ranges = gap_below(place->handle, place->gap_end);
     if (ranges.empty()) {
         end(place, {});
+        return true;
+    }
+    if (ranges.back().end > ends_.unknown_from(place->handle)) {
+        tell_refusal(place->handle, *place->lun);
+        end(place, {.kind = lun::OutcomeKind::out_of_memory});
         return true;
     }
     place->range = {ranges.front().begin, ranges.back().end};

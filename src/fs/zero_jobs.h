@@ -117,6 +117,7 @@ private:
                   std::function<void(int error, bool is_interrupted)> on_done);
     [[nodiscard]] Job* job_before(std::uint64_t handle, const LunData& lun, lun::ByteRange range);
     [[nodiscard]] Job new_job(std::uint64_t handle, LunData& lun, const ReplyTo& to);
+    void tell_refusal(std::uint64_t handle, const LunData& lun);
     void start_gap(Job job);
     bool start_zeroing_gap(std::list<Job>::iterator job);
     void start_zeroing(std::list<Job>::iterator job, std::vector<lun::ByteRange> ranges, bool deallocates);

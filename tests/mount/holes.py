@@ -227,6 +227,29 @@ def another_path_to_a_truncated_lun_keeps_what_it_has_written(t):
             check(read_bytes(path) == expected, f"{path.parent.name} differs")
 
 
+@test(seconds=60)
+def more_than_is_remembered_of_what_others_write_is_never_zeroed(t):
+    """Every second block, by a program beside a truncated file that stays open: what is remembered of that has a bound."""
+    needs("fio")
+    size = 300 * MIB
+    mount = t.mount_in_foreground("demo:ram:300M", ("-f",))
+    lun = mount.lun(0)
+    fill(lun, size)
+    with opened(lun, os.O_RDWR | os.O_TRUNC) as handle:
+        equal(os.pwrite(handle, b"begin", 0), 5, "bytes written")
+        succeeds("fio", "--name=write", f"--filename={lun}", "--ioengine=libaio", "--direct=1", "--rw=write:512", "--bs=512", f"--offset={MIB}",
+                 "--size=280M", "--io_size=140M", "--iodepth=32", "--buffer_pattern=0xdeadbeef", "--overwrite=1", "--allow_file_create=0", cwd=t.dir)
+        fails_with(errno.EIO, "a write behind holes that are not known any more", lambda: os.pwrite(handle, b"behind", 290 * MIB))
+        check("where others have written in more than" in mount.log_file.read_text(), "nothing is logged")
+        equal(os.pwrite(handle, b"within", 2 * MIB), 6, "bytes written")
+        os.ftruncate(handle, 2 * MIB)
+        equal(os.pwrite(handle, b"behind", 290 * MIB), 6, "bytes written")
+    data = read_bytes(lun)
+    check(data[:8] == b"begin\0\0\0" and not any(data[8:MIB]), "the holes before what others have written are not zeros")
+    check(data[MIB:MIB + 1024] == bytes.fromhex("deadbeef") * 128 + bytes(512), "what others have written is gone, or what lies between is no hole")
+    check(not any(data[2 * MIB:290 * MIB]), "a file that was truncated has what was there before")
+
+
 @test
 def several_writers_of_a_truncated_lun_keep_what_each_has_written(t):
     lun, size = t.mount("demo:ram:4M").lun(0), 4 * MIB
